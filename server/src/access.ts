@@ -1,0 +1,152 @@
+import { createHash } from 'node:crypto'
+import {
+  type DeclareRequest,
+  type FileFacts,
+  type JsonObject,
+  type JsonValue,
+  type Problem,
+  problem,
+} from '@landfall/shared'
+import { v7 as uuidv7 } from 'uuid'
+import { accepts, type Kind } from './kinds.js'
+import type { Intent, Ledger, OperationKey, OperationRecord } from './ports.js'
+
+export interface Limits {
+  /** Of one file, in bytes. Default 1 TiB. */
+  readonly maxSizeBytes: number
+  /** Of the metadata as JSON, in bytes. Default 16 KiB. */
+  readonly maxMetadataBytes: number
+  /** Open operations of one owner at the same time. Default 1,000. */
+  readonly maxOpenPerOwner: number
+}
+
+/** A declaration that was checked against everything the server knows. */
+export type Admission =
+  | { readonly outcome: 'created' | 'existing'; readonly operation: OperationRecord }
+  | { readonly outcome: 'refused'; readonly problem: Problem }
+
+export type Admit = (key: OperationKey, request: DeclareRequest, uploadMetadata: string | null) => Promise<Admission>
+
+export interface AdmitDeps {
+  readonly ledger: Ledger<unknown>
+  readonly kinds: Readonly<Record<string, Kind<never>>>
+  readonly limits: Limits
+  readonly expiresAfterMs: number
+}
+
+/**
+ * Step 0: who may declare what, and how much. The same id with the same facts is the same operation, whatever the
+ * rules say by now; with other facts it is refused and changes nothing.
+ */
+export function createAdmit({ ledger, kinds, limits, expiresAfterMs }: AdmitDeps): Admit {
+  const refused = (why: Problem): Admission => ({ outcome: 'refused', problem: why })
+
+  return async function admit(key, request, uploadMetadata) {
+    const kindName = request.kind ?? onlyKindOf(kinds)
+    if (kindName === null) return refused(problem('unknown-kind', { detail: 'name the kind: the server has several' }))
+    const metadata = request.metadata ?? {}
+    const facts = factsDigest(kindName, request.file, metadata)
+    const existing = await ledger.find(key)
+    if (existing !== null)
+      return factsDigest(existing.kind, existing.file, existing.metadata) === facts
+        ? { outcome: 'existing', operation: existing }
+        : refused(problem('operation-mismatch'))
+
+    const kind = Object.hasOwn(kinds, kindName) ? kinds[kindName] : undefined
+    if (kind === undefined) return refused(problem('unknown-kind'))
+    const checked = await check(kind, key.owner, request, metadata, limits)
+    if ('problem' in checked) return refused(checked.problem)
+    const declared = await ledger.declare({
+      ...key,
+      kind: kindName,
+      file: request.file,
+      metadata,
+      validated: checked.validated,
+      uploadMetadata,
+      facts,
+      digest: (request.digest ?? null) as Intent['digest'],
+      blobKey: uuidv7().replaceAll('-', ''),
+      expiresAfterMs,
+      maxOpenPerOwner: limits.maxOpenPerOwner,
+    } satisfies Intent)
+    switch (declared.outcome) {
+      case 'mismatch':
+        return refused(problem('operation-mismatch'))
+      case 'too-many-open':
+        return refused(
+          problem('too-many-open', {
+            retryAfterSeconds: 30,
+            detail: `at most ${limits.maxOpenPerOwner} at the same time`,
+          }),
+        )
+      default:
+        return declared
+    }
+  }
+}
+
+async function check(
+  kind: Kind<never>,
+  owner: string,
+  request: DeclareRequest,
+  metadata: JsonObject,
+  limits: Limits,
+): Promise<{ validated: JsonValue } | { problem: Problem }> {
+  const maxSizeBytes = Math.min(kind.maxSizeBytes ?? limits.maxSizeBytes, limits.maxSizeBytes)
+  if (request.file.size > maxSizeBytes)
+    return { problem: problem('too-large', { detail: `at most ${maxSizeBytes} bytes` }) }
+  if (Buffer.byteLength(JSON.stringify(metadata)) > limits.maxMetadataBytes)
+    return { problem: problem('metadata-too-large', { detail: `at most ${limits.maxMetadataBytes} bytes` }) }
+  // What a browser does not know comes without a type; its content is judged later.
+  if (request.file.type !== '' && !accepts(kind.accept, request.file.type))
+    return { problem: problem('type-not-accepted') }
+  if (kind.requireDigest && request.digest === undefined)
+    return { problem: problem('invalid-request', { detail: 'digest: this kind requires it' }) }
+  const validated = await validate(kind, metadata)
+  if ('problem' in validated) return validated
+  if (
+    kind.authorize !== null &&
+    !(await kind.authorize({ owner, metadata: validated.validated as never, file: request.file }))
+  )
+    return { problem: problem('forbidden') }
+  return validated
+}
+
+async function validate(
+  kind: Kind<never>,
+  metadata: JsonObject,
+): Promise<{ validated: JsonValue } | { problem: Problem }> {
+  if (kind.metadata === null) return { validated: metadata }
+  const result = await kind.metadata['~standard'].validate(metadata)
+  if (result.issues === undefined) return { validated: JSON.parse(JSON.stringify(result.value) ?? 'null') as JsonValue }
+  const issue = result.issues[0]
+  const path = issue?.path?.map((part) => String(typeof part === 'object' ? part.key : part)).join('.') ?? ''
+  return {
+    problem: problem('invalid-metadata', {
+      detail: `${path === '' ? 'metadata' : path}: ${issue?.message ?? 'invalid'}`,
+    }),
+  }
+}
+
+function onlyKindOf(kinds: Readonly<Record<string, unknown>>): string | null {
+  const [only, another] = Object.keys(kinds)
+  return only === undefined || another !== undefined ? null : only
+}
+
+/** "The same facts": kind, size, name, type and metadata. `lastModified` and the digest are none. */
+function factsDigest(kind: string, file: FileFacts, metadata: JsonObject): string {
+  return createHash('sha256')
+    .update(JSON.stringify([kind, file.size, file.name, file.type, canonical(metadata)]))
+    .digest('hex')
+}
+
+/** Keys in one order, so that equal objects have equal texts. */
+function canonical(value: JsonValue): JsonValue {
+  if (Array.isArray(value)) return value.map(canonical)
+  if (typeof value !== 'object' || value === null) return value
+  return Object.fromEntries(
+    Object.keys(value)
+      .toSorted()
+      .map((key) => [key, canonical(value[key] ?? null)]),
+  )
+}

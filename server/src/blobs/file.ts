@@ -1,0 +1,280 @@
+import { createHash } from 'node:crypto'
+import { createReadStream, mkdirSync } from 'node:fs'
+import { unlink } from 'node:fs/promises'
+import { dirname, join, resolve } from 'node:path'
+import { Readable } from 'node:stream'
+import { wroteInThisBoot } from '../boot.js'
+import { UploadError } from '../errors.js'
+import type { Appended, AppendRequest, BlobRef, BlobStore, Inspection } from '../ports.js'
+import { createDigester } from './digester.js'
+import { lockDirectory } from './directory-lock.js'
+import {
+  codeOf,
+  createDirectorySync,
+  files,
+  makeDirectory,
+  O_CREAT,
+  O_RDONLY,
+  O_RDWR,
+  readAll,
+  removeIfEmpty,
+  storageFault,
+} from './durable-files.js'
+import { createKeyQueue } from './key-queue.js'
+import { checkIdentity } from './store-identity.js'
+import { takeBytes } from './take-bytes.js'
+
+export interface FileBlobsOptions {
+  /** Where the bytes go; made when it is missing. Belongs to exactly one process. */
+  directory: string
+  /** A long request is synced and acknowledged at least this often. In bytes, default 16 MiB. */
+  checkpointBytes?: number
+  /** … and at least this often in time. In milliseconds, default 2,000. */
+  checkpointMs?: number
+}
+
+/** What fits here is hashed from the page cache at once; more is followed by the hashing thread. */
+const SMALL_BYTES = 1024 * 1024
+/** Enough for every signature that `file-type` knows without a deeper look. */
+const HEAD_BYTES = 4_100
+/** Results of small blobs, kept between their last byte and their verification. */
+const MAX_INSPECTED = 1_000
+
+/**
+ * Blobs as files in a directory, one file a blob, at one path for its life.
+ *
+ * Unlike the store of @tus/file-store it creates without truncating, acknowledges only what was synced (file and
+ * name), keeps what was received when a source breaks, and needs no sidecar file that could tear: the ledger is the
+ * only truth about an upload. Keys are the server's own, so that no name of a user becomes a path.
+ */
+export function fileBlobs(options: FileBlobsOptions): BlobStore {
+  const root = resolve(options.directory)
+  const checkpoint = { bytes: options.checkpointBytes ?? 16 * 1024 * 1024, ms: options.checkpointMs ?? 2_000 }
+  const syncDirectory = createDirectorySync()
+  const digester = createDigester()
+  const queue = createKeyQueue()
+  /** Keys whose file and name this process has synced, with the size; spares the seal a second sync. */
+  const durable = new Map<string, number>()
+  const inspected = new Map<string, Inspection>()
+  let lock: { release(): void } | null = null
+
+  const pathOf = (key: string): string => join(root, 'blobs', relativePath(key))
+
+  /** "Absent" is believed only of a store that is there: an unmounted disk has no files either. */
+  const missing = async (): Promise<void> => checkIdentity(root, null, syncDirectory)
+
+  const openIfThere = async (path: string, flags: number): Promise<number | null> => {
+    try {
+      return await files.open(path, flags)
+    } catch (error) {
+      if (codeOf(error) !== 'ENOENT') throw error
+      await missing()
+      return null
+    }
+  }
+
+  const openOrCreate = async (path: string): Promise<number> => {
+    try {
+      return await files.open(path, O_RDWR | O_CREAT, 0o640)
+    } catch (error) {
+      if (codeOf(error) !== 'ENOENT') throw error
+      await missing()
+      await makeDirectory(root, dirname(path), syncDirectory)
+      return files.open(path, O_RDWR | O_CREAT, 0o640)
+    }
+  }
+
+  async function append(blob: BlobRef, request: AppendRequest, signal: AbortSignal): Promise<Appended> {
+    const path = pathOf(blob.key)
+    durable.delete(blob.key)
+    const file = request.offset === 0 ? await openOrCreate(path) : await openIfThere(path, O_RDWR)
+    if (file === null) return { outcome: 'lost' }
+    try {
+      const { size } = await files.stat(file)
+      if (size < request.offset) return { outcome: 'lost' }
+      // What lies beyond the acknowledged offset belongs to a request that nobody was told of.
+      if (size > request.offset) await files.truncate(file, request.offset)
+      let named = request.offset > 0
+      const taken = await takeBytes({
+        ...request,
+        signal,
+        file,
+        limit: blob.size,
+        checkpoint,
+        sync: async (offset) => {
+          await Promise.all([files.dataSync(file), named ? undefined : syncDirectory(dirname(path))])
+          named = true
+          if (blob.size > SMALL_BYTES) digester.follow(blob.key, path, offset)
+        },
+      })
+      if (taken.offset === blob.size && blob.size <= SMALL_BYTES)
+        remember(blob.key, await inspectSmall(file, blob.size))
+      if (taken.offset === blob.size) keepNewest(durable, blob.key, blob.size, MAX_INSPECTED)
+      return { outcome: 'kept', ...taken }
+    } finally {
+      await files.close(file)
+    }
+  }
+
+  const remember = (key: string, inspection: Inspection): void => keepNewest(inspected, key, inspection, MAX_INSPECTED)
+
+  async function seal(blob: BlobRef): Promise<'sealed' | 'short' | 'absent'> {
+    if (durable.get(blob.key) === blob.size) return 'sealed'
+    const path = pathOf(blob.key)
+    // An empty blob was never appended to.
+    const file = blob.size === 0 ? await openOrCreate(path) : await openIfThere(path, O_RDWR)
+    if (file === null) return 'absent'
+    try {
+      const { size } = await files.stat(file)
+      if (size < blob.size) return 'short'
+      if (size > blob.size) await files.truncate(file, blob.size)
+      await files.sync(file)
+      await syncDirectory(dirname(path))
+    } finally {
+      await files.close(file)
+    }
+    return 'sealed'
+  }
+
+  async function inspect(blob: BlobRef, signal: AbortSignal): Promise<Inspection> {
+    const known = inspected.get(blob.key)
+    if (known !== undefined) return known
+    const path = pathOf(blob.key)
+    const file = await files.open(path, O_RDONLY)
+    try {
+      if (blob.size <= SMALL_BYTES) return await inspectSmall(file, blob.size)
+      const head = await readAll(file, 0, HEAD_BYTES)
+      return { head, digest: asDigest(await digester.digest(blob.key, path, blob.size, signal)) }
+    } finally {
+      await files.close(file)
+    }
+  }
+
+  async function remove(key: string): Promise<void> {
+    const path = pathOf(key)
+    inspected.delete(key)
+    durable.delete(key)
+    digester.forget(key)
+    try {
+      await unlink(path)
+    } catch (error) {
+      if (codeOf(error) !== 'ENOENT') throw error
+      await missing()
+      return
+    }
+    await syncDirectory(dirname(path))
+    await removeIfEmpty(dirname(path))
+  }
+
+  const opened = (): void => {
+    if (lock === null) throw new UploadError('storage-unavailable', 'the store of blobs is not open')
+  }
+
+  /** Every call: only on an open store, one after the other for a key, faults by their code. */
+  const guarded = async <T>(key: string, work: (signal: AbortSignal) => Promise<T>): Promise<T> => {
+    opened()
+    try {
+      return await queue.run(key, work)
+    } catch (error) {
+      throw signalled(error) ? error : storageFault(error)
+    }
+  }
+
+  return {
+    exclusive: true,
+
+    async open(identity) {
+      try {
+        mkdirSync(root, { recursive: true })
+        lock ??= lockDirectory(root)
+        await checkIdentity(root, identity, syncDirectory)
+      } catch (error) {
+        lock?.release()
+        lock = null
+        throw error instanceof UploadError ? error : storageFault(error)
+      }
+    },
+
+    append: (blob, request) =>
+      guarded(blob.key, (signal) => append(blob, request, AbortSignal.any([signal, request.signal]))),
+
+    recover: (blob, { offset, writtenBy }) =>
+      guarded(blob.key, async () => {
+        const path = pathOf(blob.key)
+        const file = await openIfThere(path, O_RDWR)
+        if (file === null) return offset === 0 ? { outcome: 'kept', offset } : { outcome: 'lost' }
+        try {
+          const { size } = await files.stat(file)
+          if (size < offset) return { outcome: 'lost' }
+          // The kernel that took the bytes still lives: they survived the process. Written one after the other, no gaps.
+          if (!wroteInThisBoot(writtenBy)) return { outcome: 'kept', offset }
+          await files.sync(file)
+          await syncDirectory(dirname(path))
+          return { outcome: 'kept', offset: Math.min(size, blob.size) }
+        } finally {
+          await files.close(file)
+        }
+      }),
+
+    seal: (blob) => guarded(blob.key, () => seal(blob)),
+    inspect: (blob, signal) => guarded(blob.key, () => inspect(blob, signal)),
+
+    digestOf: (blob, length, signal) =>
+      guarded(blob.key, async () =>
+        length === 0
+          ? asDigest(createHash('sha256').digest('base64'))
+          : asDigest(await digester.digest(blob.key, pathOf(blob.key), length, signal)),
+      ),
+
+    async read(key, { start, end }) {
+      opened()
+      if (start >= end) return new Blob([]).stream()
+      const file = await openIfThere(pathOf(key), O_RDONLY).catch((error: unknown) => {
+        throw storageFault(error)
+      })
+      if (file === null) throw new UploadError('storage-unavailable', 'the stored bytes are not there')
+      // The stream closes the descriptor, also when its reader goes away in the middle.
+      return Readable.toWeb(createReadStream('', { fd: file, start, end: end - 1 })) as ReadableStream<Uint8Array>
+    },
+
+    remove: (key) => {
+      queue.interrupt(key)
+      return guarded(key, () => remove(key))
+    },
+
+    async close() {
+      await queue.closeAll()
+      await digester.close()
+      lock?.release()
+      lock = null
+    },
+  }
+}
+
+/**
+ * Directories by the time in the key (a UUID version 7 without dashes): one for every 65 seconds, in one for every 4.7
+ * hours. Files that arrive together share a directory and with it the sync of their names.
+ *
+ * @throws UploadError `storage-unavailable` for anything that is no key of ours: no path is ever made of it.
+ */
+function relativePath(key: string): string {
+  if (!/^[0-9a-f]{32}$/.test(key)) throw new UploadError('storage-unavailable', 'not a key of this store')
+  return join(key.slice(0, 6), key.slice(6, 8), key)
+}
+
+const asDigest = (base64: string): string => `sha-256=:${base64}:`
+
+/** Read back from the descriptor that wrote it: the digest is of the stored bytes. */
+async function inspectSmall(file: number, size: number): Promise<Inspection> {
+  const bytes = await readAll(file, 0, size)
+  if (bytes.length !== size) throw new UploadError('storage-unavailable', 'the file is shorter than its length')
+  return { digest: asDigest(createHash('sha256').update(bytes).digest('base64')), head: bytes.subarray(0, HEAD_BYTES) }
+}
+
+function keepNewest<T>(map: Map<string, T>, key: string, value: T, most: number): void {
+  if (map.size >= most) map.delete(map.keys().next().value ?? '')
+  map.set(key, value)
+}
+
+/** An abort by the caller is no fault of the store. */
+const signalled = (error: unknown): boolean => error instanceof Error && error.name === 'AbortError'

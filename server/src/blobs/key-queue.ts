@@ -1,0 +1,45 @@
+import { UploadError } from '../errors.js'
+
+/**
+ * One call at a time for each key. Leases see to that already, but a lease fences rows and not bytes: a descriptor of
+ * somebody who lost it must be closed before the next one writes, seals or removes.
+ */
+export interface KeyQueue {
+  run<T>(key: string, work: (signal: AbortSignal) => Promise<T>): Promise<T>
+  /** Asks the call that runs for this key to stop. */
+  interrupt(key: string): void
+  /** Interrupts all, waits for all, and takes no more. */
+  closeAll(): Promise<void>
+}
+
+interface Entry {
+  readonly controller: AbortController
+  readonly settled: Promise<unknown>
+}
+
+export function createKeyQueue(): KeyQueue {
+  const running = new Map<string, Entry>()
+  let closed = false
+  return {
+    async run(key, work) {
+      if (closed) throw new UploadError('storage-unavailable', 'the store of blobs is closed')
+      const before = running.get(key)
+      const controller = new AbortController()
+      const result = before === undefined ? work(controller.signal) : before.settled.then(() => work(controller.signal))
+      const entry = { controller, settled: result.catch(() => {}) }
+      running.set(key, entry)
+      try {
+        return await result
+      } finally {
+        if (running.get(key) === entry) running.delete(key)
+      }
+    },
+    interrupt: (key) => running.get(key)?.controller.abort(),
+    async closeAll() {
+      closed = true
+      const entries = [...running.values()]
+      for (const { controller } of entries) controller.abort()
+      await Promise.all(entries.map(({ settled }) => settled))
+    },
+  }
+}

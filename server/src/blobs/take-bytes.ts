@@ -1,0 +1,170 @@
+import { files, writeAll } from './durable-files.js'
+
+export interface TakeRequest {
+  readonly source: ReadableStream<Uint8Array> | null
+  readonly file: number
+  readonly offset: number
+  /** The blob's size: more is refused. */
+  readonly limit: number
+  readonly signal: AbortSignal
+  readonly checkpoint: { readonly bytes: number; readonly ms: number }
+  /** Makes everything up to `offset` durable. */
+  readonly sync: (offset: number) => Promise<void>
+  readonly acknowledge: (offset: number) => Promise<boolean>
+  readonly onBytes?: () => void
+}
+
+export interface Taken {
+  /** Everything up to here is durable. */
+  readonly offset: number
+  readonly ended: 'whole' | 'broken' | 'excess' | 'stopped'
+}
+
+/** What may wait in memory, per request, while the disk is busy. Then the source waits too. */
+const BUFFERED_BYTES = 1024 * 1024
+
+/**
+ * Writes a source into a file from `offset` on. However the source ends, what was received of it is kept and synced;
+ * only of a source that is longer than the blob nothing is kept beyond the last acknowledgement.
+ *
+ * Reading goes on while a write is in flight; checkpoints (sync, then acknowledge) go on beside both.
+ *
+ * @throws what the file system or `acknowledge` threw: then nothing is said of the bytes since the last checkpoint.
+ */
+export async function takeBytes(request: TakeRequest): Promise<Taken> {
+  const { file, limit } = request
+  const writer = createWriter(file, request.offset)
+  const failed = new AbortController()
+  const checkpoints = createCheckpoints(request, writer.position, () => failed.abort())
+  let received = request.offset
+  let ended: Taken['ended']
+  try {
+    ended = await readChunks(request.source, AbortSignal.any([request.signal, failed.signal]), async (chunk) => {
+      request.onBytes?.()
+      received += chunk.length
+      if (received > limit) return false
+      await writer.add(chunk)
+      checkpoints.consider()
+      return true
+    })
+    await writer.drained()
+  } finally {
+    await checkpoints.stop()
+  }
+  checkpoints.throwIfFailed()
+  if (ended === 'excess') {
+    await files.truncate(file, checkpoints.acknowledged())
+    return { offset: checkpoints.acknowledged(), ended }
+  }
+  if (writer.position() > checkpoints.synced()) await request.sync(writer.position())
+  return { offset: writer.position(), ended }
+}
+
+/** Hands on chunks until the source ends, breaks, is refused, or `signal` fires. Never cancels the source: its request still wants an answer. */
+async function readChunks(
+  source: ReadableStream<Uint8Array> | null,
+  signal: AbortSignal,
+  take: (chunk: Uint8Array) => Promise<boolean>,
+): Promise<Taken['ended']> {
+  if (signal.aborted) return 'stopped'
+  if (source === null) return 'whole'
+  const reader = source.getReader()
+  // A pending read rejects when its reader is released (WHATWG Streams, 4.3.5).
+  const release = (): void => reader.releaseLock()
+  signal.addEventListener('abort', release, { once: true })
+  try {
+    for (;;) {
+      const chunk = await reader.read().catch(() => null)
+      if (signal.aborted) return 'stopped'
+      if (chunk === null) return 'broken'
+      if (chunk.done) return 'whole'
+      if (!(await take(chunk.value))) return 'excess'
+    }
+  } finally {
+    signal.removeEventListener('abort', release)
+    release()
+  }
+}
+
+/** Writes chunks in order; those that come while a write is in flight go together into the next. */
+function createWriter(file: number, offset: number) {
+  let waiting: Uint8Array[] = []
+  let waitingBytes = 0
+  let written = offset
+  let writing: Promise<void> | null = null
+  let failure: { error: unknown } | null = null
+
+  const write = async (): Promise<void> => {
+    try {
+      while (waiting.length > 0) {
+        const chunks = waiting
+        const bytes = waitingBytes
+        waiting = []
+        waitingBytes = 0
+        await writeAll(file, chunks, written)
+        written += bytes
+      }
+    } catch (error) {
+      failure = { error }
+    }
+    writing = null
+  }
+  const throwIfFailed = (): void => {
+    if (failure !== null) throw failure.error
+  }
+
+  return {
+    position: () => written,
+    async add(chunk: Uint8Array): Promise<void> {
+      throwIfFailed()
+      waiting.push(chunk)
+      waitingBytes += chunk.length
+      writing ??= write()
+      if (waitingBytes >= BUFFERED_BYTES) await writing
+    },
+    async drained(): Promise<void> {
+      await writing
+      throwIfFailed()
+    },
+  }
+}
+
+/** Syncs and acknowledges every so many bytes or so often, one at a time, beside the writing. */
+function createCheckpoints(request: TakeRequest, position: () => number, onFailure: () => void) {
+  let synced = request.offset
+  let acknowledged = request.offset
+  let running: Promise<void> | null = null
+  let failure: { error: unknown } | null = null
+
+  const run = async (): Promise<void> => {
+    const offset = position()
+    try {
+      await request.sync(offset)
+      synced = offset
+      if (await request.acknowledge(offset)) acknowledged = offset
+    } catch (error) {
+      failure = { error }
+      onFailure()
+    }
+    running = null
+  }
+  const start = (): void => {
+    if (running === null && failure === null && position() > acknowledged) running = run()
+  }
+  const timer = setInterval(start, request.checkpoint.ms)
+
+  return {
+    consider(): void {
+      if (position() - synced >= request.checkpoint.bytes) start()
+    },
+    async stop(): Promise<void> {
+      clearInterval(timer)
+      await running
+    },
+    throwIfFailed(): void {
+      if (failure !== null) throw failure.error
+    },
+    synced: () => synced,
+    acknowledged: () => acknowledged,
+  }
+}

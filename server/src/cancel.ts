@@ -1,0 +1,30 @@
+import { isFinal, problem } from '@landfall/shared'
+import { refuse } from './context.js'
+import type { Leases } from './leases.js'
+import type { Ledger, OperationKey, OperationRecord } from './ports.js'
+
+/** Step x. Idempotent; refused with 409 once there is a reference. The bytes go when the completer comes by. */
+export type Cancel = (key: OperationKey) => Promise<OperationRecord>
+
+export function createCancel({
+  ledger,
+  leases,
+  wake,
+}: {
+  ledger: Ledger<unknown>
+  leases: Leases
+  wake: () => void
+}): Cancel {
+  return async function cancel(key) {
+    const cancelled = await ledger.cancel(key, problem('cancelled'))
+    if (cancelled !== null) {
+      leases.drop(key)
+      wake()
+      return cancelled
+    }
+    const operation = await ledger.find(key)
+    if (operation === null) throw refuse('not-found')
+    if (isFinal(operation.point)) return operation
+    throw refuse('already-referenced')
+  }
+}

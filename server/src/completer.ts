@@ -1,0 +1,133 @@
+import type { Drive } from './drive.js'
+import type { Effects } from './effects.js'
+import type { Leases } from './leases.js'
+import type { Logger } from './log.js'
+import type { Clock, Ledger } from './ports.js'
+
+/** What one pass of the completer did. */
+export interface Pass {
+  readonly driven: number
+  readonly completed: number
+  readonly effects: number
+}
+
+/** Finds operations that stand still, because their client or their server went away, and drives them on. */
+export interface Completer {
+  start(): void
+  /** Something is due in so many milliseconds: do not sleep over it. */
+  wake(inMs: number): void
+  /** Works until nothing is due, at most `maxMs` (default one minute); for cron and for tests. */
+  runOnce(options?: { maxMs?: number }): Promise<Pass>
+  /** Takes nothing new, and waits at most `withinMs` for what runs; what is cut off is found again after a start. */
+  stop(withinMs: number): Promise<void>
+}
+
+export interface CompleterDeps {
+  readonly ledger: Ledger<unknown>
+  readonly leases: Leases
+  readonly drive: Drive
+  readonly effects: Effects
+  readonly clock: Clock
+  readonly log: Logger
+  readonly settings: {
+    /** How often it looks, at the latest. */
+    readonly intervalMs: number
+    readonly leaseMs: number
+  }
+}
+
+/** How many operations one process drives at once. */
+const CONCURRENCY = 8
+/** How many are completed by one statement. */
+const COMPLETE_BATCH = 500
+const COMPLETE_EVERY_MS = 1_000
+/** A loop of what is due again and again must not spin. */
+const SHORTEST_SLEEP_MS = 20
+
+export function createCompleter(deps: CompleterDeps): Completer {
+  const { ledger, leases, drive, effects, clock, log, settings } = deps
+  const stopping = new AbortController()
+  let loop: Promise<void> | null = null
+  let alarm = new AbortController()
+  let wakeAtMs = Number.POSITIVE_INFINITY
+  let completedAtMs = Number.NEGATIVE_INFINITY
+  const busy = new Set<Promise<unknown>>()
+
+  /** Drives what is due with the free hands; answers how many it took. */
+  async function driveDue(): Promise<number> {
+    const limit = CONCURRENCY - busy.size
+    if (limit <= 0) return 0
+    const due = await ledger.leaseDue({ holder: leases.holder, leaseMs: settings.leaseMs, limit })
+    for (const granted of due) {
+      const driving = drive(leases.adopt(granted)).finally(() => busy.delete(driving))
+      busy.add(driving)
+    }
+    return due.length
+  }
+
+  /** Nobody waits for it: many at once, and seldom. */
+  async function completeMany(everyMs: number): Promise<number> {
+    const now = clock.monotonicMs()
+    if (now - completedAtMs < everyMs) return 0
+    const completed = await ledger.complete(COMPLETE_BATCH)
+    if (completed < COMPLETE_BATCH) completedAtMs = now
+    return completed
+  }
+
+  const pass = async (completeEveryMs: number): Promise<Pass> => ({
+    driven: await driveDue(),
+    effects: await effects.deliverDue(),
+    completed: await completeMany(completeEveryMs),
+  })
+
+  async function run(): Promise<void> {
+    while (!stopping.signal.aborted) {
+      alarm = new AbortController()
+      wakeAtMs = Number.POSITIVE_INFINITY
+      let sleepMs = settings.intervalMs
+      try {
+        const done = await pass(COMPLETE_EVERY_MS)
+        const nextMs = done.driven + done.effects + done.completed > 0 ? SHORTEST_SLEEP_MS : await ledger.nextDueInMs()
+        if (nextMs !== null)
+          sleepMs = Math.min(
+            sleepMs,
+            Math.max(nextMs, busy.size >= CONCURRENCY ? settings.intervalMs : SHORTEST_SLEEP_MS),
+          )
+      } catch (error) {
+        log.warn({ err: error }, 'the completer could not look for what is due')
+      }
+      await clock.sleep(Math.min(sleepMs, Math.max(SHORTEST_SLEEP_MS, wakeAtMs - clock.monotonicMs())), alarm.signal)
+    }
+  }
+
+  return {
+    start() {
+      loop ??= run()
+    },
+    wake(inMs) {
+      const at = clock.monotonicMs() + inMs
+      if (at >= wakeAtMs) return
+      wakeAtMs = at
+      // Sleep anew, with the shorter time.
+      alarm.abort()
+    },
+    async runOnce({ maxMs = 60_000 } = {}) {
+      const total = { driven: 0, completed: 0, effects: 0 }
+      for (const deadline = clock.monotonicMs() + maxMs; clock.monotonicMs() < deadline;) {
+        const done = await pass(0)
+        total.driven += done.driven
+        total.completed += done.completed
+        total.effects += done.effects
+        if (done.driven + done.completed + done.effects === 0 && busy.size === 0) break
+        if (busy.size > 0) await Promise.race(busy)
+      }
+      return total
+    },
+    async stop(withinMs) {
+      stopping.abort()
+      alarm.abort()
+      await loop
+      await Promise.race([Promise.all(busy), clock.sleep(withinMs)])
+    },
+  }
+}

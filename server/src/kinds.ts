@@ -1,0 +1,144 @@
+import type { FileFacts, JsonObject, JsonValue, KindTypes, Problem } from '@landfall/shared'
+import { problem } from '@landfall/shared'
+import type { StandardSchemaV1 } from '@standard-schema/spec'
+
+/** What an application's hooks get to know of the operation. */
+export interface OperationFacts<Metadata> {
+  readonly id: string
+  readonly owner: string
+  readonly kind: string
+  readonly file: FileFacts
+  /** As the kind's schema returned it. */
+  readonly metadata: Metadata
+  readonly createdAt: Date
+}
+
+/** The stored and verified bytes. */
+export interface BlobFacts {
+  readonly key: string
+  /** Bytes. */
+  readonly size: number
+  /** Media type by content; as declared where the content does not tell. */
+  readonly type: string
+  /** `sha-256=:…:` of the stored bytes. */
+  readonly digest: string
+  /** Reads the stored bytes, from `start` to `end` (exclusive), the whole by default. */
+  read(range?: { start?: number; end?: number }): Promise<ReadableStream<Uint8Array>>
+}
+
+const REJECTION = Symbol.for('landfall.rejection')
+
+/** An application's final "no", as a value. */
+export interface Rejection {
+  readonly [REJECTION]: Problem
+}
+
+/**
+ * The application's final "no", returned by `prepare` or `onReference`: the operation becomes `rejected` with this
+ * code, its bytes are removed, and every later question gets the same answer.
+ *
+ * @param code Stable, for programs; lower case with dashes.
+ * @param detail For people.
+ */
+export function reject(code: string, detail?: string): Rejection {
+  return { [REJECTION]: problem('rejected', detail === undefined ? { code } : { code, detail }) }
+}
+
+export const rejectionOf = (value: unknown): Problem | null =>
+  typeof value === 'object' && value !== null && REJECTION in value ? (value as Rejection)[REJECTION] : null
+
+export interface PrepareContext<Metadata> {
+  readonly operation: OperationFacts<Metadata>
+  readonly blob: BlobFacts
+  /** Fires when the time limit is over or the lease was lost: stop. */
+  readonly signal: AbortSignal
+  /** The same for every attempt at this step of this operation; for whoever is called from here. */
+  readonly idempotencyKey: string
+}
+
+// A step that returns nothing has done its work by having run.
+type PrepareResult = JsonValue | undefined | void
+
+/** A slow step before the reference, such as a virus scan. Runs at least once; its result is recorded and handed to `onReference`. */
+export type PrepareStep<Metadata> = (context: PrepareContext<Metadata>) => Promise<PrepareResult | Rejection>
+
+export interface ReferenceContext<Metadata> {
+  readonly operation: OperationFacts<Metadata>
+  readonly blob: BlobFacts
+  /** What the `prepare` steps returned, by name. */
+  readonly prepared: Readonly<Record<string, JsonValue>>
+  readonly signal: AbortSignal
+}
+
+export interface KindOptions<Tx, Schema extends StandardSchemaV1, Data> {
+  /** Any Standard Schema; its output must be JSON. Without one, any object is accepted as it is. */
+  metadata?: Schema
+  /** Who may upload this; asked once, when the operation is declared. False is 403. Default: every signed-in owner. */
+  authorize?: (context: {
+    owner: string
+    metadata: StandardSchemaV1.InferOutput<Schema>
+    file: FileFacts
+  }) => boolean | Promise<boolean>
+  /** Media types that are accepted, as declared and by content, such as `image/*`. Default: all. */
+  accept?: readonly string[]
+  /** In bytes. Default: the server's limit. */
+  maxSizeBytes?: number
+  /** Wait for the client's digest until the operation expires, instead of one minute. Default false. */
+  requireDigest?: boolean
+  /** Slow steps between verification and the reference, in this order. */
+  prepare?: Readonly<Record<string, PrepareStep<StandardSchemaV1.InferOutput<Schema>>>>
+  /** Time limit of each `prepare` step in milliseconds. Default 10 minutes. */
+  prepareTimeoutMs?: number
+  /**
+   * Runs inside the transaction that stores the reference: what it writes through `tx` is committed with it, or not at
+   * all. It may run several times. What it returns is stored and comes back to the client as `reference.data`.
+   */
+  onReference: (tx: Tx, context: ReferenceContext<StandardSchemaV1.InferOutput<Schema>>) => Promise<Data | Rejection>
+  /** Time limit of `onReference` in milliseconds. Default one minute. */
+  onReferenceTimeoutMs?: number
+}
+
+/** A kind, with its types of metadata and data carried along and forgotten at run time. */
+export interface Kind<Tx, Types extends KindTypes = KindTypes> {
+  readonly '~types'?: Types
+  readonly metadata: StandardSchemaV1 | null
+  readonly authorize:
+    ((context: { owner: string; metadata: never; file: FileFacts }) => boolean | Promise<boolean>) | null
+  readonly accept: readonly string[] | null
+  readonly maxSizeBytes: number | null
+  readonly requireDigest: boolean
+  readonly prepare: Readonly<Record<string, PrepareStep<never>>>
+  readonly prepareTimeoutMs: number
+  readonly onReference: (tx: Tx, context: ReferenceContext<never>) => Promise<unknown>
+  readonly onReferenceTimeoutMs: number
+}
+
+type Input<Schema extends StandardSchemaV1> =
+  StandardSchemaV1.InferInput<Schema> extends JsonObject ? StandardSchemaV1.InferInput<Schema> : JsonObject
+
+/** Declares what an upload is for: its rules, its authorisation and what its reference means to the application. */
+export function kind<Tx, Data, Schema extends StandardSchemaV1 = StandardSchemaV1<JsonObject, JsonObject>>(
+  options: KindOptions<Tx, Schema, Data>,
+): Kind<Tx, { metadata: Input<Schema>; data: Exclude<Data, Rejection> }> {
+  return {
+    metadata: options.metadata ?? null,
+    authorize: (options.authorize as Kind<Tx>['authorize'] | undefined) ?? null,
+    accept: options.accept ?? null,
+    maxSizeBytes: options.maxSizeBytes ?? null,
+    requireDigest: options.requireDigest ?? false,
+    prepare: options.prepare ?? {},
+    prepareTimeoutMs: options.prepareTimeoutMs ?? 10 * 60_000,
+    onReference: options.onReference,
+    onReferenceTimeoutMs: options.onReferenceTimeoutMs ?? 60_000,
+  }
+}
+
+/** `image/*` accepts `image/png`; types are compared without parameters and case. */
+export function accepts(accept: readonly string[] | null, type: string): boolean {
+  if (accept === null) return true
+  const essence = type.split(';', 1)[0]?.trim().toLowerCase() ?? ''
+  return accept.some((pattern) => {
+    const wanted = pattern.trim().toLowerCase()
+    return wanted === '*/*' || wanted === essence || (wanted.endsWith('/*') && essence.startsWith(wanted.slice(0, -1)))
+  })
+}

@@ -1,0 +1,200 @@
+import type { Logger } from './log.js'
+import type { Clock, Lease, LeaseOutcome, LeasePurpose, Ledger, OperationKey, OperationRecord } from './ports.js'
+
+/** A lease that this process holds and uses. */
+export interface Held {
+  readonly lease: Lease
+  /** As it was when the lease was taken. */
+  readonly operation: OperationRecord
+  readonly purpose: LeasePurpose
+  /** Fires when the lease was lost, or when somebody asks a receiver to let go. */
+  readonly signal: AbortSignal
+  /** From now on nobody may ask it to let go. */
+  toDrive(): void
+  /** Bytes arrived: a receiver with a live client is not in the way. */
+  touch(): void
+  /** This process is done with it. Giving the lease back in the ledger is the caller's last `record`. */
+  end(): void
+}
+
+export type Taken = { readonly outcome: 'granted'; readonly held: Held } | Exclude<LeaseOutcome, { outcome: 'granted' }>
+
+/**
+ * The leases of this process: taken one after the other for each operation, prolonged while they are in use, and taken
+ * away from receivers that are in somebody's way.
+ */
+export interface Leases {
+  readonly holder: string
+  /**
+   * Takes the lease. A receiver of this process that has it is asked to let go, one that drives never is; waits at
+   * most `waitMs` for it.
+   */
+  take(key: OperationKey, purpose: LeasePurpose, waitMs: number): Promise<Taken>
+  /** Takes over leases that `leaseDue` granted. */
+  adopt(granted: { lease: Lease; operation: OperationRecord }): Held
+  /** What this process does with the operation right now. */
+  inUse(key: OperationKey): LeasePurpose | null
+  /**
+   * Waits until a receiver of this process has ended: one whose client sends is given `patienceMs`, one that has gone
+   * silent is asked to let go at once. False when it still runs after `waitMs`.
+   */
+  settleReceiver(key: OperationKey, limits: { patienceMs: number; waitMs: number }): Promise<boolean>
+  /** The lease was taken away (a cancel): stops whoever uses it here. */
+  drop(key: OperationKey): void
+  /** Asks all receivers to let go and waits until nothing is in use. */
+  close(waitMs: number): Promise<void>
+}
+
+interface Use {
+  purpose: LeasePurpose
+  lease: Lease
+  readonly controller: AbortController
+  readonly ended: Promise<void>
+  touchedAtMs: number
+}
+
+/** No bytes for this long: the client of a receiver is taken for gone. */
+const SILENT_MS = 400
+const POLL_MS = 25
+
+const nameOf = ({ owner, id }: OperationKey): string => JSON.stringify([owner, id])
+
+export function createLeases(deps: {
+  ledger: Ledger<unknown>
+  clock: Clock
+  log: Logger
+  holder: string
+  leaseMs: number
+}): Leases {
+  const { ledger, clock, log, holder, leaseMs } = deps
+  const uses = new Map<string, Use>()
+  let renewal: ReturnType<typeof setTimeout> | null = null
+
+  /** Three chances to prolong before a lease expires. */
+  const renewLater = (): void => {
+    if (renewal !== null || uses.size === 0) return
+    renewal = setTimeout(() => void renew(), leaseMs / 3)
+    renewal.unref()
+  }
+
+  async function renew(): Promise<void> {
+    const asked = [...uses.entries()].map(([name, entry]) => ({ name, entry, lease: entry.lease }))
+    try {
+      const kept = new Set(
+        await ledger.renew(
+          asked.map(({ lease }) => lease),
+          leaseMs,
+        ),
+      )
+      for (const { name, entry, lease } of asked) if (!kept.has(lease) && uses.get(name) === entry) lose(entry)
+    } catch (error) {
+      // The token decides, not the time: a lease that could not be prolonged is good until somebody takes it.
+      log.warn({ err: error }, 'leases could not be prolonged')
+    }
+    renewal = null
+    renewLater()
+  }
+
+  const lose = (entry: Use): void => {
+    log.warn({ operationId: entry.lease.id }, 'a lease was lost')
+    entry.controller.abort()
+  }
+
+  function use(granted: { lease: Lease; operation: OperationRecord }, purpose: LeasePurpose): Held {
+    const name = nameOf(granted.lease)
+    let finish = (): void => {}
+    const ended = new Promise<void>((resolve) => (finish = resolve))
+    const entry: Use = {
+      purpose,
+      lease: granted.lease,
+      controller: new AbortController(),
+      ended,
+      touchedAtMs: clock.monotonicMs(),
+    }
+    uses.set(name, entry)
+    renewLater()
+    return {
+      ...granted,
+      get purpose() {
+        return entry.purpose
+      },
+      signal: entry.controller.signal,
+      toDrive: () => void (entry.purpose = 'drive'),
+      touch: () => void (entry.touchedAtMs = clock.monotonicMs()),
+      end() {
+        if (uses.get(name) === entry) uses.delete(name)
+        finish()
+      },
+    }
+  }
+
+  const timeout = async (ended: Promise<unknown>, ms: number): Promise<boolean> => {
+    const stop = new AbortController()
+    const late = clock.sleep(ms, stop.signal).then(() => false)
+    const result = await Promise.race([ended.then(() => true), late])
+    stop.abort()
+    return result
+  }
+
+  async function take(key: OperationKey, purpose: LeasePurpose, waitMs: number): Promise<Taken> {
+    const deadline = clock.monotonicMs() + waitMs
+    const left = (): number => deadline - clock.monotonicMs()
+    for (;;) {
+      const other = uses.get(nameOf(key))
+      if (other !== undefined) {
+        if (other.purpose === 'receive') other.controller.abort()
+        else if (purpose === 'receive') return { outcome: 'held' }
+        if (left() <= 0 || !(await timeout(other.ended, left()))) return { outcome: 'held' }
+        continue
+      }
+      const taken = await ledger.lease(key, { holder, leaseMs, purpose })
+      if (taken.outcome === 'granted') return { outcome: 'granted', held: use(taken, purpose) }
+      // Held by a process of which nothing is known here but its lease's expiry.
+      if (taken.outcome === 'closed' || left() <= 0) return taken
+      await clock.sleep(Math.min(POLL_MS * 4, left()))
+    }
+  }
+
+  return {
+    holder,
+    // One taker at a time for each operation: between the look at `uses` and the ledger's answer lies an await.
+    take: serialisedByKey(take),
+    adopt: (granted) => use(granted, 'drive'),
+    inUse: (key) => uses.get(nameOf(key))?.purpose ?? null,
+    async settleReceiver(key, { patienceMs, waitMs }) {
+      const from = clock.monotonicMs()
+      for (;;) {
+        const other = uses.get(nameOf(key))
+        if (other === undefined || other.purpose !== 'receive') return true
+        const now = clock.monotonicMs()
+        if (now - from > waitMs) return false
+        if (now - other.touchedAtMs > SILENT_MS || now - from > patienceMs) other.controller.abort()
+        await timeout(other.ended, POLL_MS)
+      }
+    },
+    drop: (key) => uses.get(nameOf(key))?.controller.abort(),
+    async close(waitMs) {
+      const from = clock.monotonicMs()
+      while (uses.size > 0 && clock.monotonicMs() - from < waitMs) {
+        for (const other of uses.values()) if (other.purpose === 'receive') other.controller.abort()
+        await timeout(Promise.all([...uses.values()].map(({ ended }) => ended)), POLL_MS)
+      }
+      if (renewal !== null) clearTimeout(renewal)
+    },
+  }
+}
+
+function serialisedByKey(take: Leases['take']): Leases['take'] {
+  const tails = new Map<string, Promise<unknown>>()
+  return (key, purpose, waitMs) => {
+    const name = nameOf(key)
+    const result = (tails.get(name) ?? Promise.resolve()).then(() => take(key, purpose, waitMs))
+    const tail = result
+      .catch(() => {})
+      .finally(() => {
+        if (tails.get(name) === tail) tails.delete(name)
+      })
+    tails.set(name, tail)
+    return result
+  }
+}

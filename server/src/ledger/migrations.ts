@@ -1,0 +1,100 @@
+/**
+ * The tables' history for SQLite, in order; `PRAGMA`-free and only ever appended to, so that versions N and N+1 of the
+ * server can run against one database. A test holds it against `schema.ts`.
+ */
+export const MIGRATIONS: readonly (readonly string[])[] = [
+  [
+    `CREATE TABLE landfall_operations (
+      owner TEXT NOT NULL,
+      id TEXT NOT NULL,
+      kind TEXT NOT NULL,
+      point TEXT NOT NULL,
+      stalled INTEGER NOT NULL DEFAULT 0,
+      file_name TEXT NOT NULL,
+      file_size INTEGER NOT NULL,
+      file_type TEXT NOT NULL,
+      file_last_modified INTEGER,
+      metadata TEXT NOT NULL,
+      validated TEXT NOT NULL,
+      upload_metadata TEXT,
+      facts TEXT NOT NULL,
+      "offset" INTEGER NOT NULL DEFAULT 0,
+      digest TEXT,
+      digest_pending INTEGER NOT NULL DEFAULT 0,
+      digest_due_at INTEGER,
+      blob_key TEXT NOT NULL,
+      blob_state TEXT NOT NULL DEFAULT 'null',
+      received_at INTEGER,
+      tail_base INTEGER,
+      prepared TEXT NOT NULL DEFAULT '{}',
+      content TEXT NOT NULL DEFAULT 'null',
+      lease_holder TEXT,
+      lease_purpose TEXT,
+      lease_token INTEGER NOT NULL DEFAULT 0,
+      lease_expires_at INTEGER,
+      unclean_holder TEXT,
+      attempts INTEGER NOT NULL DEFAULT 0,
+      due_at INTEGER,
+      problem TEXT NOT NULL DEFAULT 'null',
+      last_error TEXT,
+      cleanup_due INTEGER NOT NULL DEFAULT 0,
+      removed_at INTEGER,
+      created_at INTEGER NOT NULL,
+      updated_at INTEGER NOT NULL,
+      expires_at INTEGER NOT NULL,
+      PRIMARY KEY (owner, id),
+      CONSTRAINT landfall_operations_point CHECK (point IN ('declared', 'received', 'sealed', 'verified', 'referenced', 'completed', 'cancelled', 'expired', 'rejected')),
+      CONSTRAINT landfall_operations_offset CHECK ("offset" >= 0 AND "offset" <= file_size),
+      CONSTRAINT landfall_operations_whole CHECK (point NOT IN ('received', 'sealed', 'verified', 'referenced', 'completed') OR "offset" = file_size)
+    )`,
+    `CREATE UNIQUE INDEX landfall_operations_blob_key ON landfall_operations (blob_key)`,
+    `CREATE INDEX landfall_operations_due ON landfall_operations (due_at) WHERE due_at IS NOT NULL`,
+    `CREATE INDEX landfall_operations_open ON landfall_operations (owner, created_at, id) WHERE point IN ('declared', 'received', 'sealed', 'verified')`,
+    `CREATE INDEX landfall_operations_referenced ON landfall_operations (updated_at) WHERE point = 'referenced'`,
+    `CREATE TABLE landfall_references (
+      owner TEXT NOT NULL,
+      operation_id TEXT NOT NULL,
+      blob_key TEXT NOT NULL,
+      size INTEGER NOT NULL,
+      type TEXT NOT NULL,
+      digest TEXT NOT NULL,
+      digest_source TEXT NOT NULL,
+      stored_at INTEGER NOT NULL,
+      data TEXT NOT NULL,
+      PRIMARY KEY (owner, operation_id)
+    )`,
+    `CREATE UNIQUE INDEX landfall_references_blob_key ON landfall_references (blob_key)`,
+    `CREATE TABLE landfall_effects (
+      effect_id TEXT PRIMARY KEY NOT NULL,
+      owner TEXT NOT NULL,
+      operation_id TEXT NOT NULL,
+      name TEXT NOT NULL,
+      type TEXT NOT NULL,
+      payload TEXT NOT NULL,
+      attempts INTEGER NOT NULL DEFAULT 0,
+      due_at INTEGER,
+      delivered_at INTEGER,
+      last_error TEXT,
+      created_at INTEGER NOT NULL
+    )`,
+    `CREATE UNIQUE INDEX landfall_effects_name ON landfall_effects (owner, operation_id, name)`,
+    `CREATE INDEX landfall_effects_due ON landfall_effects (due_at) WHERE due_at IS NOT NULL`,
+    // Invariant 4, against every writer.
+    `CREATE TRIGGER landfall_offset_never_falls BEFORE UPDATE OF "offset" ON landfall_operations
+      WHEN NEW."offset" < OLD."offset"
+      BEGIN SELECT RAISE(ABORT, 'landfall: an acknowledged offset never falls'); END`,
+    // Invariant 7, against every writer.
+    `CREATE TRIGGER landfall_point_never_moves_back BEFORE UPDATE OF point ON landfall_operations
+      WHEN NEW.point <> OLD.point AND (
+        OLD.point IN ('completed', 'cancelled', 'expired', 'rejected')
+        OR (OLD.point = 'referenced' AND NEW.point <> 'completed')
+        OR (OLD.point = 'verified' AND NEW.point IN ('declared', 'received', 'sealed', 'expired', 'completed'))
+        OR (OLD.point = 'sealed' AND NEW.point IN ('declared', 'received', 'expired', 'completed'))
+        OR (OLD.point = 'received' AND NEW.point IN ('declared', 'expired', 'completed'))
+        OR (OLD.point = 'declared' AND NEW.point = 'completed'))
+      BEGIN SELECT RAISE(ABORT, 'landfall: a recovery point never moves back'); END`,
+    // An id is never used again, also after deletion: its row stays.
+    `CREATE TRIGGER landfall_operation_stays BEFORE DELETE ON landfall_operations
+      BEGIN SELECT RAISE(ABORT, 'landfall: an operation is never deleted, because its id is never used again'); END`,
+  ],
+]

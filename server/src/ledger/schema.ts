@@ -1,0 +1,123 @@
+import { sql } from 'drizzle-orm'
+import { check, index, integer, primaryKey, sqliteTable, text, uniqueIndex } from 'drizzle-orm/sqlite-core'
+
+/**
+ * The ledger's tables for SQLite, for applications that manage all tables with drizzle-kit. Most call
+ * `uploads.migrate()` instead. drizzle-kit knows no triggers: take those of `MIGRATIONS` along in a custom migration,
+ * because they hold invariants 4 and 7 against every writer.
+ *
+ * All times are milliseconds since 1970 by SQLite's clock.
+ */
+export const landfallOperations = sqliteTable(
+  'landfall_operations',
+  {
+    owner: text('owner').notNull(),
+    id: text('id').notNull(),
+    kind: text('kind').notNull(),
+    point: text('point').notNull(),
+    stalled: integer('stalled').notNull().default(0),
+    fileName: text('file_name').notNull(),
+    fileSize: integer('file_size').notNull(),
+    fileType: text('file_type').notNull(),
+    fileLastModified: integer('file_last_modified'),
+    metadata: text('metadata').notNull(),
+    validated: text('validated').notNull(),
+    uploadMetadata: text('upload_metadata'),
+    facts: text('facts').notNull(),
+    offset: integer('offset').notNull().default(0),
+    digest: text('digest'),
+    digestPending: integer('digest_pending').notNull().default(0),
+    digestDueAt: integer('digest_due_at'),
+    blobKey: text('blob_key').notNull(),
+    blobState: text('blob_state').notNull().default('null'),
+    receivedAt: integer('received_at'),
+    tailBase: integer('tail_base'),
+    prepared: text('prepared').notNull().default('{}'),
+    content: text('content').notNull().default('null'),
+    leaseHolder: text('lease_holder'),
+    leasePurpose: text('lease_purpose'),
+    leaseToken: integer('lease_token').notNull().default(0),
+    leaseExpiresAt: integer('lease_expires_at'),
+    uncleanHolder: text('unclean_holder'),
+    attempts: integer('attempts').notNull().default(0),
+    dueAt: integer('due_at'),
+    problem: text('problem').notNull().default('null'),
+    lastError: text('last_error'),
+    cleanupDue: integer('cleanup_due').notNull().default(0),
+    removedAt: integer('removed_at'),
+    createdAt: integer('created_at').notNull(),
+    updatedAt: integer('updated_at').notNull(),
+    expiresAt: integer('expires_at').notNull(),
+  },
+  (table) => [
+    primaryKey({ columns: [table.owner, table.id] }),
+    uniqueIndex('landfall_operations_blob_key').on(table.blobKey),
+    index('landfall_operations_due')
+      .on(table.dueAt)
+      .where(sql`due_at IS NOT NULL`),
+    index('landfall_operations_open')
+      .on(table.owner, table.createdAt, table.id)
+      .where(sql`point IN ('declared', 'received', 'sealed', 'verified')`),
+    index('landfall_operations_referenced')
+      .on(table.updatedAt)
+      .where(sql`point = 'referenced'`),
+    check(
+      'landfall_operations_point',
+      sql`point IN ('declared', 'received', 'sealed', 'verified', 'referenced', 'completed', 'cancelled', 'expired', 'rejected')`,
+    ),
+    check('landfall_operations_offset', sql`"offset" >= 0 AND "offset" <= file_size`),
+    check(
+      'landfall_operations_whole',
+      sql`point NOT IN ('received', 'sealed', 'verified', 'referenced', 'completed') OR "offset" = file_size`,
+    ),
+  ],
+)
+
+export const landfallReferences = sqliteTable(
+  'landfall_references',
+  {
+    owner: text('owner').notNull(),
+    operationId: text('operation_id').notNull(),
+    blobKey: text('blob_key').notNull(),
+    size: integer('size').notNull(),
+    type: text('type').notNull(),
+    digest: text('digest').notNull(),
+    digestSource: text('digest_source').notNull(),
+    storedAt: integer('stored_at').notNull(),
+    data: text('data').notNull(),
+  },
+  (table) => [
+    // At most one reference per operation, ever (invariant 2), and no blob in two of them.
+    primaryKey({ columns: [table.owner, table.operationId] }),
+    uniqueIndex('landfall_references_blob_key').on(table.blobKey),
+  ],
+)
+
+export const landfallEffects = sqliteTable(
+  'landfall_effects',
+  {
+    effectId: text('effect_id').primaryKey(),
+    owner: text('owner').notNull(),
+    operationId: text('operation_id').notNull(),
+    name: text('name').notNull(),
+    type: text('type').notNull(),
+    payload: text('payload').notNull(),
+    attempts: integer('attempts').notNull().default(0),
+    dueAt: integer('due_at'),
+    deliveredAt: integer('delivered_at'),
+    lastError: text('last_error'),
+    createdAt: integer('created_at').notNull(),
+  },
+  (table) => [
+    uniqueIndex('landfall_effects_name').on(table.owner, table.operationId, table.name),
+    index('landfall_effects_due')
+      .on(table.dueAt)
+      .where(sql`due_at IS NOT NULL`),
+  ],
+)
+
+/** What is true of the ledger as a whole: its identity and the version of its tables. */
+export const landfallMeta = sqliteTable('landfall_meta', {
+  key: text('key').primaryKey(),
+  value: text('value').notNull(),
+})

@@ -1,0 +1,124 @@
+import type { JsonObject, JsonValue, Point, Problem } from '@landfall/shared'
+import type { Changes, ContentFacts, EffectRecord, OperationRecord, ReferenceRecord } from '../ports.js'
+import type { SqlRow, SqlValue } from './statements.js'
+
+/** SQLite's clock in milliseconds since 1970; the same for every statement of one transaction step. */
+export const NOW = `CAST(unixepoch('subsec') * 1000 AS INTEGER)`
+
+const text = (row: SqlRow, name: string): string => row[name] as string
+const maybeText = (row: SqlRow, name: string): string | null => row[name] as string | null
+const number = (row: SqlRow, name: string): number => Number(row[name])
+const maybeNumber = (row: SqlRow, name: string): number | null => (row[name] === null ? null : Number(row[name]))
+const json = (row: SqlRow, name: string): JsonValue => JSON.parse(row[name] as string) as JsonValue
+
+/** An operation's columns, and those of its reference under `r_…` where they were joined. */
+export function toOperation(row: SqlRow): OperationRecord {
+  const lastModified = maybeNumber(row, 'file_last_modified')
+  return {
+    owner: text(row, 'owner'),
+    id: text(row, 'id'),
+    kind: text(row, 'kind'),
+    point: text(row, 'point') as Point,
+    stalled: number(row, 'stalled') === 1,
+    file: {
+      name: text(row, 'file_name'),
+      size: number(row, 'file_size'),
+      type: text(row, 'file_type'),
+      ...(lastModified === null ? {} : { lastModified }),
+    },
+    metadata: json(row, 'metadata') as JsonObject,
+    validated: json(row, 'validated'),
+    uploadMetadata: maybeText(row, 'upload_metadata'),
+    offset: number(row, 'offset'),
+    digest: maybeText(row, 'digest'),
+    digestPending: number(row, 'digest_pending') === 1,
+    digestDueAt: maybeNumber(row, 'digest_due_at'),
+    blobKey: text(row, 'blob_key'),
+    blobState: json(row, 'blob_state'),
+    receivedAt: maybeNumber(row, 'received_at'),
+    tailBase: maybeNumber(row, 'tail_base'),
+    prepared: json(row, 'prepared') as JsonObject,
+    content: json(row, 'content') as ContentFacts | null,
+    leaseHolder: maybeText(row, 'lease_holder'),
+    uncleanHolder: maybeText(row, 'unclean_holder'),
+    attempts: number(row, 'attempts'),
+    dueAt: maybeNumber(row, 'due_at'),
+    problem: json(row, 'problem') as Problem | null,
+    lastError: maybeText(row, 'last_error'),
+    cleanupDue: number(row, 'cleanup_due') === 1,
+    removedAt: maybeNumber(row, 'removed_at'),
+    createdAt: number(row, 'created_at'),
+    updatedAt: number(row, 'updated_at'),
+    expiresAt: number(row, 'expires_at'),
+    reference: typeof row['r_blob_key'] === 'string' ? toReference(row) : null,
+  }
+}
+
+function toReference(row: SqlRow): ReferenceRecord {
+  return {
+    blobKey: text(row, 'r_blob_key'),
+    size: number(row, 'r_size'),
+    type: text(row, 'r_type'),
+    digest: text(row, 'r_digest'),
+    digestSource: text(row, 'r_digest_source') as 'client' | 'server',
+    storedAt: number(row, 'r_stored_at'),
+    data: json(row, 'r_data'),
+  }
+}
+
+export const OPERATION_WITH_REFERENCE = `SELECT o.*, r.blob_key AS r_blob_key, r.size AS r_size, r.type AS r_type,
+  r.digest AS r_digest, r.digest_source AS r_digest_source, r.stored_at AS r_stored_at, r.data AS r_data
+  FROM landfall_operations o LEFT JOIN landfall_references r ON r.owner = o.owner AND r.operation_id = o.id`
+
+export function toEffect(row: SqlRow): EffectRecord {
+  return {
+    owner: text(row, 'owner'),
+    id: text(row, 'operation_id'),
+    effectId: text(row, 'effect_id'),
+    name: text(row, 'name'),
+    type: text(row, 'type') as EffectRecord['type'],
+    payload: json(row, 'payload'),
+    attempts: number(row, 'attempts'),
+  }
+}
+
+const after = (ms: number | null): { sql: string; args: SqlValue[] } =>
+  ms === null ? { sql: 'NULL', args: [] } : { sql: `${NOW} + ?`, args: [Math.round(ms)] }
+
+/** The SET list of an UPDATE. Its text depends only on which changes are given, so that statements are kept. */
+export function assignments(changes: Changes): { sql: string; args: SqlValue[] } {
+  const parts: string[] = []
+  const args: SqlValue[] = []
+  const set = (column: string, value: SqlValue): void => {
+    parts.push(`${column} = ?`)
+    args.push(value)
+  }
+  const setAfter = (column: string, ms: number | null): void => {
+    const value = after(ms)
+    parts.push(`${column} = ${value.sql}`)
+    args.push(...value.args)
+  }
+  if (changes.point !== undefined) set('point', changes.point)
+  if (changes.offset !== undefined) set('"offset"', changes.offset)
+  if (changes.blobState !== undefined) set('blob_state', JSON.stringify(changes.blobState))
+  if (changes.tailBase !== undefined) {
+    // Once: stock clients have been shown an offset that counts from it.
+    parts.push(`tail_base = COALESCE(tail_base, ?)`, `received_at = COALESCE(received_at, ${NOW})`)
+    args.push(changes.tailBase)
+  }
+  if (changes.digestDueInMs !== undefined) setAfter('digest_due_at', changes.digestDueInMs)
+  if (changes.prepared !== undefined) set('prepared', JSON.stringify(changes.prepared))
+  if (changes.content !== undefined) set('content', JSON.stringify(changes.content))
+  if (changes.uncleanHolder !== undefined) set('unclean_holder', changes.uncleanHolder)
+  if (changes.attempts !== undefined) set('attempts', changes.attempts)
+  if (changes.stalled !== undefined) set('stalled', changes.stalled ? 1 : 0)
+  if (changes.problem !== undefined) set('problem', JSON.stringify(changes.problem))
+  if (changes.lastError !== undefined) set('last_error', changes.lastError)
+  if (changes.cleanupDue !== undefined) set('cleanup_due', changes.cleanupDue ? 1 : 0)
+  if (changes.dueInMs !== undefined) setAfter('due_at', changes.dueInMs)
+  if (changes.expiresInMs !== undefined) setAfter('expires_at', changes.expiresInMs)
+  if (changes.purpose !== undefined) set('lease_purpose', changes.purpose)
+  if (changes.release === true) parts.push('lease_holder = NULL', 'lease_purpose = NULL', 'lease_expires_at = NULL')
+  parts.push(`updated_at = ${NOW}`)
+  return { sql: parts.join(', '), args }
+}

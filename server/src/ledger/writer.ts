@@ -1,0 +1,285 @@
+import { setTimeout as sleep } from 'node:timers/promises'
+import { UploadError } from '../errors.js'
+import { type Connection, isBusy } from './statements.js'
+
+/**
+ * SQLite's one writer as a queue with group commit: all jobs that wait are run in one transaction, a savepoint each,
+ * and share its one fsync.
+ */
+export interface Writer {
+  /** Runs a synchronous job; resolves when it is committed. It may be run again when a neighbour broke its group. */
+  write<T>(work: (connection: Connection) => T): Promise<T>
+  /**
+   * Waits for the writer and keeps it until `commit` or `rollback`. `repeatable` holds may share a transaction with
+   * neighbours, under a label by which slow ones are found and kept alone.
+   */
+  hold(options: { label: string; repeatable: boolean }): Promise<Hold>
+  /** Runs a job outside of any transaction (PRAGMA, VACUUM). */
+  alone<T>(work: (connection: Connection) => T): Promise<T>
+  close(): void
+}
+
+export interface Hold {
+  /** @throws UploadError `transaction-closed` after its end, `writer-held` when it was taken away. */
+  use<T>(statement: (connection: Connection) => T): T
+  /** Runs `last` as the final statements; resolves when all is committed. A throw of `last` rolls back. */
+  commit(last?: (connection: Connection) => void): Promise<void>
+  rollback(): Promise<void>
+}
+
+export interface WriterSettings {
+  /** How long a job waits while another process has the database locked, before it is refused. Default 5,000. */
+  busyTimeoutMs: number
+  /** How long a transaction may keep the writer without a statement. Default 5,000. */
+  idleLimitMs: number
+}
+
+/** Commits at the latest after so many jobs or so long a time, so that nobody waits long for a neighbour. */
+const GROUP_JOBS = 64
+const GROUP_MS = 20
+/** A hold that took longer than this last time is not grouped again: its neighbours would wait for it. */
+const SLOW_HOLD_MS = 10
+const BUSY_RETRY_MS = { first: 2, most: 50 }
+
+const SAVEPOINT = 'SAVEPOINT landfall_job'
+const RELEASE = 'RELEASE landfall_job'
+const ROLLBACK_TO = 'ROLLBACK TO landfall_job'
+
+type Job = {
+  readonly waitingSince: number
+  reject(error: unknown): void
+} & (
+  | { readonly type: 'write' | 'alone'; work(connection: Connection): unknown; resolve(value: unknown): void }
+  | { readonly type: 'hold'; readonly label: string; readonly repeatable: boolean; grant(hold: Hold): void }
+)
+
+/** What a job of the group still waits for: the commit. */
+interface Outcome {
+  readonly job: Job
+  committed(): void
+  failed(error: unknown): void
+}
+
+export function createWriter(open: () => Promise<Connection>, settings: WriterSettings): Writer {
+  const queue: Job[] = []
+  const lastHoldMs = new Map<string, number>()
+  let draining = false
+  let closed = false
+  let connection: Connection | null = null
+
+  const enqueue = (job: Job): void => {
+    if (closed) return job.reject(new UploadError('ledger-unavailable', 'the database was closed'))
+    queue.push(job)
+    if (draining) return
+    draining = true
+    // A macrotask: a microtask would start before the neighbours of this turn have arrived (1.4 jobs a commit).
+    setImmediate(() => void drain())
+  }
+
+  async function drain(): Promise<void> {
+    for (let job = queue[0]; job !== undefined; job = queue[0]) {
+      try {
+        connection ??= await open()
+        if (job.type === 'alone') runAlone(connection)
+        else if (await begin(connection)) await runGroup(connection)
+      } catch (error) {
+        for (const waiting of queue.splice(0)) waiting.reject(error)
+      }
+    }
+    draining = false
+    if (closed) connection?.close()
+  }
+
+  function runAlone(on: Connection): void {
+    const job = queue.shift()
+    if (job?.type !== 'alone') return
+    try {
+      job.resolve(job.work(on))
+    } catch (error) {
+      job.reject(error)
+    } finally {
+      if (on.inTransaction) on.exec('ROLLBACK')
+    }
+  }
+
+  /** Refuses the jobs that have waited too long, so that their callers can decide; the rest goes on waiting. */
+  async function begin(on: Connection): Promise<boolean> {
+    for (let pauseMs = BUSY_RETRY_MS.first; queue.length > 0; pauseMs = Math.min(pauseMs * 2, BUSY_RETRY_MS.most)) {
+      try {
+        on.run('BEGIN IMMEDIATE')
+        return true
+      } catch (error) {
+        if (!isBusy(error)) throw error
+        await sleep(pauseMs)
+        const now = performance.now()
+        while (queue[0] !== undefined && now - queue[0].waitingSince > settings.busyTimeoutMs)
+          queue
+            .shift()
+            ?.reject(
+              new UploadError('ledger-unavailable', 'the database is locked by another process', { cause: error }),
+            )
+      }
+    }
+    return false
+  }
+
+  async function runGroup(on: Connection): Promise<void> {
+    const startedAt = performance.now()
+    const outcomes: Outcome[] = []
+    for (let job = queue[0]; job !== undefined; job = queue[0]) {
+      if (outcomes.length >= GROUP_JOBS || performance.now() - startedAt > GROUP_MS) break
+      if (job.type === 'alone' || (outcomes.length > 0 && mustBeAlone(job))) break
+      queue.shift()
+      on.run(SAVEPOINT)
+      const failure = job.type === 'hold' ? await runHold(on, job, outcomes) : runWrite(on, job, outcomes)
+      if (!on.inTransaction) return brokenBy(job, failure, outcomes)
+      if (failure !== null) on.run(ROLLBACK_TO)
+      on.run(RELEASE)
+      if (failure !== null) failure.tell()
+      if (mustBeAlone(job)) break
+    }
+    commit(on, outcomes)
+  }
+
+  const mustBeAlone = (job: Job): boolean =>
+    job.type === 'hold' && (!job.repeatable || (lastHoldMs.get(job.label) ?? 0) > SLOW_HOLD_MS)
+
+  function commit(on: Connection, outcomes: readonly Outcome[]): void {
+    try {
+      on.run('COMMIT')
+    } catch (error) {
+      if (on.inTransaction) on.run('ROLLBACK')
+      for (const outcome of outcomes) outcome.failed(error)
+      return
+    }
+    for (const outcome of outcomes) outcome.committed()
+  }
+
+  /** RAISE(ROLLBACK), a full disk: SQLite has undone the whole group. Its innocent members are tried again. */
+  function brokenBy(offender: Job, failure: Failure | null, outcomes: readonly Outcome[]): void {
+    const innocent = outcomes.filter((outcome) => outcome.job !== offender)
+    failure?.tell()
+    queue.unshift(...innocent.filter(({ job }) => job.type === 'write').map(({ job }) => job))
+    const error = new UploadError('ledger-unavailable', 'a neighbour in the same commit rolled everything back')
+    for (const outcome of outcomes) if (outcome.job.type !== 'write' || outcome.job === offender) outcome.failed(error)
+  }
+
+  function runWrite(
+    on: Connection,
+    job: Extract<Job, { type: 'write' | 'alone' }>,
+    outcomes: Outcome[],
+  ): Failure | null {
+    try {
+      const value = job.work(on)
+      outcomes.push({ job, committed: () => job.resolve(value), failed: (error) => job.reject(error) })
+      return null
+    } catch (error) {
+      return { tell: () => job.reject(error) }
+    }
+  }
+
+  async function runHold(
+    on: Connection,
+    job: Extract<Job, { type: 'hold' }>,
+    outcomes: Outcome[],
+  ): Promise<Failure | null> {
+    const startedAt = performance.now()
+    const ended = await new Promise<HoldEnd>((end) => job.grant(createHold(on, settings.idleLimitMs, end)))
+    lastHoldMs.set(job.label, performance.now() - startedAt)
+    if (ended.type === 'rollback') return { tell: ended.told }
+    outcomes.push({ job, committed: ended.committed, failed: ended.failed })
+    return null
+  }
+
+  return {
+    write: <T>(work: (on: Connection) => T) =>
+      new Promise<T>((resolve, reject) => {
+        enqueue({
+          type: 'write',
+          work,
+          resolve,
+          reject,
+          waitingSince: performance.now(),
+        })
+      }),
+    alone: <T>(work: (on: Connection) => T) =>
+      new Promise<T>((resolve, reject) => {
+        enqueue({
+          type: 'alone',
+          work,
+          resolve,
+          reject,
+          waitingSince: performance.now(),
+        })
+      }),
+    hold: ({ label, repeatable }) =>
+      new Promise<Hold>((grant, reject) => {
+        enqueue({ type: 'hold', label, repeatable, grant, reject, waitingSince: performance.now() })
+      }),
+    close() {
+      closed = true
+      if (!draining) connection?.close()
+    },
+  }
+}
+
+interface Failure {
+  /** Says so to whoever waits, after the writer is back in order. */
+  tell(): void
+}
+
+type HoldEnd =
+  | { readonly type: 'commit'; committed(): void; failed(error: unknown): void }
+  | { readonly type: 'rollback'; told(): void }
+
+function createHold(connection: Connection, idleLimitMs: number, end: (how: HoldEnd) => void): Hold {
+  let closedBy: UploadError | null = null
+  const close = (why: UploadError): void => {
+    closedBy = why
+    clearTimeout(idle)
+  }
+  const idle = setTimeout(() => {
+    close(
+      new UploadError(
+        'writer-held',
+        `a transaction kept the database's only writer for ${idleLimitMs} ms without a statement and was rolled back; wait for other things before or after it`,
+      ),
+    )
+    end({ type: 'rollback', told: () => {} })
+  }, idleLimitMs)
+  const check = (): void => {
+    if (closedBy !== null) throw closedBy
+  }
+  const ended = new UploadError('transaction-closed', 'the transaction has ended')
+
+  return {
+    use(statement) {
+      check()
+      idle.refresh()
+      return statement(connection)
+    },
+    commit(last) {
+      return new Promise((resolve, reject) => {
+        try {
+          check()
+          last?.(connection)
+        } catch (error) {
+          if (closedBy === null) {
+            close(ended)
+            end({ type: 'rollback', told: () => reject(error) })
+          } else reject(error)
+          return
+        }
+        close(ended)
+        end({ type: 'commit', committed: resolve, failed: reject })
+      })
+    },
+    rollback() {
+      return new Promise((resolve) => {
+        if (closedBy !== null) return resolve()
+        close(ended)
+        end({ type: 'rollback', told: resolve })
+      })
+    },
+  }
+}

@@ -1,0 +1,8 @@
+import { type BaseLogger, pino } from 'pino'
+
+/** What Landfall needs of a logger; pino's and any child of it will do. */
+export type Logger = Pick<BaseLogger, 'debug' | 'info' | 'warn' | 'error'>
+
+/** JSON lines on standard error; standard output belongs to the program. */
+export const createLogger = (level: string): Logger =>
+  pino({ name: 'landfall', level }, pino.destination({ fd: 2, sync: false }))

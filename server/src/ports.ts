@@ -1,0 +1,305 @@
+import type { FileFacts, JsonObject, JsonValue, OpenPoint, Point, Problem } from '@landfall/shared'
+
+/** Times are milliseconds since 1970 by the ledger's clock, unless a name says otherwise. */
+export interface Clock {
+  /** Wall clock, in milliseconds since 1970. */
+  now(): number
+  /** Never jumps; for durations within this process. */
+  monotonicMs(): number
+  sleep(ms: number, signal?: AbortSignal): Promise<void>
+}
+
+export interface OperationKey {
+  readonly owner: string
+  readonly id: string
+}
+
+export type LeasePurpose = 'receive' | 'drive'
+
+/** The fenced right to receive bytes for one operation or to drive it. Every later write carries its token. */
+export interface Lease extends OperationKey {
+  readonly holder: string
+  readonly token: number
+}
+
+/** What verification found in the stored bytes. */
+export interface ContentFacts {
+  /** `sha-256=:…:` of the stored bytes. */
+  readonly digest: string
+  /** Media type by content, or as declared where the content does not tell. */
+  readonly type: string
+}
+
+export interface ReferenceRecord {
+  readonly blobKey: string
+  readonly size: number
+  readonly type: string
+  readonly digest: string
+  readonly digestSource: 'client' | 'server'
+  readonly storedAt: number
+  readonly data: JsonValue
+}
+
+/** One row of the ledger: everything the server knows of an operation. */
+export interface OperationRecord extends OperationKey {
+  readonly kind: string
+  readonly point: Point
+  readonly stalled: boolean
+  readonly file: FileFacts
+  /** As sent. */
+  readonly metadata: JsonObject
+  /** What the kind's schema made of it. */
+  readonly validated: JsonValue
+  /** The header `Upload-Metadata` of a stock tus client, returned by HEAD as it was given. */
+  readonly uploadMetadata: string | null
+  /** Acknowledged bytes. Never falls (invariant 4). */
+  readonly offset: number
+  readonly digest: string | null
+  /** The client said that its digest will follow. */
+  readonly digestPending: boolean
+  /** Until when a pending digest is waited for; set when all bytes are in. */
+  readonly digestDueAt: number | null
+  readonly blobKey: string
+  /** The blob store's own notes (S3: upload id and parts). */
+  readonly blobState: JsonValue
+  /** When all bytes were durable: t0 of the withheld tail. */
+  readonly receivedAt: number | null
+  /** The offset that stock clients are shown at t0. */
+  readonly tailBase: number | null
+  /** Results of the kind's `prepare` steps, by name. */
+  readonly prepared: Readonly<Record<string, JsonValue>>
+  readonly content: ContentFacts | null
+  /** Who holds the lease, or held it last without giving it back. */
+  readonly leaseHolder: string | null
+  /** A receiver went away without saying how far it came: the blob must be looked at. Holds that receiver's name. */
+  readonly uncleanHolder: string | null
+  readonly attempts: number
+  /** When the completer is to look at it again; null: never by itself. */
+  readonly dueAt: number | null
+  readonly problem: Problem | null
+  readonly lastError: string | null
+  /** The bytes of a final operation are still to be removed. */
+  readonly cleanupDue: boolean
+  readonly removedAt: number | null
+  readonly createdAt: number
+  readonly updatedAt: number
+  readonly expiresAt: number
+  readonly reference: ReferenceRecord | null
+}
+
+/** What step 0 inserts: all intents, before anything else happens. */
+export interface Intent extends OperationKey {
+  readonly kind: string
+  readonly file: FileFacts
+  readonly metadata: JsonObject
+  readonly validated: JsonValue
+  readonly uploadMetadata: string | null
+  /** Digest over kind, size, name, type and metadata in canonical form: "the same facts". */
+  readonly facts: string
+  /** `pending`: it will follow. */
+  readonly digest: `sha-256=:${string}:` | 'pending' | null
+  readonly blobKey: string
+  readonly expiresAfterMs: number
+  readonly maxOpenPerOwner: number
+}
+
+export type Declared =
+  | { readonly outcome: 'created' | 'existing'; readonly operation: OperationRecord }
+  | { readonly outcome: 'mismatch' }
+  | { readonly outcome: 'too-many-open' }
+
+/** What a holder of the lease may record. `undefined` leaves a column alone. */
+export interface Changes {
+  point?: Point
+  offset?: number
+  blobState?: JsonValue
+  /** Records t0 (now) and the base of the withheld tail, once. */
+  tailBase?: number
+  /** Sets `digestDueAt` this long after now. */
+  digestDueInMs?: number
+  prepared?: Readonly<Record<string, JsonValue>>
+  content?: ContentFacts
+  uncleanHolder?: null
+  attempts?: number
+  stalled?: boolean
+  problem?: Problem | null
+  lastError?: string | null
+  cleanupDue?: boolean
+  /** null: the completer need not come by itself. */
+  dueInMs?: number | null
+  /** Slides the expiry: this long after now. */
+  expiresInMs?: number
+  purpose?: LeasePurpose
+  /** Gives the lease back in the same statement. */
+  release?: true
+}
+
+export type LeaseOutcome =
+  | { readonly outcome: 'granted'; readonly lease: Lease; readonly operation: OperationRecord }
+  | { readonly outcome: 'held' }
+  /** No such operation, or nothing that this purpose could do at its point. */
+  | { readonly outcome: 'closed' }
+
+export interface LeaseRequest {
+  readonly holder: string
+  readonly leaseMs: number
+}
+
+/** What `onReference` came to. */
+export type HookOutcome =
+  | { readonly outcome: 'accepted'; readonly data: JsonValue }
+  | { readonly outcome: 'rejected'; readonly problem: Problem }
+
+export type Referred =
+  | { readonly outcome: 'referenced'; readonly operation: OperationRecord }
+  | { readonly outcome: 'rejected'; readonly problem: Problem }
+  /** The lease or the digest is another now, or the operation is not open any more; everything was rolled back. */
+  | { readonly outcome: 'lost' }
+
+export interface ReferenceIntent {
+  /** What was not recorded yet and goes into the same transaction. */
+  readonly changes: Changes
+  readonly content: ContentFacts
+  readonly digestSource: 'client' | 'server'
+  readonly timeLimitMs: number
+}
+
+/** An effect that is owed: delivered at least once, under this id. */
+export interface EffectRecord extends OperationKey {
+  readonly effectId: string
+  readonly name: string
+  readonly type: 'remove-bytes'
+  readonly payload: JsonValue
+  readonly attempts: number
+}
+
+/**
+ * The server's tables in the application's database: the only truth about where an operation stands.
+ *
+ * `Tx` is the application's own transaction handle, as its `onReference` gets it.
+ *
+ * Every method that changes an operation is atomic, and durable when it resolves; on a fault it rejects with an
+ * `UploadError` of code `ledger-unavailable` or with the database's own error, and then nothing is known until read again.
+ */
+export interface Ledger<Tx> {
+  /** Creates or upgrades the tables. Safe when several processes start at once. Answers the ledger's identity. */
+  migrate(): Promise<{ identity: string }>
+  /** Step 0. The same id with the same facts answers what is there. */
+  declare(intent: Intent): Promise<Declared>
+  find(key: OperationKey): Promise<OperationRecord | null>
+  findMany(owner: string, ids: readonly string[]): Promise<OperationRecord[]>
+  /** The owner's open operations, oldest first, at most `limit`, behind the cursor `after`. */
+  listOpen(owner: string, page: { after: string | null; limit: number }): Promise<OperationRecord[]>
+  /** Sets a digest that was pending; once. */
+  setDigest(key: OperationKey, digest: string): Promise<'set' | 'conflict' | 'closed'>
+  /** Takes the lease by one statement; the token grows. To receive is only for `declared` operations that lack bytes. */
+  lease(key: OperationKey, request: LeaseRequest & { purpose: LeasePurpose }): Promise<LeaseOutcome>
+  /** Leases operations that are due, oldest first. */
+  leaseDue(request: LeaseRequest & { limit: number }): Promise<{ lease: Lease; operation: OperationRecord }[]>
+  /** Prolongs leases; answers those that are still held. */
+  renew(leases: readonly Lease[], leaseMs: number): Promise<readonly Lease[]>
+  /**
+   * Compare-and-set by lease, point and digest, as they were in `from`. null: one of them is another now, and nothing
+   * changed (invariant 8). The digest, because it may arrive while its operation is being verified.
+   */
+  record(lease: Lease, from: OperationRecord, changes: Changes): Promise<OperationRecord | null>
+  /**
+   * Step 6: `hook`, the reference row, the effects, the point and `intent.changes` in ONE transaction of the
+   * application's database. Compare-and-set by lease and digest, from any open point.
+   */
+  refer(
+    lease: Lease,
+    from: OperationRecord,
+    intent: ReferenceIntent,
+    hook: (tx: Tx) => Promise<HookOutcome>,
+  ): Promise<Referred>
+  /** Step x: only from before `referenced`; needs no lease, and takes it from whoever has it. */
+  cancel(key: OperationKey, problem: Problem): Promise<OperationRecord | null>
+  /** Clears a stall, so that the completer tries again. */
+  retry(key: OperationKey): Promise<boolean>
+  /** Takes a reference back within the application's transaction; owes the removal of the bytes as an effect. */
+  remove(tx: Tx, id: string, owner: string | null): Promise<boolean>
+  /** Step 9 in one statement for all: referenced operations that owe nothing any more become completed. */
+  complete(limit: number): Promise<number>
+  /** Takes effects that are due; they come again after `leaseMs` unless settled. */
+  takeEffects(request: { leaseMs: number; limit: number }): Promise<EffectRecord[]>
+  settleEffect(
+    effectId: string,
+    result: { delivered: true } | { delivered: false; error: string; retryInMs: number },
+  ): Promise<void>
+  /**
+   * Declares every lease of other holders dead. Only for a process that has proven that it is alone (a lock on the
+   * blob store's directory).
+   */
+  forgetOtherHolders(holder: string): Promise<number>
+  /** When the next operation or effect is due, in milliseconds from now; null: none. */
+  nextDueInMs(): Promise<number | null>
+  /** Calls back after each commit that changed an operation. A hint: it may be lost, and says nothing of other nodes. */
+  onChange(listener: (operation: OperationRecord) => void): () => void
+}
+
+/** A blob, as far as the ledger knows it. */
+export interface BlobRef {
+  readonly key: string
+  /** Declared size in bytes. */
+  readonly size: number
+  readonly state: JsonValue
+}
+
+export interface AppendRequest {
+  /** Acknowledged bytes: where the new ones go. What lies beyond is cut off. */
+  readonly offset: number
+  readonly source: ReadableStream<Uint8Array> | null
+  /** Called whenever bytes have arrived. */
+  readonly onBytes?: () => void
+  /** Stops taking bytes; what was received so far is kept. */
+  readonly signal: AbortSignal
+  /** Called after a sync, with what is durable now; false: not now, go on. Rejects when the lease was lost: then nothing more is written. */
+  readonly acknowledge: (offset: number) => Promise<boolean>
+}
+
+export type Appended =
+  /** Everything up to `offset` is durable. `ended`: the source was read whole, broke, was longer than the blob, or `signal` fired. */
+  | { readonly outcome: 'kept'; readonly offset: number; readonly ended: 'whole' | 'broken' | 'excess' | 'stopped' }
+  /** Acknowledged bytes are missing. */
+  | { readonly outcome: 'lost' }
+
+export type Recovered = { readonly outcome: 'kept'; readonly offset: number } | { readonly outcome: 'lost' }
+
+/** The first bytes of a blob, enough to tell its media type, and the digest of all of them. */
+export interface Inspection {
+  readonly digest: string
+  readonly head: Uint8Array
+}
+
+/**
+ * Where bytes live, under keys that the server makes. Calls for one key are serialised by the leases; where a lost
+ * lease lets two overlap, the later one waits until the earlier one's descriptor is closed.
+ *
+ * Faults reject with an `UploadError` (`storage-unavailable`, `storage-full`); they never read as "absent".
+ */
+export interface BlobStore {
+  /** Belongs to one process at a time, proven by a lock: leases of others are then dead. */
+  readonly exclusive: boolean
+  /** Must be called first. Refuses a store that carries another ledger's identity, or that another process has open. */
+  open(identity: string): Promise<void>
+  append(blob: BlobRef, request: AppendRequest): Promise<Appended>
+  /**
+   * After a receiver that did not say how far it came: what is durable now. Bytes beyond `offset` are used only
+   * where they provably survived, which `writtenBy` (the receiver's name, as in the lease) helps to tell.
+   */
+  recover(blob: BlobRef, request: { offset: number; writtenBy: string | null }): Promise<Recovered>
+  /** Makes the whole blob durable and final. Repeatable. */
+  seal(blob: BlobRef): Promise<'sealed' | 'short' | 'absent'>
+  /** Reads the stored bytes. */
+  inspect(blob: BlobRef, signal: AbortSignal): Promise<Inspection>
+  /** Digest of the first `length` stored bytes. */
+  digestOf(blob: BlobRef, length: number, signal: AbortSignal): Promise<string>
+  /** The stored bytes from `start` to `end` (exclusive). */
+  read(key: string, range: { start: number; end: number }): Promise<ReadableStream<Uint8Array>>
+  /** Removes the blob and everything that belongs to it. Repeatable; absent is fine. */
+  remove(key: string): Promise<void>
+  close(): Promise<void>
+}
+
+export type { OpenPoint }

@@ -1,0 +1,139 @@
+import { type Problem, problem } from '@landfall/shared'
+import type { Drive } from './drive.js'
+import { UploadError } from './errors.js'
+import type { Held, Leases } from './leases.js'
+import type { Logger } from './log.js'
+import type { BlobStore, Clock, Ledger, OperationKey, OperationRecord } from './ports.js'
+import { createRecorder, type Recorder } from './recorder.js'
+import { arrived, blobOf, rejected, type Steps } from './steps.js'
+
+/** What came of a request that brings bytes. */
+export type Received =
+  /** All that was taken is durable and acknowledged: the operation's offset says how far. */
+  | { readonly outcome: 'acknowledged'; readonly operation: OperationRecord }
+  /**
+   * The last byte is durable. `acknowledged` resolves when that is in the ledger, `driven` when the operation has been
+   * driven as far as it goes.
+   */
+  | {
+      readonly outcome: 'whole'
+      readonly acknowledged: Promise<OperationRecord>
+      readonly driven: Promise<OperationRecord>
+      /** Of this request. */
+      readonly acceptedBytes: number
+    }
+  /** The request's offset is not the acknowledged one; nothing was taken. */
+  | { readonly outcome: 'conflict'; readonly operation: OperationRecord }
+  | { readonly outcome: 'refused'; readonly problem: Problem }
+  /** Somebody else has the operation, and did not let go in time. */
+  | { readonly outcome: 'locked' }
+  /** The operation does not take bytes (any more): look at its point. */
+  | { readonly outcome: 'closed' }
+
+export type Receive = (
+  key: OperationKey,
+  request: { offset: number; source: ReadableStream<Uint8Array> | null },
+) => Promise<Received>
+
+export interface ReceiveDeps {
+  readonly ledger: Ledger<unknown>
+  readonly blobs: BlobStore
+  readonly leases: Leases
+  readonly clock: Clock
+  readonly log: Logger
+  readonly drive: Drive
+  readonly steps: Pick<Steps, 'recover'>
+  readonly settings: { readonly expiresAfterMs: number; readonly patienceMs: number }
+}
+
+/** How long a request waits for another one to let go of the operation. */
+const LET_GO_MS = 3_500
+
+/**
+ * Step 2: takes bytes under the lease to receive, and acknowledges in the ledger what the blob store has made durable.
+ * The request that brings the last byte drives the operation on with the same lease.
+ */
+export function createReceive(deps: ReceiveDeps): Receive {
+  const { ledger, blobs, leases, clock, log, settings } = deps
+
+  /** Without new bytes: the operation expires when it would have. */
+  const giveBack = (recorder: Recorder): Promise<OperationRecord> =>
+    recorder.write({ dueInMs: Math.max(0, recorder.view().expiresAt - clock.now()), release: true })
+  /** With new bytes: the expiry slides. */
+  const alive = { expiresInMs: settings.expiresAfterMs, dueInMs: settings.expiresAfterMs, release: true } as const
+
+  return async function receive(key, request) {
+    const taken = await leases.take(key, 'receive', LET_GO_MS)
+    if (taken.outcome === 'held') return { outcome: 'locked' }
+    if (taken.outcome === 'closed') return { outcome: 'closed' }
+    const { held } = taken
+    const recorder = createRecorder(ledger, clock, held)
+    let handedOn = false
+    try {
+      if (recorder.view().uncleanHolder !== null) await recorder.write(await deps.steps.recover(recorder.view()))
+      const before = recorder.view()
+      if (before.point !== 'declared' || before.offset === before.file.size) {
+        handedOn = true
+        void deps.drive(held, { recorder })
+        return { outcome: 'closed' }
+      }
+      if (before.offset !== request.offset) return { outcome: 'conflict', operation: await giveBack(recorder) }
+      const received = await take(held, recorder, request.source)
+      handedOn = received.outcome === 'whole'
+      return received
+    } catch (error) {
+      // What was written since the last acknowledgement is nobody's: the next request cuts it off.
+      if (!handedOn)
+        await giveBack(recorder).catch((again: unknown) =>
+          log.warn({ operationId: key.id, err: again }, 'a lease could not be given back'),
+        )
+      throw error
+    } finally {
+      if (!handedOn) held.end()
+    }
+  }
+
+  async function take(held: Held, recorder: Recorder, source: ReadableStream<Uint8Array> | null): Promise<Received> {
+    const before = recorder.view()
+    const appended = await blobs.append(blobOf(before), {
+      offset: before.offset,
+      source,
+      signal: held.signal,
+      onBytes: held.touch,
+      acknowledge: (offset) => acknowledge(recorder, offset),
+    })
+    if (appended.outcome === 'lost') {
+      await recorder.write({ ...rejected(problem('bytes-lost')), release: true })
+      return { outcome: 'refused', problem: problem('bytes-lost') }
+    }
+    if (appended.ended === 'excess') {
+      await giveBack(recorder)
+      return {
+        outcome: 'refused',
+        problem: problem('too-large', { detail: 'the request brought more bytes than the file has' }),
+      }
+    }
+    const truths = arrived(before, appended.offset)
+    if (appended.offset < before.file.size) {
+      const operation = await recorder.writePatiently({ ...truths, ...alive }, settings.patienceMs)
+      return { outcome: 'acknowledged', operation }
+    }
+    let told = (_operation: OperationRecord): void => {}
+    const acknowledged = new Promise<OperationRecord>((resolve) => (told = resolve))
+    recorder.note(truths)
+    const driven = deps.drive(held, { recorder, onRecorded: told })
+    return { outcome: 'whole', acknowledged, driven, acceptedBytes: appended.offset - before.offset }
+  }
+
+  /** A ledger that is away for a moment does not end an upload; a lost lease does. */
+  async function acknowledge(recorder: Recorder, offset: number): Promise<boolean> {
+    try {
+      await recorder.write({ offset, expiresInMs: settings.expiresAfterMs })
+      return true
+    } catch (error) {
+      if (error instanceof UploadError && error.code === 'lease-lost') throw error
+      log.warn({ operationId: recorder.view().id, err: error }, 'a checkpoint could not be acknowledged')
+      return false
+    }
+  }
+}

@@ -1,0 +1,212 @@
+import { AsyncLocalStorage } from 'node:async_hooks'
+import { Readable } from 'node:stream'
+import {
+  filePath,
+  isFinal,
+  isOpen,
+  parseDeclareRequest,
+  parseOperationId,
+  TUS_RESUMABLE,
+  type JsonObject,
+} from '@landfall/shared'
+import { DataStore, Server, type Upload } from '@tus/server'
+import type { Context } from 'hono'
+import { v7 as uuidv7 } from 'uuid'
+import type { Admit, Limits } from '../access.js'
+import type { Cancel } from '../cancel.js'
+import { baseOf, type Env, ProblemError, problemOf, refuse, renderProblem } from '../context.js'
+import { COMPLETING_WAIT_MS, goneAs, isSettled, shownOffset } from '../gate.js'
+import type { Leases } from '../leases.js'
+import type { Logger } from '../log.js'
+import type { Clock, Ledger, OperationKey, OperationRecord } from '../ports.js'
+import type { Receive } from '../receive.js'
+import type { Drive } from '../drive.js'
+import type { Watch } from '../watch.js'
+
+/** Creation, options and termination, by @tus/server. `method` where the request overrides its own. */
+export type TusLibrary = (c: Context<Env>, method?: 'DELETE') => Promise<Response>
+
+export interface TusLibraryDeps {
+  readonly ledger: Ledger<unknown>
+  readonly leases: Leases
+  readonly drive: Drive
+  readonly receive: Receive
+  readonly admit: Admit
+  readonly cancel: Cancel
+  readonly watch: Watch
+  readonly clock: Clock
+  readonly log: Logger
+  readonly limits: Limits
+}
+
+/** What the library's callbacks need to know of the request that they serve. */
+interface Call {
+  readonly owner: string
+  readonly base: string
+  problem: ProblemError['problem'] | null
+}
+
+/** An empty file's reference is committed inside its POST, which a stock client takes for the whole: wait as long as it can take. */
+const EMPTY_FILE_WAIT_MS = 300_000
+/** Keys by which stock clients tell what of the file; everything else is the kind's metadata. */
+const FILE_KEYS = new Set([
+  'filename',
+  'name',
+  'filetype',
+  'type',
+  'relativePath',
+  'lastModified',
+  'operationId',
+  'kind',
+])
+
+export function createTusLibrary(deps: TusLibraryDeps): TusLibrary {
+  const { ledger, leases, drive, receive, admit, cancel, watch, clock } = deps
+  const calls = new AsyncLocalStorage<Call>()
+  const keyOf = (id: string): OperationKey => ({ owner: callNow().owner, id })
+  const callNow = (): Call => {
+    const call = calls.getStore()
+    if (call === undefined) throw new Error('outside of a request')
+    return call
+  }
+  /** The library knows only a status and a text: the problem goes past it. */
+  const refuseBy = (error: unknown): never => {
+    const why = problemOf(error)
+    if (!(error instanceof ProblemError)) deps.log.error({ err: error }, 'a request failed')
+    callNow().problem = why
+    // oxlint-disable-next-line only-throw-error -- the library's own form of an error
+    throw { status_code: why.status, body: why.title }
+  }
+  const guarded = <T>(work: () => Promise<T>): Promise<T> => work().catch(refuseBy)
+
+  /** The store that the library knows is the ledger; bytes go the one way of all bytes. */
+  class OperationStore extends DataStore {
+    override extensions = ['creation', 'creation-with-upload', 'termination']
+    override create(upload: Upload): Promise<Upload> {
+      return guarded(() => create(upload))
+    }
+    override write(stream: Readable, id: string, offset: number): Promise<number> {
+      return guarded(() => write(stream, id, offset))
+    }
+    override remove(id: string): Promise<void> {
+      return guarded(async () => void (await cancel(keyOf(id))))
+    }
+    override async getUpload(): Promise<Upload> {
+      throw new Error('HEAD and PATCH are not served by the library')
+    }
+  }
+
+  const server = new Server({
+    // The library wants a path; where the routes are mounted is known only by the request.
+    path: '/files',
+    datastore: new OperationStore(),
+    // Leases are the locks, and are taken where bytes are written.
+    locker: { newLock: () => ({ lock: async () => {}, unlock: async () => {} }) },
+    namingFunction: (_request, metadata) => {
+      const asked = metadata?.['operationId']
+      if (asked === undefined || asked === null) return uuidv7()
+      return parseOperationId(asked) ?? refuseBy(refuse('invalid-operation-id'))
+    },
+    generateUrl: (_request, { id }) => callNow().base + filePath(id),
+    getFileIdFromRequest: (_request, last) => parseOperationId(last) ?? undefined,
+    onUploadFinish: (_request, upload) => guarded(() => finish(upload)),
+  })
+
+  async function create(upload: Upload): Promise<Upload> {
+    if (upload.size === undefined) throw refuse('not-offered')
+    const key = keyOf(upload.id)
+    const declaration = parseDeclareRequest(declarationOf(upload, upload.size))
+    if (!declaration.ok) throw refuse('invalid-request', { detail: declaration.detail })
+    const admission = await admit(key, declaration.value, headerOf(upload))
+    if (admission.outcome === 'refused') throw new ProblemError(admission.problem)
+    const { operation } = admission
+    if (isFinal(operation.point) || operation.removedAt !== null) throw goneAs(operation)
+    return upload
+  }
+
+  /** Data in the creation request. A replayed one writes nothing at offset 0, and says how far the first one came. */
+  async function write(stream: Readable, id: string, offset: number): Promise<number> {
+    const key = keyOf(id)
+    const before = await found(key)
+    if (before.point !== 'declared' || before.offset > 0) {
+      stream.resume()
+      return before.offset
+    }
+    const received = await receive(key, { offset, source: Readable.toWeb(stream) as ReadableStream<Uint8Array> })
+    switch (received.outcome) {
+      case 'acknowledged':
+      case 'conflict':
+        return received.operation.offset
+      case 'whole':
+        return (await received.acknowledged).offset
+      case 'refused':
+        throw new ProblemError(received.problem)
+      case 'locked':
+        throw refuse('locked', { retryAfterSeconds: 1 })
+      case 'closed':
+        return (await found(key)).offset
+    }
+  }
+
+  /** The library says that all bytes are there. Only a short cut: nothing depends on its being called. */
+  async function finish(upload: Upload): Promise<{ headers?: Record<string, string> }> {
+    const key = keyOf(upload.id)
+    const empty = upload.size === 0
+    if (empty) {
+      const taken = await leases.take(key, 'drive', 0)
+      if (taken.outcome === 'granted') void drive(taken.held)
+    }
+    const operation =
+      (await watch.until(key, isSettled, empty ? EMPTY_FILE_WAIT_MS : COMPLETING_WAIT_MS)) ?? (await found(key))
+    if (isFinal(operation.point)) throw goneAs(operation)
+    if (empty && isOpen(operation.point)) throw refuse('unavailable', { retryAfterSeconds: 1 })
+    return { headers: { 'Upload-Offset': String(shownOffset(operation, clock.now())) } }
+  }
+
+  async function found(key: OperationKey): Promise<OperationRecord> {
+    const operation = await ledger.find(key)
+    if (operation === null) throw refuse('not-found')
+    return operation
+  }
+
+  return async function library(c, method) {
+    const call: Call = { owner: c.get('owner'), base: baseOf(c), problem: null }
+    const request =
+      method === undefined ? c.req.raw : new Request(c.req.raw.url, { method, headers: c.req.raw.headers })
+    const response = await calls.run(call, () => server.handleWeb(request))
+    const rendered = call.problem === null ? response : renderProblem(call.problem)
+    // CORS is decided in one place, and not by the library (which says "*").
+    for (const name of Array.from(rendered.headers.keys()))
+      if (name.startsWith('access-control-')) rendered.headers.delete(name)
+    rendered.headers.set('Tus-Resumable', response.headers.get('Tus-Resumable') ?? TUS_RESUMABLE)
+    return rendered
+  }
+}
+
+/** What a stock client says in `Upload-Metadata`, as a declaration. */
+function declarationOf(upload: Upload, size: number): unknown {
+  const said = upload.metadata ?? {}
+  const text = (...names: string[]): string =>
+    names.map((name) => said[name]).find((value) => typeof value === 'string') ?? ''
+  const lastModified = Number(text('lastModified'))
+  const metadata: JsonObject = Object.fromEntries(Object.entries(said).filter(([name]) => !FILE_KEYS.has(name)))
+  const name = text('filename', 'name')
+  const kind = text('kind')
+  return {
+    ...(kind === '' ? {} : { kind }),
+    file: {
+      name: name === '' ? 'file' : name,
+      size,
+      type: text('filetype', 'type'),
+      ...(Number.isSafeInteger(lastModified) && lastModified > 0 ? { lastModified } : {}),
+    },
+    metadata,
+  }
+}
+
+const headerOf = (upload: Upload): string | null =>
+  upload.metadata === undefined
+    ? null
+    : Object.entries(upload.metadata)
+        .map(([key, value]) => (value === null ? key : `${key} ${Buffer.from(value).toString('base64')}`))
+        .join(',')

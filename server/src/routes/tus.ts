@@ -1,0 +1,196 @@
+import {
+  FILES,
+  filePath,
+  isReferenced,
+  problem,
+  RECOVERY_POINT_HEADER,
+  TUS_CONTENT_TYPE,
+  TUS_RESUMABLE,
+  VERSION_HEADER,
+} from '@landfall/shared'
+import { type Context, Hono } from 'hono'
+import { type Env, keyOf, ProblemError, refuse } from '../context.js'
+import { asksForTail, COMPLETING_WAIT_MS, goneAs, isGone, isSettled, shownOffset } from '../gate.js'
+import type { Leases } from '../leases.js'
+import type { Logger } from '../log.js'
+import type { Clock, Ledger, OperationKey, OperationRecord } from '../ports.js'
+import type { Receive } from '../receive.js'
+import type { Watch } from '../watch.js'
+import type { SendFile } from './files.js'
+import type { TusLibrary } from './tus-library.js'
+
+export interface TusRouteDeps {
+  readonly ledger: Ledger<unknown>
+  readonly leases: Leases
+  readonly receive: Receive
+  readonly watch: Watch
+  readonly clock: Clock
+  readonly log: Logger
+  readonly library: TusLibrary
+  readonly sendFile: SendFile
+}
+
+/** A request for the withheld tail is held so long: below any idle time-out, and long enough to be seldom. */
+const TAIL_WAIT_MS = 8_000
+/** A HEAD on a well-formed id is held while the database is away, because nothing else than 423 keeps a stock client alive. */
+const HEAD_WAIT_MS = 8_000
+const HEAD_RETRY_MS = 200
+const RECEIVER = { patienceMs: 1_000, waitMs: 4_000 }
+
+/** tus 1.0.0 under `/files`: HEAD and PATCH are ours, creation, options and termination are the library's. */
+export function tusRoutes(deps: TusRouteDeps): Hono<Env> {
+  const { ledger, leases, receive, watch, clock, log, library, sendFile } = deps
+  const app = new Hono<Env>()
+
+  app.get(filePath(':id'), (c) =>
+    c.req.method === 'HEAD' && c.req.header('Tus-Resumable') !== undefined
+      ? head(c)
+      : ledger.find(keyOf(c, 'not-found')).then((operation) => sendFile(c, operation)),
+  )
+  app.patch(filePath(':id'), (c) => patch(c))
+  app.on(['POST', 'OPTIONS'], [FILES, `${FILES}/`], (c) => library(c))
+  app.on(['DELETE', 'OPTIONS'], filePath(':id'), (c) => library(c))
+  // tus 1.0.0, "X-HTTP-Method-Override": for environments without PATCH or DELETE.
+  app.post(filePath(':id'), (c) => {
+    const method = c.req.header('X-HTTP-Method-Override')?.toUpperCase()
+    if (method === 'PATCH') return patch(c)
+    if (method === 'DELETE') return library(c, 'DELETE')
+    throw refuse('not-found')
+  })
+  return app
+
+  /** The status of an upload, which to a stock client decides everything: never 5xx and never 429 on a well-formed id. */
+  async function head(c: Context<Env>): Promise<Response> {
+    const key = keyOf(c, 'not-found')
+    for (const deadline = clock.monotonicMs() + HEAD_WAIT_MS; ; await clock.sleep(HEAD_RETRY_MS)) {
+      try {
+        const operation = await settled(key)
+        if (operation !== 'not-yet') return headOf(operation, isStock(c))
+      } catch (error) {
+        if (error instanceof ProblemError) throw error
+        log.warn({ operationId: key.id, err: error }, 'a HEAD waits')
+      }
+      if (clock.monotonicMs() > deadline || c.req.raw.signal.aborted) throw refuse('locked', { retryAfterSeconds: 1 })
+    }
+  }
+
+  /** A receiver that is in the way lets go first; one whose last byte is not in the ledger yet is waited for. */
+  async function settled(key: OperationKey): Promise<OperationRecord | 'not-yet'> {
+    if (!(await leases.settleReceiver(key, RECEIVER))) return 'not-yet'
+    const driven = leases.inUse(key) === 'drive'
+    const operation = await ledger.find(key)
+    if (operation === null) throw refuse('not-found')
+    return driven && operation.point === 'declared' && operation.offset < operation.file.size ? 'not-yet' : operation
+  }
+
+  function headOf(operation: OperationRecord, stock: boolean): Response {
+    if (isGone(operation)) throw goneAs(operation)
+    const headers = tusHeaders()
+    headers.set('Cache-Control', 'no-store')
+    headers.set('Upload-Offset', String(stock ? shownOffset(operation, clock.now()) : operation.offset))
+    headers.set('Upload-Length', String(operation.file.size))
+    if (operation.uploadMetadata !== null) headers.set('Upload-Metadata', operation.uploadMetadata)
+    return new Response(null, { status: 200, headers })
+  }
+
+  async function patch(c: Context<Env>): Promise<Response> {
+    const key = keyOf(c, 'not-found')
+    const { offset, length } = readPatch(c)
+    const operation = await ledger.find(key)
+    if (operation === null) throw refuse('not-found')
+    const { size } = operation.file
+    if (offset + (length ?? 0) > size)
+      throw refuse('too-large', { detail: 'the request brings more bytes than the file has' })
+    if (operation.point !== 'declared' || operation.offset === size) return afterLastByte(c, operation, offset)
+
+    const received = await receive(key, { offset, source: c.req.raw.body })
+    switch (received.outcome) {
+      case 'acknowledged':
+        return offsetAnswer(received.operation, received.operation.offset)
+      case 'whole': {
+        if (isStock(c)) return withheld(key, received.acknowledged, offset, COMPLETING_WAIT_MS)
+        const acknowledged = await received.acknowledged
+        return offsetAnswer(acknowledged, acknowledged.offset)
+      }
+      case 'conflict':
+        throw refuse('offset-conflict', { detail: `acknowledged: ${received.operation.offset}` })
+      case 'refused':
+        throw new ProblemError(received.problem)
+      case 'locked':
+        throw refuse('locked', { retryAfterSeconds: 1 })
+      case 'closed': {
+        const now = await ledger.find(key)
+        if (now === null) throw refuse('not-found')
+        return afterLastByte(c, now, offset)
+      }
+    }
+  }
+
+  /** A PATCH for which there are no bytes to take any more. */
+  async function afterLastByte(c: Context<Env>, operation: OperationRecord, offset: number): Promise<Response> {
+    if (isGone(operation) || operation.point === 'rejected') throw goneAs(operation)
+    if (!isStock(c)) {
+      if (offset !== operation.offset) throw refuse('offset-conflict', { detail: `acknowledged: ${operation.offset}` })
+      return offsetAnswer(operation, operation.offset)
+    }
+    if (!asksForTail(operation, offset)) throw refuse('offset-conflict')
+    await discard(c.req.raw.body)
+    return withheld(operation, Promise.resolve(operation), offset, TAIL_WAIT_MS)
+  }
+
+  /** Full offset once the reference is committed; until then a shown one that never falls for this client. */
+  async function withheld(
+    key: OperationKey,
+    acknowledged: Promise<OperationRecord>,
+    offset: number,
+    waitMs: number,
+  ): Promise<Response> {
+    const recorded = await Promise.race([acknowledged, clock.sleep(TAIL_WAIT_MS).then(() => null)])
+    // Durable, but not recorded: the ledger is away. Whatever was answered now could turn out untrue.
+    if (recorded === null) throw refuse('locked', { retryAfterSeconds: 1 })
+    const operation = (await watch.until(key, isSettled, waitMs)) ?? recorded
+    if (isGone(operation) || operation.point === 'rejected') throw goneAs(operation)
+    const shown = shownOffset(operation, clock.now())
+    return offsetAnswer(
+      operation,
+      isReferenced(operation.point) ? shown : Math.min(operation.file.size - 1, Math.max(shown, offset)),
+    )
+  }
+}
+
+export const isStock = (c: Context): boolean => c.req.header(VERSION_HEADER) === undefined
+
+const tusHeaders = (): Headers => new Headers({ 'Tus-Resumable': TUS_RESUMABLE })
+
+function offsetAnswer(operation: OperationRecord, offset: number): Response {
+  const headers = tusHeaders()
+  headers.set('Upload-Offset', String(offset))
+  headers.set(RECOVERY_POINT_HEADER, operation.point)
+  return new Response(null, { status: 204, headers })
+}
+
+function readPatch(c: Context): { offset: number; length: number | null } {
+  if (c.req.header('Tus-Resumable') !== TUS_RESUMABLE)
+    throw new ProblemError({ ...problem('invalid-request', { detail: 'Tus-Resumable: 1.0.0' }), status: 412 })
+  if (c.req.header('Content-Type') !== TUS_CONTENT_TYPE)
+    throw new ProblemError({
+      ...problem('invalid-request', { detail: `Content-Type: ${TUS_CONTENT_TYPE}` }),
+      status: 415,
+    })
+  const offset = c.req.header('Upload-Offset') ?? ''
+  if (!/^\d{1,16}$/.test(offset) || !Number.isSafeInteger(Number(offset)))
+    throw refuse('invalid-request', { detail: 'Upload-Offset: a number of bytes' })
+  const length = c.req.header('Content-Length')
+  return { offset: Number(offset), length: length === undefined ? null : Number(length) }
+}
+
+/** Reads what the client sends and keeps none of it, so that the connection stays usable. */
+async function discard(body: ReadableStream<Uint8Array> | null): Promise<void> {
+  if (body === null) return
+  const reader = body.getReader()
+  try {
+    while (!(await reader.read()).done);
+  } catch {
+    // The client went away; there is nobody to answer.
+  }
+}

@@ -1,0 +1,79 @@
+import { mkdirSync } from 'node:fs'
+import { createServer, type Server } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import { join } from 'node:path'
+import { getRequestListener } from '@hono/node-server'
+import { createClient } from '@libsql/client'
+import { drizzle } from 'drizzle-orm/libsql'
+import { Hono } from 'hono'
+import { fileBlobs } from './blobs/file.js'
+import { UploadError } from './errors.js'
+import { kind } from './kinds.js'
+import { serializedLibsql } from './ledger/serialized-libsql.js'
+import { sqliteLedger, type SqliteTx } from './ledger/sqlite.js'
+import { createLogger } from './log.js'
+import { databaseUrl, type Settings } from './settings.js'
+import { createUploads } from './uploads.js'
+
+export interface Serving {
+  /** Where it listens, with the path under which the routes are. */
+  readonly address: string
+  /** Drains and stops. */
+  close(): Promise<void>
+}
+
+/** How long requests and drives may take to end after SIGTERM. */
+const DRAIN_MS = 10_000
+/** Longer than the idle time-outs of common proxies, so that they do not send into a connection that is being closed. */
+const KEEP_ALIVE_MS = 75_000
+
+/** `landfall serve`: the routes as a program, with one kind `file`, mounted at `/uploads`. */
+export async function serve(settings: Settings): Promise<Serving> {
+  const log = createLogger(settings.LANDFALL_LOG_LEVEL)
+  mkdirSync(settings.LANDFALL_DATA_DIR, { recursive: true })
+  const client = serializedLibsql(createClient({ url: databaseUrl(settings) }))
+  const db = drizzle(client)
+  const uploads = createUploads({
+    ledger: sqliteLedger(db),
+    blobs: fileBlobs({ directory: join(settings.LANDFALL_DATA_DIR, 'blobs') }),
+    authenticate: (c) => c.req.header(settings.LANDFALL_OWNER_HEADER) ?? null,
+    kinds: { file: kind({ onReference: async (_tx: SqliteTx<Record<string, never>>) => null }) },
+    limits: { maxSizeBytes: settings.LANDFALL_MAX_SIZE_BYTES },
+    expiresAfterMs: settings.LANDFALL_EXPIRES_AFTER_MS,
+    completerIntervalMs: settings.LANDFALL_COMPLETER_INTERVAL_MS,
+    leaseMs: settings.LANDFALL_LEASE_MS,
+    allowedOrigins: settings.LANDFALL_ALLOWED_ORIGINS,
+    logger: log,
+  })
+  await uploads.ready()
+  const app = new Hono().route('/uploads', uploads.routes)
+  const listener = getRequestListener(app.fetch)
+  const server = createServer(UPLOAD_SERVER_OPTIONS, (request, response) => void listener(request, response))
+  const { port } = await listen(server, settings)
+  const host = settings.LANDFALL_HOST.includes(':') ? `[${settings.LANDFALL_HOST}]` : settings.LANDFALL_HOST
+  return {
+    address: `http://${host}:${port}/uploads`,
+    async close() {
+      server.close()
+      await uploads.close({ withinMs: DRAIN_MS })
+      server.closeAllConnections()
+      client.close()
+    },
+  }
+}
+
+/** An upload over a slow line takes longer than Node's five minutes for a request. */
+const UPLOAD_SERVER_OPTIONS = { requestTimeout: 0, keepAliveTimeout: KEEP_ALIVE_MS }
+
+const listen = (server: Server, settings: Settings): Promise<AddressInfo> =>
+  new Promise((resolve, reject) => {
+    server.once('error', (error) =>
+      reject(
+        new UploadError(
+          'setup',
+          `LANDFALL_HOST, LANDFALL_PORT: cannot listen there (${'code' in error ? String(error.code) : error.message})`,
+        ),
+      ),
+    )
+    server.listen(settings.LANDFALL_PORT, settings.LANDFALL_HOST, () => resolve(server.address() as AddressInfo))
+  })

@@ -1,0 +1,106 @@
+import { resolve } from 'node:path'
+import { pathToFileURL } from 'node:url'
+import * as v from 'valibot'
+import { UploadError } from './errors.js'
+
+const count = (name: string, least: number, most: number) =>
+  v.pipe(
+    v.union(
+      [v.number(), v.pipe(v.string(), v.regex(/^\d+$/, `${name}: a whole number`), v.transform(Number))],
+      `${name}: a whole number`,
+    ),
+    v.minValue(least, `${name}: at least ${least}`),
+    v.maxValue(most, `${name}: at most ${most}`),
+  )
+
+/** Of `landfall serve`, named as its environment variables. */
+const settingsSchema = v.object({
+  LANDFALL_HOST: v.optional(v.pipe(v.string(), v.nonEmpty('LANDFALL_HOST: a host name or an address')), '127.0.0.1'),
+  LANDFALL_PORT: v.optional(count('LANDFALL_PORT', 0, 65_535), 3000),
+  LANDFALL_DATA_DIR: v.optional(v.pipe(v.string(), v.nonEmpty('LANDFALL_DATA_DIR: a directory')), './landfall-data'),
+  LANDFALL_DATABASE_URL: v.optional(
+    v.pipe(v.string(), v.regex(/^(file:|postgres(ql)?:\/\/)/, 'LANDFALL_DATABASE_URL: file:… or postgres://…')),
+  ),
+  LANDFALL_S3_ENDPOINT: v.optional(v.string()),
+  LANDFALL_S3_REGION: v.optional(v.string()),
+  LANDFALL_S3_BUCKET: v.optional(v.string()),
+  LANDFALL_S3_ACCESS_KEY_ID: v.optional(v.string()),
+  LANDFALL_S3_SECRET_ACCESS_KEY: v.optional(v.string()),
+  LANDFALL_S3_PREFIX: v.optional(v.string()),
+  LANDFALL_OWNER_HEADER: v.pipe(
+    v.string('LANDFALL_OWNER_HEADER: required; the name of the header by which your proxy says who asks'),
+    v.regex(/^[A-Za-z0-9!#$%&'*+.^_`|~-]+$/, 'LANDFALL_OWNER_HEADER: the name of a header (RFC 9110, 5.1)'),
+  ),
+  LANDFALL_MAX_SIZE_BYTES: v.optional(count('LANDFALL_MAX_SIZE_BYTES', 0, Number.MAX_SAFE_INTEGER), 1024 ** 4),
+  LANDFALL_EXPIRES_AFTER_MS: v.optional(
+    count('LANDFALL_EXPIRES_AFTER_MS', 1_000, Number.MAX_SAFE_INTEGER),
+    7 * 24 * 60 * 60_000,
+  ),
+  LANDFALL_COMPLETER_INTERVAL_MS: v.optional(count('LANDFALL_COMPLETER_INTERVAL_MS', 50, 24 * 60 * 60_000), 5_000),
+  LANDFALL_LEASE_MS: v.optional(count('LANDFALL_LEASE_MS', 1_000, 60 * 60_000), 30_000),
+  LANDFALL_ALLOWED_ORIGINS: v.optional(
+    v.pipe(
+      v.string(),
+      v.transform((list) =>
+        list
+          .split(',')
+          .map((origin) => origin.trim())
+          .filter((origin) => origin !== ''),
+      ),
+      v.check(
+        (origins) => origins.every((origin) => URL.canParse(origin) && new URL(origin).origin === origin),
+        'LANDFALL_ALLOWED_ORIGINS: origins such as https://app.example, separated by commas',
+      ),
+    ),
+    '',
+  ),
+  LANDFALL_LOG_LEVEL: v.optional(
+    v.picklist(['silent', 'error', 'warn', 'info', 'debug'], 'LANDFALL_LOG_LEVEL: silent, error, warn, info or debug'),
+    'info',
+  ),
+})
+
+export type Settings = v.InferOutput<typeof settingsSchema>
+export type SettingName = keyof Settings
+export const SETTING_NAMES = Object.keys(settingsSchema.entries) as SettingName[]
+
+/**
+ * Reads settings from what the environment and the flags say; flags win.
+ *
+ * @throws UploadError `setup` whose message names each bad setting.
+ */
+export function readSettings(said: Readonly<Record<string, string | undefined>>): Settings {
+  const known = Object.fromEntries(
+    SETTING_NAMES.flatMap((name) => (said[name] === undefined || said[name] === '' ? [] : [[name, said[name]]])),
+  )
+  const unknown = Object.keys(said).filter(
+    (name) => name.startsWith('LANDFALL_') && !(SETTING_NAMES as string[]).includes(name),
+  )
+  const parsed = v.safeParse(settingsSchema, known)
+  const problems = [
+    ...unknown.map((name) => `${name}: no such setting`),
+    ...(parsed.success
+      ? notYet(parsed.output)
+      : parsed.issues.map((issue) =>
+          issue.message.startsWith('LANDFALL_') ? issue.message : `${v.getDotPath(issue) ?? ''}: ${issue.message}`,
+        )),
+  ]
+  if (!parsed.success || problems.length > 0) throw new UploadError('setup', [...new Set(problems)].join('\n'))
+  return parsed.output
+}
+
+/** Settings of the design whose engines this version does not have. */
+function notYet(settings: Settings): string[] {
+  return [
+    ...(settings.LANDFALL_DATABASE_URL?.startsWith('postgres') === true
+      ? ['LANDFALL_DATABASE_URL: PostgreSQL is not supported yet; use file:…']
+      : []),
+    ...SETTING_NAMES.filter((name) => name.startsWith('LANDFALL_S3_') && settings[name] !== undefined).map(
+      (name) => `${name}: S3 is not supported yet`,
+    ),
+  ]
+}
+
+/** Where the database is: the one that is named, else in the data directory. */
+export const databaseUrl = (settings: Settings): string =>
+  settings.LANDFALL_DATABASE_URL ?? pathToFileURL(resolve(settings.LANDFALL_DATA_DIR, 'landfall.db')).href

@@ -1,0 +1,166 @@
+import { type JsonValue, type Problem, problem } from '@landfall/shared'
+import { UploadError } from './errors.js'
+import { type BlobFacts, type Kind, type OperationFacts, rejectionOf } from './kinds.js'
+import type { Held } from './leases.js'
+import { judgeType } from './media-type.js'
+import type { BlobRef, BlobStore, Changes, HookOutcome, Ledger, OperationRecord, Referred } from './ports.js'
+
+/** The steps of the sequence. Each asks before it acts, answers what to record, records nothing and calls no other. */
+export interface Steps {
+  recover(operation: OperationRecord): Promise<Changes>
+  expire(operation: OperationRecord): Promise<Changes>
+  seal(operation: OperationRecord): Promise<Changes>
+  verify(operation: OperationRecord, signal: AbortSignal): Promise<Changes>
+  prepare(operation: OperationRecord, name: string, signal: AbortSignal): Promise<Changes>
+  refer(held: Held, operation: OperationRecord, noted: Changes): Promise<Referred>
+}
+
+export interface StepDeps<Tx> {
+  readonly ledger: Ledger<Tx>
+  readonly blobs: BlobStore
+  readonly kinds: Readonly<Record<string, Kind<Tx>>>
+}
+
+/** A final "no": the intent is recorded first, the bytes are deleted second. */
+export const rejected = (why: Problem): Changes => ({ point: 'rejected', problem: why, cleanupDue: true, dueInMs: 0 })
+
+export const blobOf = (operation: OperationRecord): BlobRef => ({
+  key: operation.blobKey,
+  size: operation.file.size,
+  state: operation.blobState,
+})
+
+/** Stock clients are shown a tail that is withheld until the reference is there; at most what the last request brought. */
+const TAIL_BYTES = 1024
+export const tailBase = (sizeBytes: number, lastAcceptedBytes: number): number =>
+  sizeBytes - Math.min(TAIL_BYTES, lastAcceptedBytes)
+
+/** What is true once bytes up to `offset` are durable. */
+export function arrived(operation: OperationRecord, offset: number): Changes {
+  const { size } = operation.file
+  return offset === size ? { offset, tailBase: tailBase(size, size - operation.offset) } : { offset }
+}
+
+export function createSteps<Tx>({ ledger, blobs, kinds }: StepDeps<Tx>): Steps {
+  return {
+    async recover(operation) {
+      const found = await blobs.recover(blobOf(operation), {
+        offset: operation.offset,
+        writtenBy: operation.uncleanHolder,
+      })
+      if (found.outcome === 'lost') return { ...rejected(problem('bytes-lost')), uncleanHolder: null }
+      return { ...arrived(operation, found.offset), uncleanHolder: null }
+    },
+
+    async expire(operation) {
+      const found = await blobs.recover(blobOf(operation), {
+        offset: operation.offset,
+        writtenBy: operation.uncleanHolder,
+      })
+      if (found.outcome === 'kept' && found.offset === operation.file.size) return arrived(operation, found.offset)
+      return { point: 'expired', problem: problem('expired'), cleanupDue: true, dueInMs: 0 }
+    },
+
+    async seal(operation) {
+      const found = await blobs.seal(blobOf(operation))
+      // Never "complete" because something is gone: what was acknowledged must be there.
+      return found === 'sealed' ? { point: 'sealed' } : rejected(problem('bytes-lost'))
+    },
+
+    async verify(operation, signal) {
+      const { digest, head } = await blobs.inspect(blobOf(operation), signal)
+      if (operation.digest !== null && operation.digest !== digest) return rejected(problem('digest-mismatch'))
+      const verdict = await judgeType(head, operation.file.type, kinds[operation.kind]?.accept ?? null)
+      if (!verdict.ok) return rejected(problem('not-acceptable', { detail: verdict.detail }))
+      return { point: 'verified', content: { digest, type: verdict.type } }
+    },
+
+    async prepare(operation, name, signal) {
+      const kind = kindOf(operation)
+      const step = kind.prepare[name]
+      if (step === undefined) throw new UploadError('setup', 'the kind has no such prepare step')
+      const limit = AbortSignal.timeout(kind.prepareTimeoutMs)
+      const context = {
+        operation: factsOf(operation) as OperationFacts<never>,
+        blob: blobFacts(operation),
+        signal: AbortSignal.any([signal, limit]),
+        idempotencyKey: `${operation.blobKey}:${name}`,
+      }
+      const result = await unlessAborted(
+        step(context),
+        limit,
+        `the prepare step took longer than ${kind.prepareTimeoutMs} ms`,
+      )
+      const rejection = rejectionOf(result)
+      if (rejection !== null) return rejected(rejection)
+      return { prepared: { ...operation.prepared, [name]: asJson(result) }, attempts: 0, lastError: null }
+    },
+
+    refer(held, operation, noted) {
+      const kind = kindOf(operation)
+      const { content } = operation
+      if (content === null) throw new UploadError('setup', 'only what was verified can be referenced')
+      const context = {
+        operation: factsOf(operation) as OperationFacts<never>,
+        blob: blobFacts(operation),
+        prepared: operation.prepared,
+        signal: AbortSignal.any([held.signal, AbortSignal.timeout(kind.onReferenceTimeoutMs)]),
+      }
+      const hook = async (tx: Tx): Promise<HookOutcome> => {
+        const result = await kind.onReference(tx, context)
+        const rejection = rejectionOf(result)
+        return rejection === null
+          ? { outcome: 'accepted', data: asJson(result) }
+          : { outcome: 'rejected', problem: rejection }
+      }
+      const intent = {
+        changes: noted,
+        content,
+        digestSource: operation.digest === null ? ('server' as const) : ('client' as const),
+        timeLimitMs: kind.onReferenceTimeoutMs,
+      }
+      return ledger.refer(held.lease, operation, intent, hook)
+    },
+  }
+
+  function kindOf(operation: OperationRecord): Kind<Tx> {
+    const kind = kinds[operation.kind]
+    if (kind === undefined) throw new UploadError('setup', 'the application does not declare this kind')
+    return kind
+  }
+
+  function blobFacts(operation: OperationRecord): BlobFacts {
+    const { digest, type } = operation.content ?? { digest: '', type: operation.file.type }
+    const { size } = operation.file
+    return {
+      key: operation.blobKey,
+      size,
+      type,
+      digest,
+      read: ({ start = 0, end = size } = {}) => blobs.read(operation.blobKey, { start, end: Math.min(end, size) }),
+    }
+  }
+}
+
+export const factsOf = (operation: OperationRecord): OperationFacts<unknown> => ({
+  id: operation.id,
+  owner: operation.owner,
+  kind: operation.kind,
+  file: operation.file,
+  metadata: operation.validated,
+  createdAt: new Date(operation.createdAt),
+})
+
+/** What a hook returns is stored as JSON; a Date becomes its text, undefined becomes null. */
+const asJson = (value: unknown): JsonValue => JSON.parse(JSON.stringify(value) ?? 'null') as JsonValue
+
+/** A step that ignores its signal must not hold its operation for ever. */
+async function unlessAborted<T>(work: Promise<T>, limit: AbortSignal, why: string): Promise<T> {
+  work.catch(() => {})
+  return Promise.race([
+    work,
+    new Promise<never>((_resolve, reject) => {
+      limit.addEventListener('abort', () => reject(new UploadError('hook-timeout', why)), { once: true })
+    }),
+  ])
+}

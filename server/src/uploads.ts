@@ -1,0 +1,222 @@
+import type { KindTypes, TypedUploads } from '@landfall/shared'
+import type { Hono } from 'hono'
+import { createAdmit, type Limits } from './access.js'
+import { type Authenticate, createApp } from './app.js'
+import { createHolderName } from './boot.js'
+import { createCancel } from './cancel.js'
+import { createClockGuard, systemClock } from './clock.js'
+import { type Completer, createCompleter, type Pass } from './completer.js'
+import type { Env } from './context.js'
+import { createDrive } from './drive.js'
+import { createEffects } from './effects.js'
+import { UploadError } from './errors.js'
+import type { Kind } from './kinds.js'
+import { createLeases } from './leases.js'
+import { createLogger, type Logger } from './log.js'
+import type { BlobStore, Clock, Ledger } from './ports.js'
+import { createReceive } from './receive.js'
+import { createSendFile } from './routes/files.js'
+import { createTusLibrary } from './routes/tus-library.js'
+import { createSteps } from './steps.js'
+import { createWatch } from './watch.js'
+
+// The kinds' own types of metadata and data differ; what they share is the transaction.
+export type Kinds<Tx> = Readonly<Record<string, Kind<Tx>>>
+
+export interface UploadsOptions<Tx, K extends Kinds<Tx>> {
+  /** The application's own database. */
+  ledger: Ledger<Tx>
+  blobs: BlobStore
+  /** Who asks; null is 401. The answer scopes everything: another owner's operations do not exist. */
+  authenticate: Authenticate
+  kinds: K
+  limits?: Partial<Limits>
+  /** How long after its last byte an unfinished upload is given up. In milliseconds, default 7 days. */
+  expiresAfterMs?: number
+  /** `automatic` (default) starts with the mounting of `routes`; `manual` only works in `runOnce`. */
+  completer?: 'automatic' | 'manual'
+  /** How often the completer looks for what stands still. In milliseconds, default 5,000. */
+  completerIntervalMs?: number
+  /** How long a node that died keeps others away. In milliseconds, default 30,000. */
+  leaseMs?: number
+  /** How long a digest that the client promised is waited for after the last byte. In milliseconds, default 60,000. */
+  digestGraceMs?: number
+  /** How often a hook may fail before its operation is `stalled`. Default 20. */
+  maxAttempts?: number
+  /** Origins of other sites whose pages may upload here. Default: none, and no CORS. */
+  allowedOrigins?: readonly string[]
+  /** Media types that a browser may show in place, such as `image/*`. Default: none; files are saved. */
+  inlineTypes?: readonly string[]
+  /** pino, or anything like it. Default: pino at level `warn` on standard error. */
+  logger?: Logger
+  /** For tests. */
+  clock?: Clock
+}
+
+type TypesOf<K> = { [Name in keyof K & string]: K[Name] extends Kind<never, infer Types> ? Types : KindTypes }
+
+export interface Uploads<
+  Tx,
+  Types extends Record<string, KindTypes> = Record<string, KindTypes>,
+> extends TypedUploads<Types> {
+  /** Mount it: `app.route('/uploads', uploads.routes)`. The first use starts the completer, unless it is `manual`. */
+  readonly routes: Hono<Env>
+  /** Creates or upgrades the ledger's tables and opens the blob store; the first request does it otherwise. */
+  ready(): Promise<void>
+  /**
+   * Takes a reference back in the application's own transaction: it is gone when that commits, and its bytes go by an
+   * effect after it. False when there is none.
+   *
+   * @param owner Name it wherever the id came from a client: two owners may use the same id.
+   * @throws UploadError `ambiguous-operation` without `owner`, when several owners use the id; nothing is removed.
+   */
+  remove(tx: Tx, operationId: string, owner?: string): Promise<boolean>
+  /** Drives what is due, for `completer: 'manual'`. */
+  runOnce(options?: { maxMs?: number }): Promise<Pass>
+  /** Clears a stall, so that the operation is tried again. False when it is not stalled. */
+  retry(operation: { owner: string; id: string }): Promise<boolean>
+  /**
+   * Drains: running requests end at an acknowledged offset, leases are given back, the completer stops. In
+   * milliseconds, default 10,000. For SIGTERM; close the HTTP server beside it.
+   */
+  close(options?: { withinMs?: number }): Promise<void>
+}
+
+const DEFAULT_LIMITS: Limits = { maxSizeBytes: 1024 ** 4, maxMetadataBytes: 16 * 1024, maxOpenPerOwner: 1_000 }
+const WEEK_MS = 7 * 24 * 60 * 60_000
+/** After a start the clients get this long to come back before anything expires. */
+const SETTLE_MS = 10 * 60_000
+
+/**
+ * Uploads that end as exactly one reference in the application's own database.
+ *
+ * @throws UploadError `setup` at once for settings that cannot work, and on anything but Node.
+ */
+export function createUploads<Tx, const K extends Kinds<Tx>>(options: UploadsOptions<Tx, K>): Uploads<Tx, TypesOf<K>> {
+  checkRuntime()
+  const { ledger, blobs, kinds } = options
+  if (Object.keys(kinds).length === 0) throw new UploadError('setup', 'kinds: declare at least one')
+  const clock = options.clock ?? systemClock
+  const log = options.logger ?? createLogger('warn')
+  const limits = { ...DEFAULT_LIMITS, ...options.limits }
+  const expiresAfterMs = options.expiresAfterMs ?? WEEK_MS
+  const leaseMs = options.leaseMs ?? 30_000
+  const allowedOrigins = options.allowedOrigins ?? []
+
+  const guard = createClockGuard(clock, Math.min(SETTLE_MS, expiresAfterMs))
+  const leases = createLeases({ ledger, clock, log, holder: createHolderName(), leaseMs })
+  const watch = createWatch(ledger, clock)
+  const drive = createDrive({
+    ledger,
+    blobs,
+    kinds,
+    clock,
+    guard,
+    log,
+    settings: {
+      digestGraceMs: options.digestGraceMs ?? 60_000,
+      maxAttempts: options.maxAttempts ?? 20,
+      backoff: { firstMs: 500, mostMs: 5 * 60_000 },
+      patienceMs: leaseMs,
+    },
+    onDue: (inMs) => completer.wake(inMs),
+  })
+  const completer: Completer = createCompleter({
+    ledger,
+    leases,
+    drive,
+    effects: createEffects({ ledger, blobs, log }),
+    clock,
+    log,
+    settings: { intervalMs: options.completerIntervalMs ?? 5_000, leaseMs },
+  })
+  const admit = createAdmit({ ledger, kinds, limits, expiresAfterMs })
+  const cancel = createCancel({ ledger, leases, wake: () => completer.wake(0) })
+  const receive = createReceive({
+    ledger,
+    blobs,
+    leases,
+    clock,
+    log,
+    drive,
+    steps: createSteps({ ledger, blobs, kinds }),
+    settings: { expiresAfterMs, patienceMs: leaseMs },
+  })
+
+  let opening: Promise<void> | null = null
+  const ready = (): Promise<void> =>
+    (opening ??= open().catch((error: unknown) => {
+      opening = null
+      throw error
+    }))
+
+  async function open(): Promise<void> {
+    const { identity } = await ledger.migrate()
+    await blobs.open(identity)
+    // The directory's lock proves that whoever held leases before is dead: nobody needs to wait for their expiry.
+    if (blobs.exclusive) await ledger.forgetOtherHolders(leases.holder)
+    if (options.completer !== 'manual') completer.start()
+  }
+
+  const app = createApp({
+    authenticate: options.authenticate,
+    allowedOrigins,
+    log,
+    ready,
+    operations: {
+      ledger,
+      blobs,
+      leases,
+      drive,
+      watch,
+      clock,
+      admit,
+      cancel,
+      maxBodyBytes: limits.maxMetadataBytes + 16 * 1024,
+    },
+    tus: {
+      ledger,
+      leases,
+      receive,
+      watch,
+      clock,
+      log,
+      library: createTusLibrary({ ledger, leases, drive, receive, admit, cancel, watch, clock, log, limits }),
+      sendFile: createSendFile({
+        blobs,
+        inlineTypes: options.inlineTypes ?? [],
+        crossOrigin: allowedOrigins.length > 0,
+      }),
+    },
+  })
+
+  return {
+    get routes() {
+      // Mounting is the start; what fails is said by every request until it works.
+      ready().catch((error: unknown) => log.error({ err: error }, 'uploads cannot start'))
+      return app
+    },
+    ready,
+    remove: (tx, operationId, owner) => ledger.remove(tx, operationId, owner ?? null),
+    async runOnce(once) {
+      await ready()
+      return completer.runOnce(once)
+    },
+    retry: async (operation) => {
+      const retried = await ledger.retry(operation)
+      if (retried) completer.wake(0)
+      return retried
+    },
+    async close({ withinMs = 10_000 } = {}) {
+      await completer.stop(withinMs)
+      await leases.close(withinMs)
+      await blobs.close()
+    },
+  }
+}
+
+function checkRuntime(): void {
+  const versions: Partial<Record<string, string>> = globalThis.process?.versions ?? {}
+  if (versions['node'] === undefined || versions['bun'] !== undefined || versions['deno'] !== undefined)
+    throw new UploadError('setup', 'Landfall runs on Node only: its durability rests on what was tested there')
+}

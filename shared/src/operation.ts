@@ -1,0 +1,153 @@
+import * as v from 'valibot'
+import { type Problem, problemSchema } from './problem.js'
+
+/**
+ * The recovery points of an operation, in order. Each is a fact that is already true.
+ *
+ * `cancelled`, `expired` and `rejected` are final for the client; their bytes may still have to be removed.
+ */
+export const POINTS = [
+  'declared',
+  'received',
+  'sealed',
+  'verified',
+  'referenced',
+  'completed',
+  'cancelled',
+  'expired',
+  'rejected',
+] as const
+export type Point = (typeof POINTS)[number]
+
+/**
+ * Where each point may go. A point only ever moves to the right (invariant 7); several may be passed in one commit,
+ * because a drive records cheap points together with the next one.
+ */
+export const NEXT = {
+  declared: ['received', 'sealed', 'verified', 'referenced', 'cancelled', 'expired', 'rejected'],
+  received: ['sealed', 'verified', 'referenced', 'cancelled', 'rejected'],
+  sealed: ['verified', 'referenced', 'cancelled', 'rejected'],
+  verified: ['referenced', 'cancelled', 'rejected'],
+  referenced: ['completed'],
+  completed: [],
+  cancelled: [],
+  expired: [],
+  rejected: [],
+} as const satisfies Record<Point, readonly Point[]>
+
+/** The points before the reference: the operation is still open. */
+export const OPEN_POINTS = ['declared', 'received', 'sealed', 'verified'] as const satisfies readonly Point[]
+export type OpenPoint = (typeof OPEN_POINTS)[number]
+
+/** The points that end an operation without a reference. */
+export const FINAL_POINTS = ['cancelled', 'expired', 'rejected'] as const satisfies readonly Point[]
+export type FinalPoint = (typeof FINAL_POINTS)[number]
+
+export const canMove = (from: Point, to: Point): boolean => (NEXT[from] as readonly Point[]).includes(to)
+export const isOpen = (point: Point): point is OpenPoint => (OPEN_POINTS as readonly Point[]).includes(point)
+export const isFinal = (point: Point): point is FinalPoint => (FINAL_POINTS as readonly Point[]).includes(point)
+export const isReferenced = (point: Point): point is 'referenced' | 'completed' =>
+  point === 'referenced' || point === 'completed'
+
+/**
+ * An operation's id: a UUID of any version, made by the client before anything leaves the browser.
+ * Unique per owner, and never used again. Upper case is accepted and means the same id.
+ *
+ * @see RFC 9562 section 4
+ */
+export const operationIdSchema = v.pipe(
+  v.string(),
+  v.regex(/^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i, 'an operation id is a UUID'),
+  v.toLowerCase(),
+)
+
+/** Parses an operation's id, or answers null for anything that is none. */
+export function parseOperationId(value: unknown): string | null {
+  const parsed = v.safeParse(operationIdSchema, value)
+  return parsed.success ? parsed.output : null
+}
+
+/** SHA-256 of a whole file in the form of RFC 9530: `sha-256=:<base64>:`. */
+export const digestSchema = v.pipe(
+  v.string(),
+  v.regex(/^sha-256=:[A-Za-z0-9+/]{43}=:$/, 'a digest is written sha-256=:<base64>:'),
+)
+
+export type JsonValue = null | boolean | number | string | JsonValue[] | { [key: string]: JsonValue }
+export type JsonObject = { [key: string]: JsonValue }
+
+const jsonValueSchema: v.GenericSchema<JsonValue> = v.lazy(() =>
+  v.union([
+    v.null(),
+    v.boolean(),
+    v.pipe(v.number(), v.finite()),
+    v.string(),
+    v.array(jsonValueSchema),
+    v.record(v.string(), jsonValueSchema),
+  ]),
+)
+export const jsonObjectSchema: v.GenericSchema<JsonObject> = v.record(v.string(), jsonValueSchema)
+
+const textSchema = (maxLength: number) =>
+  v.pipe(
+    v.string(),
+    v.maxLength(maxLength),
+    // Neither a file's name nor its type has use for them, and headers, logs and shells are harmed by them.
+    v.check((text) => !/[\u0000-\u001f\u007f]/.test(text), 'control characters are not allowed'), // oxlint-disable-line no-control-regex -- they are what is looked for
+  )
+
+/** What the client says of its file. `size` in bytes; `lastModified` in milliseconds since 1970, and no fact. */
+export const fileFactsSchema = v.object({
+  name: textSchema(1024),
+  size: v.pipe(v.number(), v.safeInteger(), v.minValue(0)),
+  type: textSchema(255),
+  lastModified: v.optional(v.pipe(v.number(), v.safeInteger())),
+})
+export type FileFacts = v.InferOutput<typeof fileFactsSchema>
+
+const instantSchema = v.pipe(v.string(), v.isoTimestamp())
+
+/** The row that says "this blob belongs to this owner"; exactly one per operation. */
+export const referenceSchema = v.object({
+  operationId: operationIdSchema,
+  /** Bytes. */
+  size: v.pipe(v.number(), v.safeInteger(), v.minValue(0)),
+  /** Media type: by content where the content tells, else as declared. */
+  type: v.string(),
+  digest: digestSchema,
+  /** Who said the digest first. It was computed over the stored bytes in both cases. */
+  digestSource: v.picklist(['client', 'server']),
+  storedAt: instantSchema,
+  /** A path to the stored blob. */
+  url: v.string(),
+  /** What `onReference` returned. */
+  data: v.unknown(),
+})
+
+/** The operation, as `PUT` and `GET` answer it. */
+export const operationSchema = v.object({
+  id: operationIdSchema,
+  kind: v.string(),
+  recoveryPoint: v.picklist(POINTS),
+  /** Attempts ran out; an operator's `retry` clears it. Never a final state. */
+  stalled: v.boolean(),
+  file: fileFactsSchema,
+  metadata: jsonObjectSchema,
+  /** Acknowledged bytes: durable on the server. Never falls. */
+  offset: v.pipe(v.number(), v.safeInteger(), v.minValue(0)),
+  /** A path, because proxies lie about schemes and hosts. */
+  uploadUrl: v.string(),
+  digest: v.nullable(digestSchema),
+  reference: v.nullable(referenceSchema),
+  /** Explains a final state, or a stall. */
+  problem: v.nullable(problemSchema),
+  createdAt: instantSchema,
+  updatedAt: instantSchema,
+  expiresAt: v.nullable(instantSchema),
+})
+
+export type Reference<Data = unknown> = Omit<v.InferOutput<typeof referenceSchema>, 'data'> & { data: Data }
+export type Operation<Data = unknown> = Omit<v.InferOutput<typeof operationSchema>, 'reference' | 'problem'> & {
+  reference: Reference<Data> | null
+  problem: Problem | null
+}

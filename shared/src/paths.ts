@@ -1,0 +1,51 @@
+/** Below the mount point; `:id` in Hono's notation is made by the server from the same words. */
+export const OPERATIONS = '/operations'
+export const FILES = '/files'
+
+export const operationPath = (id: string): string => `${OPERATIONS}/${id}`
+export const prefixPath = (id: string): string => `${OPERATIONS}/${id}/prefix`
+export const filePath = (id: string): string => `${FILES}/${id}`
+
+/** Sent by Landfall's own client, which sees true offsets. Requests without it are stock tus clients. */
+export const VERSION_HEADER = 'Landfall-Version'
+export const VERSION = '1'
+
+/** On the answer to a PATCH of Landfall's own client: how far the operation has come by then. A hint; the operation's resource is the truth. */
+export const RECOVERY_POINT_HEADER = 'Landfall-Recovery-Point'
+
+/** tus 1.0.0, "Headers". */
+export const TUS_RESUMABLE = '1.0.0'
+export const TUS_CONTENT_TYPE = 'application/offset+octet-stream'
+
+/** Request headers that tus and Landfall need, for CORS. */
+export const REQUEST_HEADERS = [
+  'Authorization',
+  'Content-Type',
+  'If-None-Match',
+  'Range',
+  'Tus-Resumable',
+  'Upload-Length',
+  'Upload-Metadata',
+  'Upload-Offset',
+  'X-Requested-With',
+  'X-Request-ID',
+  VERSION_HEADER,
+] as const
+
+/** Response headers that a page on another origin must be able to read, for CORS. */
+export const RESPONSE_HEADERS = [
+  'Accept-Ranges',
+  'Content-Disposition',
+  'Content-Range',
+  'ETag',
+  RECOVERY_POINT_HEADER,
+  'Location',
+  'Retry-After',
+  'Tus-Extension',
+  'Tus-Max-Size',
+  'Tus-Resumable',
+  'Tus-Version',
+  'Upload-Length',
+  'Upload-Metadata',
+  'Upload-Offset',
+] as const

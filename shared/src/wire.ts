@@ -1,0 +1,85 @@
+import * as v from 'valibot'
+import {
+  digestSchema,
+  fileFactsSchema,
+  jsonObjectSchema,
+  type JsonObject,
+  type Operation,
+  operationSchema,
+} from './operation.js'
+import { type Problem, problemSchema } from './problem.js'
+
+/**
+ * Body of `PUT /operations/{id}`: declare or continue.
+ *
+ * `digest: 'pending'` says that the digest will follow; a value can be set once, and another one is refused.
+ */
+export const declareRequestSchema = v.object({
+  kind: v.optional(v.pipe(v.string(), v.minLength(1), v.maxLength(64))),
+  file: fileFactsSchema,
+  metadata: v.optional(jsonObjectSchema),
+  digest: v.optional(v.union([v.literal('pending'), digestSchema])),
+})
+export type DeclareRequest = v.InferOutput<typeof declareRequestSchema>
+
+/** Answer of `GET /operations?ids=…` and `GET /operations?open`. `next` is the cursor of the following page. */
+export const operationListSchema = v.object({
+  operations: v.array(operationSchema),
+  next: v.optional(v.string()),
+})
+export interface OperationList {
+  operations: Operation[]
+  next?: string
+}
+
+/**
+ * Answer of `GET /operations/{id}/prefix`: the digest of the first `offset` stored bytes, by which a new pick of the
+ * file is proven before one byte of it is sent.
+ */
+export const prefixSchema = v.object({
+  offset: v.pipe(v.number(), v.safeInteger(), v.minValue(0)),
+  digest: digestSchema,
+})
+export type Prefix = v.InferOutput<typeof prefixSchema>
+
+export type Parsed<T> = { ok: true; value: T } | { ok: false; detail: string }
+
+function parse<T>(schema: v.GenericSchema<unknown, T>, input: unknown): Parsed<T> {
+  const result = v.safeParse(schema, input, { abortEarly: true })
+  if (result.success) return { ok: true, value: result.output }
+  const issue = result.issues[0]
+  const path = v.getDotPath(issue)
+  return { ok: false, detail: path === null ? issue.message : `${path}: ${issue.message}` }
+}
+
+export const parseDeclareRequest = (input: unknown): Parsed<DeclareRequest> => parse(declareRequestSchema, input)
+export const parseOperation = (input: unknown): Parsed<Operation> =>
+  parse(operationSchema as v.GenericSchema<unknown, Operation>, input)
+export const parseOperationList = (input: unknown): Parsed<OperationList> =>
+  parse(operationListSchema as v.GenericSchema<unknown, OperationList>, input)
+export const parsePrefix = (input: unknown): Parsed<Prefix> => parse(prefixSchema, input)
+export const parseProblem = (input: unknown): Parsed<Problem> => parse(problemSchema, input)
+
+/**
+ * How many operations one `GET /operations?ids=` may ask for: 40 UUIDs stay far below the 8 KiB that common proxies
+ * allow a request line.
+ */
+export const MAX_IDS_PER_REQUEST = 40
+
+/** How many seconds a `GET` may ask to wait for a change; more is cut to this. Below the usual idle time-outs of proxies. */
+export const MAX_WAIT_SECONDS = 20
+
+/** What the types of a server's kinds look like from outside: what goes in as metadata, what comes back as data. */
+export interface KindTypes {
+  readonly metadata: JsonObject
+  readonly data: unknown
+}
+
+/**
+ * The type-only bridge from `createUploads` to `createUploader<typeof uploads>()`: never a value, so that nothing of
+ * the server reaches the client's bundle.
+ */
+export interface TypedUploads<Kinds extends Record<string, KindTypes> = Record<string, KindTypes>> {
+  readonly '~kinds'?: Kinds
+}
+export type KindsOf<Uploads extends TypedUploads> = NonNullable<Uploads['~kinds']>
