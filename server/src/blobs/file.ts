@@ -176,7 +176,7 @@ export function fileBlobs(options: FileBlobsOptions): BlobStore {
     try {
       return await queue.run(key, work)
     } catch (error) {
-      throw signalled(error) ? error : storageFault(error)
+      throw isStorageFault(error) ? storageFault(error) : error
     }
   }
 
@@ -276,5 +276,5 @@ function keepNewest<T>(map: Map<string, T>, key: string, value: T, most: number)
   map.set(key, value)
 }
 
-/** An abort by the caller is no fault of the store. */
-const signalled = (error: unknown): boolean => error instanceof Error && error.name === 'AbortError'
+/** What came from the file system; an abort or a lost lease is the caller's own and goes back as it is. */
+const isStorageFault = (error: unknown): boolean => codeOf(error).startsWith('E')

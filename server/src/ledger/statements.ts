@@ -32,13 +32,20 @@ export function openConnection(path: string): Connection {
   const plain = new Map<string, Statement>()
   const mapped = new Map<string, Statement>()
 
-  const prepared = (cache: Map<string, Statement>, sql: string): Statement => {
-    const known = cache.get(sql)
-    if (known !== undefined) return known
-    const statement = db.prepare(sql)
-    if (cache.size >= MAX_STATEMENTS) cache.delete(cache.keys().next().value ?? '')
-    cache.set(sql, statement)
-    return statement
+  const prepared = <T>(cache: Map<string, Statement>, sql: string, use: (statement: Statement) => T): T => {
+    let statement = cache.get(sql)
+    if (statement === undefined) {
+      statement = db.prepare(sql)
+      if (cache.size >= MAX_STATEMENTS) cache.delete(cache.keys().next().value ?? '')
+      cache.set(sql, statement)
+    }
+    try {
+      return use(statement)
+    } catch (error) {
+      // libsql 0.5 does not reset a statement whose `get` has failed: the next one would run with the old arguments.
+      cache.delete(sql)
+      throw error
+    }
   }
   const forget = (sql: string): void => {
     if (!CHANGES_SCHEMA.test(sql)) return
@@ -47,13 +54,14 @@ export function openConnection(path: string): Connection {
   }
 
   return {
-    run: (sql, args = []) => prepared(plain, sql).run(args).changes,
-    get: (sql, args = []) => prepared(plain, sql).get(args) as SqlRow | undefined,
-    all: (sql, args = []) => prepared(plain, sql).all(args) as SqlRow[],
+    run: (sql, args = []) => prepared(plain, sql, (statement) => statement.run(args).changes),
+    get: (sql, args = []) => prepared(plain, sql, (statement) => statement.get(args) as SqlRow | undefined),
+    all: (sql, args = []) => prepared(plain, sql, (statement) => statement.all(args) as SqlRow[]),
     execute(statement, intMode) {
       const sql = typeof statement === 'string' ? statement : statement.sql
       try {
-        return execute(prepared(mapped, sql), typeof statement === 'string' ? [] : statement.args, intMode)
+        const args = typeof statement === 'string' ? [] : statement.args
+        return prepared(mapped, sql, (kept) => execute(kept, args, intMode))
       } catch (error) {
         throw toLibsqlError(error)
       } finally {
@@ -88,11 +96,12 @@ function execute(statement: Statement, args: InArgsOf, intMode: IntMode): Result
     return new ResultSetImpl([], [], [], info.changes, BigInt(info.lastInsertRowid))
   }
   statement.raw(true)
-  // Asked each time: a kept statement may be prepared again by SQLite with other columns.
+  const values = statement.all(bound) as SqlValue[][]
+  // Asked only now: running it has prepared it anew where the tables were changed behind our back.
   const columns = statement.columns()
   const names = columns.map((column) => column.name)
   const types = columns.map((column) => column.type ?? '')
-  const rows = (statement.all(bound) as SqlValue[][]).map((values) => toRow(values, names, intMode))
+  const rows = values.map((row) => toRow(row, names, intMode))
   return new ResultSetImpl(names, types, rows, 0, undefined)
 }
 

@@ -106,7 +106,8 @@ export function createWriter(open: () => Promise<Connection>, settings: WriterSe
   async function begin(on: Connection): Promise<boolean> {
     for (let pauseMs = BUSY_RETRY_MS.first; queue.length > 0; pauseMs = Math.min(pauseMs * 2, BUSY_RETRY_MS.most)) {
       try {
-        on.run('BEGIN IMMEDIATE')
+        // Not a kept statement: one that has met a locked database stays in progress, and would forbid savepoints.
+        on.exec('BEGIN IMMEDIATE')
         return true
       } catch (error) {
         if (!isBusy(error)) throw error
@@ -124,36 +125,41 @@ export function createWriter(open: () => Promise<Connection>, settings: WriterSe
   }
 
   async function runGroup(on: Connection): Promise<void> {
-    const startedAt = performance.now()
     const outcomes: Outcome[] = []
-    for (let job = queue[0]; job !== undefined; job = queue[0]) {
-      if (outcomes.length >= GROUP_JOBS || performance.now() - startedAt > GROUP_MS) break
-      if (job.type === 'alone' || (outcomes.length > 0 && mustBeAlone(job))) break
-      queue.shift()
-      on.run(SAVEPOINT)
-      const failure = job.type === 'hold' ? await runHold(on, job, outcomes) : runWrite(on, job, outcomes)
-      if (!on.inTransaction) return brokenBy(job, failure, outcomes)
-      if (failure !== null) on.run(ROLLBACK_TO)
-      on.run(RELEASE)
-      if (failure !== null) failure.tell()
-      if (mustBeAlone(job)) break
-    }
-    commit(on, outcomes)
-  }
-
-  const mustBeAlone = (job: Job): boolean =>
-    job.type === 'hold' && (!job.repeatable || (lastHoldMs.get(job.label) ?? 0) > SLOW_HOLD_MS)
-
-  function commit(on: Connection, outcomes: readonly Outcome[]): void {
     try {
-      on.run('COMMIT')
+      if (await runJobs(on, outcomes)) on.exec('COMMIT')
+      else return
     } catch (error) {
-      if (on.inTransaction) on.run('ROLLBACK')
+      if (on.inTransaction) on.exec('ROLLBACK')
       for (const outcome of outcomes) outcome.failed(error)
       return
     }
     for (const outcome of outcomes) outcome.committed()
   }
+
+  /** False: the transaction is gone already, and everybody knows. */
+  async function runJobs(on: Connection, outcomes: Outcome[]): Promise<boolean> {
+    const startedAt = performance.now()
+    for (let job = queue[0]; job !== undefined; job = queue[0]) {
+      if (outcomes.length >= GROUP_JOBS || performance.now() - startedAt > GROUP_MS) break
+      if (job.type === 'alone' || (outcomes.length > 0 && mustBeAlone(job))) break
+      on.run(SAVEPOINT)
+      queue.shift()
+      const failure = job.type === 'hold' ? await runHold(on, job, outcomes) : runWrite(on, job, outcomes)
+      if (!on.inTransaction) {
+        brokenBy(job, failure, outcomes)
+        return false
+      }
+      if (failure !== null) on.run(ROLLBACK_TO)
+      on.run(RELEASE)
+      failure?.tell()
+      if (mustBeAlone(job)) break
+    }
+    return true
+  }
+
+  const mustBeAlone = (job: Job): boolean =>
+    job.type === 'hold' && (!job.repeatable || (lastHoldMs.get(job.label) ?? 0) > SLOW_HOLD_MS)
 
   /** RAISE(ROLLBACK), a full disk: SQLite has undone the whole group. Its innocent members are tried again. */
   function brokenBy(offender: Job, failure: Failure | null, outcomes: readonly Outcome[]): void {

@@ -1,0 +1,299 @@
+import assert from 'node:assert/strict'
+import { createHash } from 'node:crypto'
+import { v7 as uuidv7 } from 'uuid'
+import type { AppendRequest, Appended, BlobRef, BlobStore } from '../ports.js'
+import { type RegisterTest, withFixture } from './suite.js'
+
+/** A store on a fresh place. */
+export interface BlobStoreFixture {
+  /** Already open, with the identity `ledger-1`. */
+  readonly store: BlobStore
+  /** Closes it as a process that ends in order would, and opens the same place anew. */
+  reopen(identity?: string): Promise<BlobStore>
+  /** The name of a holder that lived and wrote in this boot. */
+  readonly holder: string
+  dispose(): Promise<void>
+}
+
+const blob = (size: number): BlobRef => ({ key: uuidv7().replaceAll('-', ''), size, state: null })
+const bytes = (size: number, seed = 1): Uint8Array<ArrayBuffer> =>
+  Uint8Array.from({ length: size }, (_, n) => (n * 31 + seed * 7 + (n >> 8)) & 0xff)
+const digestOf = (content: Uint8Array): string => `sha-256=:${createHash('sha256').update(content).digest('base64')}:`
+const never = new AbortController().signal
+
+/** A source that hands out the chunks and then ends, breaks, or stays silent. */
+function source(
+  chunks: readonly Uint8Array[],
+  ending: 'whole' | 'broken' | 'silent' = 'whole',
+): ReadableStream<Uint8Array> {
+  let at = 0
+  return new ReadableStream({
+    pull(controller) {
+      const chunk = chunks[at++]
+      if (chunk !== undefined) controller.enqueue(chunk)
+      else if (ending === 'whole') controller.close()
+      else if (ending === 'broken') controller.error(new Error('the connection was reset'))
+    },
+  })
+}
+
+async function append(
+  store: BlobStore,
+  to: BlobRef,
+  offset: number,
+  from: ReadableStream<Uint8Array> | null,
+  more: Partial<AppendRequest> = {},
+): Promise<Appended> {
+  return store.append(to, { offset, source: from, signal: never, acknowledge: async () => true, ...more })
+}
+
+async function stored(store: BlobStore, key: string, range: { start: number; end: number }): Promise<Uint8Array> {
+  return new Uint8Array(await new Response(await store.read(key, range)).arrayBuffer())
+}
+
+/** What every blob store must do. Registers its cases with `test`; each gets a fixture of its own. */
+export function blobStoreContract(test: RegisterTest, create: () => Promise<BlobStoreFixture>): void {
+  const on = (name: string, body: (fixture: BlobStoreFixture) => Promise<void>): void =>
+    test(name, () => withFixture(create, body))
+
+  for (const size of [1, 10_240, 1024 * 1024, 3 * 1024 * 1024 + 5])
+    on(`keeps ${size} bytes, seals them, tells their digest and reads them back`, async ({ store, reopen }) => {
+      const content = bytes(size)
+      const to = blob(size)
+      const chunks = Array.from({ length: Math.ceil(size / 65_536) }, (_, n) =>
+        content.subarray(n * 65_536, (n + 1) * 65_536),
+      )
+      assert.deepEqual(await append(store, to, 0, source(chunks)), { outcome: 'kept', offset: size, ended: 'whole' })
+      assert.equal(await store.seal(to), 'sealed')
+      assert.equal(await store.seal(to), 'sealed')
+      for (const open of [async () => store, reopen]) {
+        const opened = await open()
+        const found = await opened.inspect(to, never)
+        assert.equal(found.digest, digestOf(content))
+        assert.deepEqual([...found.head.subarray(0, 8)], [...content.subarray(0, 8)])
+        assert.ok(Buffer.from(await stored(opened, to.key, { start: 0, end: size })).equals(content))
+        assert.equal(await opened.seal(to), 'sealed')
+      }
+    })
+
+  on('an empty blob is sealed without an append', async ({ store }) => {
+    const to = blob(0)
+    assert.equal(await store.seal(to), 'sealed')
+    assert.equal((await store.inspect(to, never)).digest, digestOf(new Uint8Array()))
+    assert.equal((await stored(store, to.key, { start: 0, end: 0 })).length, 0)
+  })
+
+  on('goes on where it was, also after a restart', async ({ store, reopen }) => {
+    const content = bytes(30_000)
+    const to = blob(30_000)
+    await append(store, to, 0, source([content.subarray(0, 10_000)]))
+    assert.equal(await store.seal(to), 'short')
+    const again = await reopen()
+    assert.deepEqual(await append(again, to, 10_000, source([content.subarray(10_000)])), {
+      outcome: 'kept',
+      offset: 30_000,
+      ended: 'whole',
+    })
+    assert.equal((await again.inspect(to, never)).digest, digestOf(content))
+  })
+
+  on('a second creation destroys nothing that was acknowledged', async ({ store }) => {
+    const content = bytes(5_000)
+    const to = blob(5_000)
+    await append(store, to, 0, source([content]))
+    assert.deepEqual(await append(store, to, 5_000, null), { outcome: 'kept', offset: 5_000, ended: 'whole' })
+    assert.equal((await store.inspect(to, never)).digest, digestOf(content))
+  })
+
+  on('cuts off what nobody was told of', async ({ store }) => {
+    const content = bytes(20_000)
+    const to = blob(20_000)
+    await append(store, to, 0, source([bytes(15_000, 9)]))
+    await append(store, to, 0, source([content]))
+    assert.equal((await store.inspect(to, never)).digest, digestOf(content))
+  })
+
+  on('keeps what was received when the source breaks', async ({ store }) => {
+    const content = bytes(50_000)
+    const to = blob(50_000)
+    assert.deepEqual(await append(store, to, 0, source([content.subarray(0, 12_345)], 'broken')), {
+      outcome: 'kept',
+      offset: 12_345,
+      ended: 'broken',
+    })
+    await append(store, to, 12_345, source([content.subarray(12_345)]))
+    assert.equal((await store.inspect(to, never)).digest, digestOf(content))
+  })
+
+  on('lets go when asked, and keeps what was received', async ({ store }) => {
+    const content = bytes(50_000)
+    const to = blob(50_000)
+    const stop = new AbortController()
+    setTimeout(() => stop.abort(), 50)
+    assert.deepEqual(
+      await append(store, to, 0, source([content.subarray(0, 10_000)], 'silent'), { signal: stop.signal }),
+      { outcome: 'kept', offset: 10_000, ended: 'stopped' },
+    )
+    assert.deepEqual(
+      await append(store, to, 10_000, source([content.subarray(10_000)]), { signal: AbortSignal.abort() }),
+      { outcome: 'kept', offset: 10_000, ended: 'stopped' },
+    )
+  })
+
+  on('takes no more than the blob has', async ({ store }) => {
+    const to = blob(1_000)
+    assert.deepEqual(await append(store, to, 0, source([bytes(600), bytes(600)])), {
+      outcome: 'kept',
+      offset: 0,
+      ended: 'excess',
+    })
+    assert.deepEqual(await append(store, to, 0, source([bytes(1_000)])), {
+      outcome: 'kept',
+      offset: 1_000,
+      ended: 'whole',
+    })
+    assert.equal((await store.inspect(to, never)).digest, digestOf(bytes(1_000)))
+  })
+
+  on('acknowledges on the way what is durable, and never less', async ({ store }) => {
+    const size = 40 * 1024 * 1024
+    const chunk = bytes(1024 * 1024)
+    const to = blob(size)
+    const offsets: number[] = []
+    const acknowledge = async (offset: number): Promise<boolean> => {
+      offsets.push(offset)
+      return true
+    }
+    await append(store, to, 0, source(Array.from({ length: 40 }, () => chunk)), { acknowledge })
+    assert.ok(offsets.length >= 1, 'at least one checkpoint in 40 MiB')
+    assert.deepEqual(
+      offsets,
+      offsets.toSorted((a, b) => a - b),
+    )
+    assert.ok(offsets.every((offset) => offset <= size))
+  })
+
+  on('writes nothing more once the lease was lost', async ({ store }) => {
+    const size = 64 * 1024 * 1024
+    const chunk = bytes(1024 * 1024)
+    const to = blob(size)
+    let given = 0
+    const endless = new ReadableStream<Uint8Array>({
+      async pull(controller) {
+        if (given++ >= 64) return controller.close()
+        await new Promise((resolve) => setTimeout(resolve, 5))
+        controller.enqueue(chunk)
+      },
+    })
+    const lost = append(store, to, 0, endless, {
+      acknowledge: async () => {
+        throw new Error('lease lost')
+      },
+    })
+    await assert.rejects(lost, /lease lost/)
+    assert.ok(given < 64, 'the source was read to its end')
+  })
+
+  on('acknowledged bytes that are missing are lost, and never taken for complete', async ({ store }) => {
+    const to = blob(5_000)
+    assert.deepEqual(await append(store, to, 100, source([bytes(4_900)])), { outcome: 'lost' })
+    assert.deepEqual(await store.recover(to, { offset: 100, writtenBy: null }), { outcome: 'lost' })
+    assert.equal(await store.seal(to), 'absent')
+    await append(store, to, 0, source([bytes(50)]))
+    assert.deepEqual(await append(store, to, 100, source([bytes(4_900)])), { outcome: 'lost' })
+    assert.deepEqual(await store.recover(to, { offset: 100, writtenBy: null }), { outcome: 'lost' })
+    assert.equal(await store.seal(to), 'short')
+  })
+
+  on(
+    'recovers what provably survived its receiver, else only what was acknowledged',
+    async ({ store, reopen, holder }) => {
+      const content = bytes(40_000)
+      const to = blob(40_000)
+      await append(store, to, 0, source([content.subarray(0, 30_000)], 'broken'))
+      const again = await reopen()
+      assert.deepEqual(await again.recover(to, { offset: 10_000, writtenBy: 'another-boot/1/x' }), {
+        outcome: 'kept',
+        offset: 10_000,
+      })
+      assert.deepEqual(await again.recover(to, { offset: 10_000, writtenBy: null }), {
+        outcome: 'kept',
+        offset: 10_000,
+      })
+      assert.deepEqual(await again.recover(to, { offset: 10_000, writtenBy: holder }), {
+        outcome: 'kept',
+        offset: 30_000,
+      })
+      assert.deepEqual(await again.recover(blob(10), { offset: 0, writtenBy: holder }), { outcome: 'kept', offset: 0 })
+      await append(again, to, 30_000, source([content.subarray(30_000)]))
+      assert.equal((await again.inspect(to, never)).digest, digestOf(content))
+    },
+  )
+
+  on('tells the digest of any prefix', async ({ store }) => {
+    const size = 3 * 1024 * 1024
+    const content = bytes(size)
+    const to = blob(size)
+    await append(store, to, 0, source([content.subarray(0, 2_500_000)]))
+    for (const length of [0, 1, 1_000_000, 2_500_000])
+      assert.equal(await store.digestOf(to, length, never), digestOf(content.subarray(0, length)))
+    await append(store, to, 2_500_000, source([content.subarray(2_500_000)]))
+    assert.equal((await store.inspect(to, never)).digest, digestOf(content))
+  })
+
+  on('reads ranges', async ({ store }) => {
+    const content = bytes(10_000)
+    const to = blob(10_000)
+    await append(store, to, 0, source([content]))
+    for (const [start, end] of [
+      [0, 1],
+      [9_999, 10_000],
+      [1_234, 5_678],
+      [5, 5],
+    ] as const)
+      assert.deepEqual([...(await stored(store, to.key, { start, end }))], [...content.subarray(start, end)])
+  })
+
+  on('removes, again and again, finished and unfinished', async ({ store }) => {
+    for (const upTo of [3_000, 10_000]) {
+      const to = blob(10_000)
+      await append(store, to, 0, source([bytes(10_000).subarray(0, upTo)]))
+      await store.remove(to.key)
+      await store.remove(to.key)
+      assert.equal(await store.seal(to), 'absent')
+      await assert.rejects(store.read(to.key, { start: 0, end: 10 }), { code: 'storage-unavailable' })
+    }
+    await store.remove(blob(1).key)
+  })
+
+  on('a removal interrupts whoever still writes, and nothing comes back', async ({ store }) => {
+    const to = blob(10_000)
+    const writing = append(store, to, 0, source([bytes(5_000)], 'silent'))
+    await new Promise((resolve) => setTimeout(resolve, 50))
+    await store.remove(to.key)
+    assert.equal((await writing).outcome, 'kept')
+    assert.equal(await store.seal(to), 'absent')
+  })
+
+  on('a second writer waits until the first descriptor is closed', async ({ store }) => {
+    const to = blob(10_000)
+    const content = bytes(10_000)
+    const stop = new AbortController()
+    const first = append(store, to, 0, source([bytes(4_000, 9)], 'silent'), { signal: stop.signal })
+    await new Promise((resolve) => setTimeout(resolve, 30))
+    const second = append(store, to, 0, source([content]))
+    stop.abort()
+    await first
+    assert.deepEqual(await second, { outcome: 'kept', offset: 10_000, ended: 'whole' })
+    assert.equal((await store.inspect(to, never)).digest, digestOf(content))
+  })
+
+  on('refuses keys that it did not make', async ({ store }) => {
+    for (const key of ['../x', '/etc/passwd', 'a\0b', 'a'.repeat(300), '', '..'])
+      await assert.rejects(append(store, { ...blob(1), key }, 0, source([bytes(1)])), { code: 'storage-unavailable' })
+  })
+
+  on('belongs to one ledger', async ({ reopen }) => {
+    await assert.rejects(reopen('ledger-2'), { code: 'setup' })
+  })
+}

@@ -1,0 +1,595 @@
+import assert from 'node:assert/strict'
+import { problem } from '@landfall/shared'
+import { v4 as uuidv4, v7 as uuidv7 } from 'uuid'
+import type { Changes, Intent, Lease, Ledger, OperationKey, OperationRecord } from '../ports.js'
+import { type RegisterTest, withFixture } from './suite.js'
+
+/** A ledger on a fresh database, and a table of the application's own beside it. */
+export interface LedgerFixture<Tx> {
+  readonly ledger: Ledger<Tx>
+  /** Another one on the same database, as another process would have it. */
+  another(): Promise<Ledger<Tx>>
+  /** Writes a row of the application's through its transaction. */
+  write(tx: Tx, text: string): Promise<void>
+  /** The application's rows that are committed. */
+  written(): Promise<string[]>
+  /** Runs `body` in a transaction of the application's own. */
+  transaction<T>(body: (tx: Tx) => Promise<T>): Promise<T>
+  dispose(): Promise<void>
+}
+
+export const intentOf = (changes: Partial<Intent> = {}): Intent => ({
+  owner: 'ann',
+  id: uuidv7(),
+  kind: 'photo',
+  file: { name: 'a.png', size: 100, type: 'image/png' },
+  metadata: { album: '1' },
+  validated: { album: '1' },
+  uploadMetadata: null,
+  facts: 'facts',
+  digest: null,
+  blobKey: uuidv7().replaceAll('-', ''),
+  expiresAfterMs: 60_000,
+  maxOpenPerOwner: 100,
+  ...changes,
+})
+
+const LEASE_MS = 30_000
+const DIGEST = 'sha-256=:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=:' as const
+const OTHER_DIGEST = 'sha-256=:LPJNul+wow4m6DsqxbninhsWHlwfp0JecwQzYpOLmCQ=:' as const
+const CONTENT = { digest: DIGEST, type: 'image/png' }
+
+/** What every ledger must do. Registers its cases with `test`; each gets a fixture of its own. */
+export function ledgerContract<Tx>(test: RegisterTest, create: () => Promise<LedgerFixture<Tx>>): void {
+  const on = (name: string, body: (fixture: LedgerFixture<Tx>) => Promise<void>): void =>
+    test(name, () =>
+      withFixture(create, async (fixture) => {
+        await fixture.ledger.migrate()
+        await body(fixture)
+      }),
+    )
+
+  test('migrates once, also when two processes start at once, and keeps its identity', () =>
+    withFixture(create, async ({ ledger, another }) => {
+      const other = await another()
+      const [first, second] = await Promise.all([ledger.migrate(), other.migrate()])
+      assert.equal(first.identity, second.identity)
+      assert.deepEqual(await ledger.migrate(), first)
+    }))
+
+  on('declares with all intents, and finds it', async ({ ledger }) => {
+    const intent = intentOf({
+      file: { name: 'ä.png', size: 7, type: 'image/png', lastModified: 5 },
+      digest: 'pending',
+      uploadMetadata: 'a Yg==',
+    })
+    const declared = await ledger.declare(intent)
+    assert.equal(declared.outcome, 'created')
+    const found = await get(ledger, intent)
+    assert.deepEqual(
+      {
+        ...pick(found, [
+          'owner',
+          'id',
+          'kind',
+          'point',
+          'file',
+          'metadata',
+          'validated',
+          'uploadMetadata',
+          'offset',
+          'digest',
+          'digestPending',
+          'blobKey',
+          'stalled',
+        ]),
+      },
+      {
+        owner: 'ann',
+        id: intent.id,
+        kind: 'photo',
+        point: 'declared',
+        file: intent.file,
+        metadata: { album: '1' },
+        validated: { album: '1' },
+        uploadMetadata: 'a Yg==',
+        offset: 0,
+        digest: null,
+        digestPending: true,
+        blobKey: intent.blobKey,
+        stalled: false,
+      },
+    )
+    assert.ok(Math.abs(found.createdAt - Date.now()) < 60_000)
+    assert.equal(found.expiresAt - found.createdAt, 60_000)
+  })
+
+  on('the same id with the same facts is the same operation, with others a mismatch', async ({ ledger }) => {
+    const intent = intentOf()
+    await ledger.declare(intent)
+    const again = await ledger.declare({ ...intent, blobKey: uuidv7().replaceAll('-', '') })
+    assert.equal(again.outcome, 'existing')
+    assert.equal((await get(ledger, intent)).blobKey, intent.blobKey)
+    assert.equal((await ledger.declare({ ...intent, facts: 'others' })).outcome, 'mismatch')
+  })
+
+  on('declared at once several times, one is created', async ({ ledger, another }) => {
+    const other = await another()
+    const intent = intentOf()
+    const outcomes = await Promise.all(
+      Array.from({ length: 10 }, (_, n) =>
+        (n % 2 === 0 ? ledger : other).declare({ ...intent, blobKey: uuidv7().replaceAll('-', '') }),
+      ),
+    )
+    assert.equal(outcomes.filter(({ outcome }) => outcome === 'created').length, 1)
+    assert.equal(outcomes.filter(({ outcome }) => outcome === 'existing').length, 9)
+  })
+
+  on('owners do not see each other, and may use the same id', async ({ ledger }) => {
+    const intent = intentOf()
+    await ledger.declare(intent)
+    const key = { owner: 'bob', id: intent.id }
+    assert.equal(await ledger.find(key), null)
+    assert.deepEqual(await ledger.findMany('bob', [intent.id]), [])
+    assert.equal(await ledger.cancel(key, problem('cancelled')), null)
+    assert.equal((await ledger.lease(key, request('n1', 'receive'))).outcome, 'closed')
+    assert.equal((await ledger.declare(intentOf({ ...key, facts: 'others' }))).outcome, 'created')
+    assert.equal((await get(ledger, intent)).point, 'declared')
+  })
+
+  on('limits the open operations of an owner', async ({ ledger }) => {
+    const first = intentOf({ maxOpenPerOwner: 2 })
+    await ledger.declare(first)
+    await ledger.declare(intentOf({ maxOpenPerOwner: 2 }))
+    assert.equal((await ledger.declare(intentOf({ maxOpenPerOwner: 2 }))).outcome, 'too-many-open')
+    assert.equal((await ledger.declare(intentOf({ maxOpenPerOwner: 2, owner: 'bob' }))).outcome, 'created')
+    await ledger.cancel(first, problem('cancelled'))
+    assert.equal((await ledger.declare(intentOf({ maxOpenPerOwner: 2 }))).outcome, 'created')
+  })
+
+  on('lists open operations in pages, oldest first', async ({ ledger }) => {
+    const intents = Array.from({ length: 5 }, () => intentOf())
+    for (const intent of intents) await ledger.declare(intent)
+    await ledger.cancel(intents[1] ?? intentOf(), problem('cancelled'))
+    const ids = intents.filter((_, n) => n !== 1).map(({ id }) => id)
+    const first = await ledger.listOpen('ann', { after: null, limit: 3 })
+    const second = await ledger.listOpen('ann', { after: first.at(-1)?.id ?? null, limit: 3 })
+    assert.deepEqual(
+      [...first, ...second].map(({ id }) => id),
+      ids,
+    )
+  })
+
+  on('a lease keeps others away, and its token grows', async ({ ledger }) => {
+    const { key } = await declared(ledger)
+    const first = await take(ledger, key, 'n1')
+    assert.equal((await ledger.lease(key, request('n2', 'receive'))).outcome, 'held')
+    assert.equal((await ledger.lease(key, request('n2', 'drive'))).outcome, 'held')
+    await ledger.record(first, await get(ledger, key), { release: true })
+    const second = await take(ledger, key, 'n2')
+    assert.ok(second.token > first.token)
+    assert.equal((await get(ledger, key)).uncleanHolder, null)
+  })
+
+  on('who lost the lease changes nothing any more', async ({ ledger }) => {
+    const { key } = await declared(ledger)
+    const first = await take(ledger, key, 'n1', 'receive', 0)
+    const second = await take(ledger, key, 'n2')
+    assert.equal((await get(ledger, key)).uncleanHolder, 'n1')
+    const before = await get(ledger, key)
+    assert.equal(await ledger.record(first, before, { offset: 50 }), null)
+    assert.deepEqual(await ledger.renew([first, second], LEASE_MS), [second])
+    assert.equal(
+      (await ledger.refer(first, before, reference({ offset: 100, point: 'verified' }), accept)).outcome,
+      'lost',
+    )
+    assert.deepEqual(await get(ledger, key), { ...before, dueAt: (await get(ledger, key)).dueAt })
+    assert.equal((await ledger.record(second, before, { offset: 50 }))?.offset, 50)
+  })
+
+  on('a lease to receive is only for what lacks bytes', async ({ ledger }) => {
+    const { key } = await declared(ledger)
+    const lease = await take(ledger, key, 'n1')
+    await ledger.record(lease, await get(ledger, key), { offset: 100, tailBase: 0, release: true })
+    assert.equal((await ledger.lease(key, request('n1', 'receive'))).outcome, 'closed')
+    assert.equal((await ledger.lease(key, request('n1', 'drive'))).outcome, 'granted')
+  })
+
+  on('records by compare-and-set of point and digest', async ({ ledger }) => {
+    const { key } = await declared(ledger, { digest: 'pending' })
+    const lease = await take(ledger, key, 'n1')
+    const before = await get(ledger, key)
+    assert.equal(await ledger.record(lease, { ...before, point: 'received' }, { attempts: 3 }), null)
+    assert.equal(await ledger.setDigest(key, DIGEST), 'set')
+    assert.equal(await ledger.record(lease, before, { attempts: 3 }), null)
+    assert.equal((await ledger.record(lease, await get(ledger, key), { attempts: 3 }))?.attempts, 3)
+  })
+
+  on('an acknowledged offset never falls, and no point moves back', async ({ ledger }) => {
+    const { key } = await declared(ledger)
+    const lease = await take(ledger, key, 'n1')
+    const before = await ledger.record(lease, await get(ledger, key), { offset: 60 })
+    assert.ok(before !== null)
+    await assert.rejects(ledger.record(lease, before, { offset: 59 }))
+    await assert.rejects(ledger.record(lease, before, { offset: 101 }))
+    await assert.rejects(ledger.record(lease, before, { point: 'received' }), 'received lacks bytes')
+    const sealed = await ledger.record(lease, before, { offset: 100, tailBase: 40, point: 'sealed' })
+    assert.ok(sealed !== null)
+    await assert.rejects(ledger.record(lease, sealed, { point: 'received' }))
+    assert.deepEqual(pick(await get(ledger, key), ['point', 'offset']), { point: 'sealed', offset: 100 })
+  })
+
+  on('the time of the last byte and the tail are recorded once', async ({ ledger }) => {
+    const { key } = await declared(ledger)
+    const lease = await take(ledger, key, 'n1')
+    const first = await ledger.record(lease, await get(ledger, key), { offset: 100, tailBase: 40 })
+    assert.ok(first !== null && first.receivedAt !== null)
+    const second = await ledger.record(lease, first, { tailBase: 50 })
+    assert.deepEqual(pick(second ?? first, ['tailBase', 'receivedAt']), { tailBase: 40, receivedAt: first.receivedAt })
+  })
+
+  on('commits what the hook wrote with the reference', async ({ ledger, write, written }) => {
+    const { key } = await declared(ledger)
+    const lease = await take(ledger, key, 'n1', 'drive')
+    const referred = await ledger.refer(
+      lease,
+      await get(ledger, key),
+      reference({ offset: 100, tailBase: 0, point: 'verified' }),
+      async (tx) => {
+        await write(tx, 'photo')
+        return { outcome: 'accepted', data: { photoId: 7 } }
+      },
+    )
+    assert.equal(referred.outcome, 'referenced')
+    const found = await get(ledger, key)
+    assert.equal(found.point, 'referenced')
+    assert.equal(found.leaseHolder, null)
+    assert.deepEqual(
+      pick(found.reference ?? assert.fail(), ['blobKey', 'size', 'type', 'digest', 'digestSource', 'data']),
+      {
+        blobKey: found.blobKey,
+        size: 100,
+        type: 'image/png',
+        digest: DIGEST,
+        digestSource: 'server',
+        data: { photoId: 7 },
+      },
+    )
+    assert.deepEqual(await written(), ['photo'])
+    assert.equal(await ledger.cancel(key, problem('cancelled')), null)
+  })
+
+  on(
+    'rolls the hook back when it rejects, throws, takes too long, or the lease was lost',
+    async ({ ledger, another, write, written }) => {
+      const { key } = await declared(ledger)
+      const lease = await take(ledger, key, 'n1', 'drive')
+      const now = await get(ledger, key)
+      const whole = reference({ offset: 100, tailBase: 0, point: 'verified' })
+      const rejected = await ledger.refer(lease, now, whole, async (tx) => {
+        await write(tx, 'rejected')
+        return { outcome: 'rejected', problem: problem('rejected', { code: 'infected' }) }
+      })
+      assert.equal(rejected.outcome === 'rejected' && rejected.problem.code, 'infected')
+      await assert.rejects(
+        ledger.refer(lease, now, whole, async (tx) => {
+          await write(tx, 'thrown')
+          throw new Error('the application fails')
+        }),
+        /the application fails/,
+      )
+      await assert.rejects(
+        ledger.refer(lease, now, { ...whole, timeLimitMs: 50 }, async (tx) => {
+          await write(tx, 'late')
+          await new Promise((resolve) => setTimeout(resolve, 200))
+          await write(tx, 'later').catch(() => {})
+          return { outcome: 'accepted', data: null }
+        }),
+        { code: 'hook-timeout' },
+      )
+      const other = await another()
+      const lost = await ledger.refer(lease, now, whole, async (tx) => {
+        // The other node takes over before our first write, which on SQLite keeps the only writer.
+        await other.cancel(key, problem('cancelled'))
+        await write(tx, 'lost')
+        return { outcome: 'accepted', data: null }
+      })
+      assert.equal(lost.outcome, 'lost')
+      assert.deepEqual(await written(), [])
+      assert.deepEqual(pick(await get(ledger, key), ['point', 'reference', 'offset']), {
+        point: 'cancelled',
+        reference: null,
+        offset: 0,
+      })
+    },
+  )
+
+  on('one reference, however many drive at once', async ({ ledger, write, written }) => {
+    const { key } = await declared(ledger)
+    const lease = await take(ledger, key, 'n1', 'drive')
+    const now = await get(ledger, key)
+    const outcomes = await Promise.allSettled(
+      Array.from({ length: 8 }, (_, n) =>
+        ledger.refer(lease, now, reference({ offset: 100, tailBase: 0, point: 'verified' }), async (tx) => {
+          await write(tx, `row ${n}`)
+          return { outcome: 'accepted', data: n }
+        }),
+      ),
+    )
+    const outcomeOf = outcomes.map((result) => (result.status === 'fulfilled' ? result.value.outcome : 'fault'))
+    assert.equal(outcomeOf.filter((outcome) => outcome === 'referenced').length, 1)
+    assert.equal((await written()).length, 1)
+  })
+
+  on('a hook that writes nothing is enough for a reference', async ({ ledger }) => {
+    const { key } = await declared(ledger)
+    const lease = await take(ledger, key, 'n1', 'drive')
+    const referred = await ledger.refer(
+      lease,
+      await get(ledger, key),
+      reference({ offset: 100, tailBase: 0, point: 'verified' }),
+      accept,
+    )
+    assert.equal(referred.outcome, 'referenced')
+  })
+
+  on('a digest that arrives while the hook runs is not passed by', async ({ ledger }) => {
+    const { key } = await declared(ledger, { digest: 'pending' })
+    const lease = await take(ledger, key, 'n1', 'drive')
+    const referred = await ledger.refer(
+      lease,
+      await get(ledger, key),
+      reference({ offset: 100, tailBase: 0, point: 'verified' }),
+      async () => {
+        assert.equal(await ledger.setDigest(key, OTHER_DIGEST), 'set')
+        return { outcome: 'accepted', data: null }
+      },
+    )
+    assert.equal(referred.outcome, 'lost')
+    assert.deepEqual(pick(await get(ledger, key), ['point', 'digest', 'leaseHolder']), {
+      point: 'declared',
+      digest: OTHER_DIGEST,
+      leaseHolder: 'n1',
+    })
+  })
+
+  on('a digest is set once', async ({ ledger }) => {
+    const { key } = await declared(ledger, { digest: 'pending' })
+    assert.equal(await ledger.setDigest(key, DIGEST), 'set')
+    assert.equal(await ledger.setDigest(key, DIGEST), 'set')
+    assert.equal(await ledger.setDigest(key, OTHER_DIGEST), 'conflict')
+    assert.deepEqual(pick(await get(ledger, key), ['digest', 'digestPending']), {
+      digest: DIGEST,
+      digestPending: false,
+    })
+    assert.equal(await ledger.setDigest({ owner: 'ann', id: uuidv4() }, DIGEST), 'closed')
+  })
+
+  on('a digest after verification is compared with what was found', async ({ ledger }) => {
+    const { key } = await declared(ledger, { digest: 'pending' })
+    const lease = await take(ledger, key, 'n1', 'drive')
+    await ledger.record(lease, await get(ledger, key), {
+      offset: 100,
+      tailBase: 0,
+      point: 'verified',
+      content: CONTENT,
+      release: true,
+    })
+    assert.equal(await ledger.setDigest(key, OTHER_DIGEST), 'conflict')
+    assert.equal(await ledger.setDigest(key, DIGEST), 'set')
+  })
+
+  on('cancel needs no lease, takes it away, and is final', async ({ ledger }) => {
+    const { key } = await declared(ledger)
+    const lease = await take(ledger, key, 'n1')
+    const cancelled = await ledger.cancel(key, problem('cancelled'))
+    assert.ok(cancelled !== null)
+    assert.deepEqual(pick(cancelled, ['point', 'cleanupDue', 'leaseHolder']), {
+      point: 'cancelled',
+      cleanupDue: true,
+      leaseHolder: null,
+    })
+    assert.equal(cancelled.problem?.code, 'cancelled')
+    assert.equal(await ledger.record(lease, cancelled, { offset: 50 }), null)
+    assert.equal(await ledger.cancel(key, problem('cancelled')), null)
+    assert.equal((await ledger.declare(intentOf({ ...key }))).outcome, 'existing')
+  })
+
+  on('leases what is due, oldest first, and nothing else', async ({ ledger }) => {
+    const late = await dueIn(ledger, -1_000)
+    const later = await dueIn(ledger, -500)
+    await dueIn(ledger, 60_000)
+    const stalled = await dueIn(ledger, -2_000, { stalled: true })
+    const leased = await dueIn(ledger, -2_000)
+    await take(ledger, leased, 'n2', 'drive')
+    const final = await declared(ledger)
+    await ledger.cancel(final.key, problem('cancelled'))
+    const one = await ledger.leaseDue({ holder: 'n1', leaseMs: LEASE_MS, limit: 1 })
+    assert.deepEqual(
+      one.map(({ operation }) => operation.id),
+      [late.id],
+    )
+    const rest = await ledger.leaseDue({ holder: 'n1', leaseMs: LEASE_MS, limit: 10 })
+    assert.deepEqual(rest.map(({ operation }) => operation.id).toSorted(), [later.id, final.key.id].toSorted())
+    assert.deepEqual(await ledger.leaseDue({ holder: 'n1', leaseMs: LEASE_MS, limit: 10 }), [])
+    assert.equal((await get(ledger, stalled)).leaseHolder, null)
+  })
+
+  on('finds what a dead node left, after its lease', async ({ ledger }) => {
+    const { key } = await declared(ledger)
+    await take(ledger, key, 'n1', 'receive', 30)
+    assert.deepEqual(await ledger.leaseDue({ holder: 'n2', leaseMs: LEASE_MS, limit: 10 }), [])
+    await new Promise((resolve) => setTimeout(resolve, 60))
+    const [found] = await ledger.leaseDue({ holder: 'n2', leaseMs: LEASE_MS, limit: 10 })
+    assert.equal(found?.operation.uncleanHolder, 'n1')
+    // One's own lease is never due: whoever asks is alive, and it is the clock that has jumped.
+    const own = await declared(ledger)
+    await take(ledger, own.key, 'n2', 'receive', 0)
+    await new Promise((resolve) => setTimeout(resolve, 20))
+    assert.deepEqual(await ledger.leaseDue({ holder: 'n2', leaseMs: LEASE_MS, limit: 10 }), [])
+  })
+
+  on('forgets the leases of all others', async ({ ledger }) => {
+    const { key } = await declared(ledger)
+    const dead = await take(ledger, key, 'n1')
+    const own = await declared(ledger)
+    const alive = await take(ledger, own.key, 'n2')
+    assert.equal(await ledger.forgetOtherHolders('n2'), 1)
+    assert.equal(await ledger.record(dead, await get(ledger, key), { offset: 1 }), null)
+    assert.deepEqual(await ledger.renew([alive], LEASE_MS), [alive])
+    const [found] = await ledger.leaseDue({ holder: 'n2', leaseMs: LEASE_MS, limit: 10 })
+    assert.deepEqual([found?.operation.id, found?.operation.uncleanHolder], [key.id, 'n1'])
+  })
+
+  on('a stall waits for an operator', async ({ ledger }) => {
+    const stalled = await dueIn(ledger, -1, { stalled: true, problem: problem('stalled') })
+    assert.equal(await ledger.retry(stalled), true)
+    assert.equal(await ledger.retry(stalled), false)
+    assert.deepEqual(pick(await get(ledger, stalled), ['stalled', 'problem', 'attempts']), {
+      stalled: false,
+      problem: null,
+      attempts: 0,
+    })
+    assert.equal((await ledger.leaseDue({ holder: 'n1', leaseMs: LEASE_MS, limit: 10 })).length, 1)
+  })
+
+  on('completes what owes nothing any more', async ({ ledger, transaction }) => {
+    const first = await referenced(ledger)
+    const second = await referenced(ledger)
+    await transaction(async (tx) => void (await ledger.remove(tx, first.id, first.owner)))
+    assert.equal(await ledger.complete(10), 1)
+    assert.equal((await get(ledger, second)).point, 'completed')
+    assert.equal((await get(ledger, first)).point, 'referenced')
+    for (const effect of await ledger.takeEffects({ leaseMs: LEASE_MS, limit: 10 }))
+      await ledger.settleEffect(effect.effectId, { delivered: true })
+    assert.equal(await ledger.complete(10), 1)
+    assert.equal((await get(ledger, first)).point, 'completed')
+  })
+
+  on(
+    'takes a reference back with the transaction of the application, and owes the bytes',
+    async ({ ledger, transaction }) => {
+      const operation = await referenced(ledger)
+      await assert.rejects(
+        transaction(async (tx) => {
+          assert.equal(await ledger.remove(tx, operation.id, null), true)
+          throw new Error('the application fails')
+        }),
+      )
+      assert.ok((await get(ledger, operation)).reference !== null)
+      assert.deepEqual(await ledger.takeEffects({ leaseMs: LEASE_MS, limit: 10 }), [])
+
+      assert.equal(await transaction((tx) => ledger.remove(tx, operation.id, 'bob')), false)
+      assert.equal(await transaction((tx) => ledger.remove(tx, operation.id, null)), true)
+      assert.equal(await transaction((tx) => ledger.remove(tx, operation.id, null)), false)
+      const removed = await get(ledger, operation)
+      assert.deepEqual([removed.reference, removed.problem?.code, removed.removedAt !== null], [null, 'removed', true])
+      const [effect] = await ledger.takeEffects({ leaseMs: LEASE_MS, limit: 10 })
+      assert.deepEqual(effect && pick(effect, ['owner', 'id', 'type', 'payload', 'attempts']), {
+        owner: operation.owner,
+        id: operation.id,
+        type: 'remove-bytes',
+        payload: { blobKey: operation.blobKey },
+        attempts: 1,
+      })
+    },
+  )
+
+  on('does not guess whose file is meant', async ({ ledger, transaction }) => {
+    const ann = await referenced(ledger)
+    const bob = await referenced(ledger, { owner: 'bob', id: ann.id })
+    await assert.rejects(
+      transaction((tx) => ledger.remove(tx, ann.id, null)),
+      { code: 'ambiguous-operation' },
+    )
+    assert.equal(await transaction((tx) => ledger.remove(tx, ann.id, 'bob')), true)
+    assert.ok((await get(ledger, ann)).reference !== null)
+    assert.equal((await get(ledger, bob)).reference, null)
+  })
+
+  on('an effect comes again until it was delivered', async ({ ledger, transaction }) => {
+    const operation = await referenced(ledger)
+    await transaction((tx) => ledger.remove(tx, operation.id, operation.owner))
+    const [first] = await ledger.takeEffects({ leaseMs: 0, limit: 10 })
+    const [second] = await ledger.takeEffects({ leaseMs: LEASE_MS, limit: 10 })
+    assert.equal(second?.effectId, first?.effectId)
+    assert.equal(second?.attempts, 2)
+    assert.deepEqual(await ledger.takeEffects({ leaseMs: LEASE_MS, limit: 10 }), [])
+    await ledger.settleEffect(second?.effectId ?? '', { delivered: false, error: 'away', retryInMs: 0 })
+    assert.equal((await ledger.takeEffects({ leaseMs: LEASE_MS, limit: 10 })).length, 1)
+    await ledger.settleEffect(second?.effectId ?? '', { delivered: true })
+    await ledger.settleEffect(second?.effectId ?? '', { delivered: false, error: 'late', retryInMs: 0 })
+    assert.deepEqual(await ledger.takeEffects({ leaseMs: LEASE_MS, limit: 10 }), [])
+  })
+
+  on('says when the next is due', async ({ ledger }) => {
+    assert.equal(await ledger.nextDueInMs(), null)
+    await dueIn(ledger, 5_000)
+    const inMs = (await ledger.nextDueInMs()) ?? 0
+    assert.ok(inMs > 3_000 && inMs <= 5_000, String(inMs))
+    await dueIn(ledger, -5_000)
+    assert.equal(await ledger.nextDueInMs(), 0)
+  })
+
+  on('tells of changes after they are committed', async ({ ledger }) => {
+    const seen: string[] = []
+    const off = ledger.onChange((operation) => seen.push(`${operation.point}:${operation.offset}`))
+    const { key } = await declared(ledger)
+    const lease = await take(ledger, key, 'n1')
+    await ledger.record(lease, await get(ledger, key), { offset: 5 })
+    await ledger.cancel(key, problem('cancelled'))
+    off()
+    await declared(ledger)
+    assert.deepEqual(seen, ['declared:0', 'declared:5', 'cancelled:5'])
+  })
+}
+
+const accept = async (): Promise<{ outcome: 'accepted'; data: null }> => ({ outcome: 'accepted', data: null })
+const reference = (changes: Changes) => ({
+  changes,
+  content: CONTENT,
+  digestSource: 'server' as const,
+  timeLimitMs: 5_000,
+})
+const request = (holder: string, purpose: 'receive' | 'drive', leaseMs = LEASE_MS) => ({ holder, purpose, leaseMs })
+
+function pick<T extends object, K extends keyof T>(from: T, keys: readonly K[]): Pick<T, K> {
+  return Object.fromEntries(keys.map((key) => [key, from[key]])) as Pick<T, K>
+}
+
+async function get(ledger: Ledger<unknown>, { owner, id }: OperationKey): Promise<OperationRecord> {
+  return (await ledger.find({ owner, id })) ?? assert.fail('no such operation')
+}
+
+async function declared(ledger: Ledger<unknown>, changes: Partial<Intent> = {}): Promise<{ key: OperationKey }> {
+  const intent = intentOf(changes)
+  const { outcome } = await ledger.declare(intent)
+  assert.equal(outcome, 'created')
+  return { key: { owner: intent.owner, id: intent.id } }
+}
+
+async function take(
+  ledger: Ledger<unknown>,
+  key: OperationKey,
+  holder: string,
+  purpose: 'receive' | 'drive' = 'receive',
+  leaseMs = LEASE_MS,
+): Promise<Lease> {
+  const taken = await ledger.lease(key, request(holder, purpose, leaseMs))
+  if (taken.outcome !== 'granted') return assert.fail(`the lease was ${taken.outcome}`)
+  return taken.lease
+}
+
+async function dueIn(ledger: Ledger<unknown>, ms: number, changes: Changes = {}): Promise<OperationKey> {
+  const { key } = await declared(ledger)
+  const lease = await take(ledger, key, 'setup')
+  await ledger.record(lease, await get(ledger, key), { ...changes, dueInMs: ms, release: true })
+  return key
+}
+
+async function referenced(ledger: Ledger<unknown>, changes: Partial<Intent> = {}): Promise<OperationRecord> {
+  const { key } = await declared(ledger, changes)
+  const lease = await take(ledger, key, 'setup', 'drive')
+  await ledger.refer(lease, await get(ledger, key), reference({ offset: 100, tailBase: 0, point: 'verified' }), accept)
+  return get(ledger, key)
+}

@@ -1,0 +1,7 @@
+// Another process that has the database locked, until it is killed.
+import Database from 'libsql'
+
+const db = new Database(process.argv[2] ?? '')
+db.exec('BEGIN IMMEDIATE')
+process.send?.('locked')
+setInterval(() => {}, 1_000)
