@@ -19,9 +19,12 @@ export const systemClock: Clock = {
 /** Says whether time is a reason to end something. */
 export interface ClockGuard {
   trusted(): boolean
+  /** When it is worth asking again, in milliseconds. */
+  askAgainMs(): number
 }
 
 const TOLERATED_MS = 60_000
+const ASK_AGAIN_MS = 60_000
 
 /**
  * A wall clock that has run apart from the monotonic clock by more than a minute has been set: nothing expires and
@@ -30,10 +33,9 @@ const TOLERATED_MS = 60_000
  */
 export function createClockGuard(clock: Clock, settleMs: number): ClockGuard {
   const start = { wall: clock.now(), monotonicMs: clock.monotonicMs() }
+  const passed = (): number => clock.monotonicMs() - start.monotonicMs
   return {
-    trusted() {
-      const passedMs = clock.monotonicMs() - start.monotonicMs
-      return passedMs >= settleMs && Math.abs(clock.now() - start.wall - passedMs) <= TOLERATED_MS
-    },
+    trusted: () => passed() >= settleMs && Math.abs(clock.now() - start.wall - passed()) <= TOLERATED_MS,
+    askAgainMs: () => (passed() < settleMs ? settleMs - passed() : ASK_AGAIN_MS),
   }
 }

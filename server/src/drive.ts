@@ -31,7 +31,7 @@ export interface DriveDeps<Tx> extends StepDeps<Tx> {
 export interface DriveRequest {
   /** Of whoever wrote under the lease before, with what it has noted. */
   readonly recorder?: Recorder
-  /** Called after each record. */
+  /** Called after each record, and with how it was left. */
   readonly onRecorded?: (operation: OperationRecord) => void
 }
 
@@ -42,7 +42,7 @@ export type Drive = (held: Held, request?: DriveRequest) => Promise<OperationRec
 const QUICK_BYTES = 8 * 1024 * 1024
 /** A hook that takes longer than this must not keep the client waiting for the acknowledgement of its bytes. */
 const RECORD_EARLY_MS = 100
-/** When to look again at what the clock forbids to end, and at what another version must drive. */
+/** When to look again at what another version must drive. */
 const LOOK_AGAIN_MS = 60_000
 
 /** Faults of the surroundings: they pass, and are no reason to give an operation up. */
@@ -75,8 +75,9 @@ export function createDrive<Tx>(deps: DriveDeps<Tx>): Drive {
       if (dueInMs !== null) deps.onDue(dueInMs)
       return recorder.view()
     }
+    // What is over by the clock, and yet to be waited for, is so because the clock is not trusted.
     const leaveUntil = (at: number): Promise<OperationRecord> =>
-      leave(guard.trusted() ? Math.max(0, at - clock.now()) : LOOK_AGAIN_MS)
+      leave(at > clock.now() ? at - clock.now() : guard.askAgainMs())
 
     try {
       for (;;) {
@@ -147,7 +148,9 @@ export function createDrive<Tx>(deps: DriveDeps<Tx>): Drive {
         }
       }
     } catch (error) {
-      return await afterFault(error, recorder, held)
+      const left = await afterFault(error, recorder, held)
+      onRecorded(left)
+      return left
     } finally {
       held.end()
     }

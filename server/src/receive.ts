@@ -1,4 +1,4 @@
-import { type Problem, problem } from '@landfall/shared'
+import { isOpen, type Problem, problem } from '@landfall/shared'
 import type { Drive } from './drive.js'
 import { UploadError } from './errors.js'
 import type { Held, Leases } from './leases.js'
@@ -118,10 +118,9 @@ export function createReceive(deps: ReceiveDeps): Receive {
       const operation = await recorder.writePatiently({ ...truths, ...alive }, settings.patienceMs)
       return { outcome: 'acknowledged', operation }
     }
-    let told = (_operation: OperationRecord): void => {}
-    const acknowledged = new Promise<OperationRecord>((resolve) => (told = resolve))
+    const { promise: acknowledged, settle } = firstAnswer(before.file.size)
     recorder.note(truths)
-    const driven = deps.drive(held, { recorder, onRecorded: told })
+    const driven = deps.drive(held, { recorder, onRecorded: settle })
     return { outcome: 'whole', acknowledged, driven, acceptedBytes: appended.offset - before.offset }
   }
 
@@ -136,4 +135,24 @@ export function createReceive(deps: ReceiveDeps): Receive {
       return false
     }
   }
+}
+
+/**
+ * Resolves with the first record that holds all bytes, or that ends the operation. What was left otherwise could not
+ * be recorded: the ledger is away, and nobody must be told of bytes that it does not know.
+ */
+function firstAnswer(size: number): {
+  promise: Promise<OperationRecord>
+  settle: (operation: OperationRecord) => void
+} {
+  let settle = (_operation: OperationRecord): void => {}
+  const promise = new Promise<OperationRecord>((resolve, reject) => {
+    settle = (operation) =>
+      operation.offset === size || !isOpen(operation.point)
+        ? resolve(operation)
+        : reject(new UploadError('ledger-unavailable', 'the last bytes could not be recorded'))
+  })
+  // It may be that nobody waits for it any more.
+  promise.catch(() => {})
+  return { promise, settle }
 }

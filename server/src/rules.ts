@@ -81,11 +81,12 @@ function declared(operation: Situation, { now, clockTrusted }: Surroundings): Ne
 }
 
 /** A digest that was promised is waited for, and then taken from the stored bytes. */
-function received(operation: Situation, { now, kind }: Surroundings): Next {
+function received(operation: Situation, { now, kind, clockTrusted }: Surroundings): Next {
   if (!operation.digestPending) return { step: 'seal' }
-  if (operation.digestDueAt !== null && now < operation.digestDueAt)
-    return { step: 'await-digest', untilAt: operation.digestDueAt }
-  return kind?.requiresDigest === true ? { step: 'give-up-digest' } : { step: 'seal' }
+  const untilAt = operation.digestDueAt ?? now
+  if (now < untilAt) return { step: 'await-digest', untilAt }
+  if (kind?.requiresDigest !== true) return { step: 'seal' }
+  return clockTrusted ? { step: 'give-up-digest' } : { step: 'await-digest', untilAt }
 }
 
 function verified(operation: Situation, { kind }: Surroundings): Next {

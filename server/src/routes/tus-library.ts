@@ -8,6 +8,9 @@ import {
   parseOperationId,
   TUS_RESUMABLE,
   type JsonObject,
+  type Problem,
+  problem,
+  type ProblemCode,
 } from '@landfall/shared'
 import { DataStore, Server, type Upload } from '@tus/server'
 import type { Context } from 'hono'
@@ -174,13 +177,20 @@ export function createTusLibrary(deps: TusLibraryDeps): TusLibrary {
     const request =
       method === undefined ? c.req.raw : new Request(c.req.raw.url, { method, headers: c.req.raw.headers })
     const response = await calls.run(call, () => server.handleWeb(request))
-    const rendered = call.problem === null ? response : renderProblem(call.problem)
+    const rendered = response.status < 400 ? response : renderProblem(call.problem ?? (await problemIn(response)))
+    if (c.req.method === 'OPTIONS') rendered.headers.set('Tus-Max-Size', String(deps.limits.maxSizeBytes))
     // CORS is decided in one place, and not by the library (which says "*").
     for (const name of Array.from(rendered.headers.keys()))
       if (name.startsWith('access-control-')) rendered.headers.delete(name)
     rendered.headers.set('Tus-Resumable', response.headers.get('Tus-Resumable') ?? TUS_RESUMABLE)
     return rendered
   }
+}
+
+/** The library's own refusals are plain text. */
+async function problemIn(response: Response): Promise<Problem> {
+  const code = { 413: 'too-large', 500: 'internal', 501: 'not-offered' }[response.status] ?? 'invalid-request'
+  return { ...problem(code as ProblemCode, { detail: (await response.text()).trim() }), status: response.status }
 }
 
 /** What a stock client says in `Upload-Metadata`, as a declaration. */

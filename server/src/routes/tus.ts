@@ -110,6 +110,7 @@ export function tusRoutes(deps: TusRouteDeps): Hono<Env> {
       case 'whole': {
         if (isStock(c)) return withheld(key, received.acknowledged, offset, COMPLETING_WAIT_MS)
         const acknowledged = await received.acknowledged
+        if (isGone(acknowledged)) throw goneAs(acknowledged)
         return offsetAnswer(acknowledged, acknowledged.offset)
       }
       case 'conflict':
@@ -145,7 +146,7 @@ export function tusRoutes(deps: TusRouteDeps): Hono<Env> {
     offset: number,
     waitMs: number,
   ): Promise<Response> {
-    const recorded = await Promise.race([acknowledged, clock.sleep(TAIL_WAIT_MS).then(() => null)])
+    const recorded = await Promise.race([acknowledged.catch(() => null), clock.sleep(TAIL_WAIT_MS).then(() => null)])
     // Durable, but not recorded: the ledger is away. Whatever was answered now could turn out untrue.
     if (recorded === null) throw refuse('locked', { retryAfterSeconds: 1 })
     const operation = (await watch.until(key, isSettled, waitMs)) ?? recorded

@@ -1,0 +1,468 @@
+import { rm } from 'node:fs/promises'
+import { join } from 'node:path'
+import { isReferenced } from '@landfall/shared'
+import { afterEach, describe, expect, test } from 'vitest'
+import { createHolderName } from '../src/boot.js'
+import { systemClock } from '../src/clock.js'
+import { UploadError } from '../src/errors.js'
+import { kind } from '../src/kinds.js'
+import type { BlobStore, Changes, Clock, Ledger, OperationKey } from '../src/ports.js'
+import { photos, type Tx } from './fixtures.js'
+import {
+  brokenBody,
+  content,
+  digestOf,
+  eventually,
+  later,
+  newId,
+  type Options,
+  startServer,
+  type TestServer,
+} from './harness.js'
+
+let server: TestServer
+afterEach(() => server.close())
+const start = async (
+  kinds: Parameters<typeof startServer>[0],
+  options: Options & Parameters<typeof startServer>[1] = {},
+) => (server = await startServer(kinds, options))
+
+const counted = () => {
+  const calls = { scan: 0, reference: 0 }
+  const file = kind({
+    prepare: {
+      scan: async ({ idempotencyKey }) => {
+        calls.scan++
+        return idempotencyKey
+      },
+    },
+    onReference: async (tx: Tx, { operation, prepared }) => {
+      calls.reference++
+      await tx.insert(photos).values({ name: operation.file.name })
+      return prepared['scan'] ?? null
+    },
+  })
+  return { calls, file }
+}
+
+/** Brings an operation to a point, as a process that died there would have left it. */
+async function leaveAt(key: OperationKey, changes: Changes): Promise<void> {
+  const taken = await server.ledger.lease(key, { holder: 'dead', leaseMs: 0, purpose: 'drive' })
+  if (taken.outcome !== 'granted') throw new Error(taken.outcome)
+  await server.ledger.record(taken.lease, taken.operation, { ...changes, dueInMs: 0, release: true })
+}
+
+describe('the completer alone continues from', () => {
+  const bytes = content(10)
+  const contentFacts = { digest: digestOf(bytes), type: 'application/octet-stream' }
+  test.each([
+    ['declared, all bytes acknowledged', { offset: 10, tailBase: 0 }],
+    ['received', { offset: 10, tailBase: 0, point: 'received' }],
+    ['sealed', { offset: 10, tailBase: 0, point: 'sealed' }],
+    ['verified', { offset: 10, tailBase: 0, point: 'verified', content: contentFacts }],
+    [
+      'verified, prepared',
+      { offset: 10, tailBase: 0, point: 'verified', content: contentFacts, prepared: { scan: 'recorded' } },
+    ],
+  ] satisfies [string, Changes][])('%s', async (_name, changes) => {
+    const { calls, file } = counted()
+    const { declare, get, ledger, blobs, uploads, photos: rows } = await withBlobs({ file })
+    const id = newId()
+    await declare(id, { size: 10 })
+    const operation = await ledger.find({ owner: 'ann', id })
+    await blobs.append(
+      { key: operation?.blobKey ?? '', size: 10, state: null },
+      {
+        offset: 0,
+        source: new Blob([bytes]).stream(),
+        signal: new AbortController().signal,
+        acknowledge: async () => true,
+      },
+    )
+    await leaveAt({ owner: 'ann', id }, changes)
+    await uploads.runOnce()
+    expect(await get(id)).toMatchObject({ recoveryPoint: 'completed', reference: { digest: digestOf(bytes) } })
+    const prepared = 'prepared' in changes
+    expect(calls).toEqual({ scan: prepared ? 0 : 1, reference: 1 })
+    expect(await rows()).toEqual(['a.bin'])
+  })
+
+  test('declared, after a receiver that died without a word: what survived is used', async () => {
+    const { calls, file } = counted()
+    const { declare, get, ledger, blobs, uploads } = await withBlobs({ file })
+    for (const [holder, survives] of [
+      [createHolderName(), true],
+      ['another-boot/1/x', false],
+    ] as const) {
+      const id = newId()
+      await declare(id, { size: 10 })
+      const taken = await ledger.lease({ owner: 'ann', id }, { holder, leaseMs: 20, purpose: 'receive' })
+      if (taken.outcome !== 'granted') throw new Error(taken.outcome)
+      await blobs.append(
+        { key: taken.operation.blobKey, size: 10, state: null },
+        {
+          offset: 0,
+          source: new Blob([content(10)]).stream(),
+          signal: new AbortController().signal,
+          acknowledge: async () => false,
+        },
+      )
+      await later(40)
+      await uploads.runOnce()
+      expect(await get(id)).toMatchObject(
+        survives ? { recoveryPoint: 'completed', offset: 10 } : { recoveryPoint: 'declared', offset: 0 },
+      )
+    }
+    expect(calls.reference).toBe(1)
+  })
+
+  test('a point whose blob has gone: told as lost, never complete', async () => {
+    const { file } = counted()
+    for (const point of ['declared', 'received', 'sealed'] as const) {
+      const { declare, patch, get, uploads, directory } = await start({ file }, { digestGraceMs: 10 })
+      const id = newId()
+      await declare(id, { size: 10 })
+      await patch(id, 0, content(5))
+      await rm(join(directory, 'blobs', 'blobs'), { recursive: true })
+      await leaveAt({ owner: 'ann', id }, { offset: 10, tailBase: 0, ...(point === 'declared' ? {} : { point }) })
+      await uploads.runOnce()
+      const found = await get(id)
+      if (point === 'sealed') expect(found.recoveryPoint).toBe('sealed')
+      else expect(found).toMatchObject({ recoveryPoint: 'rejected', problem: { code: 'bytes-lost' } })
+      if (point !== 'sealed') await server.close()
+    }
+  })
+})
+
+describe('a failing application', () => {
+  test('onReference throws twice, then works: exactly one reference, and its writes once', async () => {
+    let calls = 0
+    const file = kind({
+      onReference: async (tx: Tx, { operation }) => {
+        await tx.insert(photos).values({ name: operation.file.name })
+        if (++calls <= 2) throw new Error('not yet')
+        return { calls }
+      },
+    })
+    const {
+      declare,
+      patch,
+      get,
+      photos: rows,
+    } = await start({ file }, { completer: 'automatic', completerIntervalMs: 1_000 })
+    const id = newId()
+    await declare(id, { size: 5 })
+    expect((await patch(id, 0, content(5))).headers.get('Landfall-Recovery-Point')).toBe('verified')
+    const done = await eventually(
+      () => get(id),
+      ({ recoveryPoint }) => isReferenced(recoveryPoint),
+    )
+    expect(done.reference).toMatchObject({ data: { calls: 3 } })
+    expect(await rows()).toEqual(['a.bin'])
+    expect(calls).toBe(3)
+  })
+
+  test('that never works is a stall, kept and visible, until an operator retries', async () => {
+    let broken = true
+    const file = kind({
+      onReference: async (_tx: Tx) => {
+        if (broken) throw new Error('the album table is missing')
+        return null
+      },
+    })
+    const { declare, patch, get, ledger, uploads } = await start(
+      { file },
+      { completer: 'automatic', completerIntervalMs: 50, maxAttempts: 2 },
+    )
+    const id = newId()
+    await declare(id, { size: 5 })
+    await patch(id, 0, content(5))
+    const stalled = await eventually(
+      () => get(id),
+      (operation) => operation.stalled,
+    )
+    expect(stalled).toMatchObject({ recoveryPoint: 'verified', problem: { code: 'stalled' }, reference: null })
+    expect((await ledger.find({ owner: 'ann', id }))?.lastError).toBe('the album table is missing')
+    expect(await uploads.retry({ owner: 'bob', id })).toBe(false)
+    broken = false
+    expect(await uploads.retry({ owner: 'ann', id })).toBe(true)
+    await eventually(
+      () => get(id),
+      ({ recoveryPoint, stalled: still }) => isReferenced(recoveryPoint) && !still,
+    )
+  })
+
+  test('a prepare step that hangs is ended at its limit, and tried again under the same key', async () => {
+    const keys: string[] = []
+    const file = kind({
+      prepareTimeoutMs: 100,
+      prepare: {
+        scan: async ({ idempotencyKey, signal }) => {
+          keys.push(idempotencyKey)
+          if (keys.length === 1) await new Promise((resolve) => signal.addEventListener('abort', resolve))
+          if (keys.length === 2) await new Promise(() => {})
+          return null
+        },
+      },
+      onReference: async (_tx: Tx) => null,
+    })
+    const { declare, patch, get } = await start({ file }, { completer: 'automatic', completerIntervalMs: 50 })
+    const id = newId()
+    await declare(id, { size: 5 })
+    await patch(id, 0, content(5))
+    await eventually(
+      () => get(id),
+      ({ recoveryPoint }) => isReferenced(recoveryPoint),
+      8_000,
+    )
+    expect(new Set(keys).size).toBe(1)
+    expect(keys.length).toBeGreaterThanOrEqual(2)
+  })
+
+  test('PUT, PATCH and the completer at once: onReference counts once', async () => {
+    const { calls, file } = counted()
+    const { declare, patch, get, uploads, photos: rows } = await start({ file })
+    const ids = Array.from({ length: 10 }, newId)
+    await Promise.all(
+      ids.map(async (id) => {
+        await declare(id, { size: 5 })
+        await Promise.all([
+          patch(id, 0, content(5)),
+          declare(id, { size: 5 }),
+          uploads.runOnce(),
+          declare(id, { size: 5 }),
+          patch(id, 0, content(5), { stock: true }),
+        ])
+        await eventually(
+          () => get(id),
+          ({ recoveryPoint }) => isReferenced(recoveryPoint),
+        )
+      }),
+    )
+    expect(await rows()).toHaveLength(10)
+    expect(calls.scan).toBe(10)
+  })
+
+  test('kinds that it does not know are left to a version that does', async () => {
+    const { file } = counted()
+    const { declare, patch, get, restart } = await start({ file, other: file }, { digestGraceMs: 60_000 })
+    const id = newId()
+    await declare(id, { size: 5 }, { kind: 'other', digest: 'pending' })
+    await patch(id, 0, content(5))
+    kindsWithout(server, 'other')
+    await restart()
+    await declare(id, { size: 5 }, { kind: 'other', digest: digestOf(content(5)) })
+    await server.uploads.runOnce()
+    expect(await get(id)).toMatchObject({ recoveryPoint: 'sealed', stalled: false, problem: null })
+  })
+})
+
+describe('surroundings that fail', () => {
+  test('a COMMIT whose answer is lost: read again before anything else, one reference', async () => {
+    const { calls, file } = counted()
+    const ledgerOf = (ledger: Ledger<Tx>): Ledger<Tx> => ({
+      ...ledger,
+      refer: async (...args) => {
+        await ledger.refer(...args)
+        throw new UploadError('ledger-unavailable', 'the answer was lost')
+      },
+    })
+    const { declare, patch, get, uploads, photos: rows } = await start({ file }, { ledgerOf })
+    const id = newId()
+    await declare(id, { size: 5 })
+    await patch(id, 0, content(5))
+    await eventually(
+      () => get(id),
+      ({ recoveryPoint }) => isReferenced(recoveryPoint),
+    )
+    await uploads.runOnce()
+    expect(calls).toEqual({ scan: 1, reference: 1 })
+    expect(await rows()).toEqual(['a.bin'])
+  })
+
+  test('a store that is away for a while is no reason to stall', async () => {
+    const { file } = counted()
+    let failures = 4
+    const blobsOf = (blobs: BlobStore): BlobStore => ({
+      ...blobs,
+      seal: async (blob) => {
+        if (failures-- > 0) throw new UploadError('storage-unavailable', 'the disk is away')
+        return blobs.seal(blob)
+      },
+    })
+    const { declare, patch, get, ledger } = await start(
+      { file },
+      { blobsOf, maxAttempts: 2, completer: 'automatic', completerIntervalMs: 50 },
+    )
+    const id = newId()
+    await declare(id, { size: 5 })
+    await patch(id, 0, content(5))
+    await eventually(
+      () => get(id),
+      ({ recoveryPoint }) => isReferenced(recoveryPoint),
+      15_000,
+    )
+    expect((await ledger.find({ owner: 'ann', id }))?.attempts).toBe(0)
+  })
+
+  test('a ledger that is away after the last byte: nobody is told anything untrue, and nothing is sent again', async () => {
+    const { file } = counted()
+    let away = false
+    const faulty =
+      <A extends unknown[], R>(method: (...args: A) => Promise<R>) =>
+      async (...args: A): Promise<R> => {
+        if (away) throw new UploadError('ledger-unavailable', 'the database is away')
+        return method(...args)
+      }
+    const ledgerOf = (ledger: Ledger<Tx>): Ledger<Tx> => ({
+      ...ledger,
+      record: faulty(ledger.record),
+      refer: faulty(ledger.refer),
+      lease: faulty(ledger.lease),
+      renew: faulty(ledger.renew),
+    })
+    const { create, patch, head, get } = await start({ file }, { ledgerOf })
+    const id = newId()
+    await create(5_000, { operationId: id, filename: 'a' })
+    const body = new ReadableStream<Uint8Array>(
+      {
+        start: (controller) => controller.enqueue(content(5_000)),
+        pull(controller) {
+          away = true
+          controller.close()
+        },
+      },
+      { highWaterMark: 1 },
+    )
+    const completing = patch(id, 0, body, { stock: true })
+    await later(300)
+    const status = head(id)
+    await later(700)
+    away = false
+    expect((await completing).status).toBe(204)
+    const shown = Number((await status).headers.get('Upload-Offset'))
+    expect(shown).toBeGreaterThanOrEqual(5_000 - 1024)
+    await eventually(
+      () => get(id),
+      ({ recoveryPoint }) => isReferenced(recoveryPoint),
+    )
+  })
+
+  test('a full disk is said, keeps what was acknowledged, and passes', async () => {
+    const { file } = counted()
+    let full = true
+    const blobsOf = (blobs: BlobStore): BlobStore => ({
+      ...blobs,
+      append: async (blob, request) => {
+        if (full) throw new UploadError('storage-full', 'no space left')
+        return blobs.append(blob, request)
+      },
+    })
+    const { declare, patch, get } = await start({ file }, { blobsOf })
+    const id = newId()
+    await declare(id, { size: 5 })
+    const refused = await patch(id, 0, content(5))
+    expect([refused.status, refused.headers.get('Retry-After'), await refused.json()]).toMatchObject([
+      507,
+      '30',
+      { code: 'storage-full' },
+    ])
+    full = false
+    expect(await declare(id, { size: 5 })).toMatchObject({ offset: 0, recoveryPoint: 'declared' })
+    await patch(id, 0, content(5))
+    await eventually(
+      () => get(id),
+      ({ recoveryPoint }) => isReferenced(recoveryPoint),
+    )
+  })
+})
+
+describe('time', () => {
+  test('what was abandoned expires, its bytes go, and its id keeps the answer', async () => {
+    const { file } = counted()
+    const { declare, patch, get, uploads, directory } = await start({ file }, { expiresAfterMs: 400 })
+    const id = newId()
+    await declare(id, { size: 10 })
+    await later(250)
+    await patch(id, 0, content(5))
+    await later(250)
+    await uploads.runOnce()
+    expect(await get(id)).toMatchObject({ recoveryPoint: 'declared' })
+    await later(300)
+    await uploads.runOnce()
+    expect(await get(id)).toMatchObject({ recoveryPoint: 'expired', problem: { code: 'expired' } })
+    expect((await patch(id, 5, content(5))).status).toBe(410)
+    expect(await declare(id, { size: 10 })).toMatchObject({ recoveryPoint: 'expired' })
+    await expect(rm(join(directory, 'blobs', 'blobs'))).rejects.toThrow()
+  })
+
+  test('a clock that was set ends nothing: eight days ahead, and back', async () => {
+    const { file } = counted()
+    let aheadMs = 0
+    const clock: Clock = { ...systemClock, now: () => Date.now() + aheadMs }
+    const { declare, patch, get, uploads } = await start({ file }, { clock, expiresAfterMs: 500 })
+    const id = newId()
+    await declare(id, { size: 10 })
+    await patch(id, 0, content(5))
+    await later(600)
+    aheadMs = 8 * 24 * 60 * 60_000
+    await uploads.runOnce()
+    expect(await get(id)).toMatchObject({ recoveryPoint: 'declared', offset: 5 })
+    aheadMs = 0
+    await patch(id, 5, content(10).subarray(5))
+    await eventually(
+      () => get(id),
+      ({ recoveryPoint }) => isReferenced(recoveryPoint),
+    )
+  })
+
+  test('after a start the clients have time to come back before anything expires', async () => {
+    const { file } = counted()
+    const { declare, get, uploads, restart } = await start({ file }, { expiresAfterMs: 400 })
+    const id = newId()
+    await declare(id, { size: 10 })
+    await later(500)
+    await restart()
+    await server.uploads.runOnce()
+    expect(await get(id)).toMatchObject({ recoveryPoint: 'declared' })
+    await later(500)
+    await server.uploads.runOnce()
+    expect(await get(id)).toMatchObject({ recoveryPoint: 'expired' })
+    expect(uploads).not.toBe(server.uploads)
+  })
+})
+
+test('draining ends requests at an acknowledged offset, and gives the leases back', async () => {
+  const { file } = counted()
+  const { declare, patch, restart } = await start({ file })
+  const id = newId()
+  await declare(id, { size: 10_000 })
+  const sending = patch(id, 0, brokenBody([content(4_000)], 'silent'))
+  await later(100)
+  await restart()
+  const ended = await sending
+  expect([ended.status, ended.headers.get('Upload-Offset')]).toEqual([204, '4000'])
+  const operation = await server.ledger.find({ owner: 'ann', id })
+  expect([operation?.offset, operation?.leaseHolder, operation?.uncleanHolder]).toEqual([4_000, null, null])
+})
+
+test('a directory belongs to one process, and to one database', async () => {
+  const { file } = counted()
+  const { directory } = await start({ file })
+  const { fileBlobs } = await import('../src/blobs/file.js')
+  const second = fileBlobs({ directory: join(directory, 'blobs') })
+  await expect(second.open('whatever')).rejects.toMatchObject({ code: 'setup' })
+  await second.close()
+})
+
+/** The same server with its store at hand. */
+async function withBlobs(kinds: Parameters<typeof startServer>[0]): Promise<TestServer & { blobs: BlobStore }> {
+  let opened: BlobStore | null = null
+  const started = await start(kinds, { blobsOf: (blobs) => (opened = blobs), digestGraceMs: 10 })
+  if (opened === null) throw new Error('no store')
+  return Object.assign(started, { blobs: opened as BlobStore })
+}
+
+function kindsWithout(started: TestServer, name: string): void {
+  delete started.kinds[name]
+}
