@@ -1,0 +1,22 @@
+import { fileURLToPath } from 'node:url'
+import { defineConfig } from 'rolldown'
+import { tusEngine } from './tus-engine.mjs'
+
+const at = (path) => fileURLToPath(new URL(path, import.meta.url))
+
+export default defineConfig([
+  {
+    input: at('./src/index.ts'),
+    // tus' core resolves badly in server rendering and edge bundles: it comes with us.
+    external: ['@landfall/shared', 'idb-keyval', 'uuid', 'valibot'],
+    platform: 'browser',
+    plugins: [tusEngine],
+    output: { dir: at('./dist'), format: 'esm', chunkFileNames: '[name].js', sourcemap: true },
+  },
+  {
+    input: at('./src/worker.ts'),
+    platform: 'browser',
+    // One file without imports, which runs as a classic worker and as a module.
+    output: { file: at('./dist/worker.js'), format: 'iife', minify: true },
+  },
+])

@@ -1,0 +1,91 @@
+import { createStore, promisifyRequest, type UseStore } from 'idb-keyval'
+import type { Clock, Source } from '../ports.js'
+import { rangeOf } from './idb-journal.js'
+
+/** A copy that nobody came back for. */
+const KEEP_MS = 30 * 24 * 3_600_000
+const DEFAULT_MAX_BYTES = 1024 ** 3
+/** Of what the browser would still give to this origin: the application needs room too. */
+const QUOTA_SHARE = 0.2
+
+interface Copy {
+  readonly blob: Blob
+  readonly madeAtMs: number
+}
+
+const freeBytes = async (): Promise<number> => {
+  if (typeof navigator === 'undefined' || !navigator.storage?.estimate) return Infinity
+  const { quota = Infinity, usage = 0 } = await navigator.storage.estimate()
+  return Math.max(0, quota - usage)
+}
+
+/** Copies of files in IndexedDB, in a database of their own. Putting a `File` there copies it, without reading it here. */
+export function createIdbSource(options: { maxBytes?: number | undefined; clock: Pick<Clock, 'wallMs'> }): Source {
+  let opened: UseStore | null = null
+  const use: UseStore = (mode, work) => (opened ??= createStore('landfall-copies', 'files'))(mode, work)
+  const all = (): Promise<[IDBValidKey, Copy][]> =>
+    use('readonly', async (store) => {
+      // Both at once: a transaction ends as soon as nothing is asked of it.
+      const [keys, copies] = await Promise.all([
+        promisifyRequest(store.getAllKeys()),
+        promisifyRequest<Copy[]>(store.getAll()),
+      ])
+      return copies.map((copy, at) => [keys[at] ?? [], copy])
+    })
+  const change = (work: (store: IDBObjectStore) => void): Promise<void> =>
+    use('readwrite', (store) => {
+      work(store)
+      return promisifyRequest(store.transaction)
+    })
+
+  /** Counted once and then kept up: what other tabs add meanwhile is missed, which a budget can bear. */
+  let keptBytes: number | null = null
+  const sizes = new Map<string, number>()
+
+  return {
+    async keep(scope, id, blob) {
+      keptBytes ??= (await all()).reduce((sum, [, copy]) => sum + copy.blob.size, 0)
+      const shareBytes = QUOTA_SHARE * ((await freeBytes()) + keptBytes)
+      const budgetBytes = options.maxBytes ?? Math.min(DEFAULT_MAX_BYTES, shareBytes)
+      if (keptBytes + blob.size > budgetBytes) return false
+      const copy: Copy = { blob, madeAtMs: options.clock.wallMs() }
+      await change((store) => store.put(copy, [scope, id]))
+      keptBytes += blob.size
+      sizes.set(id, blob.size)
+      return true
+    },
+    read: async (scope, id) => {
+      const copy = await use('readonly', (store) => promisifyRequest<Copy | undefined>(store.get([scope, id])))
+      return copy?.blob ?? null
+    },
+    async drop(scope, id) {
+      await change((store) => store.delete([scope, id]))
+      const size = sizes.get(id)
+      if (size === undefined || keptBytes === null) keptBytes = null
+      else keptBytes -= size
+      sizes.delete(id)
+    },
+    async sweep(scope, wanted) {
+      const oldestMs = options.clock.wallMs() - KEEP_MS
+      const stale = (await all()).filter(([key, { madeAtMs }]) => {
+        const [ofScope, id]: unknown[] = Array.isArray(key) ? key : []
+        return madeAtMs < oldestMs || (ofScope === scope && !(typeof id === 'string' && wanted.has(id)))
+      })
+      if (stale.length > 0) await change((store) => stale.forEach(([key]) => store.delete(key)))
+      keptBytes = null
+    },
+    async purge(scope) {
+      await change((store) => store.delete(rangeOf(scope)))
+      keptBytes = null
+    },
+  }
+}
+
+/** Without copies: a closed tab asks for the file again. */
+export const withoutCopies: Source = {
+  keep: async () => false,
+  read: async () => null,
+  drop: async () => {},
+  sweep: async () => {},
+  purge: async () => {},
+}

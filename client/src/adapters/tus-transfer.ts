@@ -1,0 +1,146 @@
+import { filePath, TUS_RESUMABLE } from '@landfall/shared'
+import Upload, { type HttpRequest, type HttpResponse, type HttpStack } from 'tus-js-client/lib/upload.js'
+import { createWatchdog, WATCH_EVERY_MS } from '../pace.js'
+import type { ChunkOutcome, Clock, Transfer } from '../ports.js'
+import type { Authorization } from './authorization.js'
+import { jsonOf, refusalOf } from './refusal.js'
+
+type Headers = Record<string, string | undefined>
+
+const fileReader = {
+  openFile: async (input: Blob) => ({
+    size: input.size,
+    slice: async (start: number, end: number) => ({ value: input.slice(start, end), done: end >= input.size }),
+    close: () => {},
+  }),
+}
+
+const answer = (status: number, headerOf: (name: string) => string | undefined, body: string): HttpResponse => ({
+  getStatus: () => status,
+  getHeader: headerOf,
+  getBody: () => body,
+  getUnderlyingObject: () => undefined,
+})
+
+/**
+ * The bytes, sent by the engine of tus-js-client 4.3.1: one instance for each chunk, with an HTTP stack of our own and
+ * no retries, since all decisions are the sequence's. Its first HEAD is answered here, from the offset that the PUT or
+ * the last PATCH gave: it would cost a request, and it takes the server's lock.
+ *
+ * @see https://tus.io/protocols/resumable-upload (1.0.0, PATCH)
+ */
+export function createTusTransfer(options: {
+  endpoint: string
+  credentials: RequestCredentials
+  authorization: Authorization
+  clock: Clock
+}): Transfer {
+  const { endpoint, credentials, authorization, clock } = options
+  return {
+    async send({ id, source, offsetBytes, endBytes, lastChunkMs, onSent }, signal) {
+      const { headers, asked } = await authorization.read()
+      // `start(); abort()` in one tick would still send: nothing is started that is already ended.
+      if (signal.aborted) return { kind: 'stopped' }
+      return new Promise<ChunkOutcome>((resolve) => {
+        const bodyBytes = endBytes - offsetBytes
+        const watchdog = createWatchdog(bodyBytes, lastChunkMs, clock.nowMs())
+        const known: Headers = {
+          'Upload-Offset': String(offsetBytes),
+          'Upload-Length': String(source.size),
+          'Tus-Resumable': TUS_RESUMABLE,
+        }
+        const over = new AbortController()
+        const finish = (outcome: ChunkOutcome): void => {
+          if (over.signal.aborted) return
+          over.abort()
+          signal.removeEventListener('abort', stop)
+          void upload.abort()
+          resolve(outcome)
+        }
+        const stop = (): void => finish({ kind: 'stopped' })
+
+        const patch = (url: string): HttpRequest => {
+          const xhr = new XMLHttpRequest()
+          const sent: Headers = {}
+          xhr.open('PATCH', url)
+          xhr.withCredentials = credentials === 'include'
+          return {
+            getMethod: () => 'PATCH',
+            getURL: () => url,
+            setHeader: (name, value) => {
+              xhr.setRequestHeader(name, value)
+              sent[name] = value
+            },
+            getHeader: (name) => sent[name],
+            setProgressHandler: () => {
+              xhr.upload.addEventListener('progress', ({ loaded }) => {
+                watchdog.progress(loaded)
+                onSent()
+              })
+              // The last bytes are reported by `load` alone where no `progress` came in between.
+              xhr.upload.addEventListener('load', () => watchdog.progress(bodyBytes))
+            },
+            send: (body) =>
+              new Promise((answered, failed) => {
+                const fail = (): void => failed(new Error('no answer'))
+                xhr.addEventListener('error', fail)
+                xhr.addEventListener('load', () =>
+                  answered(answer(xhr.status, (name) => xhr.getResponseHeader(name) ?? undefined, xhr.responseText)),
+                )
+                void watch()
+                xhr.send(body)
+              }),
+            abort: async () => xhr.abort(),
+            getUnderlyingObject: () => xhr,
+          }
+        }
+        const watch = async (): Promise<void> => {
+          while (!over.signal.aborted) {
+            await clock.sleep(WATCH_EVERY_MS, over.signal)
+            if (watchdog.stalled(clock.nowMs())) finish({ kind: 'broken' })
+          }
+        }
+        const httpStack: HttpStack = {
+          getName: () => 'landfall',
+          createRequest: (method, url) =>
+            method === 'PATCH' ? patch(url) : { ...patchless, getMethod: () => method, getURL: () => url },
+        }
+        const patchless = {
+          setHeader: () => {},
+          getHeader: () => undefined,
+          setProgressHandler: () => {},
+          send: async () => answer(200, (name) => known[name], ''),
+          abort: async () => {},
+          getUnderlyingObject: () => undefined,
+        }
+        const refused = (response: HttpResponse | null | undefined): ChunkOutcome => {
+          if (!response) return { kind: 'broken' }
+          const status = response.getStatus()
+          const retryAfter = response.getHeader('Retry-After') ?? null
+          const refusal = refusalOf(status, jsonOf(response.getBody()), retryAfter, clock.wallMs())
+          const isAgain = status === 401 && authorization.refused(asked)
+          return { kind: 'refused', refusal: isAgain ? { ...refusal, retryAfterMs: 0 } : refusal }
+        }
+        const upload = new Upload(source, {
+          protocol: 'tus-v1',
+          uploadUrl: endpoint + filePath(id),
+          headers: Object.fromEntries(headers),
+          chunkSize: bodyBytes,
+          retryDelays: null,
+          storeFingerprintForResuming: false,
+          fingerprint: async () => null,
+          httpStack,
+          fileReader,
+          // One chunk, and back to the sequence; also when the server let go early and took less.
+          onChunkComplete: (_sizeBytes, acceptedBytes) => {
+            authorization.accepted()
+            finish({ kind: 'accepted', offsetBytes: acceptedBytes })
+          },
+          onError: (error) => finish(refused(error.originalResponse)),
+        })
+        signal.addEventListener('abort', stop, { once: true })
+        upload.start()
+      })
+    },
+  }
+}

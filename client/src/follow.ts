@@ -1,0 +1,118 @@
+import { MAX_IDS_PER_REQUEST, MAX_WAIT_SECONDS, type Operation } from '@landfall/shared'
+import { breathe } from './pace.js'
+import type { Clock, Ledger, Refusal } from './ports.js'
+
+/** Ids that come within this time go into one new request. */
+const GATHER_MS = 100
+/** A list that answers without news although it was asked to wait is not asked again before this. */
+const NO_NEWS_MS = 1_000
+/** With more ids than fit one request they take turns, each waiting this long. */
+const TURN_SECONDS = 2
+
+export interface Watch {
+  /** The operation, or null when the server does not know it. */
+  isNews: (operation: Operation | null) => boolean
+  /** Why there are no answers at the moment; null when there are again. */
+  onObstacle: (refusal: Refusal | null, untilMs: number) => void
+}
+
+/** One long poll for all operations that wait for the server, never one each; none while nothing waits. */
+export interface Follower {
+  /** Resolves with the first answer that is news, or undefined when `signal` ended before. */
+  until(id: string, watch: Watch, signal: AbortSignal): Promise<Operation | null | undefined>
+  /** Asks at once instead of waiting for the next attempt. */
+  hurry(): void
+}
+
+export function createFollower(ledger: Ledger, clock: Clock): Follower {
+  const watched = new Map<string, Watch & { resolve: (operation: Operation | null) => void }>()
+  let running = false
+  let request: AbortController | null = null
+  let asked: readonly string[] = []
+  let hasNewcomers = false
+
+  const tell = (ids: readonly string[], operations: Operation[]): boolean => {
+    let news = false
+    for (const id of ids) {
+      const watch = watched.get(id)
+      const operation = operations.find((each) => each.id === id) ?? null
+      if (watch?.isNews(operation)) {
+        news = true
+        watched.delete(id)
+        watch.resolve(operation)
+      } else watch?.onObstacle(null, 0)
+    }
+    return news
+  }
+
+  const poll = async (): Promise<void> => {
+    let etag: string | null = null
+    let attempts = 0
+    for (let turn = 0; watched.size > 0; turn += 1) {
+      const all = [...watched.keys()]
+      const groups = Math.ceil(all.length / MAX_IDS_PER_REQUEST)
+      const start = (turn % groups) * MAX_IDS_PER_REQUEST
+      const ids = all.slice(start, start + MAX_IDS_PER_REQUEST)
+      // A newcomer must hear what is, not only what changes from now on.
+      if (hasNewcomers || ids.join() !== asked.join()) etag = null
+      asked = ids
+      hasNewcomers = false
+      const controller = (request = new AbortController())
+      const waitSeconds = groups > 1 ? TURN_SECONDS : MAX_WAIT_SECONDS
+      const startMs = clock.nowMs()
+      const answer = await ledger.list(ids, { waitSeconds, etag }, controller.signal)
+      if (answer.ok) {
+        attempts = 0
+        const had = etag
+        etag = answer.value.etag
+        const news = answer.value.operations !== null && tell(ids, answer.value.operations)
+        const early = answer.value.operations !== null && had !== null && clock.nowMs() - startMs < NO_NEWS_MS
+        if (!news && (etag === null || early)) await clock.sleep(NO_NEWS_MS, controller.signal)
+      } else if (!controller.signal.aborted) {
+        etag = null
+        await breathe(clock, attempts++, answer.retryAfterMs, controller.signal, (untilMs) => {
+          for (const id of ids) watched.get(id)?.onObstacle(answer, untilMs)
+        })
+      }
+      if (hasNewcomers) await clock.sleep(GATHER_MS, new AbortController().signal)
+    }
+    asked = []
+  }
+
+  const ensure = (): void => {
+    if (running) return
+    running = true
+    void (async () => {
+      await clock.sleep(0, new AbortController().signal)
+      await poll()
+      running = false
+      if (watched.size > 0) ensure()
+    })()
+  }
+
+  return {
+    until: (id, watch, signal) =>
+      new Promise((resolve) => {
+        if (signal.aborted) return resolve(undefined)
+        const left = (): void => {
+          if (watched.get(id) === entry) watched.delete(id)
+          // Nobody waits any more: the connection is given back at once.
+          if (watched.size === 0) request?.abort()
+          resolve(undefined)
+        }
+        const entry = {
+          ...watch,
+          resolve: (operation: Operation | null) => {
+            signal.removeEventListener('abort', left)
+            resolve(operation)
+          },
+        }
+        signal.addEventListener('abort', left, { once: true })
+        watched.set(id, entry)
+        hasNewcomers = true
+        request?.abort()
+        ensure()
+      }),
+    hurry: () => request?.abort(),
+  }
+}

@@ -1,0 +1,30 @@
+import { SHA256 } from '@stablelib/sha256'
+import type { DigestOutcome, DigestState } from './ports.js'
+
+/**
+ * SHA-256 of a blob, slice by slice, so that its size does not matter and others get their turn in between.
+ * (`crypto.subtle` wants all bytes at once and a secure context; WebAssembly is not allowed under `script-src 'self'`.)
+ */
+export async function hashBlob(
+  blob: Blob,
+  from: DigestState | null,
+  sliceBytes: number,
+  signal: AbortSignal,
+): Promise<DigestOutcome> {
+  const hash = new SHA256()
+  if (from !== null) hash.restoreState(from)
+  for (let at = from?.bytesHashed ?? 0; at < blob.size; at += sliceBytes) {
+    let bytes: Uint8Array
+    try {
+      bytes = new Uint8Array(await blob.slice(at, at + sliceBytes).arrayBuffer())
+    } catch {
+      return { ok: false, why: 'unreadable' }
+    }
+    if (signal.aborted) return { ok: false, why: 'stopped' }
+    if (bytes.length !== Math.min(sliceBytes, blob.size - at)) return { ok: false, why: 'unreadable' }
+    hash.update(bytes)
+  }
+  if (signal.aborted) return { ok: false, why: 'stopped' }
+  const state = hash.saveState()
+  return { ok: true, digest: `sha-256=:${btoa(String.fromCharCode(...hash.digest()))}:`, state }
+}

@@ -1,0 +1,5 @@
+export type { ClientPoint } from './operation.js'
+export type { Progress } from './progress.js'
+export type * from './types.js'
+export { createUploader } from './uploader.js'
+export type { FileFacts, JsonObject, KindTypes, Problem, Reference, TypedUploads } from '@landfall/shared'

@@ -1,0 +1,58 @@
+import { ended, type LiveOperation } from './live.js'
+import { isSettled, noted } from './operation.js'
+import type { Ports } from './ports.js'
+import { digestOf, dropCopy } from './source.js'
+
+/** Copies files beside the uploads, one at a time, for after a closed tab. */
+export interface Keeper {
+  /** Queues an upload's file; it is copied once bytes of some upload went out. */
+  offer(live: LiveOperation, lifetime: AbortSignal): void
+  /** Bytes went out: from now on copying delays no first byte. */
+  begin(): void
+}
+
+export function createKeeper(ports: Pick<Ports, 'source' | 'digester'>, onNoCopy: (cause: unknown) => void): Keeper {
+  const begun = new AbortController()
+  let last = ended(begun.signal)
+  const keep = async (live: LiveOperation, lifetime: AbortSignal): Promise<void> => {
+    try {
+      if (!lifetime.aborted) await keepOne(ports, live, lifetime)
+    } catch (cause) {
+      // Written whole or not at all; full disks and private windows come here.
+      onNoCopy(cause)
+    }
+  }
+  return {
+    offer: (live, lifetime) => {
+      last = last.then(() => keep(live, lifetime))
+    },
+    begin: () => begun.abort(),
+  }
+}
+
+/** A copy helps only while bytes are to be sent, and only where it can be proven: by a digest computed in the background. */
+function isWanted(live: LiveOperation, digester: Ports['digester']): boolean {
+  const { standing, copy } = live.record()
+  const isSending = standing.point === 'intended' || standing.point === 'declared'
+  return !live.gone() && isSending && copy === 'none' && digester.inBackground()
+}
+
+async function keepOne(
+  { source, digester }: Pick<Ports, 'source' | 'digester'>,
+  live: LiveOperation,
+  lifetime: AbortSignal,
+): Promise<void> {
+  const { scope, id } = live.record()
+  const file = live.session.source
+  if (file === null || !isWanted(live, digester) || !(await source.keep(scope, id, file))) return
+  await live.amend(noted({ copy: 'made' }))
+  const whole = await digestOf({ live, digester, lifetime })
+  const copy = whole.ok ? await source.read(scope, id) : null
+  // Read back whole: in a private window a `File` in IndexedDB is only a reference to the file on the disk.
+  const again = copy === null ? null : await digester.digest(copy, { signal: lifetime })
+  // The record's digest, not the one of what was copied: a new pick may turn out not to be the file that was begun.
+  if (again?.ok && again.digest === live.record().digest) await live.amend(noted({ copy: 'verified' }))
+  else if (!lifetime.aborted) await dropCopy(live, source)
+  // It may have ended meanwhile, when there was nothing to drop yet.
+  if (live.gone() || isSettled(live.record().standing)) await source.drop(scope, id)
+}

@@ -1,0 +1,248 @@
+import type { FileFacts, JsonObject } from '@landfall/shared'
+import { v7 as newId } from 'uuid'
+import { createTelling, type Telling } from './events.js'
+import { createFollower } from './follow.js'
+import { createKeeper, type Keeper } from './keep.js'
+import { createLive, ended, linked, type LiveOperation } from './live.js'
+import { isSettled, type JournalRecord } from './operation.js'
+import { createTurns } from './pace.js'
+import type { Ports } from './ports.js'
+import { run } from './run.js'
+import { dropCopy } from './source.js'
+import type { RunContext } from './step.js'
+import type { Uploader, UploaderSnapshot } from './types.js'
+import { createHandle, type Handle, uploadError } from './upload.js'
+
+type AnyUploader = Uploader<Record<string, { metadata: JsonObject; data: unknown }>>
+
+interface Entry extends Handle {
+  readonly live: LiveOperation
+  /** What was copied, or is queued to be. */
+  offered: Blob | null
+  /** The drive under way; the next one waits for it. */
+  driving: Promise<void>
+}
+
+/** At most this many requests of the kind that must not wait for an upload's place. */
+const ASIDES = 1
+
+/** The list of uploads of one scope, over any ports. `open` is called with the first `start`. */
+export function createUploadList(
+  { scope, concurrency }: { scope: string; concurrency: number },
+  open: (telling: Telling) => Ports,
+): AnyUploader {
+  const entries = new Map<string, Entry>()
+  const listeners = new Set<() => void>()
+  const telling = createTelling()
+  let context: (RunContext & { keeper: Keeper }) | null = null
+  /** Of the time between `start` and `close`, less the time in the back/forward cache. */
+  let epoch: AbortController | null = null
+  let started: Promise<void> | null = null
+  let isClosed = false
+  let isRecovered = false
+  let forgetPage: (() => void) | null = null
+  let shown: UploaderSnapshot<Record<string, { metadata: JsonObject; data: unknown }>> | null = null
+  let isNotifying = false
+
+  const opened = (): RunContext & { keeper: Keeper } => {
+    if (context !== null) return context
+    const ports = open(telling)
+    const keeper = createKeeper(ports, (cause) => telling.warn('no-copy', cause))
+    return (context = {
+      ...ports,
+      keeper,
+      turns: createTurns(concurrency),
+      asides: createTurns(ASIDES),
+      follower: createFollower(ports.ledger, ports.clock),
+      onSent(live) {
+        keeper.begin()
+        offer(entries.get(live.id))
+      },
+    })
+  }
+
+  const changed = (): void => {
+    shown = null
+    if (isNotifying || listeners.size === 0) return
+    isNotifying = true
+    opened().clock.frame(() => {
+      isNotifying = false
+      for (const listener of listeners) listener()
+    })
+  }
+
+  const offer = (entry: Entry | undefined): void => {
+    const source = entry?.live.session.source
+    if (!entry || !source || !epoch || entry.offered === source || entry.live.session.fromCopy) return
+    entry.offered = source
+    opened().keeper.offer(entry.live, epoch.signal)
+  }
+
+  const enter = (record: JournalRecord, source: Blob | null, recovered: boolean): Entry => {
+    const { journal, follower } = opened()
+    const live = createLive(record, {
+      source,
+      recovered,
+      journal,
+      onChange(changedLive) {
+        if (changedLive.gone()) entries.delete(changedLive.id)
+        changed()
+      },
+    })
+    const handle = createHandle(live, () => follower.hurry())
+    const entry: Entry = { ...handle, live, offered: null, driving: Promise.resolve() }
+    entries.set(record.id, entry)
+    changed()
+    return entry
+  }
+
+  const drive = (entry: Entry, signal: AbortSignal): void => {
+    entry.live.doing({ state: 'waiting', why: 'turn', untilMs: null })
+    entry.driving = entry.driving.then(() => driveOne(entry, opened(), telling, scope, signal))
+    offer(entry)
+  }
+
+  const go = (): AbortSignal => {
+    const { signal } = (epoch ??= new AbortController())
+    for (const entry of entries.values()) drive(entry, signal)
+    return signal
+  }
+  const halt = (): void => {
+    epoch?.abort()
+    epoch = null
+    for (const entry of entries.values()) entry.offered = null
+  }
+
+  const recover = async (signal: AbortSignal): Promise<void> => {
+    const { journal, source } = opened()
+    const records = await journal.load(scope)
+    if (signal.aborted) return
+    for (const record of records) {
+      if (!entries.has(record.id)) drive(enter(record, null, true), signal)
+    }
+    isRecovered = true
+    changed()
+    const wanted = records.filter(({ copy, standing }) => copy !== 'none' && !isSettled(standing))
+    void source.sweep(scope, new Set(wanted.map(({ id }) => id))).catch(() => {})
+  }
+
+  const uploader: AnyUploader = {
+    add(file: File, options: { kind?: string; metadata?: JsonObject } = {}) {
+      if (isClosed) throw uploadError('closed')
+      if (started === null) void uploader.start()
+      const record: JournalRecord = {
+        version: 1,
+        id: newId(),
+        scope,
+        kind: options.kind ?? null,
+        file: factsOf(file),
+        // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- what was JSON is JSON
+        metadata: JSON.parse(JSON.stringify(options.metadata ?? {})) as JsonObject,
+        addedAtMs: opened().clock.wallMs(),
+        paused: false,
+        digest: null,
+        copy: 'none',
+        standing: { point: 'intended' },
+      }
+      const entry = enter(record, file, false)
+      // Queued first: no byte leaves before the journal has it.
+      void entry.live.amend((stored) => stored ?? record)
+      if (epoch !== null) drive(entry, epoch.signal)
+      return entry.upload
+    },
+    get: (id) => entries.get(id)?.upload ?? null,
+    on: (event, handler) => {
+      // The two events of an outcome are called like the points that they tell.
+      const settled = [...entries.values()].filter(({ live }) => live.record().standing.point === event)
+      const outcomes = settled.map(({ upload }) => upload)
+      return telling.on(event, handler, outcomes)
+    },
+    subscribe(listener) {
+      const own = (): void => listener()
+      listeners.add(own)
+      return () => void listeners.delete(own)
+    },
+    snapshot() {
+      // Ids are UUIDs of version 7: their order is that of adding.
+      const inOrder = [...entries.values()].toSorted((a, b) => (a.live.id < b.live.id ? -1 : 1))
+      return (shown ??= { uploads: inOrder.map(({ live }) => live.snapshot()), recovered: isRecovered })
+    },
+    start() {
+      isClosed = false
+      if (started !== null) {
+        for (const { upload, live } of entries.values()) if (!live.record().paused) upload.resume()
+        return started
+      }
+      const { clock } = opened()
+      forgetPage = clock.onPage({ hidden: halt, shown: go })
+      return (started = recover(go()))
+    },
+    async close() {
+      isClosed = true
+      started = null
+      forgetPage?.()
+      halt()
+      const drives = [...entries.values()].map(({ driving }) => driving)
+      await Promise.all(drives)
+      // Started again meanwhile: then it is needed.
+      if (epoch === null) context?.digester.close()
+    },
+    async purge(ofScope = scope) {
+      const { journal, source } = opened()
+      const own = ofScope === scope ? [...entries.values()] : []
+      await Promise.all(own.map(({ live }) => live.amend(() => undefined)))
+      await journal.purge(ofScope)
+      await source.purge(ofScope).catch(() => {})
+      for (const { settle } of own) settle()
+    },
+  }
+  return uploader
+}
+
+/** Drives one upload while its lock is held, until it is acknowledged, cancelled or gone, or the uploader stops. */
+async function driveOne(
+  { live, upload, settle }: Entry,
+  context: RunContext,
+  telling: Telling,
+  scope: string,
+  signal: AbortSignal,
+): Promise<void> {
+  while (!signal.aborted && !live.gone()) {
+    // A cancellation is repeatable by anybody: it waits for no other tab.
+    if (live.record().standing.point === 'cancelled') await run(live, context, signal)
+    else {
+      const waiting = live.begin(signal)
+      const elsewhere = (): void => live.doing({ state: 'waiting', why: 'another-tab', untilMs: null })
+      const hold = await context.exclusive.hold(`landfall:${scope}:${live.id}`, elsewhere, waiting.signal)
+      waiting.end()
+      if (hold === null) continue
+      const within = linked(signal, hold.lost)
+      // What another tab has stored meanwhile is the truth.
+      await live.amend((stored) => stored)
+      await run(live, context, within.signal)
+      const { standing, copy } = live.record()
+      if (isSettled(standing) && !live.gone()) {
+        settle()
+        if (copy !== 'none') await dropCopy(live, context.source).catch(() => {})
+        if (isSettled(standing) && !live.gone()) telling.outcome(standing.point, upload)
+        const waited = live.begin(within.signal)
+        if (!live.gone()) await ended(waited.signal)
+        waited.end()
+      }
+      within.unlink()
+      hold.release()
+    }
+  }
+  live.doing({ state: 'idle' })
+  settle()
+}
+
+const CONTROL = /[\u0000-\u001f\u007f]/g // oxlint-disable-line no-control-regex -- the wire refuses them
+
+/** What the wire takes of a file; a name that no server would take is no reason to refuse the file. */
+const factsOf = ({ name, size, type, lastModified }: File): FileFacts => ({
+  name: name.replace(CONTROL, '_').slice(0, 1024),
+  size,
+  type: type.replace(CONTROL, '').slice(0, 255),
+  lastModified,
+})

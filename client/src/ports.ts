@@ -1,0 +1,129 @@
+import type { Consequence, DeclareRequest, Operation, Prefix, Problem } from '@landfall/shared'
+import type { Change, JournalRecord } from './operation.js'
+
+/** Where the records live. Only faults throw. */
+export interface Journal {
+  load(scope: string): Promise<JournalRecord[]>
+  /**
+   * Reads, changes and writes one record in a single transaction, so that two tabs never overwrite each other's facts.
+   * Resolves with what is stored now, durable against a killed browser; `undefined` removes it.
+   */
+  update(scope: string, id: string, change: Change): Promise<JournalRecord | undefined>
+  purge(scope: string): Promise<void>
+}
+
+/** A "no" of the server, or no answer at all. `problem` only where it is one of ours, `status` null without an answer. */
+export interface Refusal {
+  readonly ok: false
+  readonly consequence: Consequence
+  readonly status: number | null
+  readonly problem: Problem | null
+  readonly retryAfterMs: number | null
+}
+export type Answer<T> = { readonly ok: true; readonly value: T } | Refusal
+
+/** The server's operations. Nothing throws: an aborted request answers like a lost one. */
+export interface Ledger {
+  /** Declares or continues; safe to repeat any number of times. */
+  put(id: string, request: DeclareRequest, signal: AbortSignal): Promise<Answer<Operation>>
+  /** Waits up to `waitSeconds` for something to differ from `etag`; then `operations` is null. */
+  list(
+    ids: readonly string[],
+    wait: { waitSeconds: number; etag: string | null },
+    signal: AbortSignal,
+  ): Promise<Answer<{ operations: Operation[] | null; etag: string | null }>>
+  cancel(id: string, signal: AbortSignal): Promise<Answer<Operation>>
+  prefix(id: string, signal: AbortSignal): Promise<Answer<Prefix>>
+}
+
+export interface Chunk {
+  readonly id: string
+  readonly source: Blob
+  readonly offsetBytes: number
+  readonly endBytes: number
+  /** How long the last chunk took, for the stall watchdog; 0 when there was none. */
+  readonly lastChunkMs: number
+  /** Called when bytes were handed to the network; says nothing about what was accepted. */
+  readonly onSent: () => void
+}
+export type ChunkOutcome =
+  | { readonly kind: 'accepted'; readonly offsetBytes: number }
+  | { readonly kind: 'refused'; readonly refusal: Refusal }
+  /** No answer: the connection broke, nothing moved any more, or the source could not be read. */
+  | { readonly kind: 'broken' }
+  | { readonly kind: 'stopped' }
+
+/** Sends bytes. `accepted` says durable, never "there is a reference". */
+export interface Transfer {
+  send(chunk: Chunk, signal: AbortSignal): Promise<ChunkOutcome>
+}
+
+/** Where a file's bytes come from after its tab was closed. Only faults throw. */
+export interface Source {
+  /** Makes a copy if all copies together stay within the budget. False: it was not made. */
+  keep(scope: string, id: string, file: Blob): Promise<boolean>
+  read(scope: string, id: string): Promise<Blob | null>
+  drop(scope: string, id: string): Promise<void>
+  /** Drops what is too old, and in this scope what no record asks for. */
+  sweep(scope: string, wanted: ReadonlySet<string>): Promise<void>
+  purge(scope: string): Promise<void>
+}
+
+export interface Hold {
+  /** Ends when somebody took the lock away. */
+  readonly lost: AbortSignal
+  release(): void
+}
+
+/** One owner per operation across tabs. */
+export interface Exclusive {
+  /** Resolves when the lock is ours, null when `signal` ended before. `onElsewhere`: another one has it; still waiting. */
+  hold(name: string, onElsewhere: () => void, signal: AbortSignal): Promise<Hold | null>
+}
+
+/** A hash under way, to be continued behind the bytes that it has seen. */
+export interface DigestState {
+  readonly state: Int32Array
+  readonly buffer: Uint8Array | undefined
+  readonly bufferLength: number
+  readonly bytesHashed: number
+}
+export type DigestOutcome =
+  | { readonly ok: true; readonly digest: string; readonly state: DigestState }
+  | { readonly ok: false; readonly why: 'unreadable' | 'unavailable' | 'stopped' }
+
+/** SHA-256 of a blob in the form of RFC 9530. */
+export interface Digester {
+  /** False: it would cost the page's own thread; then only what must be proven is hashed. */
+  inBackground(): boolean
+  digest(blob: Blob, options: { from?: DigestState | null; signal: AbortSignal }): Promise<DigestOutcome>
+  close(): void
+}
+
+/** Time, randomness and the browser's signs of life. */
+export interface Clock {
+  /** Monotonic, milliseconds; for all waiting. */
+  nowMs(): number
+  /** Milliseconds since 1970; only to show and to store. */
+  wallMs(): number
+  random(): number
+  online(): boolean
+  /** Resolves after `ms`, or at once when `signal` ends. */
+  sleep(ms: number, signal: AbortSignal): Promise<void>
+  /** Calls when the network is back, the page is seen again or was woken. Returns the way to stop. */
+  onWake(listener: () => void): () => void
+  /** Calls when the page goes (perhaps into the back/forward cache) and when it is back. */
+  onPage(listener: { hidden: () => void; shown: () => void }): () => void
+  /** Before the next frame, or soon where there are none. */
+  frame(callback: () => void): void
+}
+
+export interface Ports {
+  readonly journal: Journal
+  readonly ledger: Ledger
+  readonly transfer: Transfer
+  readonly source: Source
+  readonly exclusive: Exclusive
+  readonly digester: Digester
+  readonly clock: Clock
+}

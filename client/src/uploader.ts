@@ -1,0 +1,52 @@
+import type { KindsOf, TypedUploads } from '@landfall/shared'
+import { createAuthorization } from './adapters/authorization.js'
+import { createBrowserClock } from './adapters/browser-clock.js'
+import { createHttpLedger } from './adapters/http-ledger.js'
+import { createIdbJournal, createResilientJournal } from './adapters/idb-journal.js'
+import { createIdbSource, withoutCopies } from './adapters/sources.js'
+import { createTusTransfer } from './adapters/tus-transfer.js'
+import { createWebLocks, withoutLocks } from './adapters/web-locks.js'
+import { createDigester } from './adapters/worker-digester.js'
+import type { Telling } from './events.js'
+import { createUploadList } from './list.js'
+import type { Ports } from './ports.js'
+import type { Uploader, UploaderOptions } from './types.js'
+
+const DEFAULT_CONCURRENCY = 3
+
+/**
+ * Uploads of one user in one page: a picked file ends as exactly one reference on the server, or the user is told why
+ * not, whatever crashes in between. Touches no browser global before `start()`, so it may be called while rendering on
+ * a server. The type parameter is a type-only import of the server's `uploads`.
+ *
+ * @example
+ * const uploader = createUploader<typeof uploads>({ endpoint: '/uploads', scope: user.id, workerUrl })
+ * uploader.on('referenced', (upload) => upload.acknowledge())
+ * await uploader.start()
+ * uploader.add(file, { kind: 'photo' })
+ */
+export function createUploader<U extends TypedUploads = TypedUploads>(options: UploaderOptions): Uploader<KindsOf<U>> {
+  const { scope, concurrency = DEFAULT_CONCURRENCY } = options
+  const list = createUploadList({ scope, concurrency }, (telling) => browserPorts(options, telling))
+  // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- the kinds exist only as types; the server's schemas hold them
+  return list as Uploader<KindsOf<U>>
+}
+
+function browserPorts(options: UploaderOptions, telling: Telling): Ports {
+  const { copy, headers, credentials = 'same-origin', workerUrl } = options
+  const endpoint = options.endpoint.replace(/\/+$/, '')
+  const clock = createBrowserClock()
+  const authorization = createAuthorization(headers, telling.unauthenticated)
+  const http = { endpoint, credentials, authorization, clock }
+  const locks = createWebLocks()
+  if (locks === null) telling.warn('no-locks')
+  return {
+    clock,
+    ledger: createHttpLedger(http),
+    transfer: createTusTransfer(http),
+    journal: createResilientJournal(createIdbJournal(), clock, (cause) => telling.warn('journal-in-memory', cause)),
+    source: copy === false ? withoutCopies : createIdbSource({ maxBytes: copy?.maxBytes, clock }),
+    exclusive: locks ?? withoutLocks,
+    digester: createDigester(workerUrl, (cause) => telling.warn('no-worker', cause)),
+  }
+}

@@ -1,0 +1,8 @@
+import { defineConfig } from 'vitest/config'
+import { tusEngine } from './tus-engine.mjs'
+
+export default defineConfig({
+  plugins: [tusEngine],
+  // tus' core is ESM in a package that does not say so: Node cannot load it as it stands.
+  test: { include: ['test/**/*.test.ts'], server: { deps: { inline: ['tus-js-client'] } }, testTimeout: 20_000 },
+})

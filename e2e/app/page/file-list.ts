@@ -1,0 +1,87 @@
+import { byId, element } from './elements.js'
+import { formatBytes, formatWhen } from './format.js'
+
+export interface StoredFile {
+  readonly id: number
+  readonly operationId: string
+  readonly name: string
+  readonly size: number
+  readonly type: string
+  readonly arrivedAt: number
+}
+
+/** What the application has in its own table. */
+export interface FileList {
+  refresh(): Promise<void>
+  /** Marks a file that has just come. */
+  welcome(operationId: string): void
+}
+
+export function createFileList(say: (news: string) => void): FileList {
+  const list = byId('files', HTMLUListElement)
+  const empty = byId('empty', HTMLParagraphElement)
+  const fresh = new Set<string>()
+
+  async function refresh(): Promise<void> {
+    const response = await fetch('/api/files')
+    if (!response.ok) return
+    const { files } = (await response.json()) as { files: StoredFile[] }
+    list.replaceChildren(...files.map(row))
+    empty.hidden = files.length > 0
+  }
+
+  const row = (file: StoredFile): HTMLElement =>
+    element(
+      'li',
+      { class: fresh.has(file.operationId) ? 'card stored fresh' : 'card stored' },
+      element(
+        'div',
+        { class: 'line' },
+        element('strong', { class: 'name', title: file.name }, file.name),
+        element('span', { class: 'size' }, formatBytes(file.size)),
+      ),
+      element(
+        'div',
+        { class: 'line' },
+        element('p', { class: 'status' }, `${file.type} · ${formatWhen(file.arrivedAt)}`),
+        element(
+          'div',
+          { class: 'actions' },
+          element(
+            'a',
+            {
+              class: 'button quiet',
+              href: `/uploads/files/${file.operationId}`,
+              download: file.name,
+              'aria-label': `Download ${file.name}`,
+            },
+            'Download',
+          ),
+          element(
+            'button',
+            { type: 'button', class: 'quiet', 'aria-label': `Remove ${file.name}`, onclick: () => void remove(file) },
+            'Remove',
+          ),
+        ),
+      ),
+    )
+
+  async function remove(file: StoredFile): Promise<void> {
+    if (!(await confirmed(`Remove ${file.name}? It cannot be brought back.`))) return
+    const response = await fetch(`/api/files/${file.id}`, { method: 'DELETE' })
+    say(response.ok ? `${file.name} was removed` : `${file.name} could not be removed`)
+    await refresh()
+  }
+
+  return { refresh, welcome: (operationId) => void fresh.add(operationId) }
+}
+
+function confirmed(question: string): Promise<boolean> {
+  const dialog = byId('confirm', HTMLDialogElement)
+  byId('confirm-text', HTMLParagraphElement).textContent = question
+  dialog.returnValue = 'no'
+  dialog.showModal()
+  return new Promise((resolve) =>
+    dialog.addEventListener('close', () => resolve(dialog.returnValue === 'yes'), { once: true }),
+  )
+}

@@ -1,0 +1,122 @@
+import { createUploader, type Uploader } from '@landfall/client'
+import workerUrl from '@landfall/client/worker?url'
+import type { KindsOf } from '@landfall/shared'
+import type { DemoUploads } from '../demo.js'
+import { byId, element } from './elements.js'
+import { createFileList } from './file-list.js'
+import { createUploadCard, type UploadCard } from './upload-card.js'
+
+export type DemoKinds = KindsOf<DemoUploads>
+
+const news = byId('news', HTMLParagraphElement)
+const say = (text: string): void => void (news.textContent = text)
+const files = createFileList(say)
+
+const WARNINGS = {
+  'journal-in-memory': 'This browser keeps nothing: after a closed tab, files have to be uploaded anew.',
+  'no-locks': 'This browser cannot tell its tabs apart: keep only one of them open.',
+  'no-worker': 'Files cannot be checked here, and have to be chosen again after a closed tab.',
+  'no-copy': 'A file is too large to be kept for later: after a closed tab it has to be chosen again.',
+  'handler-failed': 'Something went wrong on this page.',
+} as const
+
+/** Everything of one visitor; ended when another one signs in. */
+function startFor(visitor: string): Uploader<DemoKinds> {
+  const uploader = createUploader<DemoUploads>({ endpoint: '/uploads', scope: visitor, workerUrl })
+  const cards = new Map<string, UploadCard>()
+  const list = byId('uploads', HTMLUListElement)
+  const section = byId('uploads-section', HTMLElement)
+  const warnings = byId('warnings', HTMLUListElement)
+  warnings.replaceChildren()
+
+  uploader.on('referenced', async (upload) => {
+    files.welcome(upload.id)
+    await files.refresh()
+    say(`${upload.file.name} has arrived`)
+    await upload.acknowledge()
+  })
+  uploader.on('failed', (upload) => say(`${upload.file.name}: ${upload.problem.detail ?? upload.problem.title}`))
+  uploader.on('unauthenticated', () => say('Sign in to go on'))
+  uploader.on('warning', ({ code }) => {
+    if ([...warnings.children].some((item) => item.textContent === WARNINGS[code])) return
+    warnings.append(element('li', {}, WARNINGS[code]))
+  })
+
+  const render = (): void => {
+    const { uploads } = uploader.snapshot()
+    for (const snapshot of uploads) {
+      const upload = uploader.get(snapshot.id)
+      if (upload === null) continue
+      const card = cards.get(snapshot.id) ?? createUploadCard(upload)
+      if (!cards.has(snapshot.id)) list.append(card.node)
+      cards.set(snapshot.id, card)
+      card.update(snapshot)
+    }
+    const there = new Set(uploads.map(({ id }) => id))
+    for (const [id, card] of cards) {
+      if (there.has(id)) continue
+      card.node.remove()
+      cards.delete(id)
+    }
+    section.hidden = uploads.length === 0
+  }
+  uploader.subscribe(render)
+  list.replaceChildren()
+  void uploader.start().then(render)
+  return uploader
+}
+
+async function session(name?: string): Promise<string> {
+  const response = await fetch('/api/session', {
+    ...(name === undefined
+      ? {}
+      : { method: 'PUT', body: JSON.stringify({ name }), headers: { 'Content-Type': 'application/json' } }),
+  })
+  if (!response.ok) throw new Error('the server does not answer')
+  return ((await response.json()) as { name: string }).name
+}
+
+const nameField = byId('name', HTMLInputElement)
+let visitor = await session()
+let uploader = startFor(visitor)
+nameField.value = visitor
+await files.refresh()
+
+byId('account', HTMLFormElement).addEventListener('submit', (event) => {
+  event.preventDefault()
+  void switchTo(nameField.value.trim())
+})
+async function switchTo(name: string): Promise<void> {
+  if (name === visitor) return
+  // Nothing of the one is sent with the cookie of the other.
+  await uploader.close()
+  visitor = await session(name)
+  uploader = startFor(visitor)
+  nameField.value = visitor
+  await files.refresh()
+  say(`Signed in as ${visitor}`)
+}
+
+const take = (picked: Iterable<File>): void => {
+  for (const file of picked) uploader.add(file, { kind: 'file' })
+}
+const pick = byId('pick', HTMLInputElement)
+pick.addEventListener('change', () => {
+  take(pick.files ?? [])
+  pick.value = ''
+})
+
+let dragging = 0
+const drop = byId('drop', HTMLElement)
+const hover = (change: number): void => {
+  dragging = Math.max(0, dragging + change)
+  drop.classList.toggle('over', dragging > 0)
+}
+addEventListener('dragenter', () => hover(1))
+addEventListener('dragleave', () => hover(-1))
+addEventListener('dragover', (event) => event.preventDefault())
+addEventListener('drop', (event) => {
+  event.preventDefault()
+  hover(-dragging)
+  take(event.dataTransfer?.files ?? [])
+})

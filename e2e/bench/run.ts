@@ -1,0 +1,85 @@
+/**
+ * `npm run bench -- [--rounds 7] [--only big|small] [--systems landfall,tus-sync]`
+ *
+ * Landfall beside the usual stack (see `src/tus-peer.ts`), one server at a time, in rounds in which each has its turn:
+ * what the machine does meanwhile hits all of them, and ratios are taken within a round. Prints a table and writes all
+ * measurements to `e2e/bench/results.json`.
+ */
+import { writeFile } from 'node:fs/promises'
+import { cpus, release, totalmem } from 'node:os'
+import { parseArgs } from 'node:util'
+import { repository } from '../src/landfall.js'
+import { type Measurement, measure, type Workload, WORKLOADS } from './measure.js'
+import { availableSystems, type System, type SystemName } from './systems.js'
+import { markdown, type Series, summarise } from './table.js'
+
+const DEFAULT_ROUNDS = 7
+
+function options(): { rounds: number; workloads: Workload[]; systems: System[] } {
+  const { values } = parseArgs({
+    options: {
+      rounds: { type: 'string', default: String(DEFAULT_ROUNDS) },
+      only: { type: 'string' },
+      systems: { type: 'string' },
+    },
+  })
+  const rounds = Number(values.rounds)
+  const available = availableSystems()
+  const wanted = values.systems?.split(',') ?? available.map(({ name }) => name)
+  const systems = available.filter(({ name }) => wanted.includes(name))
+  const workloads = WORKLOADS.filter(({ name }) => values.only === undefined || name === values.only)
+  if (!Number.isInteger(rounds) || rounds < 1) throw new Error(`--rounds ${values.rounds}: not a number of rounds`)
+  if (workloads.length === 0) throw new Error(`--only ${values.only}: the workloads are big and small`)
+  if (systems.length === 0) throw new Error(`--systems ${values.systems}: nothing of that is there`)
+  return { rounds, workloads, systems }
+}
+
+async function runWorkload(workload: Workload, systems: readonly System[], rounds: number): Promise<Series> {
+  const measurements: Partial<Record<SystemName, Measurement[]>> = {}
+  for (let round = 0; round < rounds; round += 1) {
+    // Who begins changes: nobody always runs on the disk that the same neighbour has just filled.
+    const order = systems.map((_, i) => systems[(i + round) % systems.length]).filter((system) => system !== undefined)
+    for (const system of order) {
+      const measurement = await measure(system, workload, round)
+      ;(measurements[system.name] ??= []).push(measurement)
+      say(
+        `${workload.name} ${round + 1}/${rounds} ${system.name.padEnd(9)} ${(measurement.wallMs / 1000).toFixed(2)} s, ` +
+          `CPU ${(measurement.serverCpuMs / 1000).toFixed(2)} s, peak ${(measurement.peakResidentBytes / 1_048_576).toFixed(0)} MiB`,
+      )
+    }
+  }
+  return { workload, systems, measurements }
+}
+
+const say = (text: string): void => void process.stdout.write(`${text}\n`)
+
+async function main(): Promise<void> {
+  const { rounds, workloads, systems } = options()
+  if (!availableSystems().some(({ name }) => name === 'landfall'))
+    say('Landfall is not built: measuring its peers only.')
+  const results = []
+  for (const workload of workloads) results.push(await runWorkload(workload, systems, rounds))
+  const machine = {
+    node: process.version,
+    cpus: cpus().length,
+    model: cpus()[0]?.model ?? 'unknown',
+    memoryBytes: totalmem(),
+    kernel: release(),
+    measuredAt: new Date().toISOString(),
+  }
+  const report = {
+    machine,
+    workloads: results.map((series) => ({
+      workload: series.workload,
+      summary: summarise(series),
+      measurements: series.measurements,
+    })),
+  }
+  const path = `${repository}e2e/bench/results.json`
+  await writeFile(path, `${JSON.stringify(report, null, 2)}\n`)
+  say(`\n${machine.cpus} × ${machine.model}, Node ${machine.node}, Linux ${machine.kernel}\n`)
+  for (const series of results) say(`${markdown(series)}\n`)
+  say(`Written to ${path}`)
+}
+
+await main()

@@ -1,0 +1,63 @@
+import { readFileSync, rmSync } from 'node:fs'
+import { relative } from 'node:path'
+import { root } from './run.mjs'
+
+/** What a step came to: counts, and one line for each failure. */
+export const outcome = (passed, failures, skipped = 0) => ({ passed, failures, skipped })
+
+/** A step that is one test: it passed when its command ended with 0. */
+export const ofCommand = (name, code) =>
+  code === 0 ? outcome(1, []) : outcome(0, [`${name}: ${code === 124 ? 'took too long' : `exit status ${code}`}`])
+
+export const forget = (path) => rmSync(path, { force: true })
+
+/** Reads a report; null when it was not written, because the run crashed. */
+function read(path) {
+  try {
+    return JSON.parse(readFileSync(path, 'utf8'))
+  } catch {
+    return null
+  }
+}
+
+/** Counts a vitest JSON report. A file that could not be loaded, and an error outside of any test, is a failure each. */
+export function ofVitest(name, path, code, filtered) {
+  const report = read(path)
+  if (report === null) return outcome(0, [`${name}: crashed (exit status ${code}), no report was written`])
+  const tests = report.testResults.flatMap((file) =>
+    file.assertionResults.map((test) => ({ ...test, file: file.name })),
+  )
+  const counted = (status) => tests.filter((test) => test.status === status)
+  const failures = counted('failed').map((test) => `${name}: ${test.fullName} (${relative(root, test.file)})`)
+  for (const file of report.testResults) {
+    const failedInside = file.assertionResults.some((test) => test.status === 'failed')
+    if (file.status === 'failed' && !failedInside)
+      failures.push(`${name}: ${relative(root, file.name)}: ${firstLine(file.message)}`)
+  }
+  return judged(name, counted('passed').length, failures, code, filtered, tests.length)
+}
+
+/** Counts a Playwright JSON report. A test that passed only when it was repeated has failed. */
+export function ofPlaywright(name, path, code, filtered) {
+  const report = read(path)
+  if (report === null) return outcome(0, [`${name}: crashed (exit status ${code}), no report was written`])
+  const tests = specsOf(report).flatMap((spec) => spec.tests.map((test) => ({ ...test, spec })))
+  const counted = (...statuses) => tests.filter((test) => statuses.includes(test.status))
+  const failures = counted('unexpected', 'flaky').map(
+    ({ spec }) => `${name}: ${spec.title} (${spec.file}:${spec.line})`,
+  )
+  for (const error of report.errors ?? []) failures.push(`${name}: ${firstLine(error.message)}`)
+  return judged(name, counted('expected').length, failures, code, filtered, tests.length)
+}
+
+function judged(name, passed, failures, code, filtered, total) {
+  const all = [...failures]
+  if (code !== 0 && all.length === 0 && !(filtered && total === 0))
+    all.push(`${name}: exit status ${code} without a failed test`)
+  if (total === 0 && all.length === 0 && !filtered) all.push(`${name}: ran no test`)
+  // What a filter leaves out is not skipped.
+  return outcome(passed, all, filtered ? 0 : Math.max(0, total - passed - failures.length))
+}
+
+const specsOf = (suite) => [...(suite.specs ?? []), ...(suite.suites ?? []).flatMap(specsOf)]
+const firstLine = (text) => (text ?? 'failed').trim().split('\n')[0]

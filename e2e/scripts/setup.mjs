@@ -1,0 +1,80 @@
+import { createHash } from 'node:crypto'
+import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { ensureBrowser } from './browser.mjs'
+import { main, npm, root, say, Stop } from './run.mjs'
+
+/** Vite 8 and the packages' `engines` want it. */
+const NODE_AT_LEAST = [20, 19]
+/** Older ones do not keep optional packages of other platforms in the lock file. */
+const NPM_AT_LEAST = [10, 0]
+const STAMP = join(root, 'node_modules', '.landfall-setup')
+
+/**
+ * Makes a fresh clone ready: checks Node and npm, installs packages, and a browser where one is asked for. Under a
+ * second when nothing is to do. Answers the browser's path, or null.
+ */
+export async function setup({ browser }) {
+  checkNode()
+  await checkNpm()
+  await ensurePackages()
+  return browser ? ensureBrowser() : null
+}
+
+function checkNode() {
+  if (isAtLeast(process.versions.node, NODE_AT_LEAST)) return
+  throw new Stop(
+    `Landfall needs Node ${NODE_AT_LEAST.join('.')} or newer; this is ${process.versions.node} (${process.execPath}).`,
+  )
+}
+
+async function checkNpm() {
+  // Set when npm runs this script; asking npm itself takes a third of a second.
+  const agent = /\bnpm\/(\d+\.\d+)/.exec(process.env.npm_config_user_agent ?? '')
+  const version = agent?.[1] ?? (await npm(['--version'], { quiet: true })).output.trim()
+  if (isAtLeast(version, NPM_AT_LEAST)) return
+  throw new Stop(
+    `Landfall needs npm ${NPM_AT_LEAST.join('.')} or newer; this is ${version || 'none'}. To update it: npm install -g npm@11`,
+  )
+}
+
+const isAtLeast = (version, [major, minor]) => {
+  const [a = 0, b = 0] = version.split('.').map(Number)
+  return a > major || (a === major && b >= minor)
+}
+
+async function ensurePackages() {
+  const lock = readFileSync(join(root, 'package-lock.json'), 'utf8')
+  const wanted = createHash('sha256').update(`${process.platform} ${process.arch}\n${lock}`).digest('hex')
+  if (existsSync(STAMP) && readFileSync(STAMP, 'utf8') === wanted) return
+  if (!isInstalled(JSON.parse(lock))) {
+    say('Installing packages (npm ci).')
+    rmSync(STAMP, { force: true })
+    const { code } = await npm(['ci', '--no-audit', '--no-fund'])
+    if (code !== 0) throw new Stop(`npm ci failed (${code}); see above.`)
+  }
+  writeFileSync(STAMP, wanted)
+}
+
+/** Somebody ran `npm install`: what npm noted at its end is what the lock file asks for. */
+function isInstalled(lock) {
+  const path = join(root, 'node_modules', '.package-lock.json')
+  if (!existsSync(path)) return false
+  const installed = JSON.parse(readFileSync(path, 'utf8')).packages ?? {}
+  return Object.entries(lock.packages).every(([name, entry]) => {
+    if (!name.includes('node_modules/')) return true
+    const found = installed[name]
+    if (found === undefined) return entry.optional === true || entry.devOptional === true || entry.peer === true
+    // Not `resolved`: the registry's address is nobody's business in a lock file, and npm may leave it out.
+    return found.version === entry.version && found.integrity === entry.integrity && existsSync(join(root, name))
+  })
+}
+
+if (process.argv[1] === fileURLToPath(import.meta.url)) {
+  await main(async () => {
+    const path = await setup({ browser: process.argv.includes('--browser') })
+    say(path === null ? 'Ready.' : `Ready; the browser is ${path}`)
+    return 0
+  })
+}

@@ -1,0 +1,57 @@
+import { execFile } from 'node:child_process'
+import { existsSync, readFileSync } from 'node:fs'
+import { mkdir, readdir, symlink } from 'node:fs/promises'
+import { dirname, join } from 'node:path'
+import { promisify } from 'node:util'
+
+const execute = promisify(execFile)
+
+export const PACKAGES = ['shared', 'server', 'client'] as const
+export type PackageName = (typeof PACKAGES)[number]
+
+/** `npm pack` of one of the packages as it is built now; answers the tarball's path. */
+export async function pack(repository: string, name: PackageName, destination: string): Promise<string> {
+  await mkdir(destination, { recursive: true })
+  await execute('npm', ['pack', '--silent', '--pack-destination', destination], { cwd: join(repository, name) })
+  const found = (await readdir(destination)).find((file) => file.startsWith(`landfall-${name}-`))
+  if (found === undefined) throw new Error(`npm pack made no tarball of ${name}`)
+  return join(destination, found)
+}
+
+/**
+ * Installs tarballs into a project as npm would, without a registry: ours are unpacked, and what they depend on is
+ * linked from the repository's own `node_modules`. A package that is not among the dependencies of what is installed
+ * cannot be imported, as in a user's project.
+ */
+export async function install(repository: string, project: string, tarballs: readonly string[]): Promise<void> {
+  const modules = join(project, 'node_modules')
+  const needed = new Set<string>()
+  for (const tarball of tarballs) {
+    const name = /landfall-([a-z]+)-[^/]*\.tgz$/.exec(tarball)?.[1] ?? ''
+    const folder = join(modules, '@landfall', name)
+    await mkdir(folder, { recursive: true })
+    await execute('tar', ['-xzf', tarball, '-C', folder, '--strip-components=1'])
+    for (const dependency of dependenciesOf(folder)) needed.add(dependency)
+  }
+  for (const dependency of needed) {
+    if (existsSync(join(modules, dependency))) continue
+    await mkdir(dirname(join(modules, dependency)), { recursive: true })
+    await symlink(join(repository, 'node_modules', dependency), join(modules, dependency))
+  }
+}
+
+function dependenciesOf(folder: string): string[] {
+  const manifest: unknown = JSON.parse(readFileSync(join(folder, 'package.json'), 'utf8'))
+  const dependencies: unknown =
+    typeof manifest === 'object' && manifest !== null && Reflect.get(manifest, 'dependencies')
+  return typeof dependencies === 'object' && dependencies !== null ? Object.keys(dependencies) : []
+}
+
+/** What a tarball holds, without the leading `package/`. */
+export async function contents(tarball: string): Promise<string[]> {
+  const { stdout } = await execute('tar', ['-tzf', tarball])
+  return stdout
+    .trimEnd()
+    .split('\n')
+    .map((path) => path.replace(/^package\//, ''))
+}

@@ -1,0 +1,324 @@
+import { connect, type Socket } from 'node:net'
+import { setTimeout as sleep } from 'node:timers/promises'
+import type { Fault, FaultBook, MetFault, UpstreamEnd } from './fault.js'
+import { createHttpStream, type Head, type Piece, requestFraming, responseFraming } from './http-stream.js'
+import type { Direction, Link } from './link.js'
+import { createPump, write } from './pump.js'
+import { keepStart, type RecordedConnection, type RecordedRequest } from './record.js'
+
+export interface ConnectionContext {
+  readonly link: Link
+  readonly faults: FaultBook
+  /** Asked when the first byte has to go to the server. */
+  target(): { port: number; host: string }
+  recorded(request: RecordedRequest): void
+  crossed(direction: Direction, bytes: number): void
+  /** Something in the records changed. */
+  changed(): void
+  closed(): void
+}
+
+export interface Connection {
+  readonly record: RecordedConnection
+  /** RST to both sides. */
+  reset(): void
+  /** FIN to both sides, after what is under way. */
+  close(): void
+  pause(): void
+  resume(): void
+}
+
+/** With a delay on the line more than one slice is under way at a time. */
+const LIMIT_BYTES = 65_536
+const LIMIT_WITH_LATENCY_BYTES = 1_048_576
+
+export function serveConnection(client: Socket, connection: number, context: ConnectionContext): Connection {
+  const record: RecordedConnection = { connection, upBytes: 0, downBytes: 0, requests: 0, open: true }
+  const { link } = context
+  /** Requests whose answer has not ended, oldest first. */
+  const pending: { request: RecordedRequest; met: MetFault | null }[] = []
+  let current: (typeof pending)[number] | null = null
+  let upstream: Socket | null = null
+  /** A fault struck: nothing passes any more, whatever the two sides do. */
+  let silent = false
+  let keepUpstream = false
+
+  client.setNoDelay(true)
+  client.on('error', () => {})
+  client.on('close', (hadError) => {
+    record.open = false
+    context.closed()
+    context.changed()
+    // Over a line that is cut the server does not learn that the client is gone.
+    void clientGone(hadError ? 'reset' : 'fin')
+  })
+
+  function limitBytes(): number {
+    return link.latencyMs() > 0 ? LIMIT_WITH_LATENCY_BYTES : LIMIT_BYTES
+  }
+
+  // ---- from the client to the server
+
+  const requests = createHttpStream(requestFraming)
+  const upPump = createPump(client, {
+    sliceBytes: () => link.sliceBytes('up'),
+    limitBytes,
+    async take(slice, arrivedAtMs) {
+      await link.cross('up', slice.length, arrivedAtMs)
+      record.upBytes += slice.length
+      context.crossed('up', slice.length)
+      for (const piece of requests.feed(slice)) await takeRequest(piece)
+      context.changed()
+    },
+    async end() {
+      await link.cross('up', 0, 0)
+      for (const piece of requests.finish()) await takeRequest(piece)
+      if (!silent) upstream?.end()
+      if (upstream === null) client.end()
+    },
+  })
+
+  async function takeRequest(piece: Piece): Promise<void> {
+    switch (piece.kind) {
+      case 'opaque':
+        return forward(piece.raw)
+      case 'head':
+        return takeRequestHead(piece.head, piece.raw)
+      case 'body':
+        return takeRequestBody(piece.raw, piece.bodyBytes)
+      case 'end':
+        return takeRequestEnd()
+    }
+  }
+
+  async function takeRequestHead(head: Head, raw: Buffer): Promise<void> {
+    record.requests += 1
+    const request = newRequest(head, connection, record.requests)
+    const met = context.faults.meet(request)
+    request.fault = met?.fault.kind ?? null
+    current = { request, met }
+    context.recorded(request)
+    if (silent) return
+    const fault = met?.fault
+    if (fault?.kind === 'answer') return
+    pending.push(current)
+    if (fault?.kind === 'delay') await sleep(fault.ms)
+    if (met !== null && breaksAfter(met.fault) === null) return strike(met)
+    await forward(raw)
+    if (met !== null && breaksAfter(met.fault) === 0) strike(met)
+  }
+
+  async function takeRequestBody(raw: Buffer, bodyBytes: number): Promise<void> {
+    if (current === null) return
+    const { request, met } = current
+    request.bodyBytes += bodyBytes
+    if (bodyBytes > 0) request.bodyStart = keepStart(request.bodyStart, raw)
+    if (silent || met?.fault.kind === 'answer') return
+    const breakAt = met === null ? undefined : (breaksAfter(met.fault) ?? undefined)
+    const passed = breakAt === undefined ? raw : raw.subarray(0, Math.max(0, breakAt - request.forwardedBodyBytes))
+    await forward(bodyBytes === 0 ? raw : passed)
+    if (bodyBytes > 0) request.forwardedBodyBytes += passed.length
+    if (met !== null && breakAt !== undefined && request.forwardedBodyBytes >= breakAt) strike(met)
+  }
+
+  async function takeRequestEnd(): Promise<void> {
+    if (current === null) return
+    const { request, met } = current
+    request.complete = true
+    current = null
+    if (silent || met?.fault.kind !== 'answer') return
+    const answer = ownAnswer(met.fault)
+    request.status = met.fault.status
+    await link.cross('down', answer.length, performance.now())
+    await write(client, answer)
+    request.answered = true
+    request.endedAtMs = performance.now()
+  }
+
+  async function forward(raw: Buffer): Promise<void> {
+    if (silent) return
+    upstream ??= openUpstream()
+    await write(upstream, raw)
+  }
+
+  // ---- from the server to the client
+
+  const answers = createHttpStream((head) => responseFraming(head, pending[0]?.request.method ?? 'GET'))
+
+  function openUpstream(): Socket {
+    const socket = connect({ ...context.target(), noDelay: true, allowHalfOpen: true })
+    // A server that is down, or that resets: the client learns it the same way.
+    socket.on('error', () => void serverGone())
+    createPump(socket, {
+      sliceBytes: () => link.sliceBytes('down'),
+      limitBytes,
+      async take(slice, arrivedAtMs) {
+        await link.cross('down', slice.length, arrivedAtMs)
+        for (const piece of answers.feed(slice)) await takeAnswer(piece)
+        context.changed()
+      },
+      async end() {
+        await link.cross('down', 0, 0)
+        for (const piece of answers.finish()) await takeAnswer(piece)
+        if (!silent) client.end()
+      },
+    })
+    return socket
+  }
+
+  let interim = false
+  async function takeAnswer(piece: Piece): Promise<void> {
+    const first = pending[0]
+    const swallow = first?.met?.fault.kind === 'swallow-answer' ? first.met : null
+    if (first !== undefined && piece.kind === 'head') interim = noteAnswerHead(first.request, piece.head)
+    if (first !== undefined && piece.kind === 'body') noteAnswerBody(first.request, piece)
+    if (piece.kind !== 'end') {
+      if (swallow === null) await backward(piece.raw)
+      return
+    }
+    if (interim) {
+      interim = false
+      return
+    }
+    pending.shift()
+    if (first === undefined) return
+    first.request.answered = swallow === null && !silent
+    first.request.endedAtMs = performance.now()
+    if (swallow !== null) strike(swallow)
+  }
+
+  async function backward(raw: Buffer): Promise<void> {
+    if (silent) return
+    record.downBytes += raw.length
+    context.crossed('down', raw.length)
+    await write(client, raw)
+  }
+
+  // ---- breaking it
+
+  function strike(met: MetFault): void {
+    if (silent) return
+    silent = true
+    const { fault } = met
+    const how = fault.kind === 'swallow-answer' ? (fault.ending ?? 'reset') : fault.kind
+    if (how === 'black-hole') {
+      keepUpstream = true
+      if (!(fault.kind === 'black-hole' && fault.reading === true)) upPump.pause()
+      return met.onRelease(reset)
+    }
+    const upstreamEnd = (fault.kind === 'reset' || fault.kind === 'fin' ? fault.upstream : undefined) ?? 'reset'
+    if (upstreamEnd === 'keep') {
+      keepUpstream = true
+      met.onRelease(reset)
+    } else endUpstream(upstreamEnd)
+    if (how === 'fin') finish(client)
+    else client.resetAndDestroy()
+  }
+
+  async function clientGone(how: Exclude<UpstreamEnd, 'keep'>): Promise<void> {
+    await link.cross('up', 0, 0)
+    if (!keepUpstream) endUpstream(how)
+  }
+
+  async function serverGone(): Promise<void> {
+    await link.cross('down', 0, 0)
+    if (!silent) client.resetAndDestroy()
+  }
+
+  function endUpstream(how: Exclude<UpstreamEnd, 'keep'>): void {
+    if (upstream === null || upstream.destroyed) return
+    if (how === 'reset') upstream.resetAndDestroy()
+    else finish(upstream)
+  }
+
+  function reset(): void {
+    silent = true
+    keepUpstream = false
+    endUpstream('reset')
+    if (!client.destroyed) client.resetAndDestroy()
+  }
+
+  return {
+    record,
+    reset,
+    close() {
+      silent = true
+      keepUpstream = false
+      endUpstream('fin')
+      finish(client)
+    },
+    pause: () => upPump.pause(),
+    resume: () => {
+      if (!silent) upPump.resume()
+    },
+  }
+}
+
+/** How long the other side may go on sending after our FIN. */
+const LINGER_MS = 2000
+
+/** FIN. What still comes in is read and lost: closing with unread bytes would send RST. */
+function finish(socket: Socket): void {
+  socket.end()
+  socket.resume()
+  const timer = setTimeout(() => socket.destroy(), LINGER_MS)
+  socket.once('close', () => clearTimeout(timer))
+}
+
+/** After how many bytes of the body the fault breaks the connection; null: before the head; undefined: it does not. */
+function breaksAfter(fault: Fault): number | null | undefined {
+  switch (fault.kind) {
+    case 'reset':
+    case 'fin':
+    case 'black-hole':
+      return fault.afterBodyBytes ?? null
+    case 'swallow-answer':
+    case 'answer':
+    case 'delay':
+      return undefined
+    default:
+      return fault satisfies never
+  }
+}
+
+function newRequest(head: Head, connection: number, nth: number): RecordedRequest {
+  return {
+    method: head.startLine[0],
+    path: head.startLine[1],
+    headers: head.headers,
+    connection,
+    nth,
+    bodyBytes: 0,
+    forwardedBodyBytes: 0,
+    bodyStart: Buffer.alloc(0),
+    complete: false,
+    status: null,
+    answerHeaders: {},
+    answerBytes: 0,
+    answerStart: Buffer.alloc(0),
+    answered: false,
+    fault: null,
+    startedAtMs: performance.now(),
+    endedAtMs: null,
+  }
+}
+
+/** Answers whether this head is an interim one (100, 103), after which the real one follows. */
+function noteAnswerHead(request: RecordedRequest, head: Head): boolean {
+  const status = Number(head.startLine[1])
+  if (status < 200 && status !== 101) return true
+  request.status = status
+  request.answerHeaders = head.headers
+  return false
+}
+
+function noteAnswerBody(request: RecordedRequest, piece: Piece & { kind: 'body' }): void {
+  request.answerBytes += piece.bodyBytes
+  if (piece.bodyBytes > 0) request.answerStart = keepStart(request.answerStart, piece.raw)
+}
+
+function ownAnswer({ status, headers = {}, body = '' }: Fault & { kind: 'answer' }): Buffer {
+  const lines = Object.entries({ 'content-length': String(Buffer.byteLength(body)), ...headers })
+  const head = [`HTTP/1.1 ${status} Proxy`, ...lines.map(([name, value]) => `${name}: ${value}`)]
+  return Buffer.from(`${head.join('\r\n')}\r\n\r\n${body}`)
+}
