@@ -1,5 +1,6 @@
-import { ended, type LiveOperation } from './live.js'
+import type { LiveOperation } from './live.js'
 import { isSettled, noted } from './operation.js'
+import { SMALL_BYTES } from './pace.js'
 import type { Ports } from './ports.js'
 import { digestOf, dropCopy } from './source.js'
 
@@ -11,23 +12,48 @@ export interface Keeper {
   begin(): void
 }
 
+interface Offer {
+  readonly live: LiveOperation
+  readonly lifetime: AbortSignal
+}
+
 export function createKeeper(ports: Pick<Ports, 'source' | 'digester'>, onNoCopy: (cause: unknown) => void): Keeper {
-  const begun = new AbortController()
-  let last = ended(begun.signal)
-  const keep = async (live: LiveOperation, lifetime: AbortSignal): Promise<void> => {
-    try {
-      if (!lifetime.aborted) await keepOne(ports, live, lifetime)
-    } catch (cause) {
-      // Written whole or not at all; full disks and private windows come here.
-      onNoCopy(cause)
+  const offers: Offer[] = []
+  let hasBegun = false
+  let isWorking = false
+
+  const work = async (): Promise<void> => {
+    if (!hasBegun || isWorking) return
+    isWorking = true
+    for (let offer = takeNext(offers); offer !== undefined; offer = takeNext(offers)) {
+      try {
+        if (!offer.lifetime.aborted) await keepOne(ports, offer.live, offer.lifetime)
+      } catch (cause) {
+        // Written whole or not at all; full disks and private windows come here.
+        onNoCopy(cause)
+      }
     }
+    isWorking = false
   }
   return {
-    offer: (live, lifetime) => {
-      last = last.then(() => keep(live, lifetime))
+    offer(live, lifetime) {
+      offers.push({ live, lifetime })
+      void work()
     },
-    begin: () => begun.abort(),
+    begin() {
+      hasBegun = true
+      void work()
+    },
   }
+}
+
+/** Big files on their way first; then from the end of the queue, since those at its front are sent soon. */
+function takeNext(offers: Offer[]): Offer | undefined {
+  const urgent = offers.findIndex(({ live }) => {
+    const { standing, file } = live.record()
+    return standing.point === 'declared' && file.size > SMALL_BYTES
+  })
+  return urgent < 0 ? offers.pop() : offers.splice(urgent, 1)[0]
 }
 
 /** A copy helps only while bytes are to be sent, and only where it can be proven: by a digest computed in the background. */

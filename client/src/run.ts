@@ -140,7 +140,7 @@ async function send(standing: StandingAt<'declared'>, step: Step): Promise<StepR
     if (session.repicked && live.record().digest !== null) {
       // Bytes of two files are never spliced: the whole pick must be the file that was begun.
       const whole = await digestOf(step)
-      if (signal.aborted) return { obstacle: 'interrupted' }
+      if (signal.aborted || (!whole.ok && whole.why !== 'unreadable')) return { obstacle: 'interrupted' }
       if (!whole.ok) return lose(step, 'source-unreadable')
     } else if (digester.inBackground() && live.record().digest === null) {
       await Promise.race([digestOf(step), clock.sleep(DIGEST_GRACE_MS, signal)])

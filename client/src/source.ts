@@ -17,7 +17,8 @@ export function digestOf({ live, digester, lifetime }: DigestContext): Promise<D
   return (session.digesting ??= (async () => {
     const outcome = await digester.digest(source, { from: session.prefixState, signal: lifetime })
     if (session.source !== source) return outcome
-    if (!outcome.ok && outcome.why === 'stopped') session.digesting = null
+    // Stopped, or the worker died: the next one who asks begins again (then on the page's own thread).
+    if (!outcome.ok && outcome.why !== 'unreadable') session.digesting = null
     if (outcome.ok) {
       session.sourceDigest = outcome.digest
       await live.amend((stored) => (stored?.digest === null ? noted({ digest: outcome.digest })(stored) : stored))
@@ -79,7 +80,7 @@ async function prove(step: Step, pick: Blob): Promise<Blob | Obstacle | Refusal>
     const prefix = await ledger.prefix(live.id, signal)
     if (!prefix.ok) return prefix
     const seen = await digester.digest(pick.slice(0, prefix.value.offset), { signal })
-    if (signal.aborted) return { obstacle: 'interrupted' }
+    if (signal.aborted || (!seen.ok && seen.why === 'unavailable')) return { obstacle: 'interrupted' }
     if (!seen.ok) return reject('source-unreadable')
     if (seen.digest !== prefix.value.digest) return reject('source-changed')
     use(session, pick)

@@ -139,17 +139,18 @@ type Add<K extends Kinds> =
       ? (file: File, options?: SingleOptions<K>) => UploadOf<K>
       : (file: File, options: SingleOptions<K>) => UploadOf<K>
 
+/** What the handlers get; they may be asynchronous, and what they return is not used. */
 export interface UploaderEvents<K extends Kinds> {
   /**
    * The server holds the reference. Told again on each new page until `upload.acknowledge()`: at least once, under one
    * id. A handler that throws has not acknowledged.
    */
-  referenced: (upload: Referenced<UploadOf<K>>) => void | Promise<void>
+  referenced: (upload: Referenced<UploadOf<K>>) => unknown
   /** A final no, with `upload.problem`. Told again on each new page until `upload.acknowledge()`. */
-  failed: (upload: Failed<UploadOf<K>>) => void | Promise<void>
-  warning: (warning: Warning) => void
+  failed: (upload: Failed<UploadOf<K>>) => unknown
+  warning: (warning: Warning) => unknown
   /** The server wants credentials, and fresh ones of `headers` did not do. Once for each time that they run out. */
-  unauthenticated: () => void
+  unauthenticated: () => unknown
 }
 
 export interface UploaderSnapshot<K extends Kinds> {

@@ -105,6 +105,8 @@ export async function createDemo(options: DemoOptions) {
   app.use(serveStatic({ root: options.page }))
 
   return {
+    /** The application's own database, for whoever extends it. */
+    db,
     fetch: app.fetch,
     async close() {
       await uploads.close()

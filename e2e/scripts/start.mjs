@@ -12,15 +12,6 @@ const DEFAULT_PORT = 3000
 const PORTS_TRIED = 100
 const READY_WITHIN_MS = 30_000
 
-await main(async () => {
-  await setup({ browser: false })
-  say('Building.')
-  const { code } = await bin('turbo', ['run', 'build', '--output-logs=errors-only'])
-  if (code !== 0) throw new Stop(`The build failed (${code}); see above.`)
-  if (!existsSync(SERVER)) throw new Stop(`The demo server is missing: the build made no ${SERVER}.`)
-  return serve(await freePortFrom(wantedPort()))
-})
-
 function wantedPort() {
   const text = process.env.PORT ?? ''
   if (text === '') return DEFAULT_PORT
@@ -86,3 +77,12 @@ const accepts = (port) =>
       resolve(true)
     })
   })
+
+await main(async () => {
+  await setup({ browser: false })
+  say('Building.')
+  const { code } = await bin('turbo', ['run', 'build', '--output-logs=errors-only'])
+  if (code !== 0) throw new Stop(`The build failed (${code}); see above.`)
+  if (!existsSync(SERVER)) throw new Stop(`The demo server is missing: the build made no ${SERVER}.`)
+  return serve(await freePortFrom(wantedPort()))
+})

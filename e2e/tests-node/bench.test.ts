@@ -7,6 +7,7 @@ import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import type { Measurement } from '../bench/measure.js'
 import { markdown, median, medianRatio, type Series, summarise } from '../bench/table.js'
 import { pseudoRandomBytes, temporaryDirectory } from '../src/files.js'
+import { portOf, startLandfall } from '../src/landfall.js'
 import { type RunningProcess, startProcess } from '../src/processes.js'
 import { startProxy } from '../src/proxy.js'
 
@@ -97,6 +98,25 @@ test('the bare pipe stores every body', async () => {
 })
 
 describe('the load generator', () => {
+  test('speaks with Landfall as its own client does, two requests a small file, and waits for the reference', async () => {
+    const landfall = await startLandfall(directory.path)
+    const proxy = await startProxy({ targetPort: portOf(landfall) })
+    expect(await load('landfall', proxy.origin, 20, 10_240, 4)).toMatchObject({ uploads: 20, sizeBytes: 10_240 })
+    const expected = pseudoRandomBytes(10_240, 'load')
+    const declared = proxy.requests.filter(({ method }) => method === 'PUT')
+    expect(declared).toHaveLength(20)
+    expect(proxy.requests.filter(({ method }) => method === 'PATCH')).toHaveLength(20)
+    for (const { path } of declared) {
+      const headers = { 'x-owner': 'bench' }
+      const found: unknown = await (await fetch(proxy.origin + path, { headers })).json()
+      expect(found).toMatchObject({ offset: 10_240, recoveryPoint: expect.stringMatching(/^(referenced|completed)$/) })
+      const stored = await fetch(proxy.origin + path.replace('/operations/', '/files/'), { headers })
+      expect(Buffer.from(await stored.arrayBuffer()).equals(expected)).toBe(true)
+    }
+    await proxy.close()
+    await landfall.kill()
+  })
+
   test('reuses its connections, and counts what it measures', async () => {
     const proxy = await startProxy({ targetPort: Number(new URL(await startPeer('tus')).port) })
     const report = await load('tus', proxy.origin, 20, 1000, 4)

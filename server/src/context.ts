@@ -1,3 +1,4 @@
+import { IncomingMessage } from 'node:http'
 import {
   OPERATIONS,
   FILES,
@@ -103,3 +104,16 @@ function isSameOrigin(c: Context, allowedOrigins: readonly string[]): boolean {
   // Proxies lie about schemes: the host is what can be compared.
   return URL.canParse(origin) && new URL(origin).host === c.req.header('Host')
 }
+
+/**
+ * The request's bytes. On Node's own stream where nobody has touched it yet, which spares a web stream for every
+ * request; else as the application's middleware left them. Never destroys its request: that still wants an answer.
+ */
+export function bodyOf(c: Context): AsyncIterable<Uint8Array> {
+  const incoming: unknown = (c.env as { incoming?: unknown } | undefined)?.incoming
+  if (incoming instanceof IncomingMessage && incoming.readableFlowing === null && !incoming.readableDidRead)
+    return incoming.iterator({ destroyOnReturn: false }) as AsyncIterable<Uint8Array>
+  return c.req.raw.body ?? nothing()
+}
+
+async function* nothing(): AsyncIterable<Uint8Array> {}

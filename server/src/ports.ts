@@ -249,7 +249,8 @@ export interface BlobRef {
 export interface AppendRequest {
   /** Acknowledged bytes: where the new ones go. What lies beyond is cut off. */
   readonly offset: number
-  readonly source: ReadableStream<Uint8Array> | null
+  /** Is not returned early: its request still wants an answer. */
+  readonly source: AsyncIterable<Uint8Array>
   /** Called whenever bytes have arrived. */
   readonly onBytes?: () => void
   /** Stops taking bytes; what was received so far is kept. */

@@ -32,7 +32,7 @@ export type Received =
 
 export type Receive = (
   key: OperationKey,
-  request: { offset: number; source: ReadableStream<Uint8Array> | null },
+  request: { offset: number; length: number | null; source: AsyncIterable<Uint8Array> },
 ) => Promise<Received>
 
 export interface ReceiveDeps {
@@ -45,6 +45,8 @@ export interface ReceiveDeps {
   readonly steps: Pick<Steps, 'recover'>
   readonly settings: { readonly expiresAfterMs: number; readonly patienceMs: number }
 }
+
+const excess = problem('too-large', { detail: 'the request brings more bytes than the file has' })
 
 /** How long a request waits for another one to let go of the operation. */
 const LET_GO_MS = 3_500
@@ -78,6 +80,10 @@ export function createReceive(deps: ReceiveDeps): Receive {
         return { outcome: 'closed' }
       }
       if (before.offset !== request.offset) return { outcome: 'conflict', operation: await giveBack(recorder) }
+      if (request.offset + (request.length ?? 0) > before.file.size) {
+        await giveBack(recorder)
+        return { outcome: 'refused', problem: excess }
+      }
       const received = await take(held, recorder, request.source)
       handedOn = received.outcome === 'whole'
       return received
@@ -93,7 +99,7 @@ export function createReceive(deps: ReceiveDeps): Receive {
     }
   }
 
-  async function take(held: Held, recorder: Recorder, source: ReadableStream<Uint8Array> | null): Promise<Received> {
+  async function take(held: Held, recorder: Recorder, source: AsyncIterable<Uint8Array>): Promise<Received> {
     const before = recorder.view()
     const appended = await blobs.append(blobOf(before), {
       offset: before.offset,
@@ -108,10 +114,7 @@ export function createReceive(deps: ReceiveDeps): Receive {
     }
     if (appended.ended === 'excess') {
       await giveBack(recorder)
-      return {
-        outcome: 'refused',
-        problem: problem('too-large', { detail: 'the request brought more bytes than the file has' }),
-      }
+      return { outcome: 'refused', problem: excess }
     }
     const truths = arrived(before, appended.offset)
     if (appended.offset < before.file.size) {

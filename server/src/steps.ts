@@ -104,7 +104,10 @@ export function createSteps<Tx>({ ledger, blobs, kinds }: StepDeps<Tx>): Steps {
         operation: factsOf(operation) as OperationFacts<never>,
         blob: blobFacts(operation),
         prepared: operation.prepared,
-        signal: AbortSignal.any([held.signal, AbortSignal.timeout(kind.onReferenceTimeoutMs)]),
+        // Made only for hooks that ask: few do, and each costs more than a statement.
+        get signal() {
+          return AbortSignal.any([held.signal, AbortSignal.timeout(kind.onReferenceTimeoutMs)])
+        },
       }
       const hook = async (tx: Tx): Promise<HookOutcome> => {
         const result = await kind.onReference(tx, context)

@@ -53,7 +53,7 @@ export async function startServer(
         method,
         headers,
         ...(init.body === undefined || init.body === null ? {} : { body: init.body, duplex: 'half' }),
-      } as RequestInit),
+      }),
     )
   }
   const json = async <T>(response: Promise<Response>): Promise<T & { status: number }> => {

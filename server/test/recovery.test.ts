@@ -460,7 +460,7 @@ async function withBlobs(kinds: Parameters<typeof startServer>[0]): Promise<Test
   let opened: BlobStore | null = null
   const started = await start(kinds, { blobsOf: (blobs) => (opened = blobs), digestGraceMs: 10 })
   if (opened === null) throw new Error('no store')
-  return Object.assign(started, { blobs: opened as BlobStore })
+  return Object.assign(started, { blobs: opened })
 }
 
 function kindsWithout(started: TestServer, name: string): void {

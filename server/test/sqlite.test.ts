@@ -231,7 +231,7 @@ describe('a write past tx', () => {
 
   test('does not concern reading, nested transactions, and what comes after the hook', async () => {
     const opened = await open()
-    let after: Promise<unknown> | null = null
+    let after: Promise<unknown> = Promise.resolve()
     const referred = await refer(opened, async (tx) => {
       await opened.db.select().from(photos)
       await tx.transaction(async (nested) => void (await nested.insert(photos).values({ name: 'nested' })))

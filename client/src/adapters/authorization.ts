@@ -27,14 +27,15 @@ export function createAuthorization(
       return { headers: [...headers], asked: now }
     },
     refused(of) {
+      const last = source === undefined ? 1 : 2
       // Requests that went out together share one refusal.
-      if (of !== asked) return true
-      known = null
-      asked += 1
-      refusals += 1
-      const isFresh = source === undefined || refusals > 1
-      if (refusals === (source === undefined ? 1 : 2)) onUnauthenticated()
-      return !isFresh
+      if (of === asked) {
+        known = null
+        asked += 1
+        refusals += 1
+        if (refusals === last) onUnauthenticated()
+      }
+      return refusals < last
     },
     accepted() {
       refusals = 0

@@ -13,17 +13,19 @@ export function createWebLocks(): Exclusive | null {
         if (signal.aborted) return resolve(null)
         const lost = new AbortController()
         const timer = setTimeout(onElsewhere, ELSEWHERE_MS)
+        let isHeld = false
         const granted = (): Promise<void> =>
           new Promise((release) => {
             clearTimeout(timer)
+            isHeld = true
             const hold: Hold = { lost: lost.signal, release }
             resolve(hold)
           })
-        // Rejects when the waiting was ended, and when somebody stole the lock.
         locks.request(name, { signal }, granted).catch(() => {
           clearTimeout(timer)
-          lost.abort()
-          resolve(null)
+          // Stolen; or the waiting was ended; or the browser refuses locks here (a sandboxed frame), as if it had none.
+          if (isHeld) lost.abort()
+          else resolve(withoutLocks.hold(name, onElsewhere, signal))
         })
       }),
   }

@@ -1,5 +1,6 @@
 import {
   close,
+  closeSync,
   constants,
   fdatasync,
   fstat,
@@ -7,9 +8,10 @@ import {
   ftruncate,
   open,
   read,
-  writev,
-  type BigIntStats,
+  readSync,
   type Stats,
+  write,
+  writev,
 } from 'node:fs'
 import { mkdir, rmdir } from 'node:fs/promises'
 import { dirname } from 'node:path'
@@ -20,27 +22,28 @@ import { UploadError } from '../errors.js'
 export const files = {
   open: promisify(open) as (path: string, flags: number, mode?: number) => Promise<number>,
   close: promisify(close),
+  /** Of what is synced already: there is nothing left to wait for. */
+  closeNow: closeSync,
   stat: promisify(fstat) as (file: number) => Promise<Stats>,
   truncate: promisify(ftruncate) as (file: number, length: number) => Promise<void>,
   sync: promisify(fsync),
   dataSync: promisify(fdatasync),
 }
-export type { BigIntStats }
+export const { O_CREAT, O_EXCL, O_RDONLY, O_RDWR } = constants
 
-export const { O_CREAT, O_RDONLY, O_RDWR } = constants
-
-const writevOnce = (file: number, buffers: readonly Uint8Array[], position: number): Promise<number> =>
-  new Promise((resolve, reject) =>
-    writev(file, buffers as Uint8Array[], position, (error, written) =>
-      error === null ? resolve(written) : reject(error),
-    ),
-  )
+const writeOnce = (file: number, buffers: readonly Uint8Array[], position: number): Promise<number> =>
+  new Promise((resolve, reject) => {
+    const done = (error: Error | null, written: number): void => (error === null ? resolve(written) : reject(error))
+    const [only] = buffers
+    if (only !== undefined && buffers.length === 1) write(file, only, 0, only.length, position, done)
+    else writev(file, [...buffers], position, done)
+  })
 
 /** Writes all of the buffers, also where the system takes them in pieces (a nearly full disk does). */
 export async function writeAll(file: number, buffers: readonly Uint8Array[], position: number): Promise<void> {
   let rest = buffers
   for (let at = position; rest.length > 0;) {
-    const written = await writevOnce(file, rest, at)
+    const written = await writeOnce(file, rest, at)
     if (written === 0) throw new UploadError('storage-full', 'the file system took no more bytes')
     at += written
     rest = dropFirst(rest, written)
@@ -66,6 +69,18 @@ export async function readAll(file: number, position: number, length: number): P
         error === null ? resolve(count) : reject(error),
       ),
     )
+    if (bytes === 0) break
+    filled += bytes
+  }
+  return buffer.subarray(0, filled)
+}
+
+/** Reads what was written a moment ago: it is in memory still, and going through a thread would cost more than it. */
+export function readBack(file: number, length: number): Buffer {
+  const buffer = Buffer.allocUnsafe(length)
+  let filled = 0
+  while (filled < length) {
+    const bytes = readSync(file, buffer, filled, length - filled, filled)
     if (bytes === 0) break
     filled += bytes
   }

@@ -14,15 +14,17 @@ import {
   files,
   makeDirectory,
   O_CREAT,
+  O_EXCL,
   O_RDONLY,
   O_RDWR,
   readAll,
+  readBack,
   removeIfEmpty,
   storageFault,
 } from './durable-files.js'
 import { createKeyQueue } from './key-queue.js'
 import { checkIdentity } from './store-identity.js'
-import { takeBytes } from './take-bytes.js'
+import { createStop, type Stop, takeBytes } from './take-bytes.js'
 
 export interface FileBlobsOptions {
   /** Where the bytes go; made when it is missing. Belongs to exactly one process. */
@@ -37,8 +39,6 @@ export interface FileBlobsOptions {
 const SMALL_BYTES = 1024 * 1024
 /** Enough for every signature that `file-type` knows without a deeper look. */
 const HEAD_BYTES = 4_100
-/** Results of small blobs, kept between their last byte and their verification. */
-const MAX_INSPECTED = 1_000
 
 /**
  * Blobs as files in a directory, one file a blob, at one path for its life.
@@ -73,56 +73,82 @@ export function fileBlobs(options: FileBlobsOptions): BlobStore {
     }
   }
 
-  const openOrCreate = async (path: string): Promise<number> => {
+  const create = async (path: string, flags: number): Promise<number> => {
     try {
-      return await files.open(path, O_RDWR | O_CREAT, 0o640)
+      return await files.open(path, flags | O_CREAT, 0o640)
     } catch (error) {
       if (codeOf(error) !== 'ENOENT') throw error
       await missing()
       await makeDirectory(root, dirname(path), syncDirectory)
-      return files.open(path, O_RDWR | O_CREAT, 0o640)
+      return files.open(path, flags | O_CREAT, 0o640)
     }
   }
 
-  async function append(blob: BlobRef, request: AppendRequest, signal: AbortSignal): Promise<Appended> {
-    const path = pathOf(blob.key)
-    durable.delete(blob.key)
-    const file = request.offset === 0 ? await openOrCreate(path) : await openIfThere(path, O_RDWR)
-    if (file === null) return { outcome: 'lost' }
+  /** The file, cut to what was acknowledged. Null: less than that is there. */
+  async function openAt(path: string, offset: number): Promise<number | null> {
+    if (offset === 0) {
+      // Never truncates by opening: what is there may be a request that still runs.
+      const fresh = await create(path, O_RDWR | O_EXCL).catch((error: unknown) => {
+        if (codeOf(error) !== 'EEXIST') throw error
+        return null
+      })
+      if (fresh !== null) return fresh
+    }
+    const file = await openIfThere(path, O_RDWR)
+    if (file === null) return null
     try {
       const { size } = await files.stat(file)
-      if (size < request.offset) return { outcome: 'lost' }
       // What lies beyond the acknowledged offset belongs to a request that nobody was told of.
-      if (size > request.offset) await files.truncate(file, request.offset)
+      if (size > offset) await files.truncate(file, offset)
+      if (size >= offset) return file
+    } catch (error) {
+      await files.close(file)
+      throw error
+    }
+    await files.close(file)
+    return null
+  }
+
+  async function append(blob: BlobRef, request: AppendRequest, stop: Stop): Promise<Appended> {
+    const path = pathOf(blob.key)
+    durable.delete(blob.key)
+    const file = await openAt(path, request.offset)
+    if (file === null) return { outcome: 'lost' }
+    let synced = request.offset
+    let written = -1
+    try {
       let named = request.offset > 0
       const taken = await takeBytes({
         ...request,
-        signal,
+        stop,
         file,
         limit: blob.size,
         checkpoint,
         sync: async (offset) => {
           await Promise.all([files.dataSync(file), named ? undefined : syncDirectory(dirname(path))])
           named = true
+          synced = offset
           if (blob.size > SMALL_BYTES) digester.follow(blob.key, path, offset)
         },
       })
-      if (taken.offset === blob.size && blob.size <= SMALL_BYTES)
-        remember(blob.key, await inspectSmall(file, blob.size))
-      if (taken.offset === blob.size) keepNewest(durable, blob.key, blob.size, MAX_INSPECTED)
+      written = taken.offset
+      if (written === blob.size) {
+        if (blob.size <= SMALL_BYTES)
+          keepNewest(inspected, blob.key, inspectSmall(readBack(file, blob.size), blob.size))
+        keepNewest(durable, blob.key, blob.size)
+      }
       return { outcome: 'kept', ...taken }
     } finally {
-      await files.close(file)
+      if (written === synced) files.closeNow(file)
+      else await files.close(file)
     }
   }
-
-  const remember = (key: string, inspection: Inspection): void => keepNewest(inspected, key, inspection, MAX_INSPECTED)
 
   async function seal(blob: BlobRef): Promise<'sealed' | 'short' | 'absent'> {
     if (durable.get(blob.key) === blob.size) return 'sealed'
     const path = pathOf(blob.key)
     // An empty blob was never appended to.
-    const file = blob.size === 0 ? await openOrCreate(path) : await openIfThere(path, O_RDWR)
+    const file = blob.size === 0 ? await create(path, O_RDWR) : await openIfThere(path, O_RDWR)
     if (file === null) return 'absent'
     try {
       const { size } = await files.stat(file)
@@ -138,11 +164,12 @@ export function fileBlobs(options: FileBlobsOptions): BlobStore {
 
   async function inspect(blob: BlobRef, signal: AbortSignal): Promise<Inspection> {
     const known = inspected.get(blob.key)
+    inspected.delete(blob.key)
     if (known !== undefined) return known
     const path = pathOf(blob.key)
     const file = await files.open(path, O_RDONLY)
     try {
-      if (blob.size <= SMALL_BYTES) return await inspectSmall(file, blob.size)
+      if (blob.size <= SMALL_BYTES) return inspectSmall(await readAll(file, 0, blob.size), blob.size)
       const head = await readAll(file, 0, HEAD_BYTES)
       return { head, digest: asDigest(await digester.digest(blob.key, path, blob.size, signal)) }
     } finally {
@@ -171,10 +198,10 @@ export function fileBlobs(options: FileBlobsOptions): BlobStore {
   }
 
   /** Every call: only on an open store, one after the other for a key, faults by their code. */
-  const guarded = async <T>(key: string, work: (signal: AbortSignal) => Promise<T>): Promise<T> => {
+  const guarded = async <T>(key: string, work: () => Promise<T>, interrupt?: () => void): Promise<T> => {
     opened()
     try {
-      return await queue.run(key, work)
+      return await queue.run(key, work, interrupt)
     } catch (error) {
       throw isStorageFault(error) ? storageFault(error) : error
     }
@@ -195,8 +222,15 @@ export function fileBlobs(options: FileBlobsOptions): BlobStore {
       }
     },
 
-    append: (blob, request) =>
-      guarded(blob.key, (signal) => append(blob, request, AbortSignal.any([signal, request.signal]))),
+    append: (blob, request) => {
+      const stop = createStop()
+      const { signal } = request
+      signal.addEventListener('abort', stop.ask, { once: true })
+      if (signal.aborted) stop.ask()
+      return guarded(blob.key, () => append(blob, request, stop), stop.ask).finally(() =>
+        signal.removeEventListener('abort', stop.ask),
+      )
+    },
 
     recover: (blob, { offset, writtenBy }) =>
       guarded(blob.key, async () => {
@@ -264,15 +298,20 @@ function relativePath(key: string): string {
 
 const asDigest = (base64: string): string => `sha-256=:${base64}:`
 
-/** Read back from the descriptor that wrote it: the digest is of the stored bytes. */
-async function inspectSmall(file: number, size: number): Promise<Inspection> {
-  const bytes = await readAll(file, 0, size)
+function inspectSmall(bytes: Buffer, size: number): Inspection {
   if (bytes.length !== size) throw new UploadError('storage-unavailable', 'the file is shorter than its length')
-  return { digest: asDigest(createHash('sha256').update(bytes).digest('base64')), head: bytes.subarray(0, HEAD_BYTES) }
+  // A copy: a view would keep all of the bytes.
+  return {
+    digest: asDigest(createHash('sha256').update(bytes).digest('base64')),
+    head: Uint8Array.from(bytes.subarray(0, HEAD_BYTES)),
+  }
 }
 
-function keepNewest<T>(map: Map<string, T>, key: string, value: T, most: number): void {
-  if (map.size >= most) map.delete(map.keys().next().value ?? '')
+/** Results of blobs between their last byte and their verification; the oldest goes, and is found out again. */
+const MAX_KEPT = 1_000
+
+function keepNewest<T>(map: Map<string, T>, key: string, value: T): void {
+  if (map.size >= MAX_KEPT) map.delete(map.keys().next().value ?? '')
   map.set(key, value)
 }
 

@@ -5,7 +5,8 @@ import { UploadError } from '../errors.js'
  * somebody who lost it must be closed before the next one writes, seals or removes.
  */
 export interface KeyQueue {
-  run<T>(key: string, work: (signal: AbortSignal) => Promise<T>): Promise<T>
+  /** `interrupt` is how the call can be asked to stop. */
+  run<T>(key: string, work: () => Promise<T>, interrupt?: () => void): Promise<T>
   /** Asks the call that runs for this key to stop. */
   interrupt(key: string): void
   /** Interrupts all, waits for all, and takes no more. */
@@ -13,7 +14,7 @@ export interface KeyQueue {
 }
 
 interface Entry {
-  readonly controller: AbortController
+  readonly interrupt: () => void
   readonly settled: Promise<unknown>
 }
 
@@ -21,12 +22,11 @@ export function createKeyQueue(): KeyQueue {
   const running = new Map<string, Entry>()
   let closed = false
   return {
-    async run(key, work) {
+    async run(key, work, interrupt = () => {}) {
       if (closed) throw new UploadError('storage-unavailable', 'the store of blobs is closed')
       const before = running.get(key)
-      const controller = new AbortController()
-      const result = before === undefined ? work(controller.signal) : before.settled.then(() => work(controller.signal))
-      const entry = { controller, settled: result.catch(() => {}) }
+      const result = before === undefined ? work() : before.settled.then(work)
+      const entry = { interrupt, settled: result.catch(() => {}) }
       running.set(key, entry)
       try {
         return await result
@@ -34,11 +34,11 @@ export function createKeyQueue(): KeyQueue {
         if (running.get(key) === entry) running.delete(key)
       }
     },
-    interrupt: (key) => running.get(key)?.controller.abort(),
+    interrupt: (key) => running.get(key)?.interrupt(),
     async closeAll() {
       closed = true
       const entries = [...running.values()]
-      for (const { controller } of entries) controller.abort()
+      for (const { interrupt } of entries) interrupt()
       await Promise.all(entries.map(({ settled }) => settled))
     },
   }

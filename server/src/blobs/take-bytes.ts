@@ -1,12 +1,12 @@
 import { files, writeAll } from './durable-files.js'
 
 export interface TakeRequest {
-  readonly source: ReadableStream<Uint8Array> | null
+  readonly source: AsyncIterable<Uint8Array>
   readonly file: number
   readonly offset: number
   /** The blob's size: more is refused. */
   readonly limit: number
-  readonly signal: AbortSignal
+  readonly stop: Stop
   readonly checkpoint: { readonly bytes: number; readonly ms: number }
   /** Makes everything up to `offset` durable. */
   readonly sync: (offset: number) => Promise<void>
@@ -32,14 +32,13 @@ const BUFFERED_BYTES = 1024 * 1024
  * @throws what the file system or `acknowledge` threw: then nothing is said of the bytes since the last checkpoint.
  */
 export async function takeBytes(request: TakeRequest): Promise<Taken> {
-  const { file, limit } = request
+  const { file, limit, stop } = request
   const writer = createWriter(file, request.offset)
-  const failed = new AbortController()
-  const checkpoints = createCheckpoints(request, writer.position, () => failed.abort())
+  const checkpoints = createCheckpoints(request, writer.position, stop.ask)
   let received = request.offset
   let ended: Taken['ended']
   try {
-    ended = await readChunks(request.source, AbortSignal.any([request.signal, failed.signal]), async (chunk) => {
+    ended = await readChunks(request.source, stop, async (chunk) => {
       request.onBytes?.()
       received += chunk.length
       if (received > limit) return false
@@ -60,29 +59,53 @@ export async function takeBytes(request: TakeRequest): Promise<Taken> {
   return { offset: writer.position(), ended }
 }
 
-/** Hands on chunks until the source ends, breaks, is refused, or `signal` fires. Never cancels the source: its request still wants an answer. */
+/** Hands on chunks until the source ends, breaks, is refused, or it is asked to stop. */
 async function readChunks(
-  source: ReadableStream<Uint8Array> | null,
-  signal: AbortSignal,
+  source: AsyncIterable<Uint8Array>,
+  stop: Stop,
   take: (chunk: Uint8Array) => Promise<boolean>,
 ): Promise<Taken['ended']> {
-  if (signal.aborted) return 'stopped'
-  if (source === null) return 'whole'
-  const reader = source.getReader()
-  // A pending read rejects when its reader is released (WHATWG Streams, 4.3.5).
-  const release = (): void => reader.releaseLock()
-  signal.addEventListener('abort', release, { once: true })
-  try {
-    for (;;) {
-      const chunk = await reader.read().catch(() => null)
-      if (signal.aborted) return 'stopped'
-      if (chunk === null) return 'broken'
-      if (chunk.done) return 'whole'
-      if (!(await take(chunk.value))) return 'excess'
-    }
-  } finally {
-    signal.removeEventListener('abort', release)
-    release()
+  const iterator = source[Symbol.asyncIterator]()
+  for (;;) {
+    const chunk = await nextChunk(iterator, stop)
+    if (chunk === 'stopped' || chunk === 'broken') return chunk
+    if (chunk.done === true) return 'whole'
+    if (!(await take(chunk.value))) return 'excess'
+  }
+}
+
+/** Waits for a chunk, and no longer than until it is asked to stop: a client that has gone silent sends none. */
+function nextChunk(
+  iterator: AsyncIterator<Uint8Array>,
+  stop: Stop,
+): Promise<IteratorResult<Uint8Array> | 'stopped' | 'broken'> {
+  return new Promise((resolve) => {
+    stop.whenAsked(() => resolve('stopped'))
+    if (!stop.asked()) iterator.next().then(resolve, () => resolve('broken'))
+  })
+}
+
+/** A wish to end the reading, from wherever it comes. Lighter than an AbortSignal, of which every upload would need four. */
+export interface Stop {
+  ask(): void
+  asked(): boolean
+  /** One listener, the last one; called at once when it was asked already. */
+  whenAsked(listener: () => void): void
+}
+
+export function createStop(): Stop {
+  let asked = false
+  let listener = (): void => {}
+  return {
+    ask() {
+      asked = true
+      listener()
+    },
+    asked: () => asked,
+    whenAsked(next) {
+      listener = next
+      if (asked) next()
+    },
   }
 }
 

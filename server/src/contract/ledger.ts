@@ -63,8 +63,7 @@ export function ledgerContract<Tx>(test: RegisterTest, create: () => Promise<Led
       digest: 'pending',
       uploadMetadata: 'a Yg==',
     })
-    const declared = await ledger.declare(intent)
-    assert.equal(declared.outcome, 'created')
+    assert.equal((await ledger.declare(intent)).outcome, 'created')
     const found = await get(ledger, intent)
     assert.deepEqual(
       {

@@ -9,7 +9,11 @@ const text = (row: SqlRow, name: string): string => row[name] as string
 const maybeText = (row: SqlRow, name: string): string | null => row[name] as string | null
 const number = (row: SqlRow, name: string): number => Number(row[name])
 const maybeNumber = (row: SqlRow, name: string): number | null => (row[name] === null ? null : Number(row[name]))
-const json = (row: SqlRow, name: string): JsonValue => JSON.parse(row[name] as string) as JsonValue
+const json = (row: SqlRow, name: string): JsonValue => {
+  const value = row[name] as string
+  // Most of these columns hold nothing most of the time.
+  return value === 'null' ? null : value === '{}' ? {} : (JSON.parse(value) as JsonValue)
+}
 
 /** An operation's columns, and those of its reference under `r_…` where they were joined. */
 export function toOperation(row: SqlRow): OperationRecord {

@@ -437,9 +437,9 @@ function referIn(
   if (row === undefined) throw new Lost()
   const operation = toOperation(row)
   // The primary key is invariant 2, whatever else may fail.
-  on.run(
+  const { stored_at: storedAt } = on.get(
     `INSERT INTO landfall_references (owner, operation_id, blob_key, size, type, digest, digest_source, stored_at, data)
-     VALUES (?, ?, ?, ?, ?, ?, ?, ${NOW}, ?)`,
+     VALUES (?, ?, ?, ?, ?, ?, ?, ${NOW}, ?) RETURNING stored_at`,
     [
       operation.owner,
       operation.id,
@@ -450,10 +450,18 @@ function referIn(
       intent.digestSource,
       JSON.stringify(accepted.data),
     ],
-  )
-  const referenced = find(on, lease)
-  if (referenced === null) throw new Lost()
-  return referenced
+  ) ?? { stored_at: null }
+  return {
+    ...operation,
+    reference: {
+      blobKey: operation.blobKey,
+      size: operation.file.size,
+      ...intent.content,
+      digestSource: intent.digestSource,
+      storedAt: Number(storedAt),
+      data: accepted.data,
+    },
+  }
 }
 
 function cancel(on: Connection, key: OperationKey, why: Problem): OperationRecord | null {

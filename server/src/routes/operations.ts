@@ -13,9 +13,8 @@ import {
   problem,
 } from '@landfall/shared'
 import { type Context, Hono } from 'hono'
-import { bodyLimit } from 'hono/body-limit'
 import type { Admit } from '../access.js'
-import { baseOf, type Env, keyOf, ProblemError, refuse } from '../context.js'
+import { baseOf, bodyOf, type Env, keyOf, ProblemError, refuse } from '../context.js'
 import type { Cancel } from '../cancel.js'
 import type { Drive } from '../drive.js'
 import type { Leases } from '../leases.js'
@@ -47,13 +46,9 @@ export function operationRoutes(deps: OperationRouteDeps): Hono<Env> {
   const { ledger, blobs, leases, drive, watch, clock, admit, cancel } = deps
   const app = new Hono<Env>()
 
-  const tooLarge = (): never => {
-    throw refuse('metadata-too-large', { detail: 'the request is too large' })
-  }
-
-  app.put(operationPath(':id'), bodyLimit({ maxSize: deps.maxBodyBytes, onError: tooLarge }), async (c) => {
+  app.put(operationPath(':id'), async (c) => {
     const key = keyOf(c, 'invalid-operation-id')
-    const request = await readDeclaration(c)
+    const request = await readDeclaration(c, deps.maxBodyBytes)
     const admission = await admit(key, request, null)
     if (admission.outcome === 'refused') throw new ProblemError(admission.problem)
     if (admission.outcome === 'existing') await takeDigest(key, admission.operation, request)
@@ -178,11 +173,23 @@ export function operationRoutes(deps: OperationRouteDeps): Hono<Env> {
   }
 }
 
-async function readDeclaration(c: Context<Env>): Promise<DeclareRequest> {
-  const body: unknown = await c.req.json().catch(() => {
-    throw refuse('invalid-request', { detail: 'the body is not JSON' })
-  })
-  const parsed = parseDeclareRequest(body)
+async function readDeclaration(c: Context<Env>, maxBytes: number): Promise<DeclareRequest> {
+  const chunks: Uint8Array[] = []
+  let bytes = 0
+  for await (const chunk of bodyOf(c)) {
+    bytes += chunk.length
+    if (bytes > maxBytes) throw refuse('metadata-too-large', { detail: 'the request is too large' })
+    chunks.push(chunk)
+  }
+  const parsed = parseDeclareRequest(parseJson(Buffer.concat(chunks).toString()))
   if (!parsed.ok) throw refuse('invalid-request', { detail: parsed.detail })
   return parsed.value
+}
+
+function parseJson(text: string): unknown {
+  try {
+    return JSON.parse(text)
+  } catch {
+    throw refuse('invalid-request', { detail: 'the body is not JSON' })
+  }
 }

@@ -135,7 +135,7 @@ export function createTusLibrary(deps: TusLibraryDeps): TusLibrary {
       stream.resume()
       return before.offset
     }
-    const received = await receive(key, { offset, source: Readable.toWeb(stream) as ReadableStream<Uint8Array> })
+    const received = await receive(key, { offset, length: null, source: stream as AsyncIterable<Uint8Array> })
     switch (received.outcome) {
       case 'acknowledged':
       case 'conflict':

@@ -9,7 +9,7 @@ import {
   VERSION_HEADER,
 } from '@landfall/shared'
 import { type Context, Hono } from 'hono'
-import { type Env, keyOf, ProblemError, refuse } from '../context.js'
+import { bodyOf, type Env, keyOf, ProblemError, refuse } from '../context.js'
 import { asksForTail, COMPLETING_WAIT_MS, goneAs, isGone, isSettled, shownOffset } from '../gate.js'
 import type { Leases } from '../leases.js'
 import type { Logger } from '../log.js'
@@ -96,14 +96,7 @@ export function tusRoutes(deps: TusRouteDeps): Hono<Env> {
   async function patch(c: Context<Env>): Promise<Response> {
     const key = keyOf(c, 'not-found')
     const { offset, length } = readPatch(c)
-    const operation = await ledger.find(key)
-    if (operation === null) throw refuse('not-found')
-    const { size } = operation.file
-    if (offset + (length ?? 0) > size)
-      throw refuse('too-large', { detail: 'the request brings more bytes than the file has' })
-    if (operation.point !== 'declared' || operation.offset === size) return afterLastByte(c, operation, offset)
-
-    const received = await receive(key, { offset, source: c.req.raw.body })
+    const received = await receive(key, { offset, length, source: bodyOf(c) })
     switch (received.outcome) {
       case 'acknowledged':
         return offsetAnswer(received.operation, received.operation.offset)
@@ -117,12 +110,14 @@ export function tusRoutes(deps: TusRouteDeps): Hono<Env> {
         throw refuse('offset-conflict', { detail: `acknowledged: ${received.operation.offset}` })
       case 'refused':
         throw new ProblemError(received.problem)
+      // Somebody drives it, or does not let go.
       case 'locked':
-        throw refuse('locked', { retryAfterSeconds: 1 })
       case 'closed': {
-        const now = await ledger.find(key)
-        if (now === null) throw refuse('not-found')
-        return afterLastByte(c, now, offset)
+        const operation = await ledger.find(key)
+        if (operation === null) throw refuse('not-found')
+        if (operation.point === 'declared' && operation.offset < operation.file.size)
+          throw refuse('locked', { retryAfterSeconds: 1 })
+        return afterLastByte(c, operation, offset)
       }
     }
   }
@@ -135,7 +130,7 @@ export function tusRoutes(deps: TusRouteDeps): Hono<Env> {
       return offsetAnswer(operation, operation.offset)
     }
     if (!asksForTail(operation, offset)) throw refuse('offset-conflict')
-    await discard(c.req.raw.body)
+    await discard(bodyOf(c))
     return withheld(operation, Promise.resolve(operation), offset, TAIL_WAIT_MS)
   }
 
@@ -186,11 +181,9 @@ function readPatch(c: Context): { offset: number; length: number | null } {
 }
 
 /** Reads what the client sends and keeps none of it, so that the connection stays usable. */
-async function discard(body: ReadableStream<Uint8Array> | null): Promise<void> {
-  if (body === null) return
-  const reader = body.getReader()
+async function discard(body: AsyncIterable<Uint8Array>): Promise<void> {
   try {
-    while (!(await reader.read()).done);
+    for await (const _chunk of body);
   } catch {
     // The client went away; there is nobody to answer.
   }
