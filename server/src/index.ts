@@ -7,6 +7,7 @@ export {
   type BlobFacts,
   type Kind,
   kind,
+  type KindFor,
   type KindOptions,
   type OperationFacts,
   type PrepareContext,

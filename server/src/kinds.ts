@@ -116,7 +116,17 @@ export interface Kind<Tx, Types extends KindTypes = KindTypes> {
 type Input<Schema extends StandardSchemaV1> =
   StandardSchemaV1.InferInput<Schema> extends JsonObject ? StandardSchemaV1.InferInput<Schema> : JsonObject
 
-/** Declares what an upload is for: its rules, its authorisation and what its reference means to the application. */
+/** `kind` for one type of transaction, as `createUploads` hands it to `kinds`. */
+export type KindFor<Tx> = <Data, Schema extends StandardSchemaV1 = StandardSchemaV1<JsonObject, JsonObject>>(
+  options: KindOptions<Tx, Schema, Data>,
+) => Kind<Tx, { metadata: Input<Schema>; data: Exclude<Data, Rejection> }>
+
+/**
+ * Declares what an upload is for: its rules, its authorisation and what its reference means to the application.
+ *
+ * TypeScript infers the type of `tx` where `kinds` is a function (`kinds: (kind) => ({ photo: kind({ … }) })`); used by
+ * itself, annotate it: `onReference: async (tx: SqliteTx<typeof schema>, …) => …`.
+ */
 export function kind<Tx, Data, Schema extends StandardSchemaV1 = StandardSchemaV1<JsonObject, JsonObject>>(
   options: KindOptions<Tx, Schema, Data>,
 ): Kind<Tx, { metadata: Input<Schema>; data: Exclude<Data, Rejection> }> {

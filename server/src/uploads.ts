@@ -10,7 +10,7 @@ import type { Env } from './context.js'
 import { createDrive } from './drive.js'
 import { createEffects } from './effects.js'
 import { UploadError } from './errors.js'
-import type { Kind } from './kinds.js'
+import { type Kind, kind, type KindFor } from './kinds.js'
 import { createLeases } from './leases.js'
 import { createLogger, type Logger } from './log.js'
 import type { BlobStore, Clock, Ledger } from './ports.js'
@@ -29,7 +29,8 @@ export interface UploadsOptions<Tx, K extends Kinds<Tx>> {
   blobs: BlobStore
   /** Who asks; null is 401. The answer scopes everything: another owner's operations do not exist. */
   authenticate: Authenticate
-  kinds: K
+  /** What can be uploaded, by name: an object, or a function that gets a `kind` which knows the type of the ledger's `tx`. */
+  kinds: K | ((kind: KindFor<Tx>) => K)
   limits?: Partial<Limits>
   /** How long after its last byte an unfinished upload is given up. In milliseconds, default 7 days. */
   expiresAfterMs?: number
@@ -94,7 +95,8 @@ const SETTLE_MS = 10 * 60_000
  */
 export function createUploads<Tx, const K extends Kinds<Tx>>(options: UploadsOptions<Tx, K>): Uploads<Tx, TypesOf<K>> {
   checkRuntime()
-  const { ledger, blobs, kinds } = options
+  const { ledger, blobs } = options
+  const kinds: Kinds<Tx> = typeof options.kinds === 'function' ? options.kinds(kind) : options.kinds
   if (Object.keys(kinds).length === 0) throw new UploadError('setup', 'kinds: declare at least one')
   const clock = options.clock ?? systemClock
   const log = options.logger ?? createLogger('warn')

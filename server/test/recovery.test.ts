@@ -341,7 +341,7 @@ describe('surroundings that fail', () => {
     away = false
     expect((await completing).status).toBe(204)
     const shown = Number((await status).headers.get('Upload-Offset'))
-    expect(shown).toBeGreaterThanOrEqual(5_000 - 1024)
+    expect(shown).toBeGreaterThanOrEqual(5_000 - 448)
     await eventually(
       () => get(id),
       ({ recoveryPoint }) => isReferenced(recoveryPoint),

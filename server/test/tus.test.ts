@@ -264,7 +264,7 @@ describe('the withheld tail', () => {
     expect(performance.now() - startedAt).toBeGreaterThan(1_900)
     expect(completing.status).toBe(204)
     let shown = offsetOf(completing)
-    expect(shown).toBeGreaterThanOrEqual(size - 1024)
+    expect(shown).toBeGreaterThanOrEqual(size - 448)
     expect(shown).toBeLessThan(size)
     for (let n = 0; n < 2; n++) {
       await later(1_000)
