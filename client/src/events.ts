@@ -10,6 +10,12 @@ export interface Telling {
   outcome: (event: 'referenced' | 'failed', upload: Upload) => void
   warn: (code: Warning['code'], cause?: unknown) => void
   unauthenticated: () => void
+  /** Something threw that cannot: it must not go unseen. */
+  fault: (cause: unknown) => void
+}
+
+const fault = (cause: unknown): void => {
+  if (typeof reportError === 'function') reportError(cause)
 }
 
 export function createTelling(): Telling {
@@ -22,7 +28,7 @@ export function createTelling(): Telling {
     } catch (cause) {
       if (event !== 'warning' && handlers.get('warning')?.size) tell('warning', { code: 'handler-failed', cause })
       // Nobody listens: a broken handler must not go unseen.
-      else if (typeof reportError === 'function') reportError(cause)
+      else fault(cause)
     }
   }
   const tell = (event: keyof Events, value?: unknown): void => {
@@ -49,5 +55,6 @@ export function createTelling(): Telling {
     },
     warn: (code, cause) => tell('warning', { code, cause }),
     unauthenticated: () => tell('unauthenticated'),
+    fault,
   }
 }

@@ -26,6 +26,8 @@ interface Entry extends Handle {
 /** At most this many requests of the kind that must not wait for an upload's place. */
 const ASIDES = 1
 
+const AFTER_FAULT_MS = 30_000
+
 /** The list of uploads of one scope, over any ports. `open` is called with the first `start`. */
 export function createUploadList(
   { scope, concurrency }: { scope: string; concurrency: number },
@@ -98,7 +100,18 @@ export function createUploadList(
 
   const drive = (entry: Entry, signal: AbortSignal): void => {
     entry.live.doing({ state: 'waiting', why: 'turn', untilMs: null })
-    entry.driving = entry.driving.then(() => driveOne(entry, opened(), telling, scope, signal))
+    const driveNext = async (before: Promise<void>): Promise<void> => {
+      await before
+      try {
+        await driveOne(entry, opened(), telling, scope, signal)
+      } catch (cause) {
+        // Cannot be; but an upload must not stand still for ever because of a fault of ours.
+        telling.fault(cause)
+        await opened().clock.sleep(AFTER_FAULT_MS, signal)
+        await driveNext(Promise.resolve())
+      }
+    }
+    entry.driving = driveNext(entry.driving)
     offer(entry)
   }
 
@@ -201,12 +214,13 @@ export function createUploadList(
 
 /** Drives one upload while its lock is held, until it is acknowledged, cancelled or gone, or the uploader stops. */
 async function driveOne(
-  { live, upload, settle }: Entry,
+  entry: Entry,
   context: RunContext,
   telling: Telling,
   scope: string,
   signal: AbortSignal,
 ): Promise<void> {
+  const { live, settle } = entry
   while (!signal.aborted && !live.gone()) {
     // A cancellation is repeatable by anybody: it waits for no other tab.
     if (live.record().standing.point === 'cancelled') await run(live, context, signal)
@@ -217,24 +231,37 @@ async function driveOne(
       waiting.end()
       if (hold === null) continue
       const within = linked(signal, hold.lost)
-      // What another tab has stored meanwhile is the truth.
-      await live.amend((stored) => stored)
-      await run(live, context, within.signal)
-      const { standing, copy } = live.record()
-      if (isSettled(standing) && !live.gone()) {
-        settle()
-        if (copy !== 'none') await dropCopy(live, context.source).catch(() => {})
-        if (isSettled(standing) && !live.gone()) telling.outcome(standing.point, upload)
-        const waited = live.begin(within.signal)
-        if (!live.gone()) await ended(waited.signal)
-        waited.end()
+      try {
+        // What another tab has stored meanwhile is the truth.
+        await live.amend((stored) => stored)
+        await run(live, context, within.signal)
+        await conclude(entry, context, telling, within.signal)
+      } finally {
+        within.unlink()
+        hold.release()
       }
-      within.unlink()
-      hold.release()
     }
   }
   live.doing({ state: 'idle' })
   settle()
+  if (live.gone()) await context.source.drop(scope, live.id).catch(() => {})
+}
+
+/** Tells an outcome, and keeps the lock until it is acknowledged, so that no other tab tells it too. */
+async function conclude(
+  { live, upload, settle }: Entry,
+  { source }: RunContext,
+  telling: Telling,
+  signal: AbortSignal,
+): Promise<void> {
+  const { standing, copy } = live.record()
+  if (!isSettled(standing) || live.gone()) return
+  settle()
+  if (copy !== 'none') await dropCopy(live, source)
+  telling.outcome(standing.point, upload)
+  const waiting = live.begin(signal)
+  if (!live.gone()) await ended(waiting.signal)
+  waiting.end()
 }
 
 const CONTROL = /[\u0000-\u001f\u007f]/g // oxlint-disable-line no-control-regex -- the wire refuses them

@@ -35,10 +35,16 @@ export async function run(live: LiveOperation, context: RunContext, lifetime: Ab
       } else {
         const result = await take(standing, { ...context, live, signal, lifetime })
         if ('withdrawn' in result) await live.amend(() => undefined)
-        if ('to' in result) await record(live, standing, result)
-        const obstacle = 'obstacle' in result ? result : 'to' in result ? result.after : undefined
-        if (obstacle && obstacle.obstacle !== 'interrupted') leave()
-        if (obstacle) await overcome(obstacle, live, context, signal)
+        if ('to' in result) {
+          await record(live, standing, result)
+          // The move has ended this step's signal; if a user's wish came in between, there is nothing to wait for.
+          const isThere = live.record().standing.point === result.to.point
+          if (result.after && isThere) await overcome(result.after, live, context, lifetime)
+        }
+        if ('obstacle' in result) {
+          if (result.obstacle !== 'interrupted') leave()
+          await overcome(result, live, context, signal)
+        }
       }
       end()
     }
@@ -77,17 +83,19 @@ async function overcome(
   obstacle: Obstacle,
   live: LiveOperation,
   { clock }: RunContext,
-  signal: AbortSignal,
+  outer: AbortSignal,
 ): Promise<void> {
   if (obstacle.obstacle === 'interrupted') return
   if (obstacle.obstacle === 'file') {
     live.doing({ state: 'needs-file', why: live.session.lacking })
-    return ended(signal)
+    return ended(outer)
   }
+  const { signal, end } = live.begin(outer)
   const { obstacle: why, retryAfterMs } = obstacle
   await breathe(clock, live.session.attempts++, retryAfterMs, signal, (untilMs) =>
     live.doing({ state: 'waiting', why, untilMs }),
   )
+  end()
 }
 
 async function declare(step: Step): Promise<StepResult> {

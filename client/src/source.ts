@@ -55,7 +55,8 @@ export async function lose({ live, source: copies }: Step, why: Session['lacking
 export async function dropCopy(live: LiveOperation, copies: Ports['source']): Promise<void> {
   const { scope, id } = live.record()
   await live.amend(noted({ copy: 'none' }))
-  await copies.drop(scope, id)
+  // What cannot be dropped now goes with the next sweep.
+  await copies.drop(scope, id).catch(() => {})
 }
 
 /** Bytes that may be sent: as picked, a proven new pick, or a verified copy. */

@@ -258,11 +258,6 @@ describe('faults', () => {
     await until('it is finishing', () => upload.snapshot().activity.state === 'finishing')
     server.operations.clear()
     server.outcome = () => 'reference'
-    upload.resume()
-    openTab()
-    // The long poll waits on the old list; any change of any operation wakes it.
-    server.fault = ({ method, headers }) => (method === 'GET' && headers['if-none-match'] ? { kind: 'dropped' } : null)
-    for (const socket of [1]) void socket
     await until('it is declared again', () => server.count('PUT') > 1, 15_000)
     expect(await settled(upload)).toMatchObject({ ok: true, reference: { operationId: upload.id } })
     expect(isStored(upload, 300 * KIB)).toBe(true)

@@ -97,6 +97,16 @@ describe('after a killed tab', () => {
     expect((await journal(tab))[0]).toMatchObject({ copy: 'none', standing: { point: 'referenced' } })
   })
 
+  it('the copy goes with a cancellation', async () => {
+    await leaveBehind()
+    const { tab, upload } = await again()
+    await upload.cancel()
+    await settled(upload)
+    while ((await tab.ports.source.read('alice', upload.id)) !== null)
+      await new Promise((resolve) => setTimeout(resolve, 5))
+    expect(await journal(tab)).toEqual([])
+  })
+
   it('a copy over the budget is not made: the file is asked for', async () => {
     await leaveBehind({ copies: { maxBytes: MIB } }, 'none')
     const { upload } = await again()

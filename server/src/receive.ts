@@ -1,6 +1,6 @@
 import { isOpen, type Problem, problem } from '@landfall/shared'
 import type { Drive } from './drive.js'
-import { UploadError } from './errors.js'
+import { faultCode, UploadError } from './errors.js'
 import type { Held, Leases } from './leases.js'
 import type { Logger } from './log.js'
 import type { BlobStore, Clock, Ledger, OperationKey, OperationRecord } from './ports.js'
@@ -27,7 +27,7 @@ export type Received =
   | { readonly outcome: 'refused'; readonly problem: Problem }
   /** Somebody else has the operation, and did not let go in time. */
   | { readonly outcome: 'locked' }
-  /** The operation does not take bytes (any more): look at its point. */
+  /** The operation does not take bytes (any more), or not from this request: look at its point. */
   | { readonly outcome: 'closed' }
 
 export type Receive = (
@@ -88,6 +88,7 @@ export function createReceive(deps: ReceiveDeps): Receive {
       handedOn = received.outcome === 'whole'
       return received
     } catch (error) {
+      if (faultCode(error) === 'lease-lost') return { outcome: 'closed' }
       // What was written since the last acknowledgement is nobody's: the next request cuts it off.
       if (!handedOn)
         await giveBack(recorder).catch((again: unknown) =>

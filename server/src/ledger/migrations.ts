@@ -61,7 +61,7 @@ export const MIGRATIONS: readonly (readonly string[])[] = [
       digest_source TEXT NOT NULL,
       stored_at INTEGER NOT NULL,
       data TEXT NOT NULL,
-      PRIMARY KEY (owner, operation_id)
+      PRIMARY KEY (operation_id, owner)
     )`,
     `CREATE UNIQUE INDEX landfall_references_blob_key ON landfall_references (blob_key)`,
     `CREATE TABLE landfall_effects (

@@ -88,7 +88,7 @@ export const landfallReferences = sqliteTable(
   },
   (table) => [
     // At most one reference per operation, ever (invariant 2), and no blob in two of them.
-    primaryKey({ columns: [table.owner, table.operationId] }),
+    primaryKey({ columns: [table.operationId, table.owner] }),
     uniqueIndex('landfall_references_blob_key').on(table.blobKey),
   ],
 )
