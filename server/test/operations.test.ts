@@ -146,6 +146,8 @@ describe('declare or continue', () => {
     for (const [answer, status, code] of answers) expect([answer.status, answer.code]).toEqual([status, code])
     for (const body of ['', '{', '[]', 'null'])
       expect((await request('PUT', `/operations/${id}`, { body })).status).toBe(400)
+    const deep = `{"file":{"name":"a","size":1,"type":""},"metadata":${'{"a":'.repeat(2_000)}1${'}'.repeat(2_000)}}`
+    expect((await request('PUT', `/operations/${id}`, { body: deep })).status).toBe(400)
     expect((await request('PUT', `/operations/${id}`, { body: 'x'.repeat(100_000) })).status).toBe(413)
     expect((await request('PUT', `/operations/${id}`, { owner: null, body: '{}' })).status).toBe(401)
     expect(await ledger.find({ owner: 'ann', id })).toBeNull()

@@ -76,17 +76,19 @@ export const digestSchema = v.pipe(
 export type JsonValue = null | boolean | number | string | JsonValue[] | { [key: string]: JsonValue }
 export type JsonObject = { [key: string]: JsonValue }
 
-const jsonValueSchema: v.GenericSchema<JsonValue> = v.lazy(() =>
-  v.union([
-    v.null(),
-    v.boolean(),
-    v.pipe(v.number(), v.finite()),
-    v.string(),
-    v.array(jsonValueSchema),
-    v.record(v.string(), jsonValueSchema),
-  ]),
+/** Deeper than any metadata need be, and far from what recursion can bear. */
+const MAX_DEPTH = 32
+
+const isJson = (value: unknown, depth: number): boolean => {
+  if (typeof value === 'number') return Number.isFinite(value)
+  if (typeof value !== 'object' || value === null) return ['string', 'boolean', 'object'].includes(typeof value)
+  return depth < MAX_DEPTH && Object.values(value).every((item) => isJson(item, depth + 1))
+}
+
+export const jsonObjectSchema: v.GenericSchema<JsonObject> = v.custom<JsonObject>(
+  (value) => typeof value === 'object' && value !== null && !Array.isArray(value) && isJson(value, 0),
+  'a JSON object, at most 32 levels deep',
 )
-export const jsonObjectSchema: v.GenericSchema<JsonObject> = v.record(v.string(), jsonValueSchema)
 
 const textSchema = (maxLength: number) =>
   v.pipe(

@@ -67,11 +67,8 @@ function startFor(visitor: string): Uploader<DemoKinds> {
 }
 
 async function session(name?: string): Promise<string> {
-  const response = await fetch('/api/session', {
-    ...(name === undefined
-      ? {}
-      : { method: 'PUT', body: JSON.stringify({ name }), headers: { 'Content-Type': 'application/json' } }),
-  })
+  const change = { method: 'PUT', body: JSON.stringify({ name }), headers: { 'Content-Type': 'application/json' } }
+  const response = await fetch('/api/session', name === undefined ? {} : change)
   if (!response.ok) throw new Error('the server does not answer')
   return ((await response.json()) as { name: string }).name
 }

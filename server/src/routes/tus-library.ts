@@ -1,5 +1,5 @@
 import { AsyncLocalStorage } from 'node:async_hooks'
-import { Readable } from 'node:stream'
+import type { Readable } from 'node:stream'
 import {
   filePath,
   isFinal,

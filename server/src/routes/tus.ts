@@ -182,8 +182,9 @@ function readPatch(c: Context): { offset: number; length: number | null } {
 
 /** Reads what the client sends and keeps none of it, so that the connection stays usable. */
 async function discard(body: AsyncIterable<Uint8Array>): Promise<void> {
+  const chunks = body[Symbol.asyncIterator]()
   try {
-    for await (const _chunk of body);
+    while ((await chunks.next()).done !== true);
   } catch {
     // The client went away; there is nobody to answer.
   }
