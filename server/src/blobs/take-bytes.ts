@@ -20,8 +20,8 @@ export interface Taken {
   readonly ended: 'whole' | 'broken' | 'excess' | 'stopped'
 }
 
-/** What may wait in memory, per request, while the disk is busy. Then the source waits too. */
-const BUFFERED_BYTES = 1024 * 1024
+/** What may wait in memory, per request, while the disk is busy; then the source waits too. It is lost with the process, and sent again. */
+const BUFFERED_BYTES = 256 * 1024
 
 /**
  * Writes a source into a file from `offset` on. However the source ends, what was received of it is kept and synced;
