@@ -2,6 +2,7 @@ import { mkdirSync } from 'node:fs'
 import { createServer, type Server } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { getRequestListener } from '@hono/node-server'
 import { createClient } from '@libsql/client'
 import { drizzle } from 'drizzle-orm/libsql'
@@ -24,6 +25,7 @@ export interface Serving {
 
 /** How long requests and drives may take to end after SIGTERM. */
 const DRAIN_MS = 10_000
+const LAST_ANSWERS_MS = 1_000
 /** Longer than the idle time-outs of common proxies, so that they do not send into a connection that is being closed. */
 const KEEP_ALIVE_MS = 75_000
 
@@ -54,8 +56,11 @@ export async function serve(settings: Settings): Promise<Serving> {
   return {
     address: `http://${host}:${port}/uploads`,
     async close() {
-      server.close()
+      const closed = new Promise((resolve) => server.close(resolve))
       await uploads.close({ withinMs: DRAIN_MS })
+      server.closeIdleConnections()
+      // The last answers go out; who only waits for a change is cut off, and asks again.
+      await Promise.race([closed, sleep(LAST_ANSWERS_MS)])
       server.closeAllConnections()
       client.close()
     },

@@ -1,0 +1,215 @@
+import { type ChildProcess, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { createServer } from 'node:net'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { readSettings } from '../src/settings.js'
+import { temporaryDirectory } from './fixtures.js'
+import { content, digestOf, later, newId } from './harness.js'
+
+// The built program: what a user runs. `npm test` builds before it tests.
+const CLI = fileURLToPath(new URL('../dist/cli.js', import.meta.url))
+
+let directory: Awaited<ReturnType<typeof temporaryDirectory>>
+let children: ChildProcess[] = []
+beforeEach(async () => {
+  directory = await temporaryDirectory()
+})
+afterEach(async () => {
+  for (const child of children) if (child.exitCode === null && child.signalCode === null) child.kill('SIGKILL')
+  children = []
+  await directory.remove()
+})
+
+function start(args: readonly string[], env: Record<string, string> = {}) {
+  const child = spawn(process.execPath, [CLI, ...args], { env: { PATH: process.env['PATH'], ...env } })
+  children.push(child)
+  const output = { out: '', err: '' }
+  child.stdout.on('data', (chunk: Buffer) => (output.out += chunk.toString()))
+  child.stderr.on('data', (chunk: Buffer) => (output.err += chunk.toString()))
+  const exited = once(child, 'close').then(([code, signal]) => ({
+    code: code as number | null,
+    signal: signal as string | null,
+    ...output,
+  }))
+  return { child, output, exited }
+}
+
+async function serve(env: Record<string, string> = {}) {
+  const started = start(['serve'], {
+    LANDFALL_PORT: '0',
+    LANDFALL_DATA_DIR: join(directory.path, 'data'),
+    LANDFALL_OWNER_HEADER: 'X-Owner',
+    ...env,
+  })
+  for (const deadline = Date.now() + 15_000; !started.output.out.includes('\n'); await later(20)) {
+    if (Date.now() > deadline || started.child.exitCode !== null) throw new Error(started.output.err)
+  }
+  const address = /^landfall listens on (http:\/\/127\.0\.0\.1:\d+\/uploads)\n$/.exec(started.output.out)?.[1] ?? ''
+  const request = (
+    method: string,
+    path: string,
+    init: { headers?: Record<string, string>; body?: string | Uint8Array<ArrayBuffer> } = {},
+  ) =>
+    fetch(address + path, { method, ...init, headers: { 'X-Owner': 'ann', 'Landfall-Version': '1', ...init.headers } })
+  const declare = (id: string, size: number) =>
+    request('PUT', `/operations/${id}`, { body: JSON.stringify({ file: { name: 'a', size, type: '' } }) })
+  const patch = (id: string, offset: number, body: Uint8Array<ArrayBuffer>) =>
+    request('PATCH', `/files/${id}`, {
+      headers: {
+        'Tus-Resumable': '1.0.0',
+        'Upload-Offset': String(offset),
+        'Content-Type': 'application/offset+octet-stream',
+      },
+      body,
+    })
+  return { ...started, address, request, declare, patch }
+}
+
+test('says one line with its address, and takes a file', async () => {
+  const { address, request, declare, patch, output } = await serve()
+  expect(address).not.toBe('')
+  const id = newId()
+  expect((await declare(id, 5)).status).toBe(201)
+  expect((await patch(id, 0, content(5))).headers.get('Landfall-Recovery-Point')).toBe('referenced')
+  const stored = await request('GET', `/files/${id}`)
+  expect(digestOf(new Uint8Array(await stored.arrayBuffer()))).toBe(digestOf(content(5)))
+  expect((await fetch(`${address}/operations/${id}`)).status).toBe(401)
+  expect(output.out.split('\n')).toHaveLength(2)
+  const lines = output.err
+    .trim()
+    .split('\n')
+    .map((line) => JSON.parse(line) as { operationId?: string; msg: string })
+  expect(lines.filter(({ msg }) => msg === 'referenced').map(({ operationId }) => operationId)).toEqual([id])
+})
+
+test('killed and started again, it goes on where it was, at once', async () => {
+  const first = await serve()
+  const id = newId()
+  await first.declare(id, 10)
+  await first.patch(id, 0, content(4))
+  first.child.kill('SIGKILL')
+  await first.exited
+  const second = await serve()
+  const continued = (await (await second.declare(id, 10)).json()) as { offset: number }
+  expect(continued.offset).toBe(4)
+  expect((await second.patch(id, 4, content(10).subarray(4))).headers.get('Landfall-Recovery-Point')).toBe('referenced')
+})
+
+test('on SIGTERM a running request ends at an acknowledged offset, and the program with 0', async () => {
+  const { child, address, declare, exited } = await serve()
+  const id = newId()
+  await declare(id, 100_000)
+  const body = new ReadableStream<Uint8Array>({
+    start: (controller) => controller.enqueue(content(40_000)),
+  })
+  const sending = fetch(`${address}/files/${id}`, {
+    method: 'PATCH',
+    headers: {
+      'X-Owner': 'ann',
+      'Tus-Resumable': '1.0.0',
+      'Upload-Offset': '0',
+      'Content-Type': 'application/offset+octet-stream',
+      'Landfall-Version': '1',
+    },
+    body,
+    duplex: 'half',
+  } as RequestInit)
+  await later(500)
+  child.kill('SIGTERM')
+  const answer = await sending
+  expect([answer.status, answer.headers.get('Upload-Offset')]).toEqual([204, '40000'])
+  expect(await exited).toMatchObject({ code: 0 })
+  const again = await serve()
+  expect(await (await again.declare(id, 100_000)).json()).toMatchObject({ offset: 40_000 })
+})
+
+test('a second one on the same data is refused, and harms nothing', async () => {
+  const { declare } = await serve()
+  const second = start([
+    'serve',
+    '--port',
+    '0',
+    '--data-dir',
+    join(directory.path, 'data'),
+    '--owner-header',
+    'x-owner',
+  ])
+  const { code, out, err } = await second.exited
+  expect([code, out]).toEqual([2, ''])
+  expect(err).toContain('another process uses this directory')
+  expect((await declare(newId(), 5)).status).toBe(201)
+})
+
+test('a port that is taken is said by name', async () => {
+  const taken = createServer().listen(0, '127.0.0.1')
+  await once(taken, 'listening')
+  const { port } = taken.address() as { port: number }
+  const { code, err } = await start([
+    'serve',
+    '--port',
+    String(port),
+    '--data-dir',
+    join(directory.path, 'data'),
+    '--owner-header',
+    'x-owner',
+  ]).exited
+  taken.close()
+  expect(code).toBe(2)
+  expect(err).toMatch(/LANDFALL_PORT.*EADDRINUSE/)
+})
+
+test('bad settings are refused by name, all of them, and nothing is made', async () => {
+  const { code, out, err } = await start(['serve', '--port', 'http'], {
+    LANDFALL_DATA_DIR: join(directory.path, 'data'),
+    LANDFALL_LEASE_MS: '-5',
+    LANDFALL_MAXSIZE: '7',
+  }).exited
+  expect([code, out]).toEqual([2, ''])
+  for (const name of ['LANDFALL_PORT', 'LANDFALL_OWNER_HEADER', 'LANDFALL_LEASE_MS', 'LANDFALL_MAXSIZE'])
+    expect(err).toContain(name)
+  const { readdir } = await import('node:fs/promises')
+  expect(await readdir(directory.path)).toEqual([])
+})
+
+describe('settings', () => {
+  const least = { LANDFALL_OWNER_HEADER: 'X-User' }
+  test('have the documented defaults', () => {
+    expect(readSettings(least)).toEqual({
+      LANDFALL_HOST: '127.0.0.1',
+      LANDFALL_PORT: 3000,
+      LANDFALL_DATA_DIR: './landfall-data',
+      LANDFALL_OWNER_HEADER: 'X-User',
+      LANDFALL_MAX_SIZE_BYTES: 1024 ** 4,
+      LANDFALL_EXPIRES_AFTER_MS: 604_800_000,
+      LANDFALL_COMPLETER_INTERVAL_MS: 5_000,
+      LANDFALL_LEASE_MS: 30_000,
+      LANDFALL_ALLOWED_ORIGINS: [],
+      LANDFALL_LOG_LEVEL: 'info',
+    })
+  })
+
+  test.each([
+    ['LANDFALL_PORT', '65536'],
+    ['LANDFALL_PORT', '80.5'],
+    ['LANDFALL_MAX_SIZE_BYTES', '1e3'],
+    ['LANDFALL_OWNER_HEADER', 'x owner'],
+    ['LANDFALL_ALLOWED_ORIGINS', 'https://app.test/path'],
+    ['LANDFALL_ALLOWED_ORIGINS', 'https://a.test, nonsense'],
+    ['LANDFALL_DATABASE_URL', 'mysql://x'],
+    ['LANDFALL_DATABASE_URL', 'postgres://x'],
+    ['LANDFALL_S3_BUCKET', 'x'],
+    ['LANDFALL_LOG_LEVEL', 'loud'],
+    ['LANDFALL_NONSENSE', '1'],
+  ])('%s=%s is refused by name', (name, value) => {
+    expect(() => readSettings({ ...least, [name]: value })).toThrow(name)
+  })
+
+  test('origins are separated by commas', () => {
+    expect(
+      readSettings({ ...least, LANDFALL_ALLOWED_ORIGINS: 'https://a.test, http://b.test:8080' })
+        .LANDFALL_ALLOWED_ORIGINS,
+    ).toEqual(['https://a.test', 'http://b.test:8080'])
+  })
+})
