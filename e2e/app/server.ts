@@ -19,6 +19,10 @@ server.listen(port)
 
 for (const signal of ['SIGINT', 'SIGTERM'] as const)
   process.once(signal, () => {
-    server.close()
-    void demo.close().finally(() => process.exit(0))
+    // The last answers go out with the connections' end.
+    server.close(() => process.exit(0))
+    void demo.close().finally(() => {
+      server.closeIdleConnections()
+      setTimeout(() => process.exit(0), 1_000).unref()
+    })
   })

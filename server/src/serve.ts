@@ -59,7 +59,7 @@ export async function serve(settings: Settings): Promise<Serving> {
       const closed = new Promise((resolve) => server.close(resolve))
       await uploads.close({ withinMs: DRAIN_MS })
       server.closeIdleConnections()
-      // The last answers go out; who only waits for a change is cut off, and asks again.
+      // The last answers go out.
       await Promise.race([closed, sleep(LAST_ANSWERS_MS)])
       server.closeAllConnections()
       client.close()

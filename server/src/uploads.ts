@@ -210,6 +210,7 @@ export function createUploads<Tx, const K extends Kinds<Tx>>(options: UploadsOpt
       return retried
     },
     async close({ withinMs = 10_000 } = {}) {
+      watch.close()
       await completer.stop(withinMs)
       await leases.close(withinMs)
       await blobs.close()

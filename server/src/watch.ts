@@ -19,20 +19,37 @@ export interface Watch {
     waitMs: number,
     signal?: AbortSignal,
   ): { changed: Promise<void>; stop(): void }
+  /** Ends all waiting, now and from now on: the server drains. */
+  close(): void
+  closed(): boolean
 }
 
 export function createWatch(ledger: Pick<Ledger<unknown>, 'find' | 'onChange'>, clock: Clock): Watch {
+  const waiting = new Set<AbortController>()
+  let isClosed = false
+
   const change: Watch['change'] = (owner, ids, waitMs, signal) => {
     const stopped = new AbortController()
+    waiting.add(stopped)
+    if (isClosed) stopped.abort()
     const slept = clock.sleep(waitMs, signal === undefined ? stopped.signal : AbortSignal.any([stopped.signal, signal]))
     const off = ledger.onChange((operation) => {
       if (operation.owner === owner && ids.has(operation.id)) stopped.abort()
     })
-    return { changed: slept.finally(off), stop: () => stopped.abort() }
+    const done = (): void => {
+      off()
+      waiting.delete(stopped)
+    }
+    return { changed: slept.finally(done), stop: () => stopped.abort() }
   }
 
   return {
     change,
+    close() {
+      isClosed = true
+      for (const stopped of waiting) stopped.abort()
+    },
+    closed: () => isClosed,
     async until(key, done, waitMs, signal) {
       const ids = new Set([key.id])
       for (const deadline = clock.monotonicMs() + waitMs; ;) {
@@ -42,7 +59,13 @@ export function createWatch(ledger: Pick<Ledger<unknown>, 'find' | 'onChange'>, 
           armed.stop()
           throw error
         })
-        if (operation === null || done(operation) || clock.monotonicMs() >= deadline || signal?.aborted === true) {
+        if (
+          operation === null ||
+          done(operation) ||
+          clock.monotonicMs() >= deadline ||
+          signal?.aborted === true ||
+          isClosed
+        ) {
           armed.stop()
           return operation
         }

@@ -466,3 +466,16 @@ async function withBlobs(kinds: Parameters<typeof startServer>[0]): Promise<Test
 function kindsWithout(started: TestServer, name: string): void {
   delete started.kinds[name]
 }
+
+test('draining ends long polls with what there is', async () => {
+  const { file } = counted()
+  const { declare, request, uploads } = await start({ file })
+  const id = newId()
+  await declare(id, { size: 10 })
+  const polling = request('GET', `/operations?ids=${id}&wait=20`)
+  await later(50)
+  const startedAt = performance.now()
+  await uploads.close()
+  expect((await polling).status).toBe(200)
+  expect(performance.now() - startedAt).toBeLessThan(5_000)
+})

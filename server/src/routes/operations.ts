@@ -162,7 +162,7 @@ export function operationRoutes(deps: OperationRouteDeps): Hono<Env> {
       const tag = entityTag(operations.map((operation) => toResource(operation, baseOf(c))))
       const headers = { ETag: tag, 'Cache-Control': 'no-store' }
       seen ??= operations.some(({ point }) => isOpen(point)) ? tag : ''
-      const over = waitMs === 0 || clock.monotonicMs() >= deadline || c.req.raw.signal.aborted
+      const over = waitMs === 0 || clock.monotonicMs() >= deadline || watch.closed() || c.req.raw.signal.aborted
       if (tag === seen && !over) {
         await armed.changed
         continue
