@@ -1,10 +1,24 @@
 import { defineConfig } from 'vitest/config'
+import { BaseSequencer, type TestSpecification } from 'vitest/node'
+
+/** `stock-slow` waits for minutes and begins first, beside the others; `stock-restart` needs a calm machine and is last. */
+class LongestFirst extends BaseSequencer {
+  override async sort(files: TestSpecification[]): Promise<TestSpecification[]> {
+    const rank = ({ moduleId }: TestSpecification): number =>
+      moduleId.includes('stock-slow') ? 0 : moduleId.includes('stock-restart') ? 2 : 1
+    const byDuration = await super.sort(files) // oxlint-disable-line no-array-sort -- it is the sequencer's
+    return byDuration.toSorted((a, b) => rank(a) - rank(b))
+  }
+}
 
 export default defineConfig({
   test: {
     include: ['tests-node/**/*.test.{ts,mjs}'],
     testTimeout: 30_000,
     hookTimeout: 30_000,
+    // Two files at once: one of them mostly waits.
+    maxWorkers: 2,
+    sequence: { sequencer: LongestFirst },
     // Tests that are concurrent wait most of their time.
     maxConcurrency: 50,
   },

@@ -52,9 +52,9 @@ export function ofPlaywright(name, path, code, filtered) {
 
 function judged(name, passed, failures, code, filtered, total) {
   const all = [...failures]
+  if (total === 0 && all.length === 0 && !filtered) all.push(`${name}: ran no test`)
   if (code !== 0 && all.length === 0 && !(filtered && total === 0))
     all.push(`${name}: exit status ${code} without a failed test`)
-  if (total === 0 && all.length === 0 && !filtered) all.push(`${name}: ran no test`)
   // What a filter leaves out is not skipped.
   return outcome(passed, all, filtered ? 0 : Math.max(0, total - passed - failures.length))
 }

@@ -7,7 +7,7 @@ import { createServer } from 'node:http'
 import { extname, join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { getRequestListener } from '@hono/node-server'
-import { createUploads, fileBlobs, kind, reject, serializedLibsql, sqliteLedger, type SqliteTx } from '@landfall/server'
+import { createUploads, fileBlobs, reject, serializedLibsql, sqliteLedger } from '@landfall/server'
 import { createClient } from '@libsql/client'
 import { drizzle } from 'drizzle-orm/libsql'
 import { integer, sqliteTable, text } from 'drizzle-orm/sqlite-core'
@@ -46,28 +46,28 @@ await client.execute(
 )
 const thrown = new Map<string, number>()
 
-const file = kind({
-  ...(settings.prepareMs > 0 && {
-    prepare: {
-      async scan({ signal }) {
-        await sleep(settings.prepareMs, null, { signal })
-      },
-    },
-  }),
-  async onReference(tx: SqliteTx<Record<string, never>>, { operation, blob }) {
-    await tx.insert(arrivals).values({ operationId: operation.id, size: blob.size })
-    const before = thrown.get(operation.id) ?? 0
-    thrown.set(operation.id, before + 1)
-    if (before < settings.throws) throw new Error(`onReference fails, ${before + 1} of ${settings.throws}`)
-    return settings.reject === undefined ? { arrived: true } : reject(settings.reject)
-  },
-})
-
 const uploads = createUploads({
   ledger: sqliteLedger(drizzle(client)),
   blobs: fileBlobs({ directory: join(settings.directory, 'blobs') }),
   authenticate: () => SCENARIO_OWNER,
-  kinds: { file },
+  kinds: (kind) => ({
+    file: kind({
+      ...(settings.prepareMs > 0 && {
+        prepare: {
+          async scan({ signal }) {
+            await sleep(settings.prepareMs, null, { signal })
+          },
+        },
+      }),
+      async onReference(tx, { operation, blob }) {
+        await tx.insert(arrivals).values({ operationId: operation.id, size: blob.size })
+        const before = thrown.get(operation.id) ?? 0
+        thrown.set(operation.id, before + 1)
+        if (before < settings.throws) throw new Error(`onReference fails, ${before + 1} of ${settings.throws}`)
+        return settings.reject === undefined ? { arrived: true } : reject(settings.reject)
+      },
+    }),
+  }),
 })
 await uploads.ready()
 

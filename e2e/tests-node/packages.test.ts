@@ -48,7 +48,7 @@ describe.each(PACKAGES)('the tarball of %s', (name) => {
 
   test('holds the build and the licence, and nothing of how it was made', async () => {
     const files = await contents(tarball(name))
-    expect(files).toEqual(expect.arrayContaining(['package.json', 'dist/index.js', 'dist/index.d.ts']))
+    expect(files).toEqual(expect.arrayContaining(['package.json', 'LICENSE', 'dist/index.js', 'dist/index.d.ts']))
     expect(
       files.filter((path) =>
         /tsbuildinfo|(^|\/)(test|src|node_modules)\/|\.tgz$|\.tsx?$/.test(path.replace(/\.d\.ts$/, '')),

@@ -129,9 +129,9 @@ export function blobStoreContract(test: RegisterTest, create: () => Promise<Blob
     const content = bytes(50_000)
     const to = blob(50_000)
     const stop = new AbortController()
-    setTimeout(() => stop.abort(), 50)
+    const onBytes = (): void => void setTimeout(() => stop.abort(), 10)
     assert.deepEqual(
-      await append(store, to, 0, source([content.subarray(0, 10_000)], 'silent'), { signal: stop.signal }),
+      await append(store, to, 0, source([content.subarray(0, 10_000)], 'silent'), { signal: stop.signal, onBytes }),
       { outcome: 'kept', offset: 10_000, ended: 'stopped' },
     )
     assert.deepEqual(
