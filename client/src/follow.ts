@@ -28,7 +28,6 @@ export function createFollower(ledger: Ledger, clock: Clock): Follower {
   const watched = new Map<string, Watch & { resolve: (operation: Operation | null) => void }>()
   let running = false
   let request: AbortController | null = null
-  let asked: readonly string[] = []
   let hasNewcomers = false
 
   const tell = (ids: readonly string[], operations: Operation[]): boolean => {
@@ -46,37 +45,39 @@ export function createFollower(ledger: Ledger, clock: Clock): Follower {
   }
 
   const poll = async (): Promise<void> => {
-    let etag: string | null = null
+    /** Of each list of ids that was asked for. */
+    const tags = new Map<string, string>()
     let attempts = 0
     for (let turn = 0; watched.size > 0; turn += 1) {
       const all = [...watched.keys()]
       const groups = Math.ceil(all.length / MAX_IDS_PER_REQUEST)
       const start = (turn % groups) * MAX_IDS_PER_REQUEST
       const ids = all.slice(start, start + MAX_IDS_PER_REQUEST)
-      // A newcomer must hear what is, not only what changes from now on.
-      if (hasNewcomers || ids.join() !== asked.join()) etag = null
-      asked = ids
+      if (hasNewcomers) tags.clear()
       hasNewcomers = false
       const controller = (request = new AbortController())
-      const waitSeconds = groups > 1 ? TURN_SECONDS : MAX_WAIT_SECONDS
+      const key = ids.join()
+      const etag = tags.get(key) ?? null
+      // A newcomer must hear what is, at once, and not only what changes from now on.
+      const waitSeconds = etag === null ? 0 : groups > 1 ? TURN_SECONDS : MAX_WAIT_SECONDS
       const startMs = clock.nowMs()
       const answer = await ledger.list(ids, { waitSeconds, etag }, controller.signal)
       if (answer.ok) {
         attempts = 0
-        const had = etag
-        etag = answer.value.etag
+        const next = answer.value.etag
+        if (next === null) tags.delete(key)
+        else tags.set(key, next)
         const news = answer.value.operations !== null && tell(ids, answer.value.operations)
-        const early = answer.value.operations !== null && had !== null && clock.nowMs() - startMs < NO_NEWS_MS
-        if (!news && (etag === null || early)) await clock.sleep(NO_NEWS_MS, controller.signal)
+        const early = answer.value.operations !== null && etag !== null && clock.nowMs() - startMs < NO_NEWS_MS
+        if (!news && (next === null || early)) await clock.sleep(NO_NEWS_MS, controller.signal)
       } else if (!controller.signal.aborted) {
-        etag = null
+        tags.clear()
         await breathe(clock, attempts++, answer.retryAfterMs, controller.signal, (untilMs) => {
           for (const id of ids) watched.get(id)?.onObstacle(answer, untilMs)
         })
       }
       if (hasNewcomers) await clock.sleep(GATHER_MS, new AbortController().signal)
     }
-    asked = []
   }
 
   const ensure = (): void => {

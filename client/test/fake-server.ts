@@ -151,7 +151,7 @@ export async function startFakeServer(): Promise<FakeServer> {
       if (was.digest !== null && was.digest !== digest) return refuse(response, 'digest-conflict')
       stored.awaitsDigest = false
       if (was.digest === null) touch(stored, { digest })
-    } else if (digest === undefined) stored.awaitsDigest = false
+    }
     drive(stored)
     send(response, isNew ? 201 : 200, stored.operation)
   }
@@ -161,7 +161,10 @@ export async function startFakeServer(): Promise<FakeServer> {
     const found = (): Operation[] => ids.flatMap((id) => operations.get(id)?.operation ?? [])
     const etagOf = (): string => `"${createHash('sha1').update(JSON.stringify(found())).digest('hex')}"`
     const untilMs = Date.now() + Number(seen.query.get('wait') ?? '0') * 1000
-    while (request.headers['if-none-match'] === etagOf() && Date.now() < untilMs && !response.destroyed) {
+    // Without a tag: a change from now on, as long as one can come.
+    const isOver = found().every(({ recoveryPoint }) => recoveryPoint === 'referenced' || isFinal(recoveryPoint))
+    const seenTag = request.headers['if-none-match'] ?? (isOver ? '' : etagOf())
+    while (seenTag === etagOf() && Date.now() < untilMs && !response.destroyed) {
       await new Promise<void>((resolve) => {
         const timer = setTimeout(resolve, untilMs - Date.now())
         const wake = (): void => {
