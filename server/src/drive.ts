@@ -51,10 +51,11 @@ const PASSING: ReadonlySet<string | null> = new Set([
   'storage-unavailable',
   'storage-full',
   'lease-lost',
-  'writer-held',
 ])
 /** The bound of the pause after such a fault: soon enough for a blink, and no storm upon a database that comes back. */
 const PASSING_PAUSE_MS = 4_000
+/** A hook that kept everybody from writing comes back the later for it. */
+const HELD_FACTOR = 10
 
 /**
  * THE sequence: called by the tus routes, by `PUT /operations/{id}` and by the completer.
@@ -199,7 +200,8 @@ export function createDrive<Tx>(deps: DriveDeps<Tx>): Drive {
       const passing = PASSING.has(faultCode(error))
       const attempts = passing ? before : before + 1
       const stalled = attempts >= settings.maxAttempts && isOpen(recorder.view().point)
-      const boundMs = passing ? PASSING_PAUSE_MS : settings.backoff.firstMs * 2 ** Math.min(before, 30)
+      const factor = faultCode(error) === 'writer-held' ? HELD_FACTOR : 1
+      const boundMs = passing ? PASSING_PAUSE_MS : settings.backoff.firstMs * factor * 2 ** Math.min(before, 30)
       const dueInMs = stalled ? null : 50 + Math.random() * Math.min(settings.backoff.mostMs, boundMs)
       log.warn({ operationId, attempts, dueInMs, stalled, err: error }, 'a step failed')
       const failure: Changes = { attempts, stalled, lastError: faultMessage(error), dueInMs, release: true }

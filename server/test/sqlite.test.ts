@@ -117,6 +117,25 @@ describe('one queue of writes', () => {
     expect(await names(opened)).toEqual(['other'])
   })
 
+  test('hooks that keep the writer again and again get less and less of it', async () => {
+    const opened = await open({ idleLimitMs: 1_000 })
+    const stuck = Array.from({ length: 4 }, (_, n) =>
+      refer(opened, async (tx) => {
+        await tx.insert(photos).values({ name: `stuck ${n}` })
+        await later(5_000)
+        return accepted
+      }).catch((error: unknown) => faultCode(error)),
+    )
+    await later(50)
+    const startedAt = performance.now()
+    await opened.db.insert(photos).values({ name: 'other' })
+    expect(await Promise.all(stuck)).toEqual(Array(4).fill('writer-held'))
+    // 1,000 + 500 + 250 + 250, not four times 1,000 (and what waited between them was not last).
+    expect(performance.now() - startedAt).toBeLessThan(3_500)
+    expect(await names(opened)).toEqual(['other'])
+    expect((await refer(opened, async () => accepted)).outcome).toBe('referenced')
+  })
+
   test("the application's own transaction that waits for its own write past it is ended, not hung", async () => {
     const opened = await open({ idleLimitMs: 150 })
     const waitingForItself = opened.db.transaction(async (tx) => {

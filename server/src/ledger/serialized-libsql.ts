@@ -21,7 +21,10 @@ export type SerializedLibsql = Client & { readonly [ACCESS]: SqliteAccess }
 export interface SerializedLibsqlOptions {
   /** How long a write waits while another process has the database locked. In milliseconds, default 5,000. */
   busyTimeoutMs?: number
-  /** How long a transaction may keep the writer without a statement before it is rolled back. In milliseconds, default 5,000. */
+  /**
+   * How long a transaction may keep the writer without a statement before it is rolled back. In milliseconds, default
+   * 5,000. `onReference` gets 2,000 of it, and less each time that it was found idle: all others wait meanwhile.
+   */
   idleLimitMs?: number
 }
 

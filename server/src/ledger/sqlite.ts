@@ -175,6 +175,7 @@ export function sqliteLedger<Schema extends AnySchema>(db: LibSQLDatabase<Schema
       operation = referIn(on, lease, from, intent, accepted)
     }
     let opened = false
+    const patience = createPatience(intent.timeLimitMs)
     const scope: HookScope = {
       active: true,
       open: async () => {
@@ -185,7 +186,7 @@ export function sqliteLedger<Schema extends AnySchema>(db: LibSQLDatabase<Schema
           )
         opened = true
         return openTransaction(
-          () => writer.hold({ label: from.kind, repeatable: true }),
+          () => writer.hold({ label: from.kind, repeatable: true, onTakenAway: patience.giveUp }),
           mode,
           (hold) => (hold === null ? writer.write(last) : hold.commit(last)),
         )
@@ -194,7 +195,7 @@ export function sqliteLedger<Schema extends AnySchema>(db: LibSQLDatabase<Schema
     try {
       await hooks.run(scope, () =>
         db.transaction(async (tx) => {
-          const outcome = await withinTime(hook(tx), intent.timeLimitMs).finally(() => (scope.active = false))
+          const outcome = await patience.wait(hook(tx)).finally(() => (scope.active = false))
           if (outcome.outcome === 'rejected') throw new Rejected(outcome.problem)
           accepted = outcome
         }),
@@ -219,17 +220,22 @@ class Rejected extends Error {
 }
 class Lost extends Error {}
 
-async function withinTime<T>(work: Promise<T>, limitMs: number): Promise<T> {
-  let timer: ReturnType<typeof setTimeout> | undefined
-  const tooLate = new Promise<never>((_resolve, reject) => {
-    timer = setTimeout(
-      () => reject(new UploadError('hook-timeout', `onReference took longer than ${limitMs} ms`)),
-      limitMs,
-    )
-  })
-  // What the hook does later is nobody's any more, but must not end the process.
-  work.catch(() => {})
-  return Promise.race([work, tooLate]).finally(() => clearTimeout(timer))
+/** Ends the waiting for a hook from outside; what the hook does later is nobody's any more. */
+function createPatience(limitMs: number) {
+  let giveUp = (_why: UploadError): void => {}
+  const given = new Promise<never>((_resolve, reject) => (giveUp = reject))
+  given.catch(() => {})
+  const timer = setTimeout(
+    () => giveUp(new UploadError('hook-timeout', `onReference took longer than ${limitMs} ms`)),
+    limitMs,
+  )
+  return {
+    giveUp: (why: UploadError): void => giveUp(why),
+    wait<T>(work: Promise<T>): Promise<T> {
+      work.catch(() => {})
+      return Promise.race([work, given]).finally(() => clearTimeout(timer))
+    },
+  }
 }
 
 function migrate(on: Connection): { identity: string } {

@@ -11,9 +11,9 @@ export interface Writer {
   write<T>(work: (connection: Connection) => T): Promise<T>
   /**
    * Waits for the writer and keeps it until `commit` or `rollback`. `repeatable` holds may share a transaction with
-   * neighbours, under a label by which slow ones are found and kept alone.
+   * neighbours, under a label by which slow ones are found and kept alone. `onTakenAway` is told when it was idle too long.
    */
-  hold(options: { label: string; repeatable: boolean }): Promise<Hold>
+  hold(options: { label: string; repeatable: boolean; onTakenAway?: (why: UploadError) => void }): Promise<Hold>
   /** Runs a job outside of any transaction (PRAGMA, VACUUM). */
   alone<T>(work: (connection: Connection) => T): Promise<T>
   close(): void
@@ -39,6 +39,10 @@ const GROUP_JOBS = 64
 const GROUP_MS = 20
 /** A hold that took longer than this last time is not grouped again: its neighbours would wait for it. */
 const SLOW_HOLD_MS = 10
+/** How long a hook may keep the writer without a statement at first, and at last: all others wait for it. */
+const HOOK_IDLE_MS = 2_000
+const LEAST_IDLE_MS = 250
+const GRACE_MS = 20
 const BUSY_RETRY_MS = { first: 2, most: 50 }
 
 const SAVEPOINT = 'SAVEPOINT landfall_job'
@@ -50,7 +54,13 @@ type Job = {
   reject(error: unknown): void
 } & (
   | { readonly type: 'write' | 'alone'; work(connection: Connection): unknown; resolve(value: unknown): void }
-  | { readonly type: 'hold'; readonly label: string; readonly repeatable: boolean; grant(hold: Hold): void }
+  | {
+      readonly type: 'hold'
+      readonly label: string
+      readonly repeatable: boolean
+      readonly onTakenAway: (why: UploadError) => void
+      grant(hold: Hold): void
+    }
 )
 
 /** What a job of the group still waits for: the commit. */
@@ -63,6 +73,8 @@ interface Outcome {
 export function createWriter(open: () => Promise<Connection>, settings: WriterSettings): Writer {
   const queue: Job[] = []
   const lastHoldMs = new Map<string, number>()
+  /** For hooks that have been found idle, by label: less and less, until they behave. */
+  const patienceMs = new Map<string, number>()
   let draining = false
   let closed = false
   let connection: Connection | null = null
@@ -190,8 +202,13 @@ export function createWriter(open: () => Promise<Connection>, settings: WriterSe
     outcomes: Outcome[],
   ): Promise<Failure | null> {
     const startedAt = performance.now()
-    const ended = await new Promise<HoldEnd>((end) => job.grant(createHold(on, settings.idleLimitMs, end)))
+    const firstMs = job.repeatable ? Math.min(settings.idleLimitMs, HOOK_IDLE_MS) : settings.idleLimitMs
+    const limitMs = patienceMs.get(job.label) ?? firstMs
+    const ended = await new Promise<HoldEnd>((end) => job.grant(createHold(on, limitMs, job.onTakenAway, end)))
     lastHoldMs.set(job.label, performance.now() - startedAt)
+    if (job.repeatable && ended.type === 'idle') patienceMs.set(job.label, Math.max(LEAST_IDLE_MS, limitMs / 2))
+    if (ended.type === 'commit' && limitMs < firstMs) patienceMs.set(job.label, Math.min(firstMs, limitMs * 2))
+    if (ended.type === 'idle') return { tell: () => {} }
     if (ended.type === 'rollback') return { tell: ended.told }
     outcomes.push({ job, committed: ended.committed, failed: ended.failed })
     return null
@@ -218,9 +235,9 @@ export function createWriter(open: () => Promise<Connection>, settings: WriterSe
           waitingSince: performance.now(),
         })
       }),
-    hold: ({ label, repeatable }) =>
+    hold: ({ label, repeatable, onTakenAway = () => {} }) =>
       new Promise<Hold>((grant, reject) => {
-        enqueue({ type: 'hold', label, repeatable, grant, reject, waitingSince: performance.now() })
+        enqueue({ type: 'hold', label, repeatable, onTakenAway, grant, reject, waitingSince: performance.now() })
       }),
     close() {
       closed = true
@@ -237,22 +254,33 @@ interface Failure {
 type HoldEnd =
   | { readonly type: 'commit'; committed(): void; failed(error: unknown): void }
   | { readonly type: 'rollback'; told(): void }
+  /** It was taken away. */
+  | { readonly type: 'idle' }
 
-function createHold(connection: Connection, idleLimitMs: number, end: (how: HoldEnd) => void): Hold {
+function createHold(
+  connection: Connection,
+  idleLimitMs: number,
+  onTakenAway: (why: UploadError) => void,
+  end: (how: HoldEnd) => void,
+): Hold {
   let closedBy: UploadError | null = null
+  let grace: ReturnType<typeof setTimeout> | undefined
   const close = (why: UploadError): void => {
     closedBy = why
     clearTimeout(idle)
+    clearTimeout(grace)
   }
-  const idle = setTimeout(() => {
-    close(
-      new UploadError(
-        'writer-held',
-        `a transaction kept the database's only writer for ${idleLimitMs} ms without a statement and was rolled back; wait for other things before or after it`,
-      ),
+  const takeAway = (): void => {
+    const why = new UploadError(
+      'writer-held',
+      `a transaction kept the database's only writer for ${idleLimitMs} ms without a statement and was rolled back; wait for other things before or after it`,
     )
-    end({ type: 'rollback', told: () => {} })
-  }, idleLimitMs)
+    close(why)
+    end({ type: 'idle' })
+    onTakenAway(why)
+  }
+  // Where it was this process that stood still, the next statement comes in this moment.
+  const idle = setTimeout(() => (grace = setTimeout(takeAway, GRACE_MS)), idleLimitMs)
   const check = (): void => {
     if (closedBy !== null) throw closedBy
   }
@@ -261,6 +289,7 @@ function createHold(connection: Connection, idleLimitMs: number, end: (how: Hold
   return {
     use(statement) {
       check()
+      clearTimeout(grace)
       idle.refresh()
       return statement(connection)
     },
