@@ -14,8 +14,9 @@ class LongestFirst extends BaseSequencer {
 export default defineConfig({
   test: {
     include: ['tests-node/**/*.test.{ts,mjs}'],
-    testTimeout: 30_000,
-    hookTimeout: 30_000,
+    // Against hanging only: on a busy machine a process takes many seconds to start.
+    testTimeout: 120_000,
+    hookTimeout: 120_000,
     // Two files at once: one of them mostly waits.
     maxWorkers: 2,
     sequence: { sequencer: LongestFirst },

@@ -6,7 +6,7 @@
  * measurements to `e2e/bench/results.json`.
  */
 import { writeFile } from 'node:fs/promises'
-import { cpus, release, totalmem } from 'node:os'
+import { cpus, loadavg, release, totalmem } from 'node:os'
 import { parseArgs } from 'node:util'
 import { repository } from '../src/landfall.js'
 import { type Measurement, measure, type Workload, WORKLOADS } from './measure.js'
@@ -57,6 +57,8 @@ async function main(): Promise<void> {
   const { rounds, workloads, systems } = options()
   if (!availableSystems().some(({ name }) => name === 'landfall'))
     say('Landfall is not built: measuring its peers only.')
+  // Somebody else's work on the machine spoils absolute figures, and ratios less.
+  const loadBefore = loadavg()[0] ?? 0
   const results = []
   for (const workload of workloads) results.push(await runWorkload(workload, systems, rounds))
   const machine = {
@@ -65,6 +67,7 @@ async function main(): Promise<void> {
     model: cpus()[0]?.model ?? 'unknown',
     memoryBytes: totalmem(),
     kernel: release(),
+    loadBefore,
     measuredAt: new Date().toISOString(),
   }
   const report = {
@@ -77,7 +80,9 @@ async function main(): Promise<void> {
   }
   const path = `${repository}e2e/bench/results.json`
   await writeFile(path, `${JSON.stringify(report, null, 2)}\n`)
-  say(`\n${machine.cpus} × ${machine.model}, Node ${machine.node}, Linux ${machine.kernel}\n`)
+  say(
+    `\n${machine.cpus} × ${machine.model}, Node ${machine.node}, Linux ${machine.kernel}; load before: ${loadBefore.toFixed(1)}\n`,
+  )
   for (const series of results) say(`${markdown(series)}\n`)
   say(`Written to ${path}`)
 }

@@ -12,7 +12,7 @@ export interface ProcessOptions {
   readonly cwd?: string
   /** Matched against standard output as a whole: it is ready, and what the groups caught is `ready`. */
   readonly ready: RegExp
-  /** Default 15,000. */
+  /** Default 60,000: many start at once on busy machines. */
   readonly readyWithinMs?: number
 }
 
@@ -103,7 +103,7 @@ export async function startProcess(initial: ProcessOptions): Promise<RunningProc
         if (match !== null) resolve(match)
       })
     })
-    const withinMs = options.readyWithinMs ?? 15_000
+    const withinMs = options.readyWithinMs ?? 60_000
     const waiting = new AbortController()
     const outcome = await Promise.race([
       found,

@@ -53,7 +53,6 @@ export async function startScenario(settings: Omit<ScenarioSettings, 'directory'
     command: process.execPath,
     args: [APP, JSON.stringify({ ...settings, directory })],
     ready: /http:\/\/127\.0\.0\.1:(\d+)/,
-    readyWithinMs: 60_000,
   })
   const portNow = (): number => Number(server.ready[1])
   const proxy = await startProxy({ targetPort: portNow() })

@@ -18,21 +18,24 @@ let directory: Awaited<ReturnType<typeof temporaryDirectory>>
 let project: string
 let server: RunningProcess
 let browser: Browser
+/** Of what was started, so that a start that fails leaves nothing behind. */
+const endings: (() => Promise<unknown>)[] = []
 
 beforeAll(async () => {
   directory = await temporaryDirectory()
+  endings.push(() => directory.remove())
   project = join(directory.path, 'project')
   await cp(join(import.meta.dirname, 'fixtures/project'), project, { recursive: true })
   const destination = join(directory.path, 'tarballs')
   const tarballs = [await pack(repository, 'shared', destination), await pack(repository, 'client', destination)]
   await install(repository, project, tarballs)
   server = await startLandfall(join(directory.path, 'data'))
+  endings.push(() => server.kill())
   browser = await chromium.launch(launchOptions())
+  endings.push(() => browser.close())
 }, 120_000)
 afterAll(async () => {
-  await browser.close()
-  await server.kill()
-  await directory.remove()
+  for (const end of endings.toReversed()) await end()
 })
 
 async function viteBuild(root: string, outDir: string, input: string): Promise<void> {
@@ -91,7 +94,7 @@ describe("a page built from the tarballs, under script-src 'self'", () => {
     ['webpack', (out: string) => webpackBuild(join(project, 'page'), out)],
   ] as const
 
-  test.each(bundlers)('by %s uploads, its worker included', { timeout: 60_000 }, async (name, bundle) => {
+  test.each(bundlers)('by %s uploads, its worker included', async (name, bundle) => {
     const out = join(directory.path, `page-${name}`)
     await bundle(out)
     const owner = `owner of ${name}`
