@@ -29,7 +29,7 @@ export const files = {
   sync: promisify(fsync),
   dataSync: promisify(fdatasync),
 }
-export const { O_CREAT, O_EXCL, O_RDONLY, O_RDWR } = constants
+export const { O_CREAT, O_DSYNC, O_EXCL, O_RDONLY, O_RDWR } = constants
 
 const writeOnce = (file: number, buffers: readonly Uint8Array[], position: number): Promise<number> =>
   new Promise((resolve, reject) => {
@@ -87,20 +87,42 @@ export function readBack(file: number, length: number): Buffer {
   return buffer.subarray(0, filled)
 }
 
-/**
- * Makes the directory's entries durable: a synced file without a synced name is lost in a power failure. Calls that
- * come while a sync of the same directory runs share the next one.
- */
-export function createDirectorySync(): (directory: string) => Promise<void> {
+export interface DirectorySync {
+  /**
+   * Makes the directory's entries durable: a synced file without a synced name is lost in a power failure. Calls that
+   * come while a sync of the same directory runs share the next one.
+   */
+  sync(directory: string): Promise<void>
+  /** The directory was removed: one that is made anew under its name is another one. */
+  forget(directory: string): Promise<void>
+  close(): Promise<void>
+}
+
+/** Directories that are kept open between two syncs: nearly always it is the same one. */
+const MAX_OPEN = 8
+
+export function createDirectorySync(): DirectorySync {
   const running = new Map<string, { now: Promise<void>; next: Promise<void> | null }>()
-  const start = async (directory: string): Promise<void> => {
-    const file = await files.open(directory, O_RDONLY)
-    try {
-      await files.sync(file)
-    } finally {
-      await files.close(file)
-    }
+  const opened = new Map<string, Promise<number>>()
+
+  const forget = async (directory: string): Promise<void> => {
+    const file = opened.get(directory)
+    opened.delete(directory)
+    // Whoever syncs it just now has it open still.
+    await running.get(directory)?.now.catch(() => {})
+    if (file !== undefined) await file.then(files.close, () => {})
   }
+  const fileOf = (directory: string): Promise<number> => {
+    const known = opened.get(directory)
+    if (known !== undefined) return known
+    const oldest = opened.keys().next().value
+    if (opened.size >= MAX_OPEN && oldest !== undefined) void forget(oldest)
+    const file = files.open(directory, O_RDONLY)
+    opened.set(directory, file)
+    file.catch(() => opened.delete(directory))
+    return file
+  }
+  const start = async (directory: string): Promise<void> => files.sync(await fileOf(directory))
   const begin = (directory: string): Promise<void> => {
     const now = start(directory).finally(() => {
       const entry = running.get(directory)
@@ -109,14 +131,21 @@ export function createDirectorySync(): (directory: string) => Promise<void> {
     running.set(directory, { now, next: null })
     return now
   }
-  return (directory) => {
-    const entry = running.get(directory)
-    if (entry === undefined) return begin(directory)
-    // The running one may have passed our entry already.
-    return (entry.next ??= entry.now.then(
-      () => begin(directory),
-      () => begin(directory),
-    ))
+
+  return {
+    sync(directory) {
+      const entry = running.get(directory)
+      if (entry === undefined) return begin(directory)
+      // The running one may have passed our entry already.
+      return (entry.next ??= entry.now.then(
+        () => begin(directory),
+        () => begin(directory),
+      ))
+    },
+    forget,
+    async close() {
+      await Promise.all([...opened.keys()].map(forget))
+    },
   }
 }
 
@@ -124,19 +153,21 @@ export function createDirectorySync(): (directory: string) => Promise<void> {
 export async function makeDirectory(
   root: string,
   directory: string,
-  syncDirectory: (directory: string) => Promise<void>,
+  syncDirectory: DirectorySync['sync'],
 ): Promise<void> {
   const first = await mkdir(directory, { recursive: true })
   if (first === undefined) return
   for (let at = dirname(directory); at.length >= root.length; at = dirname(at)) await syncDirectory(at)
 }
 
-/** Removes an empty directory; one that is not empty, or gone, is left alone. */
-export async function removeIfEmpty(directory: string): Promise<void> {
+/** Removes an empty directory; false for one that is not empty, or gone. */
+export async function removeIfEmpty(directory: string): Promise<boolean> {
   try {
     await rmdir(directory)
+    return true
   } catch (error) {
     if (!['ENOTEMPTY', 'EEXIST', 'ENOENT', 'EBUSY'].includes(codeOf(error))) throw error
+    return false
   }
 }
 

@@ -2,7 +2,7 @@ import { open, readFile, rename } from 'node:fs/promises'
 import { join } from 'node:path'
 import * as v from 'valibot'
 import { UploadError } from '../errors.js'
-import { codeOf, storageFault } from './durable-files.js'
+import { codeOf, type DirectorySync, storageFault } from './durable-files.js'
 
 const schema = v.object({ format: v.literal(1), ledger: v.string() })
 
@@ -15,7 +15,7 @@ const schema = v.object({ format: v.literal(1), ledger: v.string() })
 export async function checkIdentity(
   root: string,
   ledger: string | null,
-  syncDirectory: (directory: string) => Promise<void>,
+  syncDirectory: DirectorySync['sync'],
 ): Promise<void> {
   const path = join(root, 'store.json')
   const found = await readIdentity(path)
