@@ -7,6 +7,7 @@ import {
   fsync,
   ftruncate,
   open,
+  openSync,
   read,
   readSync,
   type Stats,
@@ -21,6 +22,7 @@ import { UploadError } from '../errors.js'
 // The callback functions: FileHandles cost about a third more CPU per small file.
 export const files = {
   open: promisify(open) as (path: string, flags: number, mode?: number) => Promise<number>,
+  openNow: openSync,
   close: promisify(close),
   /** Of what is synced already: there is nothing left to wait for. */
   closeNow: closeSync,

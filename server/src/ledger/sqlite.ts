@@ -262,20 +262,14 @@ function find(on: Connection, key: OperationKey): OperationRecord | null {
   return row === undefined ? null : toOperation(row)
 }
 
+/** One statement where the operation is new, which is nearly always. */
 function declare(on: Connection, intent: Intent): Declared {
-  const facts = on.get(`SELECT facts FROM landfall_operations WHERE owner = ? AND id = ?`, [intent.owner, intent.id])
-  if (facts !== undefined) {
-    const operation = facts['facts'] === intent.facts ? find(on, intent) : null
-    return operation === null ? { outcome: 'mismatch' } : { outcome: 'existing', operation }
-  }
-  const open = on.get(`SELECT COUNT(*) AS open FROM landfall_operations WHERE owner = ? AND point IN ${OPEN}`, [
-    intent.owner,
-  ])
-  if (Number(open?.['open']) >= intent.maxOpenPerOwner) return { outcome: 'too-many-open' }
   const row = on.get(
     `INSERT INTO landfall_operations (owner, id, kind, point, file_name, file_size, file_type, file_last_modified, metadata,
        validated, upload_metadata, facts, digest, digest_pending, blob_key, created_at, updated_at, expires_at, due_at)
-     VALUES (?, ?, ?, 'declared', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ${NOW}, ${NOW}, ${NOW} + ?, ${NOW} + ?) RETURNING *`,
+     SELECT ?1, ?2, ?3, 'declared', ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ${NOW}, ${NOW}, ${NOW} + ?15, ${NOW} + ?16
+     WHERE (SELECT COUNT(*) FROM landfall_operations WHERE owner = ?1 AND point IN ${OPEN}) < ?17
+     ON CONFLICT (owner, id) DO NOTHING RETURNING *`,
     [
       intent.owner,
       intent.id,
@@ -294,10 +288,14 @@ function declare(on: Connection, intent: Intent): Declared {
       intent.expiresAfterMs,
       // An empty file needs no client any more.
       intent.file.size === 0 ? 0 : intent.expiresAfterMs,
+      intent.maxOpenPerOwner,
     ],
   )
-  if (row === undefined) throw new UploadError('ledger-unavailable', 'the operation was not inserted')
-  return { outcome: 'created', operation: toOperation(row) }
+  if (row !== undefined) return { outcome: 'created', operation: toOperation(row) }
+  const existing = on.get(`SELECT facts FROM landfall_operations WHERE owner = ? AND id = ?`, [intent.owner, intent.id])
+  if (existing === undefined) return { outcome: 'too-many-open' }
+  const operation = existing['facts'] === intent.facts ? find(on, intent) : null
+  return operation === null ? { outcome: 'mismatch' } : { outcome: 'existing', operation }
 }
 
 function listOpen(on: Connection, owner: string, after: string | null, limit: number): OperationRecord[] {
@@ -443,9 +441,9 @@ function referIn(
   if (row === undefined) throw new Lost()
   const operation = toOperation(row)
   // The primary key is invariant 2, whatever else may fail.
-  const { stored_at: storedAt } = on.get(
+  on.run(
     `INSERT INTO landfall_references (owner, operation_id, blob_key, size, type, digest, digest_source, stored_at, data)
-     VALUES (?, ?, ?, ?, ?, ?, ?, ${NOW}, ?) RETURNING stored_at`,
+     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`,
     [
       operation.owner,
       operation.id,
@@ -454,20 +452,21 @@ function referIn(
       intent.content.type,
       intent.content.digest,
       intent.digestSource,
+      operation.updatedAt,
       JSON.stringify(accepted.data),
     ],
-  ) ?? { stored_at: null }
-  return {
-    ...operation,
-    reference: {
-      blobKey: operation.blobKey,
-      size: operation.file.size,
-      ...intent.content,
-      digestSource: intent.digestSource,
-      storedAt: Number(storedAt),
-      data: accepted.data,
-    },
+  )
+  const { blobKey, file, updatedAt } = operation
+  const { digestSource } = intent
+  const reference = {
+    blobKey,
+    size: file.size,
+    ...intent.content,
+    digestSource,
+    storedAt: updatedAt,
+    data: accepted.data,
   }
+  return { ...operation, reference }
 }
 
 function cancel(on: Connection, key: OperationKey, why: Problem): OperationRecord | null {
