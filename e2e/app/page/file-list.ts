@@ -21,12 +21,35 @@ export function createFileList(say: (news: string) => void): FileList {
   const list = byId('files', HTMLUListElement)
   const empty = byId('empty', HTMLParagraphElement)
   const fresh = new Set<string>()
+  const rows = new Map<number, HTMLElement>()
+  let asked = 0
+  let shown = 0
 
   async function refresh(): Promise<void> {
+    const turn = (asked += 1)
     const response = await fetch('/api/files')
     if (!response.ok) return
     const { files } = (await response.json()) as { files: StoredFile[] }
-    list.replaceChildren(...files.map(row))
+    // An answer that was overtaken knows less than what is shown.
+    if (turn < shown) return
+    shown = turn
+    show(files)
+  }
+
+  /** Newest first. Rows that are there already stay the same elements, so that nothing moves or is read out again. */
+  function show(files: readonly StoredFile[]): void {
+    const there = new Set(files.map(({ id }) => id))
+    for (const [id, node] of rows) {
+      if (there.has(id)) continue
+      node.remove()
+      rows.delete(id)
+    }
+    for (const file of files.toReversed()) {
+      if (rows.has(file.id)) continue
+      const made = row(file)
+      rows.set(file.id, made)
+      list.prepend(made)
+    }
     empty.hidden = files.length > 0
   }
 

@@ -1,12 +1,10 @@
 import { createUploader, type Uploader } from '@landfall/client'
 import workerUrl from '@landfall/client/worker?url'
-import type { KindsOf } from '@landfall/shared'
 import type { DemoUploads } from '../demo.js'
+import type { DemoKinds } from './kinds.js'
 import { byId, element } from './elements.js'
 import { createFileList } from './file-list.js'
 import { createUploadCard, type UploadCard } from './upload-card.js'
-
-export type DemoKinds = KindsOf<DemoUploads>
 
 const news = byId('news', HTMLParagraphElement)
 const say = (text: string): void => void (news.textContent = text)

@@ -1,5 +1,5 @@
 import type { SnapshotOf } from '@landfall/client'
-import type { DemoKinds } from './main.js'
+import type { DemoKinds } from './kinds.js'
 import { formatBytes, formatTimeLeft } from './format.js'
 
 type Snapshot = SnapshotOf<DemoKinds>

@@ -1,7 +1,7 @@
 import type { SnapshotOf, UploadOf } from '@landfall/client'
 import { element, setText } from './elements.js'
 import { formatBytes } from './format.js'
-import type { DemoKinds } from './main.js'
+import type { DemoKinds } from './kinds.js'
 import { statusOf, toneOf } from './status.js'
 
 type Snapshot = SnapshotOf<DemoKinds>

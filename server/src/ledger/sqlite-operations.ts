@@ -1,0 +1,274 @@
+import type { Problem } from '@landfall/shared'
+import { v7 as uuidv7 } from 'uuid'
+import type {
+  Changes,
+  Declared,
+  HookOutcome,
+  Intent,
+  Lease,
+  LeaseOutcome,
+  OperationKey,
+  OperationRecord,
+  ReferenceIntent,
+} from '../ports.js'
+import { MIGRATIONS } from './migrations.js'
+import { assignments, NOW, OPERATION_WITH_REFERENCE, toOperation } from './sqlite-rows.js'
+import type { Connection, SqlValue } from './statements.js'
+
+// What the ledger does on a connection, each within one job of the queue.
+
+const OPEN = `('declared', 'received', 'sealed', 'verified')`
+
+/** The lease, the digest or the point is another now: everything is rolled back. Never seen outside. */
+export class Lost extends Error {}
+
+export function migrate(on: Connection): { identity: string } {
+  on.run(`CREATE TABLE IF NOT EXISTS landfall_meta (key TEXT PRIMARY KEY NOT NULL, value TEXT NOT NULL)`)
+  const version = Number(on.get(`SELECT value FROM landfall_meta WHERE key = 'version'`)?.['value'] ?? 0)
+  // Tables that came by the application's drizzle-kit have no version yet.
+  const tables = on.get(`SELECT 1 AS there FROM sqlite_master WHERE type = 'table' AND name = 'landfall_operations'`)
+  for (const statement of MIGRATIONS.slice(version).flat())
+    on.run(tables === undefined || version > 0 ? statement : ifMissing(statement))
+  if (version < MIGRATIONS.length)
+    on.run(
+      `INSERT INTO landfall_meta (key, value) VALUES ('version', ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value`,
+      [String(MIGRATIONS.length)],
+    )
+  on.run(`INSERT INTO landfall_meta (key, value) VALUES ('identity', ?) ON CONFLICT (key) DO NOTHING`, [uuidv7()])
+  return { identity: String(on.get(`SELECT value FROM landfall_meta WHERE key = 'identity'`)?.['value']) }
+}
+
+const ifMissing = (statement: string): string =>
+  statement.replace(/^CREATE (UNIQUE )?(TABLE|INDEX|TRIGGER) /, 'CREATE $1$2 IF NOT EXISTS ')
+
+export function find(on: Connection, key: OperationKey): OperationRecord | null {
+  const row = on.get(`${OPERATION_WITH_REFERENCE} WHERE o.owner = ? AND o.id = ?`, [key.owner, key.id])
+  return row === undefined ? null : toOperation(row)
+}
+
+/** One statement where the operation is new, which is nearly always. */
+export function declare(on: Connection, intent: Intent): Declared {
+  const row = on.get(
+    `INSERT INTO landfall_operations (owner, id, kind, point, file_name, file_size, file_type, file_last_modified, metadata,
+       validated, upload_metadata, facts, digest, digest_pending, blob_key, created_at, updated_at, expires_at, due_at)
+     SELECT ?1, ?2, ?3, 'declared', ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ${NOW}, ${NOW}, ${NOW} + ?15, ${NOW} + ?16
+     WHERE (SELECT COUNT(*) FROM landfall_operations WHERE owner = ?1 AND point IN ${OPEN}) < ?17
+     ON CONFLICT (owner, id) DO NOTHING RETURNING *`,
+    [
+      intent.owner,
+      intent.id,
+      intent.kind,
+      intent.file.name,
+      intent.file.size,
+      intent.file.type,
+      intent.file.lastModified ?? null,
+      JSON.stringify(intent.metadata),
+      JSON.stringify(intent.validated),
+      intent.uploadMetadata,
+      intent.facts,
+      intent.digest === 'pending' ? null : intent.digest,
+      intent.digest === 'pending' ? 1 : 0,
+      intent.blobKey,
+      intent.expiresAfterMs,
+      // An empty file needs no client any more.
+      intent.file.size === 0 ? 0 : intent.expiresAfterMs,
+      intent.maxOpenPerOwner,
+    ],
+  )
+  if (row !== undefined) return { outcome: 'created', operation: toOperation(row) }
+  const existing = on.get(`SELECT facts FROM landfall_operations WHERE owner = ? AND id = ?`, [intent.owner, intent.id])
+  if (existing === undefined) return { outcome: 'too-many-open' }
+  const operation = existing['facts'] === intent.facts ? find(on, intent) : null
+  return operation === null ? { outcome: 'mismatch' } : { outcome: 'existing', operation }
+}
+
+export function listOpen(on: Connection, owner: string, after: string | null, limit: number): OperationRecord[] {
+  const from =
+    after === null
+      ? undefined
+      : on.get(`SELECT created_at FROM landfall_operations WHERE owner = ? AND id = ?`, [owner, after])
+  const rows =
+    from === undefined || after === null
+      ? on.all(
+          `SELECT * FROM landfall_operations WHERE owner = ? AND point IN ${OPEN} ORDER BY created_at, id LIMIT ?`,
+          [owner, limit],
+        )
+      : on.all(
+          `SELECT * FROM landfall_operations WHERE owner = ? AND point IN ${OPEN} AND (created_at, id) > (?, ?) ORDER BY created_at, id LIMIT ?`,
+          [owner, from['created_at'] as SqlValue, after, limit],
+        )
+  return rows.map(toOperation)
+}
+
+export function setDigest(
+  on: Connection,
+  key: OperationKey,
+  digest: string,
+): { outcome: 'set' | 'conflict' | 'closed'; operation: OperationRecord | null } {
+  const row = on.get(
+    `UPDATE landfall_operations SET digest = ?, digest_pending = 0, digest_due_at = NULL, updated_at = ${NOW},
+       due_at = CASE WHEN point = 'received' AND lease_holder IS NULL THEN ${NOW} ELSE due_at END
+     WHERE owner = ? AND id = ? AND digest IS NULL AND point IN ${OPEN} AND content = 'null' RETURNING *`,
+    [digest, key.owner, key.id],
+  )
+  if (row !== undefined) return { outcome: 'set', operation: toOperation(row) }
+  const operation = find(on, key)
+  const known = operation?.digest ?? operation?.reference?.digest ?? operation?.content?.digest ?? null
+  if (known === digest) return { outcome: 'set', operation: null }
+  return { outcome: known === null ? 'closed' : 'conflict', operation: null }
+}
+
+/** What a lease sets. It is due when it expires: whoever dies with it is found by the completer. */
+const GRANT = `lease_token = lease_token + 1,
+  unclean_holder = COALESCE(unclean_holder, CASE lease_purpose WHEN 'receive' THEN lease_holder END),
+  lease_holder = ?, lease_purpose = ?, lease_expires_at = ${NOW} + ?, due_at = ${NOW} + ?`
+
+/** A holder that asks again has lost its own memory of the lease, never its process: it is not in use. */
+const FREE = `(lease_holder IS NULL OR lease_holder = ? OR lease_expires_at <= ${NOW})`
+
+export function takeLease(
+  on: Connection,
+  key: OperationKey,
+  request: { holder: string; leaseMs: number; purpose: 'receive' | 'drive' },
+): LeaseOutcome {
+  const useful =
+    request.purpose === 'receive'
+      ? `point = 'declared' AND "offset" < file_size`
+      : `(point IN ${OPEN} OR cleanup_due = 1)`
+  const row = on.get(
+    `UPDATE landfall_operations SET ${GRANT} WHERE owner = ? AND id = ? AND ${useful} AND ${FREE} RETURNING *`,
+    [request.holder, request.purpose, request.leaseMs, request.leaseMs, key.owner, key.id, request.holder],
+  )
+  if (row !== undefined) return { outcome: 'granted', ...granted(row) }
+  const held = on.get(`SELECT 1 AS held FROM landfall_operations WHERE owner = ? AND id = ? AND ${useful}`, [
+    key.owner,
+    key.id,
+  ])
+  return { outcome: held === undefined ? 'closed' : 'held' }
+}
+
+function granted(row: Parameters<typeof toOperation>[0]): { lease: Lease; operation: OperationRecord } {
+  const operation = toOperation(row)
+  const { owner, id } = operation
+  return { lease: { owner, id, holder: String(row['lease_holder']), token: Number(row['lease_token']) }, operation }
+}
+
+export function leaseDue(
+  on: Connection,
+  request: { holder: string; leaseMs: number; limit: number },
+): { lease: Lease; operation: OperationRecord }[] {
+  return on
+    .all(
+      // A lease of our own that looks expired is one whose clock has jumped: we are alive, and it is in use.
+      `UPDATE landfall_operations SET ${GRANT} WHERE rowid IN (
+         SELECT rowid FROM landfall_operations WHERE due_at IS NOT NULL AND due_at <= ${NOW}
+           AND (lease_holder IS NULL OR (lease_holder <> ? AND lease_expires_at <= ${NOW}))
+           AND ((point IN ${OPEN} AND stalled = 0) OR cleanup_due = 1)
+         ORDER BY due_at LIMIT ?) RETURNING *`,
+      [request.holder, 'drive', request.leaseMs, request.leaseMs, request.holder, request.limit],
+    )
+    .map(granted)
+}
+
+export const renewLease = (on: Connection, lease: Lease, leaseMs: number): boolean =>
+  on.run(
+    `UPDATE landfall_operations SET lease_expires_at = ${NOW} + ?, due_at = ${NOW} + ?
+     WHERE owner = ? AND id = ? AND lease_token = ? AND lease_holder = ?`,
+    [leaseMs, leaseMs, lease.owner, lease.id, lease.token, lease.holder],
+  ) > 0
+
+/** The fence of every later write: who lost the lease changes nothing (invariant 8). */
+const FENCE = `owner = ? AND id = ? AND lease_token = ? AND lease_holder = ? AND digest IS ?`
+const fence = (lease: Lease, from: OperationRecord): SqlValue[] => [
+  lease.owner,
+  lease.id,
+  lease.token,
+  lease.holder,
+  from.digest,
+]
+
+export function record(on: Connection, lease: Lease, from: OperationRecord, changes: Changes): OperationRecord | null {
+  const { sql: set, args } = assignments(changes)
+  const row = on.get(`UPDATE landfall_operations SET ${set} WHERE ${FENCE} AND point = ? RETURNING *`, [
+    ...args,
+    ...fence(lease, from),
+    from.point,
+  ])
+  return row === undefined ? null : toOperation(row)
+}
+
+export function referIn(
+  on: Connection,
+  lease: Lease,
+  from: OperationRecord,
+  intent: ReferenceIntent,
+  accepted: Extract<HookOutcome, { outcome: 'accepted' }>,
+): OperationRecord {
+  const changes: Changes = {
+    ...intent.changes,
+    point: 'referenced',
+    content: intent.content,
+    attempts: 0,
+    lastError: null,
+    problem: null,
+    stalled: false,
+    dueInMs: null,
+    uncleanHolder: null,
+    release: true,
+  }
+  const { sql: set, args } = assignments(changes)
+  // Any open point: the same holder may have recorded an earlier one while the hook ran.
+  const row = on.get(`UPDATE landfall_operations SET ${set} WHERE ${FENCE} AND point IN ${OPEN} RETURNING *`, [
+    ...args,
+    ...fence(lease, from),
+  ])
+  if (row === undefined) throw new Lost()
+  const operation = toOperation(row)
+  // The primary key is invariant 2, whatever else may fail.
+  on.run(
+    `INSERT INTO landfall_references (owner, operation_id, blob_key, size, type, digest, digest_source, stored_at, data)
+     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+    [
+      operation.owner,
+      operation.id,
+      operation.blobKey,
+      operation.file.size,
+      intent.content.type,
+      intent.content.digest,
+      intent.digestSource,
+      operation.updatedAt,
+      JSON.stringify(accepted.data),
+    ],
+  )
+  const { blobKey, file, updatedAt } = operation
+  const { digestSource } = intent
+  const reference = {
+    blobKey,
+    size: file.size,
+    ...intent.content,
+    digestSource,
+    storedAt: updatedAt,
+    data: accepted.data,
+  }
+  return { ...operation, reference }
+}
+
+export function cancel(on: Connection, key: OperationKey, why: Problem): OperationRecord | null {
+  const row = on.get(
+    `UPDATE landfall_operations SET point = 'cancelled', problem = ?, stalled = 0, lease_token = lease_token + 1, lease_holder = NULL,
+       lease_purpose = NULL, lease_expires_at = NULL, cleanup_due = 1, attempts = 0, due_at = ${NOW}, updated_at = ${NOW}
+     WHERE owner = ? AND id = ? AND point IN ${OPEN} RETURNING *`,
+    [JSON.stringify(why), key.owner, key.id],
+  )
+  return row === undefined ? null : toOperation(row)
+}
+
+export function complete(on: Connection, limit: number): number {
+  return on.run(
+    `UPDATE landfall_operations SET point = 'completed', updated_at = ${NOW} WHERE rowid IN (
+       SELECT o.rowid FROM landfall_operations o WHERE o.point = 'referenced' AND NOT EXISTS (
+         SELECT 1 FROM landfall_effects e WHERE e.owner = o.owner AND e.operation_id = o.id AND e.delivered_at IS NULL)
+       ORDER BY o.updated_at LIMIT ?)`,
+    [limit],
+  )
+}
