@@ -4,7 +4,6 @@ import {
   isReferenced,
   type JsonObject,
   type Operation,
-  problem,
   type Problem,
   type Reference,
 } from '@landfall/shared'
@@ -99,8 +98,8 @@ export const acceptedBytes = ({ standing, file }: JournalRecord): number =>
 
 /** What the server's operation says, as a standing of ours. */
 export function standingOf(operation: Operation): Standing {
-  const { recoveryPoint, reference, offset, file } = operation
+  const { recoveryPoint, reference, problem, offset, file } = operation
   if (isReferenced(recoveryPoint) && reference !== null) return { point: 'referenced', reference }
-  if (isFinal(recoveryPoint)) return { point: 'failed', problem: operation.problem ?? problem(recoveryPoint) }
+  if (isFinal(recoveryPoint) && problem !== null) return { point: 'failed', problem }
   return offset < file.size ? { point: 'declared', acceptedBytes: offset } : { point: 'received' }
 }

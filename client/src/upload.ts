@@ -1,4 +1,4 @@
-import { problem } from '@landfall/shared'
+import { CANCELLED } from '@landfall/shared'
 import type { LiveOperation } from './live.js'
 import { cancelled, isSettled, noted } from './operation.js'
 import type { Outcome, Upload, UploadError, UploadErrorCode } from './types.js'
@@ -80,7 +80,7 @@ export function createHandle(live: LiveOperation, hurry: () => void): Handle {
       if (standing.point === 'referenced') resolve({ ok: true, reference: standing.reference })
       else if (standing.point === 'failed') resolve({ ok: false, problem: standing.problem })
       else if (!live.gone()) return
-      else if (standing.point === 'cancelled') resolve({ ok: false, problem: problem('cancelled') })
+      else if (standing.point === 'cancelled') resolve({ ok: false, problem: CANCELLED })
       else reject(uploadError('forgotten'))
     },
   }

@@ -68,7 +68,7 @@ async function serve(env: Record<string, string> = {}) {
 }
 
 test('says one line with its address, and takes a file', async () => {
-  const { address, request, declare, patch, output } = await serve()
+  const { child, exited, address, request, declare, patch } = await serve()
   expect(address).not.toBe('')
   const id = newId()
   expect((await declare(id, 5)).status).toBe(201)
@@ -76,8 +76,10 @@ test('says one line with its address, and takes a file', async () => {
   const stored = await request('GET', `/files/${id}`)
   expect(digestOf(new Uint8Array(await stored.arrayBuffer()))).toBe(digestOf(content(5)))
   expect((await fetch(`${address}/operations/${id}`)).status).toBe(401)
-  expect(output.out.split('\n')).toHaveLength(2)
-  const lines = output.err
+  child.kill('SIGTERM')
+  const { out, err } = await exited
+  expect(out.split('\n')).toHaveLength(2)
+  const lines = err
     .trim()
     .split('\n')
     .map((line) => JSON.parse(line) as { operationId?: string; msg: string })

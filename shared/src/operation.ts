@@ -127,26 +127,29 @@ export const referenceSchema = v.object({
 })
 
 /** The operation, as `PUT` and `GET` answer it. */
-export const operationSchema = v.object({
-  id: operationIdSchema,
-  kind: v.string(),
-  recoveryPoint: v.picklist(POINTS),
-  /** Attempts ran out; an operator's `retry` clears it. Never a final state. */
-  stalled: v.boolean(),
-  file: fileFactsSchema,
-  metadata: jsonObjectSchema,
-  /** Acknowledged bytes: durable on the server. Never falls. */
-  offset: v.pipe(v.number(), v.safeInteger(), v.minValue(0)),
-  /** A path, because proxies lie about schemes and hosts. */
-  uploadUrl: v.string(),
-  digest: v.nullable(digestSchema),
-  reference: v.nullable(referenceSchema),
-  /** Explains a final state, or a stall. */
-  problem: v.nullable(problemSchema),
-  createdAt: instantSchema,
-  updatedAt: instantSchema,
-  expiresAt: v.nullable(instantSchema),
-})
+export const operationSchema = v.pipe(
+  v.object({
+    id: operationIdSchema,
+    kind: v.string(),
+    recoveryPoint: v.picklist(POINTS),
+    /** Attempts ran out; an operator's `retry` clears it. Never a final state. */
+    stalled: v.boolean(),
+    file: fileFactsSchema,
+    metadata: jsonObjectSchema,
+    /** Acknowledged bytes: durable on the server. Never falls. */
+    offset: v.pipe(v.number(), v.safeInteger(), v.minValue(0)),
+    /** A path, because proxies lie about schemes and hosts. */
+    uploadUrl: v.string(),
+    digest: v.nullable(digestSchema),
+    reference: v.nullable(referenceSchema),
+    /** Explains a final state, or a stall. */
+    problem: v.nullable(problemSchema),
+    createdAt: instantSchema,
+    updatedAt: instantSchema,
+    expiresAt: v.nullable(instantSchema),
+  }),
+  v.check(({ recoveryPoint, problem }) => !isFinal(recoveryPoint) || problem !== null, 'a final operation says why'),
+)
 
 export type Reference<Data = unknown> = Omit<v.InferOutput<typeof referenceSchema>, 'data'> & { data: Data }
 export type Operation<Data = unknown> = Omit<v.InferOutput<typeof operationSchema>, 'reference' | 'problem'> & {

@@ -10,51 +10,45 @@ import * as v from 'valibot'
  */
 export type Consequence = 'final' | 'retry' | 'authenticate' | 'declare'
 
-interface ProblemEntry {
-  readonly status: number
-  readonly title: string
-  readonly consequence: Consequence
-}
-
 /**
- * Every "no" of the wire and its meaning (RFC 9457). The key is the last part of the problem's `type` and its `code`.
+ * Every "no" of the wire and what it asks of the client. The key is the last part of the problem's `type` and its `code`.
  *
  * An application's own `reject(code)` has the type `rejected` and the application's code.
  */
-export const PROBLEMS = {
-  'invalid-request': { status: 400, title: 'The request is not of the expected form', consequence: 'final' },
-  'invalid-operation-id': { status: 400, title: 'An operation id is a UUID', consequence: 'final' },
-  unauthenticated: { status: 401, title: 'Sign in first', consequence: 'authenticate' },
-  forbidden: { status: 403, title: 'You may not upload this here', consequence: 'final' },
-  'cross-site': { status: 403, title: 'Requests from other sites are not accepted', consequence: 'final' },
-  'not-found': { status: 404, title: 'No such operation', consequence: 'declare' },
-  'digest-conflict': { status: 409, title: 'Another digest was recorded before', consequence: 'final' },
-  'offset-conflict': { status: 409, title: 'Upload-Offset is not the acknowledged offset', consequence: 'retry' },
-  'already-referenced': { status: 409, title: 'The file is stored already', consequence: 'retry' },
-  cancelled: { status: 410, title: 'The upload was cancelled', consequence: 'final' },
-  expired: { status: 410, title: 'The upload was abandoned and has expired', consequence: 'final' },
-  removed: { status: 410, title: 'The stored file was removed', consequence: 'final' },
-  'too-large': { status: 413, title: 'The file is too large', consequence: 'final' },
-  'metadata-too-large': { status: 413, title: 'The metadata is too large', consequence: 'final' },
-  'type-not-accepted': { status: 415, title: 'Files of this type are not accepted', consequence: 'final' },
-  'range-not-satisfiable': { status: 416, title: 'The range lies outside the file', consequence: 'retry' },
-  'unknown-kind': { status: 422, title: 'No such kind of upload', consequence: 'final' },
-  'invalid-metadata': { status: 422, title: 'The metadata does not fit the kind', consequence: 'final' },
-  'operation-mismatch': { status: 422, title: 'This id belongs to another file', consequence: 'final' },
-  'digest-mismatch': { status: 422, title: 'The stored bytes are not those of the file', consequence: 'final' },
-  'bytes-lost': { status: 422, title: 'Stored bytes were lost; upload the file again', consequence: 'final' },
-  'not-acceptable': { status: 422, title: 'The content is not of an accepted type', consequence: 'final' },
-  rejected: { status: 422, title: 'The application did not accept the file', consequence: 'final' },
-  locked: { status: 423, title: 'Another request is using this upload', consequence: 'retry' },
-  'too-many-open': { status: 429, title: 'Too many unfinished uploads', consequence: 'retry' },
-  internal: { status: 500, title: 'Something went wrong on the server', consequence: 'retry' },
-  'not-offered': { status: 501, title: 'This tus extension is not offered', consequence: 'final' },
-  stalled: { status: 503, title: 'The upload needs an operator; nothing is lost', consequence: 'retry' },
-  unavailable: { status: 503, title: 'Storage is away for a moment', consequence: 'retry' },
-  'storage-full': { status: 507, title: 'The storage is full', consequence: 'retry' },
-} as const satisfies Record<string, ProblemEntry>
+const CONSEQUENCES = {
+  'invalid-request': 'final',
+  'invalid-operation-id': 'final',
+  unauthenticated: 'authenticate',
+  forbidden: 'final',
+  'cross-site': 'final',
+  'not-found': 'declare',
+  'digest-conflict': 'final',
+  'offset-conflict': 'retry',
+  'already-referenced': 'retry',
+  cancelled: 'final',
+  expired: 'final',
+  removed: 'final',
+  'too-large': 'final',
+  'metadata-too-large': 'final',
+  'type-not-accepted': 'final',
+  'range-not-satisfiable': 'retry',
+  'unknown-kind': 'final',
+  'invalid-metadata': 'final',
+  'operation-mismatch': 'final',
+  'digest-mismatch': 'final',
+  'bytes-lost': 'final',
+  'not-acceptable': 'final',
+  rejected: 'final',
+  locked: 'retry',
+  'too-many-open': 'retry',
+  internal: 'retry',
+  'not-offered': 'final',
+  stalled: 'retry',
+  unavailable: 'retry',
+  'storage-full': 'retry',
+} as const satisfies Record<string, Consequence>
 
-export type ProblemCode = keyof typeof PROBLEMS
+export type ProblemCode = keyof typeof CONSEQUENCES
 
 const TYPE_PREFIX = 'urn:landfall:problem:'
 
@@ -62,6 +56,56 @@ const TYPE_PREFIX = 'urn:landfall:problem:'
 export const problemType = (code: ProblemCode): string => TYPE_PREFIX + code
 
 export const PROBLEM_MEDIA_TYPE = 'application/problem+json'
+
+/** Also what a client says itself, where an upload was cancelled before the server heard of it. */
+export const CANCELLED = {
+  type: problemType('cancelled'),
+  title: 'The upload was cancelled',
+  status: 410,
+  code: 'cancelled',
+} as const
+
+interface ProblemEntry {
+  readonly status: number
+  readonly title: string
+}
+
+/**
+ * The status and the meaning of each (RFC 9457). Apart from the consequences, because only who answers needs them:
+ * a client's bundle is without these texts.
+ */
+export const PROBLEMS: Readonly<Record<ProblemCode, ProblemEntry>> = {
+  'invalid-request': { status: 400, title: 'The request is not of the expected form' },
+  'invalid-operation-id': { status: 400, title: 'An operation id is a UUID' },
+  unauthenticated: { status: 401, title: 'Sign in first' },
+  forbidden: { status: 403, title: 'You may not upload this here' },
+  'cross-site': { status: 403, title: 'Requests from other sites are not accepted' },
+  'not-found': { status: 404, title: 'No such operation' },
+  'digest-conflict': { status: 409, title: 'Another digest was recorded before' },
+  'offset-conflict': { status: 409, title: 'Upload-Offset is not the acknowledged offset' },
+  'already-referenced': { status: 409, title: 'The file is stored already' },
+  cancelled: CANCELLED,
+  expired: { status: 410, title: 'The upload was abandoned and has expired' },
+  removed: { status: 410, title: 'The stored file was removed' },
+  'too-large': { status: 413, title: 'The file is too large' },
+  'metadata-too-large': { status: 413, title: 'The metadata is too large' },
+  'type-not-accepted': { status: 415, title: 'Files of this type are not accepted' },
+  'range-not-satisfiable': { status: 416, title: 'The range lies outside the file' },
+  'unknown-kind': { status: 422, title: 'No such kind of upload' },
+  'invalid-metadata': { status: 422, title: 'The metadata does not fit the kind' },
+  'operation-mismatch': { status: 422, title: 'This id belongs to another file' },
+  'digest-mismatch': { status: 422, title: 'The stored bytes are not those of the file' },
+  'bytes-lost': { status: 422, title: 'Stored bytes were lost; upload the file again' },
+  'not-acceptable': { status: 422, title: 'The content is not of an accepted type' },
+  rejected: { status: 422, title: 'The application did not accept the file' },
+  locked: { status: 423, title: 'Another request is using this upload' },
+  'too-many-open': { status: 429, title: 'Too many unfinished uploads' },
+  internal: { status: 500, title: 'Something went wrong on the server' },
+  'not-offered': { status: 501, title: 'This tus extension is not offered' },
+  stalled: { status: 503, title: 'The upload needs an operator; nothing is lost' },
+  unavailable: { status: 503, title: 'Storage is away for a moment' },
+  'storage-full': { status: 507, title: 'The storage is full' },
+}
 
 /** RFC 9457 section 3, with two members of ours. */
 export const problemSchema = v.object({
@@ -96,11 +140,11 @@ export function problem(
 export function problemCode(candidate: Problem): ProblemCode | null {
   if (!candidate.type.startsWith(TYPE_PREFIX)) return null
   const code = candidate.type.slice(TYPE_PREFIX.length)
-  return Object.hasOwn(PROBLEMS, code) ? (code as ProblemCode) : null
+  return Object.hasOwn(CONSEQUENCES, code) ? (code as ProblemCode) : null
 }
 
 /** What a problem asks of the client; `retry` for whatever is not ours. */
 export function consequenceOf(candidate: Problem): Consequence {
   const code = problemCode(candidate)
-  return code === null ? 'retry' : PROBLEMS[code].consequence
+  return code === null ? 'retry' : CONSEQUENCES[code]
 }

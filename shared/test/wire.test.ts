@@ -121,6 +121,7 @@ describe('answers', () => {
     { ...operation, recoveryPoint: 'finished' },
     { ...operation, offset: -1 },
     { ...operation, createdAt: 'now' },
+    { ...operation, recoveryPoint: 'rejected', problem: null },
   ])('%j is no operation', (body) => expect(parseOperation(body).ok).toBe(false))
 })
 
@@ -131,8 +132,25 @@ describe('problems', () => {
       expect(made).toMatchObject({ status: PROBLEMS[code].status, code, type: `urn:landfall:problem:${code}` })
       expect(parseProblem(JSON.parse(JSON.stringify(made)))).toEqual({ ok: true, value: made })
       expect(problemCode(made)).toBe(code)
-      expect(consequenceOf(made)).toBe(PROBLEMS[code].consequence)
     }
+  })
+
+  test('end an operation but for those that pass', () => {
+    const ofConsequence = (consequence: string): string[] =>
+      Object.keys(PROBLEMS).filter((code) => consequenceOf(problem(code as ProblemCode)) === consequence)
+    expect(ofConsequence('authenticate')).toEqual(['unauthenticated'])
+    expect(ofConsequence('declare')).toEqual(['not-found'])
+    expect(ofConsequence('retry')).toEqual([
+      'offset-conflict',
+      'already-referenced',
+      'range-not-satisfiable',
+      'locked',
+      'too-many-open',
+      'internal',
+      'stalled',
+      'unavailable',
+      'storage-full',
+    ])
   })
 
   test("keep the application's own code beside our type", () => {
