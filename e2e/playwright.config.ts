@@ -1,6 +1,8 @@
 import { defineConfig } from '@playwright/test'
 import { launchOptions } from './src/chromium.js'
 
+const CROWDS = '**/many.spec.ts'
+
 export default defineConfig({
   testDir: 'tests',
   outputDir: 'test-results/playwright',
@@ -9,5 +11,10 @@ export default defineConfig({
   fullyParallel: true,
   workers: 2,
   timeout: 120_000,
+  projects: [
+    { name: 'stories', testIgnore: CROWDS },
+    // Afterwards and one by one: what they look at is the server, and twenty browsers fill a small machine.
+    { name: 'crowds', testMatch: CROWDS, workers: 1, dependencies: ['stories'] },
+  ],
   use: { browserName: 'chromium', launchOptions: launchOptions(), trace: 'off' },
 })

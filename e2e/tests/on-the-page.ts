@@ -66,7 +66,7 @@ export const buttonOf = (page: Page, label: string, file: MadeFile): Locator =>
 export async function expectArrivedOn(page: Page, files: readonly MadeFile[], timeout = 60_000): Promise<void> {
   await expect(page.locator('#files > .card')).toHaveCount(files.length, { timeout })
   for (const file of files) await expect(storedOf(page, file)).toHaveCount(1)
-  await expect(page.locator('#uploads > .card')).toHaveCount(0)
+  await expect(page.locator('#uploads > .card')).toHaveCount(0, { timeout })
 }
 
 /** What the browser has kept of its uploads. */

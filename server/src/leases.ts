@@ -86,7 +86,11 @@ export function createLeases(deps: {
           leaseMs,
         ),
       )
-      for (const { name, entry, lease } of asked) if (!kept.has(lease) && uses.get(name) === entry) lose(entry)
+      const gone = asked.filter(({ lease }) => !kept.has(lease))
+      // Whoever has just given its lease back ends its use in the same breath: that is no loss. A true one may be told
+      // a little later, for no write passes without the lease's token.
+      if (gone.length > 0) await clock.sleep(POLL_MS)
+      for (const { name, entry } of gone) if (uses.get(name) === entry) lose(entry)
     } catch (error) {
       // The token decides, not the time: a lease that could not be prolonged is good until somebody takes it.
       log.warn({ err: error }, 'leases could not be prolonged')

@@ -22,18 +22,24 @@ export function createFileList(say: (news: string) => void): FileList {
   const empty = byId('empty', HTMLParagraphElement)
   const fresh = new Set<string>()
   const rows = new Map<number, HTMLElement>()
-  let asked = 0
-  let shown = 0
+  let running: Promise<void> | null = null
+  let next: Promise<void> | null = null
 
-  async function refresh(): Promise<void> {
-    const turn = (asked += 1)
+  /** One answer serves all who asked before the question left: a hundred arrivals are not a hundred lists. */
+  function refresh(): Promise<void> {
+    if (running === null) return (running = read().finally(() => (running = null)))
+    next ??= running
+      .catch(() => {})
+      .then(() => {
+        next = null
+        return refresh()
+      })
+    return next
+  }
+
+  async function read(): Promise<void> {
     const response = await fetch('/api/files')
-    if (!response.ok) return
-    const { files } = (await response.json()) as { files: StoredFile[] }
-    // An answer that was overtaken knows less than what is shown.
-    if (turn < shown) return
-    shown = turn
-    show(files)
+    if (response.ok) show(((await response.json()) as { files: StoredFile[] }).files)
   }
 
   /** Newest first. Rows that are there already stay the same elements, so that nothing moves or is read out again. */

@@ -56,9 +56,13 @@ export function createUploadCard(upload: Upload): UploadCard {
     ),
   )
 
+  let shown: Snapshot | null = null
   return {
     node,
     update(snapshot) {
+      // Nothing has changed: hundreds of cards, and one of them moves.
+      if (snapshot === shown) return
+      shown = snapshot
       const { activity, point, progress, recovered } = snapshot
       const share = progress.sizeBytes === 0 ? 1 : progress.acceptedBytes / progress.sizeBytes
       node.dataset['tone'] = toneOf(snapshot)

@@ -1,0 +1,62 @@
+import { afterEach, expect, test } from 'vitest'
+import { systemClock } from '../src/clock.js'
+import { kind } from '../src/kinds.js'
+import { createLeases } from '../src/leases.js'
+import type { Ledger } from '../src/ports.js'
+import type { Tx } from './fixtures.js'
+import { eventually, later, newId, silent, startServer, type TestServer } from './harness.js'
+
+const LEASE_MS = 60
+
+let server: TestServer
+afterEach(() => server.close())
+
+/** A lease on a real ledger whose `renew` is told when it is asked, and answers when it may. */
+async function hold(beforeRenewal: (ledger: Ledger<Tx>) => Promise<unknown>) {
+  server = await startServer({ file: kind({ onReference: async () => null }) })
+  const id = newId()
+  await server.declare(id, { size: 10 })
+  const { ledger } = server
+  const warnings: string[] = []
+  const leases = createLeases({
+    ledger: {
+      ...ledger,
+      async renew(asked, leaseMs) {
+        await beforeRenewal(ledger)
+        return ledger.renew(asked, leaseMs)
+      },
+    },
+    clock: systemClock,
+    log: { ...silent, warn: (_facts: unknown, text?: string) => void warnings.push(text ?? '') },
+    holder: 'here',
+    leaseMs: LEASE_MS,
+  })
+  const taken = await leases.take({ owner: 'ann', id }, 'drive', 0)
+  if (taken.outcome !== 'granted') throw new Error(taken.outcome)
+  return { held: taken.held, warnings }
+}
+
+test('a lease that somebody else has taken stops its holder', async () => {
+  const { held, warnings } = await hold(async (ledger) => {
+    await later(LEASE_MS + 10)
+    await ledger.lease(held.lease, { holder: 'there', leaseMs: 60_000, purpose: 'drive' })
+  })
+  await eventually(async () => held.signal.aborted, Boolean)
+  expect(warnings).toEqual(['a lease was lost'])
+})
+
+test('a lease given back while it is being prolonged is no loss', async () => {
+  let renewals = 0
+  const { held, warnings } = await hold(async (ledger) => {
+    if ((renewals += 1) > 1) return
+    await ledger.record(held.lease, held.operation, { dueInMs: null, release: true })
+    setTimeout(() => held.end(), 5)
+  })
+  await eventually(
+    async () => renewals,
+    (n) => n === 1,
+  )
+  await later(LEASE_MS)
+  expect(held.signal.aborted).toBe(false)
+  expect(warnings).toEqual([])
+})
