@@ -12,7 +12,7 @@ const demo = await createDemo({ directory, page })
 const listener = getRequestListener(demo.fetch)
 // No limit for a whole request: an upload over a slow line takes longer than Node's five minutes.
 const server = createServer(
-  { requestTimeout: 0, keepAliveTimeout: 75_000 },
+  { requestTimeout: 0, keepAliveTimeout: 75_000, keepAlive: true },
   (request, response) => void listener(request, response),
 )
 server.listen(port)

@@ -41,16 +41,18 @@ export function createAdmit({ ledger, kinds, limits, expiresAfterMs }: AdmitDeps
   const refused = (why: Problem): Admission => ({ outcome: 'refused', problem: why })
 
   return async function admit(key, request, uploadMetadata) {
-    const kindName = request.kind ?? onlyKindOf(kinds)
-    if (kindName === null) return refused(problem('unknown-kind', { detail: 'name the kind: the server has several' }))
     const metadata = request.metadata ?? {}
-    const facts = factsDigest(kindName, request.file, metadata)
     const existing = await ledger.find(key)
     if (existing !== null)
-      return factsDigest(existing.kind, existing.file, existing.metadata) === facts
+      // Declared without a kind when there was only one, it is replayed without.
+      return factsDigest(existing.kind, existing.file, existing.metadata) ===
+        factsDigest(request.kind ?? existing.kind, request.file, metadata)
         ? { outcome: 'existing', operation: existing }
         : refused(problem('operation-mismatch'))
 
+    const kindName = request.kind ?? onlyKindOf(kinds)
+    if (kindName === null) return refused(problem('unknown-kind', { detail: 'name the kind: the server has several' }))
+    const facts = factsDigest(kindName, request.file, metadata)
     const kind = Object.hasOwn(kinds, kindName) ? kinds[kindName] : undefined
     if (kind === undefined) return refused(problem('unknown-kind'))
     const checked = await check(kind, key.owner, request, metadata, limits)

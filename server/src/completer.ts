@@ -57,7 +57,8 @@ export function createCompleter(deps: CompleterDeps): Completer {
   async function driveDue(): Promise<number> {
     const limit = CONCURRENCY - busy.size
     if (limit <= 0) return 0
-    const due = await ledger.leaseDue({ holder: leases.holder, leaseMs: settings.leaseMs, limit })
+    const { holder } = leases
+    const due = await ledger.leaseDue({ holder, leaseMs: settings.leaseMs, limit, inUse: leases.used() })
     for (const granted of due) {
       const driving = drive(leases.adopt(granted)).finally(() => busy.delete(driving))
       busy.add(driving)

@@ -70,7 +70,7 @@ export function createDrive<Tx>(deps: DriveDeps<Tx>): Drive {
   return async function drive(held, { recorder = createRecorder(ledger, clock, held), onRecorded = () => {} } = {}) {
     held.toDrive()
     const record = async (changes: Changes): Promise<void> =>
-      onRecorded(await recorder.writePatiently(changes, settings.patienceMs))
+      onRecorded(await recorder.writePatiently(changes, 'decision', settings.patienceMs))
     const leave = async (dueInMs: number | null): Promise<OperationRecord> => {
       await record({ dueInMs, release: true })
       if (dueInMs !== null) deps.onDue(dueInMs)
@@ -144,7 +144,7 @@ export function createDrive<Tx>(deps: DriveDeps<Tx>): Drive {
               return next satisfies never
           }
         } catch (error) {
-          // Judged without the digest that has come meanwhile: once more, with it.
+          // Decided without the digest that has come meanwhile: once more, with it.
           if (!(error instanceof DigestArrived)) throw error
         }
       }
@@ -207,6 +207,7 @@ export function createDrive<Tx>(deps: DriveDeps<Tx>): Drive {
       const failure: Changes = { attempts, stalled, lastError: faultMessage(error), dueInMs, release: true }
       const left = await recorder.writePatiently(
         stalled ? { ...failure, problem: problem('stalled') } : failure,
+        'fact',
         settings.patienceMs,
       )
       if (dueInMs !== null) deps.onDue(dueInMs)
@@ -215,7 +216,7 @@ export function createDrive<Tx>(deps: DriveDeps<Tx>): Drive {
       // The lease stays in the ledger until it expires; then the completer finds the operation as it was.
       if (!(unrecorded instanceof UploadError && unrecorded.code === 'lease-lost'))
         log.error({ operationId, err: unrecorded }, 'how a step failed could not be recorded')
-      return recorder.view()
+      return recorder.recorded()
     }
   }
 }

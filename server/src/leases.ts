@@ -32,6 +32,8 @@ export interface Leases {
   take(key: OperationKey, purpose: LeasePurpose, waitMs: number): Promise<Taken>
   /** Takes over leases that `leaseDue` granted. */
   adopt(granted: { lease: Lease; operation: OperationRecord }): Held
+  /** All operations that this process has under a lease and works with. */
+  used(): OperationKey[]
   /** What this process does with the operation right now. */
   inUse(key: OperationKey): LeasePurpose | null
   /**
@@ -41,7 +43,7 @@ export interface Leases {
   settleReceiver(key: OperationKey, limits: { patienceMs: number; waitMs: number }): Promise<boolean>
   /** The lease was taken away (a cancel): stops whoever uses it here. */
   drop(key: OperationKey): void
-  /** Asks all receivers to let go and waits until nothing is in use. */
+  /** Asks all receivers to let go, waits until nothing is in use, and stops what is after that time. */
   close(waitMs: number): Promise<void>
 }
 
@@ -53,8 +55,10 @@ interface Use {
   touchedAtMs: number
 }
 
-/** No bytes for this long: the client of a receiver is taken for gone. */
+/** No bytes for this long: the client of a receiver that is in somebody's way is taken for gone. */
 const SILENT_MS = 400
+/** And so long without anybody waiting: it vanished without a word, and its lease would be prolonged for ever. */
+const VANISHED_MS = 120_000
 const POLL_MS = 25
 
 const nameOf = ({ owner, id }: OperationKey): string => JSON.stringify([owner, id])
@@ -65,8 +69,10 @@ export function createLeases(deps: {
   log: Logger
   holder: string
   leaseMs: number
+  /** Default two minutes. */
+  vanishedMs?: number
 }): Leases {
-  const { ledger, clock, log, holder, leaseMs } = deps
+  const { ledger, clock, log, holder, leaseMs, vanishedMs = VANISHED_MS } = deps
   const uses = new Map<string, Use>()
   let renewal: ReturnType<typeof setTimeout> | null = null
 
@@ -77,7 +83,13 @@ export function createLeases(deps: {
     renewal.unref()
   }
 
+  const letGoOfTheVanished = (): void => {
+    for (const { purpose, touchedAtMs, controller } of uses.values())
+      if (purpose === 'receive' && clock.monotonicMs() - touchedAtMs > vanishedMs) controller.abort()
+  }
+
   async function renew(): Promise<void> {
+    letGoOfTheVanished()
     const asked = [...uses.entries()].map(([name, entry]) => ({ name, entry, lease: entry.lease }))
     try {
       const kept = new Set(
@@ -164,6 +176,7 @@ export function createLeases(deps: {
     // One taker at a time for each operation: between the look at `uses` and the ledger's answer lies an await.
     take: serialisedByKey(take),
     adopt: (granted) => use(granted, 'drive'),
+    used: () => [...uses.values()].map(({ lease: { owner, id } }) => ({ owner, id })),
     inUse: (key) => uses.get(nameOf(key))?.purpose ?? null,
     async settleReceiver(key, { patienceMs, waitMs }) {
       const from = clock.monotonicMs()
@@ -183,6 +196,7 @@ export function createLeases(deps: {
         for (const other of uses.values()) if (other.purpose === 'receive') other.controller.abort()
         await timeout(Promise.all([...uses.values()].map(({ ended }) => ended)), POLL_MS)
       }
+      for (const { controller } of uses.values()) controller.abort()
       if (renewal !== null) clearTimeout(renewal)
     },
   }

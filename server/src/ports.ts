@@ -194,8 +194,13 @@ export interface Ledger<Tx> {
   setDigest(key: OperationKey, digest: string): Promise<'set' | 'conflict' | 'closed'>
   /** Takes the lease by one statement; the token grows. To receive is only for `declared` operations that lack bytes. */
   lease(key: OperationKey, request: LeaseRequest & { purpose: LeasePurpose }): Promise<LeaseOutcome>
-  /** Leases operations that are due, oldest first. */
-  leaseDue(request: LeaseRequest & { limit: number }): Promise<{ lease: Lease; operation: OperationRecord }[]>
+  /**
+   * Leases operations that are due, oldest first: without a lease, or with one that has expired. One of the same holder
+   * counts as expired only where it is not `inUse`.
+   */
+  leaseDue(
+    request: LeaseRequest & { limit: number; inUse: readonly OperationKey[] },
+  ): Promise<{ lease: Lease; operation: OperationRecord }[]>
   /** Prolongs leases; answers those that are still held. */
   renew(leases: readonly Lease[], leaseMs: number): Promise<readonly Lease[]>
   /**

@@ -60,7 +60,7 @@ export function createReceive(deps: ReceiveDeps): Receive {
 
   /** Without new bytes: the operation expires when it would have. */
   const giveBack = (recorder: Recorder): Promise<OperationRecord> =>
-    recorder.write({ dueInMs: Math.max(0, recorder.view().expiresAt - clock.now()), release: true })
+    recorder.write({ dueInMs: Math.max(0, recorder.view().expiresAt - clock.now()), release: true }, 'fact')
   /** With new bytes: the expiry slides. */
   const alive = { expiresInMs: settings.expiresAfterMs, dueInMs: settings.expiresAfterMs, release: true } as const
 
@@ -72,7 +72,8 @@ export function createReceive(deps: ReceiveDeps): Receive {
     const recorder = createRecorder(ledger, clock, held)
     let handedOn = false
     try {
-      if (recorder.view().uncleanHolder !== null) await recorder.write(await deps.steps.recover(recorder.view()))
+      if (recorder.view().uncleanHolder !== null)
+        await recorder.write(await deps.steps.recover(recorder.view()), 'fact')
       const before = recorder.view()
       if (before.point !== 'declared' || before.offset === before.file.size) {
         handedOn = true
@@ -110,7 +111,7 @@ export function createReceive(deps: ReceiveDeps): Receive {
       acknowledge: (offset) => acknowledge(recorder, offset),
     })
     if (appended.outcome === 'lost') {
-      await recorder.write({ ...rejected(problem('bytes-lost')), release: true })
+      await recorder.write({ ...rejected(problem('bytes-lost')), release: true }, 'fact')
       return { outcome: 'refused', problem: problem('bytes-lost') }
     }
     if (appended.ended === 'excess') {
@@ -119,7 +120,7 @@ export function createReceive(deps: ReceiveDeps): Receive {
     }
     const truths = arrived(before, appended.offset)
     if (appended.offset < before.file.size) {
-      const operation = await recorder.writePatiently({ ...truths, ...alive }, settings.patienceMs)
+      const operation = await recorder.writePatiently({ ...truths, ...alive }, 'fact', settings.patienceMs)
       return { outcome: 'acknowledged', operation }
     }
     const { promise: acknowledged, settle } = firstAnswer(before.file.size)
@@ -131,7 +132,7 @@ export function createReceive(deps: ReceiveDeps): Receive {
   /** A ledger that is away for a moment does not end an upload; a lost lease does. */
   async function acknowledge(recorder: Recorder, offset: number): Promise<boolean> {
     try {
-      await recorder.write({ offset, expiresInMs: settings.expiresAfterMs })
+      await recorder.write({ offset, expiresInMs: settings.expiresAfterMs }, 'fact')
       return true
     } catch (error) {
       if (error instanceof UploadError && error.code === 'lease-lost') throw error

@@ -9,21 +9,28 @@ export interface Recorder {
   /** What is true already, and goes into the next write. */
   noted(): Changes
   note(changes: Changes): void
+  /** As the ledger has it, and nothing else: what may be told to others. */
+  recorded(): OperationRecord
   /**
    * Records what was noted and `changes`, by compare-and-set.
    *
+   * The client's digest may arrive meanwhile. Then a verdict that was noted without it is dropped; a `fact` is recorded
+   * all the same, a `decision` is not.
+   *
    * @throws UploadError `lease-lost`: somebody else has taken over, and nothing changed.
-   * @throws DigestArrived: nothing was recorded, because the client's digest has arrived and a verdict was noted
-   *   without it. The view is without the verdict then: go on from there.
+   * @throws DigestArrived: decided without the digest, and not recorded: decide again from the view.
    */
-  write(changes: Changes): Promise<OperationRecord>
+  write(changes: Changes, basis: Basis): Promise<OperationRecord>
   /** The same, patiently: a ledger that is away is waited for, because what is to be recorded is already true. */
-  writePatiently(changes: Changes, patienceMs: number): Promise<OperationRecord>
-  /** Reads again after a write was refused. @throws as `write`. */
+  writePatiently(changes: Changes, basis: Basis, patienceMs: number): Promise<OperationRecord>
+  /** Reads again after a write was refused, and drops what was judged without the digest. @throws `lease-lost` */
   refused(): Promise<void>
 }
 
-/** The client's digest came while its operation was being verified. */
+/** What a write rests on: on what has happened, or on the operation as it was seen. */
+export type Basis = 'fact' | 'decision'
+
+/** The client's digest came after something was decided without it. */
 export class DigestArrived extends Error {
   override readonly name = 'DigestArrived'
 }
@@ -40,32 +47,31 @@ export function createRecorder(ledger: Ledger<unknown>, clock: Clock, held: Held
       throw new UploadError('lease-lost', 'another holder has taken over the operation')
     current = fresh
     const { point: _point, content: _content, ...bytes } = noted
-    const judged = noted.point !== undefined || noted.content !== undefined
     noted = bytes
-    if (judged) throw new DigestArrived()
   }
 
-  async function write(changes: Changes): Promise<OperationRecord> {
+  async function write(changes: Changes, basis: Basis): Promise<OperationRecord> {
     const written = await ledger.record(held.lease, current, { ...noted, ...changes })
     if (written !== null) {
       noted = {}
       return (current = written)
     }
-    if (changes.point !== undefined) noted = { ...noted, point: changes.point }
     await refused()
-    return write(changes)
+    if (basis === 'decision') throw new DigestArrived()
+    return write(changes, basis)
   }
 
   return {
     view: () => ({ ...current, ...visible(noted) }),
     noted: () => noted,
+    recorded: () => current,
     note: (changes) => void (noted = { ...noted, ...changes }),
     write,
     refused,
-    async writePatiently(changes, patienceMs) {
+    async writePatiently(changes, basis, patienceMs) {
       for (const deadline = clock.monotonicMs() + patienceMs; ;) {
         try {
-          return await write(changes)
+          return await write(changes, basis)
         } catch (error) {
           if (error instanceof DigestArrived || (error instanceof UploadError && error.code === 'lease-lost'))
             throw error

@@ -67,8 +67,11 @@ export async function serve(settings: Settings): Promise<Serving> {
   }
 }
 
-/** An upload over a slow line takes longer than Node's five minutes for a request. */
-const UPLOAD_SERVER_OPTIONS = { requestTimeout: 0, keepAliveTimeout: KEEP_ALIVE_MS }
+/**
+ * An upload over a slow line takes longer than Node's five minutes for a request; and of a client that lost its power
+ * only TCP's own probes tell.
+ */
+const UPLOAD_SERVER_OPTIONS = { requestTimeout: 0, keepAliveTimeout: KEEP_ALIVE_MS, keepAlive: true }
 
 const listen = (server: Server, settings: Settings): Promise<AddressInfo> =>
   new Promise((resolve, reject) => {

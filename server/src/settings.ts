@@ -13,6 +13,9 @@ const count = (name: string, least: number, most: number) =>
     v.maxValue(most, `${name}: at most ${most}`),
   )
 
+/** For ever, and still a date (ECMA-262 ends after 8.64e15 ms). */
+const CENTURY_MS = 100 * 365 * 24 * 60 * 60_000
+
 /** Of `landfall serve`, named as its environment variables. */
 const settingsSchema = v.object({
   LANDFALL_HOST: v.optional(v.pipe(v.string(), v.nonEmpty('LANDFALL_HOST: a host name or an address')), '127.0.0.1'),
@@ -32,10 +35,7 @@ const settingsSchema = v.object({
     v.regex(/^[A-Za-z0-9!#$%&'*+.^_`|~-]+$/, 'LANDFALL_OWNER_HEADER: the name of a header (RFC 9110, 5.1)'),
   ),
   LANDFALL_MAX_SIZE_BYTES: v.optional(count('LANDFALL_MAX_SIZE_BYTES', 0, Number.MAX_SAFE_INTEGER), 1024 ** 4),
-  LANDFALL_EXPIRES_AFTER_MS: v.optional(
-    count('LANDFALL_EXPIRES_AFTER_MS', 1_000, Number.MAX_SAFE_INTEGER),
-    7 * 24 * 60 * 60_000,
-  ),
+  LANDFALL_EXPIRES_AFTER_MS: v.optional(count('LANDFALL_EXPIRES_AFTER_MS', 1_000, CENTURY_MS), 7 * 24 * 60 * 60_000),
   LANDFALL_COMPLETER_INTERVAL_MS: v.optional(count('LANDFALL_COMPLETER_INTERVAL_MS', 50, 24 * 60 * 60_000), 5_000),
   LANDFALL_LEASE_MS: v.optional(count('LANDFALL_LEASE_MS', 1_000, 60 * 60_000), 30_000),
   LANDFALL_ALLOWED_ORIGINS: v.optional(

@@ -164,6 +164,7 @@ export function createUploads<Tx, const K extends Kinds<Tx>>(options: UploadsOpt
     authenticate: options.authenticate,
     allowedOrigins,
     log,
+    clock,
     ready,
     operations: {
       ledger,
@@ -210,9 +211,10 @@ export function createUploads<Tx, const K extends Kinds<Tx>>(options: UploadsOpt
       return retried
     },
     async close({ withinMs = 10_000 } = {}) {
+      const deadline = clock.monotonicMs() + withinMs
       watch.close()
       await completer.stop(withinMs)
-      await leases.close(withinMs)
+      await leases.close(Math.max(0, deadline - clock.monotonicMs()))
       await blobs.close()
     },
   }

@@ -2,7 +2,7 @@ import { afterEach, expect, test } from 'vitest'
 import { systemClock } from '../src/clock.js'
 import { kind } from '../src/kinds.js'
 import { createLeases } from '../src/leases.js'
-import type { Ledger } from '../src/ports.js'
+import type { Ledger, LeasePurpose } from '../src/ports.js'
 import type { Tx } from './fixtures.js'
 import { eventually, later, newId, silent, startServer, type TestServer } from './harness.js'
 
@@ -12,7 +12,11 @@ let server: TestServer
 afterEach(() => server.close())
 
 /** A lease on a real ledger whose `renew` is told when it is asked, and answers when it may. */
-async function hold(beforeRenewal: (ledger: Ledger<Tx>) => Promise<unknown>) {
+async function hold(
+  beforeRenewal: (ledger: Ledger<Tx>) => Promise<unknown>,
+  purpose: LeasePurpose = 'drive',
+  vanishedMs = 60_000,
+) {
   server = await startServer({ file: kind({ onReference: async () => null }) })
   const id = newId()
   await server.declare(id, { size: 10 })
@@ -30,8 +34,9 @@ async function hold(beforeRenewal: (ledger: Ledger<Tx>) => Promise<unknown>) {
     log: { ...silent, warn: (_facts: unknown, text?: string) => void warnings.push(text ?? '') },
     holder: 'here',
     leaseMs: LEASE_MS,
+    vanishedMs,
   })
-  const taken = await leases.take({ owner: 'ann', id }, 'drive', 0)
+  const taken = await leases.take({ owner: 'ann', id }, purpose, 0)
   if (taken.outcome !== 'granted') throw new Error(taken.outcome)
   return { held: taken.held, warnings }
 }
@@ -59,4 +64,22 @@ test('a lease given back while it is being prolonged is no loss', async () => {
   await later(LEASE_MS)
   expect(held.signal.aborted).toBe(false)
   expect(warnings).toEqual([])
+})
+
+test('a receiver whose client has vanished without a word lets go; one with a live client and one that drives do not', async () => {
+  const vanished = await hold(async () => {}, 'receive', 100)
+  await eventually(async () => vanished.held.signal.aborted, Boolean)
+  await server.close()
+
+  const alive = await hold(async () => {}, 'receive', 100)
+  for (let n = 0; n < 12; n += 1) {
+    alive.held.touch()
+    await later(25)
+  }
+  expect(alive.held.signal.aborted).toBe(false)
+  await server.close()
+
+  const driving = await hold(async () => {}, 'drive', 50)
+  await later(200)
+  expect(driving.held.signal.aborted).toBe(false)
 })

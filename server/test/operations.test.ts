@@ -42,6 +42,16 @@ const PNG = Uint8Array.from([
 ])
 
 describe('declare or continue', () => {
+  test('what was declared without a kind when there was one is replayed without when there are two', async () => {
+    const { declare, kinds } = await start({ file: plain })
+    const id = newId()
+    await declare(id, { size: 10 })
+    kinds['other'] = plain
+    await server.restart()
+    expect(await declare(id, { size: 10 })).toMatchObject({ status: 200, kind: 'file' })
+    expect(await declare(newId(), { size: 10 })).toMatchObject({ status: 422, code: 'unknown-kind' })
+  })
+
   test('a small file takes two requests', async () => {
     const { declare, patch, get, photos: rows } = await start({ photo })
     const id = newId()

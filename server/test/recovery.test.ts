@@ -307,41 +307,64 @@ describe('surroundings that fail', () => {
 
   test('a ledger that is away after the last byte: nobody is told anything untrue, and nothing is sent again', async () => {
     const { file } = counted()
-    let away = false
-    const faulty =
-      <A extends unknown[], R>(method: (...args: A) => Promise<R>) =>
-      async (...args: A): Promise<R> => {
-        if (away) throw new UploadError('ledger-unavailable', 'the database is away')
-        return method(...args)
-      }
-    const ledgerOf = (ledger: Ledger<Tx>): Ledger<Tx> => ({
-      ...ledger,
-      record: faulty(ledger.record),
-      refer: faulty(ledger.refer),
-      lease: faulty(ledger.lease),
-      renew: faulty(ledger.renew),
-    })
+    const { ledgerOf, lastBytes, comeBack } = unreliable()
     const { create, patch, head, get } = await start({ file }, { ledgerOf })
     const id = newId()
     await create(5_000, { operationId: id, filename: 'a' })
-    const body = new ReadableStream<Uint8Array>(
-      {
-        start: (controller) => controller.enqueue(content(5_000)),
-        pull(controller) {
-          away = true
-          controller.close()
-        },
-      },
-      { highWaterMark: 1 },
-    )
-    const completing = patch(id, 0, body, { stock: true })
+    const completing = patch(id, 0, lastBytes(), { stock: true })
     await later(300)
     const status = head(id)
     await later(700)
-    away = false
+    comeBack()
     expect((await completing).status).toBe(204)
     const shown = Number((await status).headers.get('Upload-Offset'))
     expect(shown).toBeGreaterThanOrEqual(5_000 - 448)
+    await eventually(
+      () => get(id),
+      ({ recoveryPoint }) => isReferenced(recoveryPoint),
+    )
+  })
+
+  test('a ledger that stays away after the last byte: 503, no offset that it does not know, and its lease is no orphan', async () => {
+    const { file, calls } = counted()
+    const { ledgerOf, lastBytes, comeBack } = unreliable()
+    const { declare, patch, get, ledger } = await start(
+      { file },
+      { ledgerOf, leaseMs: 600, completer: 'automatic', completerIntervalMs: 100, digestGraceMs: 10 },
+    )
+    const id = newId()
+    await declare(id, { size: 5_000 })
+    const answer = await patch(id, 0, lastBytes())
+    expect([answer.status, answer.headers.get('Upload-Offset')]).toEqual([503, null])
+    await later(1_500)
+    comeBack()
+    expect(await ledger.find({ owner: 'ann', id })).toMatchObject({ point: 'declared', offset: 0 })
+    // The client has gone: this same process finds what it could not give back.
+    await eventually(
+      () => get(id),
+      ({ recoveryPoint }) => isReferenced(recoveryPoint),
+    )
+    expect(calls.reference).toBe(1)
+  })
+
+  test('a digest that comes while a drive leaves to wait for it is seen at once', async () => {
+    const { file } = counted()
+    let between = async (): Promise<void> => {}
+    const ledgerOf = (ledger: Ledger<Tx>): Ledger<Tx> => ({
+      ...ledger,
+      async record(lease, from, changes) {
+        if (changes.release === true) await between()
+        return ledger.record(lease, from, changes)
+      },
+    })
+    const { declare, patch, get, ledger } = await start({ file }, { ledgerOf, digestGraceMs: 60_000 })
+    const id = newId()
+    await declare(id, { size: 5 }, { digest: 'pending' })
+    between = async () => {
+      between = async () => {}
+      expect(await ledger.setDigest({ owner: 'ann', id }, digestOf(content(5)))).toBe('set')
+    }
+    await patch(id, 0, content(5))
     await eventually(
       () => get(id),
       ({ recoveryPoint }) => isReferenced(recoveryPoint),
@@ -454,6 +477,39 @@ test('a directory belongs to one process, and to one database', async () => {
   await expect(second.open('whatever')).rejects.toMatchObject({ code: 'setup' })
   await second.close()
 })
+
+/** A ledger that can go away, and a body that makes it do so when its last byte was taken. */
+function unreliable() {
+  let away = false
+  const faulty =
+    <A extends unknown[], R>(method: (...args: A) => Promise<R>) =>
+    async (...args: A): Promise<R> => {
+      if (away) throw new UploadError('ledger-unavailable', 'the database is away')
+      return method(...args)
+    }
+  return {
+    ledgerOf: (ledger: Ledger<Tx>): Ledger<Tx> => ({
+      ...ledger,
+      record: faulty(ledger.record),
+      refer: faulty(ledger.refer),
+      lease: faulty(ledger.lease),
+      leaseDue: faulty(ledger.leaseDue),
+      renew: faulty(ledger.renew),
+    }),
+    lastBytes: () =>
+      new ReadableStream<Uint8Array>(
+        {
+          start: (controller) => controller.enqueue(content(5_000)),
+          pull(controller) {
+            away = true
+            controller.close()
+          },
+        },
+        { highWaterMark: 1 },
+      ),
+    comeBack: () => void (away = false),
+  }
+}
 
 /** The same server with its store at hand. */
 async function withBlobs(kinds: Parameters<typeof startServer>[0]): Promise<TestServer & { blobs: BlobStore }> {

@@ -45,8 +45,14 @@ function gated(outcome: 'accept' | 'reject' = 'accept') {
 }
 
 describe('tus 1.0.0', () => {
-  test('says what it offers', async () => {
-    const { request } = await start({ file: plain }, { limits: { maxSizeBytes: 1_000 } })
+  test('says what it offers, also where other origins are allowed', async () => {
+    const allowedOrigins = ['https://app.test']
+    const { request } = await start({ file: plain }, { limits: { maxSizeBytes: 1_000 }, allowedOrigins })
+    const preflight = await request('OPTIONS', '/files', {
+      owner: null,
+      headers: { Origin: 'https://app.test', 'Access-Control-Request-Method': 'POST' },
+    })
+    expect(preflight.headers.get('Access-Control-Allow-Methods')).toContain('POST')
     const options = await request('OPTIONS', '/files', { owner: null })
     expect(options.status).toBe(204)
     expect(options.headers.get('Tus-Version')).toBe('1.0.0')
@@ -183,6 +189,34 @@ describe('tus 1.0.0', () => {
     expect([refused.status, await refused.json()]).toMatchObject([409, { code: 'already-referenced' }])
     expect((await head(stored)).status).toBe(200)
   })
+
+  test('HEAD: who asks and whether all is open are waited for, because at a fault a stock client begins anew', async () => {
+    let failing = false
+    const { create, head, request } = await start(
+      { file: plain },
+      {
+        authenticate: async (c) => {
+          if (failing) throw new Error('the sessions are away')
+          return c.req.header('X-Owner') ?? null
+        },
+      },
+    )
+    const id = newId()
+    await create(10, { operationId: id, filename: 'a' })
+    failing = true
+    const waiting = head(id)
+    await later(500)
+    failing = false
+    expect((await waiting).status).toBe(200)
+    failing = true
+    const never = head(id)
+    expect((await request('GET', `/operations/${id}`)).status).toBe(500)
+    expect((await never).status).toBe(423)
+    failing = false
+    expect((await request('HEAD', `/files/${id}`, { owner: null, headers: { 'Tus-Resumable': '1.0.0' } })).status).toBe(
+      401,
+    )
+  }, 15_000)
 
   test('X-HTTP-Method-Override stands for PATCH and DELETE', async () => {
     const { create, request, get } = await start()

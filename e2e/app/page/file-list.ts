@@ -53,6 +53,7 @@ export function createFileList(say: (news: string) => void): FileList {
     for (const file of files.toReversed()) {
       if (rows.has(file.id)) continue
       const made = row(file)
+      made.dataset['operation'] = file.operationId
       rows.set(file.id, made)
       list.prepend(made)
     }
@@ -102,7 +103,14 @@ export function createFileList(say: (news: string) => void): FileList {
     await refresh()
   }
 
-  return { refresh, welcome: (operationId) => void fresh.add(operationId) }
+  return {
+    refresh,
+    welcome(operationId) {
+      fresh.add(operationId)
+      // Listed already, with one that came just before it.
+      for (const node of rows.values()) if (node.dataset['operation'] === operationId) node.classList.add('fresh')
+    },
+  }
 }
 
 function confirmed(question: string): Promise<boolean> {

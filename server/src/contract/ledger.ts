@@ -403,29 +403,33 @@ export function ledgerContract<Tx>(test: RegisterTest, create: () => Promise<Led
     await take(ledger, leased, 'n2', 'drive')
     const final = await declared(ledger)
     await ledger.cancel(final.key, problem('cancelled'))
-    const one = await ledger.leaseDue({ holder: 'n1', leaseMs: LEASE_MS, limit: 1 })
+    const one = await ledger.leaseDue({ holder: 'n1', leaseMs: LEASE_MS, limit: 1, inUse: [] })
     assert.deepEqual(
       one.map(({ operation }) => operation.id),
       [late.id],
     )
-    const rest = await ledger.leaseDue({ holder: 'n1', leaseMs: LEASE_MS, limit: 10 })
+    const rest = await ledger.leaseDue({ holder: 'n1', leaseMs: LEASE_MS, limit: 10, inUse: [] })
     assert.deepEqual(rest.map(({ operation }) => operation.id).toSorted(), [later.id, final.key.id].toSorted())
-    assert.deepEqual(await ledger.leaseDue({ holder: 'n1', leaseMs: LEASE_MS, limit: 10 }), [])
+    assert.deepEqual(await ledger.leaseDue({ holder: 'n1', leaseMs: LEASE_MS, limit: 10, inUse: [] }), [])
     assert.equal((await get(ledger, stalled)).leaseHolder, null)
   })
 
   on('finds what a dead node left, after its lease', async ({ ledger }) => {
     const { key } = await declared(ledger)
     await take(ledger, key, 'n1', 'receive', 30)
-    assert.deepEqual(await ledger.leaseDue({ holder: 'n2', leaseMs: LEASE_MS, limit: 10 }), [])
+    assert.deepEqual(await ledger.leaseDue({ holder: 'n2', leaseMs: LEASE_MS, limit: 10, inUse: [] }), [])
     await new Promise((resolve) => setTimeout(resolve, 60))
-    const [found] = await ledger.leaseDue({ holder: 'n2', leaseMs: LEASE_MS, limit: 10 })
+    const [found] = await ledger.leaseDue({ holder: 'n2', leaseMs: LEASE_MS, limit: 10, inUse: [] })
     assert.equal(found?.operation.uncleanHolder, 'n1')
-    // One's own lease is never due: whoever asks is alive, and it is the clock that has jumped.
+    // One's own lease in use is never due: whoever asks is alive, and it is the clock that has jumped.
     const own = await declared(ledger)
     await take(ledger, own.key, 'n2', 'receive', 0)
     await new Promise((resolve) => setTimeout(resolve, 20))
-    assert.deepEqual(await ledger.leaseDue({ holder: 'n2', leaseMs: LEASE_MS, limit: 10 }), [])
+    const ofOwn = { holder: 'n2', leaseMs: LEASE_MS, limit: 10 }
+    assert.deepEqual(await ledger.leaseDue({ ...ofOwn, inUse: [key, own.key] }), [])
+    // One that could not be given back is: nobody prolongs it.
+    const [orphan] = await ledger.leaseDue({ ...ofOwn, inUse: [key] })
+    assert.equal(orphan?.operation.id, own.key.id)
   })
 
   on('forgets the leases of all others', async ({ ledger }) => {
@@ -436,7 +440,7 @@ export function ledgerContract<Tx>(test: RegisterTest, create: () => Promise<Led
     assert.equal(await ledger.forgetOtherHolders('n2'), 1)
     assert.equal(await ledger.record(dead, await get(ledger, key), { offset: 1 }), null)
     assert.deepEqual(await ledger.renew([alive], LEASE_MS), [alive])
-    const [found] = await ledger.leaseDue({ holder: 'n2', leaseMs: LEASE_MS, limit: 10 })
+    const [found] = await ledger.leaseDue({ holder: 'n2', leaseMs: LEASE_MS, limit: 10, inUse: [] })
     assert.deepEqual([found?.operation.id, found?.operation.uncleanHolder], [key.id, 'n1'])
   })
 
@@ -449,7 +453,7 @@ export function ledgerContract<Tx>(test: RegisterTest, create: () => Promise<Led
       problem: null,
       attempts: 0,
     })
-    assert.equal((await ledger.leaseDue({ holder: 'n1', leaseMs: LEASE_MS, limit: 10 })).length, 1)
+    assert.equal((await ledger.leaseDue({ holder: 'n1', leaseMs: LEASE_MS, limit: 10, inUse: [] })).length, 1)
   })
 
   on('completes what owes nothing any more', async ({ ledger, transaction }) => {

@@ -155,17 +155,27 @@ function granted(row: Parameters<typeof toOperation>[0]): { lease: Lease; operat
 
 export function leaseDue(
   on: Connection,
-  request: { holder: string; leaseMs: number; limit: number },
+  request: { holder: string; leaseMs: number; limit: number; inUse: readonly OperationKey[] },
 ): { lease: Lease; operation: OperationRecord }[] {
   return on
     .all(
-      // A lease of our own that looks expired is one whose clock has jumped: we are alive, and it is in use.
+      // A lease of our own that looks expired is one whose clock has jumped if it is in use; else it is one that could
+      // not be given back, and nobody prolongs it.
       `UPDATE landfall_operations SET ${GRANT} WHERE rowid IN (
          SELECT rowid FROM landfall_operations WHERE due_at IS NOT NULL AND due_at <= ${NOW}
-           AND (lease_holder IS NULL OR (lease_holder <> ? AND lease_expires_at <= ${NOW}))
+           AND (lease_holder IS NULL OR (lease_expires_at <= ${NOW} AND (lease_holder <> ? OR NOT EXISTS (
+             SELECT 1 FROM json_each(?) WHERE value ->> 0 = owner AND value ->> 1 = landfall_operations.id))))
            AND ((point IN ${OPEN} AND stalled = 0) OR cleanup_due = 1)
          ORDER BY due_at LIMIT ?) RETURNING *`,
-      [request.holder, 'drive', request.leaseMs, request.leaseMs, request.holder, request.limit],
+      [
+        request.holder,
+        'drive',
+        request.leaseMs,
+        request.leaseMs,
+        request.holder,
+        JSON.stringify(request.inUse.map(({ owner, id }) => [owner, id])),
+        request.limit,
+      ],
     )
     .map(granted)
 }

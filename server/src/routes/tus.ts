@@ -17,6 +17,7 @@ import type { Clock, Ledger, OperationKey, OperationRecord } from '../ports.js'
 import type { Receive } from '../receive.js'
 import type { Watch } from '../watch.js'
 import type { SendFile } from './files.js'
+import { isTusHead, patiently } from './patiently.js'
 import type { TusLibrary } from './tus-library.js'
 
 export interface TusRouteDeps {
@@ -32,20 +33,15 @@ export interface TusRouteDeps {
 
 /** A request for the withheld tail is held so long: below any idle time-out, and long enough to be seldom. */
 const TAIL_WAIT_MS = 8_000
-/** A HEAD on a well-formed id is held while the database is away, because nothing else than 423 keeps a stock client alive. */
-const HEAD_WAIT_MS = 8_000
-const HEAD_RETRY_MS = 200
 const RECEIVER = { patienceMs: 1_000, waitMs: 4_000 }
 
 /** tus 1.0.0 under `/files`: HEAD and PATCH are ours, creation, options and termination are the library's. */
 export function tusRoutes(deps: TusRouteDeps): Hono<Env> {
-  const { ledger, leases, receive, watch, clock, log, library, sendFile } = deps
+  const { ledger, leases, receive, watch, clock, library, sendFile } = deps
   const app = new Hono<Env>()
 
   app.get(filePath(':id'), (c) =>
-    c.req.method === 'HEAD' && c.req.header('Tus-Resumable') !== undefined
-      ? head(c)
-      : ledger.find(keyOf(c, 'not-found')).then((operation) => sendFile(c, operation)),
+    isTusHead(c) ? head(c) : ledger.find(keyOf(c, 'not-found')).then((operation) => sendFile(c, operation)),
   )
   app.patch(filePath(':id'), (c) => patch(c))
   app.on(['POST', 'OPTIONS'], [FILES, `${FILES}/`], (c) => library(c))
@@ -62,16 +58,7 @@ export function tusRoutes(deps: TusRouteDeps): Hono<Env> {
   /** The status of an upload, which to a stock client decides everything: never 5xx and never 429 on a well-formed id. */
   async function head(c: Context<Env>): Promise<Response> {
     const key = keyOf(c, 'not-found')
-    for (const deadline = clock.monotonicMs() + HEAD_WAIT_MS; ; await clock.sleep(HEAD_RETRY_MS)) {
-      try {
-        const operation = await settled(key)
-        if (operation !== 'not-yet') return headOf(operation, isStock(c))
-      } catch (error) {
-        if (error instanceof ProblemError) throw error
-        log.warn({ operationId: key.id, err: error }, 'a HEAD waits')
-      }
-      if (clock.monotonicMs() > deadline || c.req.raw.signal.aborted) throw refuse('locked', { retryAfterSeconds: 1 })
-    }
+    return headOf(await patiently(c, deps, () => settled(key)), isStock(c))
   }
 
   /** A receiver that is in the way lets go first; one whose last byte is not in the ledger yet is waited for. */
