@@ -1,5 +1,6 @@
 import { fork } from 'node:child_process'
 import { once } from 'node:events'
+import { rename } from 'node:fs/promises'
 import { join } from 'node:path'
 import { createClient } from '@libsql/client'
 import { sql } from 'drizzle-orm'
@@ -163,6 +164,94 @@ describe('one queue of writes', () => {
       'fulfilled',
     ])
     expect(await names(opened)).toEqual(['a', 'b', 'c', 'd'])
+  })
+
+  test('a COMMIT that fails for one of many harms only that one', async () => {
+    const opened = await open()
+    const { db } = opened
+    await db.run(sql`CREATE TABLE prints (photo TEXT REFERENCES photos (name) DEFERRABLE INITIALLY DEFERRED)`)
+    await db.run(sql`PRAGMA foreign_keys = ON`)
+    const orphan = db.run(sql`INSERT INTO prints VALUES ('no such photo')`)
+    const insert = (name: string) => db.insert(photos).values({ name }).execute()
+    const hook = refer(opened, async (tx) => {
+      await tx.insert(photos).values({ name: 'hooked' })
+      return accepted
+    })
+    const [a, bad, b] = await Promise.allSettled([insert('a'), orphan, insert('b')])
+    expect([a.status, bad.status, b.status]).toEqual(['fulfilled', 'rejected', 'fulfilled'])
+    expect(String(Reflect.get(bad.status === 'rejected' ? bad.reason : {}, 'cause'))).toContain('FOREIGN KEY')
+    // The hook's own drive tries it again.
+    const [hooked] = await Promise.allSettled([hook])
+    if (hooked.status === 'rejected') expect(faultCode(hooked.reason)).toBe('ledger-unavailable')
+    expect((await names(opened)).filter((name) => name !== 'hooked')).toEqual(['a', 'b'])
+  })
+
+  test('hooks whose COMMIT fails end alone, and are told why', async () => {
+    const opened = await open()
+    const { db } = opened
+    await db.run(sql`CREATE TABLE prints (photo TEXT REFERENCES photos (name) DEFERRABLE INITIALLY DEFERRED)`)
+    await db.run(sql`PRAGMA foreign_keys = ON`)
+    const hooked = async (name: string) => {
+      const [result] = await Promise.allSettled([
+        refer(opened, async (tx) => {
+          if (name === 'bad') await tx.run(sql`INSERT INTO prints VALUES ('no such photo')`)
+          else await tx.insert(photos).values({ name })
+          return accepted
+        }),
+      ])
+      return result.status === 'fulfilled' ? result.value.outcome : (faultCode(result.reason) ?? 'its own fault')
+    }
+    const first = await Promise.all(['a', 'bad', 'b'].map(hooked))
+    expect(first).toContain('ledger-unavailable')
+    expect(await Promise.all(['a', 'bad', 'b'].map((name) => hooked(name === 'bad' ? name : `${name} again`)))).toEqual(
+      ['referenced', 'its own fault', 'referenced'],
+    )
+  })
+
+  test('a full database is a typed fault of the ledger, and passes', async () => {
+    const opened = await open()
+    const { client, db, ledger } = opened
+    await client.execute('PRAGMA max_page_count = 1')
+    const large = { note: 'x'.repeat(100_000) }
+    await expect(ledger.declare(intentOf({ metadata: large }))).rejects.toMatchObject({ code: 'ledger-unavailable' })
+    // The application's own statements fail as it knows them.
+    const own = await db
+      .insert(photos)
+      .values({ name: 'x'.repeat(100_000) })
+      .then(
+        () => null,
+        (error: unknown) => error,
+      )
+    expect([faultCode(own), String(Reflect.get(Object(own), 'cause'))]).toEqual([
+      null,
+      expect.stringContaining('SQLITE_FULL'),
+    ])
+    await client.execute('PRAGMA max_page_count = 1000000')
+    expect((await ledger.declare(intentOf({ metadata: large }))).outcome).toBe('created')
+  })
+
+  test('a transaction that never got the writer can be closed', async () => {
+    const { client } = await open({ busyTimeoutMs: 100 })
+    const holder = await lockFrom(path)
+    const unhandled: unknown[] = []
+    const note = (error: unknown): void => void unhandled.push(error)
+    process.on('unhandledRejection', note)
+    const tx = await client.transaction('write')
+    await expect(tx.execute("INSERT INTO photos VALUES ('a')")).rejects.toMatchObject({ code: 'ledger-unavailable' })
+    tx.close()
+    await later(50)
+    process.off('unhandledRejection', note)
+    expect(unhandled).toEqual([])
+    expect(tx.closed).toBe(true)
+    await holder.release()
+  })
+
+  test('a database that could not be opened for reading once can be opened later', async () => {
+    const { ledger } = await open()
+    await rename(directory.path, `${directory.path}-away`)
+    await expect(ledger.find({ owner: 'ann', id: 'x' })).rejects.toMatchObject({ code: 'ledger-unavailable' })
+    await rename(`${directory.path}-away`, directory.path)
+    expect(await ledger.find({ owner: 'ann', id: 'x' })).toBe(null)
   })
 
   test('a failing statement of one job undoes only that job', async () => {

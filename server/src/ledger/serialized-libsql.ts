@@ -54,7 +54,13 @@ export function serializedLibsql(client: Client, options: SerializedLibsqlOption
   const writer = createWriter(async () => openWriter(await known(), settings.busyTimeoutMs), settings)
   const access: SqliteAccess = {
     writer,
-    reader: () => (reader ??= known().then(({ path }) => openConnection(path))),
+    reader: () =>
+      (reader ??= known()
+        .then(({ path }) => openConnection(path))
+        .catch((error: unknown) => {
+          reader = null
+          throw error
+        })),
     intMode: async () => (await known()).intMode,
   }
 
@@ -270,7 +276,8 @@ export function openTransaction(
   const end = async (how: (hold: Hold | null) => Promise<void>): Promise<void> => {
     if (ended) return
     ended = true
-    await how(holding === null ? null : await holding)
+    // Who never got the writer has nothing to end: the first statement has told why.
+    await how(holding === null ? null : await holding.catch(() => null))
   }
   return {
     execute: (statement: InStatement | string, args?: unknown) =>

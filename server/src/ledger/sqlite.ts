@@ -3,7 +3,7 @@ import { problem } from '@landfall/shared'
 import { sql } from 'drizzle-orm'
 import type { LibSQLDatabase } from 'drizzle-orm/libsql'
 import { v7 as uuidv7 } from 'uuid'
-import { UploadError } from '../errors.js'
+import { faultCode, UploadError } from '../errors.js'
 import type { HookOutcome, Lease, Ledger, OperationRecord, ReferenceIntent, Referred } from '../ports.js'
 import { hooks, type HookScope, openTransaction, sqliteAccess } from './serialized-libsql.js'
 import {
@@ -22,7 +22,7 @@ import {
   takeLease,
 } from './sqlite-operations.js'
 import { NOW, toEffect } from './sqlite-rows.js'
-import type { Connection } from './statements.js'
+import { type Connection, isAway } from './statements.js'
 
 type AnySchema = Record<string, unknown>
 /** The transaction that Drizzle hands to the callback of `db.transaction`. */
@@ -36,19 +36,20 @@ export type SqliteTx<Schema extends AnySchema> = Parameters<Parameters<LibSQLDat
  * @throws UploadError `setup` where it is not.
  */
 export function sqliteLedger<Schema extends AnySchema>(db: LibSQLDatabase<Schema>): Ledger<SqliteTx<Schema>> {
-  const { writer, reader, intMode } = sqliteAccess((db as unknown as { $client: unknown }).$client)
+  const access = sqliteAccess((db as unknown as { $client: unknown }).$client)
   const listeners = new Set<(operation: OperationRecord) => void>()
   const changed = <T extends OperationRecord | null>(operation: T): T => {
     if (operation !== null) for (const listener of listeners) listener(operation)
     return operation
   }
-  const read = async <T>(query: (connection: Connection) => T): Promise<T> => query(await reader())
+  const read = <T>(query: (connection: Connection) => T): Promise<T> => told(async () => query(await access.reader()))
+  const write = <T>(work: (connection: Connection) => T): Promise<T> => told(() => access.writer.write(work))
 
   return {
-    migrate: () => writer.write(migrate),
+    migrate: () => write(migrate),
 
     async declare(intent) {
-      const declared = await writer.write((on) => declare(on, intent))
+      const declared = await write((on) => declare(on, intent))
       if (declared.outcome === 'created') changed(declared.operation)
       return declared
     },
@@ -61,19 +62,19 @@ export function sqliteLedger<Schema extends AnySchema>(db: LibSQLDatabase<Schema
     listOpen: (owner, { after, limit }) => read((on) => listOpen(on, owner, after, limit)),
 
     async setDigest(key, digest) {
-      const { outcome, operation } = await writer.write((on) => setDigest(on, key, digest))
+      const { outcome, operation } = await write((on) => setDigest(on, key, digest))
       changed(operation)
       return outcome
     },
 
-    lease: (key, request) => writer.write((on) => takeLease(on, key, request)),
+    lease: (key, request) => write((on) => takeLease(on, key, request)),
 
-    leaseDue: (request) => writer.write((on) => leaseDue(on, request)),
+    leaseDue: (request) => write((on) => leaseDue(on, request)),
 
-    renew: (leases, leaseMs) => writer.write((on) => leases.filter((lease) => renewLease(on, lease, leaseMs))),
+    renew: (leases, leaseMs) => write((on) => leases.filter((lease) => renewLease(on, lease, leaseMs))),
 
     async record(lease, from, changes) {
-      return changed(await writer.write((on) => record(on, lease, from, changes)))
+      return changed(await write((on) => record(on, lease, from, changes)))
     },
 
     async refer(lease, from, intent, hook) {
@@ -83,11 +84,11 @@ export function sqliteLedger<Schema extends AnySchema>(db: LibSQLDatabase<Schema
     },
 
     async cancel(key, why) {
-      return changed(await writer.write((on) => cancel(on, key, why)))
+      return changed(await write((on) => cancel(on, key, why)))
     },
 
     retry: (key) =>
-      writer.write(
+      write(
         (on) =>
           on.run(
             `UPDATE landfall_operations SET stalled = 0, attempts = 0, problem = 'null', due_at = ${NOW}, updated_at = ${NOW}
@@ -98,10 +99,10 @@ export function sqliteLedger<Schema extends AnySchema>(db: LibSQLDatabase<Schema
 
     remove: (tx, id, owner) => remove(tx, id, owner),
 
-    complete: (limit) => writer.write((on) => complete(on, limit)),
+    complete: (limit) => write((on) => complete(on, limit)),
 
     takeEffects: ({ leaseMs, limit }) =>
-      writer.write((on) =>
+      write((on) =>
         on
           .all(
             `UPDATE landfall_effects SET attempts = attempts + 1, due_at = ${NOW} + ?
@@ -113,7 +114,7 @@ export function sqliteLedger<Schema extends AnySchema>(db: LibSQLDatabase<Schema
       ),
 
     async settleEffect(effectId, result) {
-      await writer.write((on) =>
+      await write((on) =>
         result.delivered
           ? on.run(
               `UPDATE landfall_effects SET delivered_at = ${NOW}, due_at = NULL, last_error = NULL WHERE effect_id = ?`,
@@ -127,7 +128,7 @@ export function sqliteLedger<Schema extends AnySchema>(db: LibSQLDatabase<Schema
     },
 
     forgetOtherHolders: (holder) =>
-      writer.write((on) =>
+      write((on) =>
         on.run(
           // A lease always has a due time: the index of due operations finds them without a scan.
           `UPDATE landfall_operations SET
@@ -166,7 +167,7 @@ export function sqliteLedger<Schema extends AnySchema>(db: LibSQLDatabase<Schema
     intent: ReferenceIntent,
     hook: (tx: SqliteTx<Schema>) => Promise<HookOutcome>,
   ): Promise<Referred> {
-    const mode = await intMode()
+    const mode = await access.intMode()
     let accepted: Extract<HookOutcome, { outcome: 'accepted' }> | null = null
     let operation: OperationRecord | null = null
     const last = (on: Connection): void => {
@@ -186,9 +187,9 @@ export function sqliteLedger<Schema extends AnySchema>(db: LibSQLDatabase<Schema
           )
         opened = true
         return openTransaction(
-          () => writer.hold({ label: from.kind, repeatable: true, onTakenAway: patience.giveUp }),
+          () => access.writer.hold({ label: from.kind, repeatable: true, onTakenAway: patience.giveUp }),
           mode,
-          (hold) => (hold === null ? writer.write(last) : hold.commit(last)),
+          (hold) => (hold === null ? access.writer.write(last) : hold.commit(last)),
         )
       },
     }
@@ -203,10 +204,24 @@ export function sqliteLedger<Schema extends AnySchema>(db: LibSQLDatabase<Schema
     } catch (error) {
       if (error instanceof Rejected) return { outcome: 'rejected', problem: error.problem }
       if (error instanceof Lost) return { outcome: 'lost' }
-      throw error
+      throw faultOf(error)
     }
     if (operation === null) throw new UploadError('ledger-unavailable', 'the transaction ended without the reference')
     return { outcome: 'referenced', operation }
+  }
+}
+
+/** A full disk is no reason to give an operation up: what Landfall itself asked of the database fails with a code. */
+const faultOf = (error: unknown): unknown =>
+  isAway(error) && faultCode(error) === null
+    ? new UploadError('ledger-unavailable', 'the database cannot be used now', { cause: error })
+    : error
+
+async function told<T>(work: () => Promise<T>): Promise<T> {
+  try {
+    return await work()
+  } catch (error) {
+    throw faultOf(error)
   }
 }
 

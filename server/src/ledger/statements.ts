@@ -2,6 +2,7 @@ import type { InStatement, InValue, IntMode, ResultSet, Row } from '@libsql/clie
 import { LibsqlError } from '@libsql/core/api'
 import { ResultSetImpl } from '@libsql/core/util'
 import Database from 'libsql'
+import { UploadError } from '../errors.js'
 
 export type SqlValue = string | number | bigint | null | Uint8Array
 export type SqlRow = Readonly<Record<string, SqlValue>>
@@ -28,7 +29,7 @@ const CHANGES_SCHEMA = /^\s*(create|alter|drop|attach|detach|vacuum|reindex)\b/i
 
 export function openConnection(path: string): Connection {
   // No busy time-out: it would block the event loop. Whoever meets a locked database waits outside, asynchronously.
-  const db = new Database(path, { timeout: 0 })
+  const db = openDatabase(path)
   const plain = new Map<string, Statement>()
   const mapped = new Map<string, Statement>()
 
@@ -179,11 +180,31 @@ function toLibsqlError(error: unknown): unknown {
   return new LibsqlError(error.message, base ?? error.code, error.code, error.rawCode, error)
 }
 
-/** Whether another connection has the database locked; passes by waiting. */
-export function isBusy(error: unknown): boolean {
-  if (error instanceof Database.SqliteError || error instanceof LibsqlError) {
-    const code = error.rawCode === undefined ? 0 : error.rawCode & 0xff
-    return code === 5 || code === 6 || error.code.startsWith('SQLITE_BUSY') || error.code.startsWith('SQLITE_LOCKED')
+function openDatabase(path: string): InstanceType<typeof Database> {
+  try {
+    return new Database(path, { timeout: 0 })
+  } catch (error) {
+    // Without a code of its own.
+    throw new UploadError('ledger-unavailable', 'the database cannot be opened', { cause: error })
   }
+}
+
+/** Primary result codes, by name and number. @see https://www.sqlite.org/rescode.html */
+const BUSY = { SQLITE_BUSY: 5, SQLITE_LOCKED: 6 }
+const AWAY = { ...BUSY, SQLITE_READONLY: 8, SQLITE_IOERR: 10, SQLITE_FULL: 13, SQLITE_CANTOPEN: 14 }
+
+const isOneOf = (codes: Readonly<Record<string, number>>, error: unknown): boolean =>
+  (error instanceof Database.SqliteError || error instanceof LibsqlError) &&
+  Object.entries(codes).some(
+    ([name, code]) => error.code.startsWith(name) || (error.rawCode !== undefined && (error.rawCode & 0xff) === code),
+  )
+
+/** Whether another connection has the database locked; passes by waiting. */
+export const isBusy = (error: unknown): boolean => isOneOf(BUSY, error)
+
+/** Whether the database itself cannot be used now, whatever was asked of it; also where a library has wrapped that. */
+export function isAway(error: unknown): boolean {
+  for (let at = error, depth = 0; at instanceof Error && depth < 8; at = at.cause, depth++)
+    if (isOneOf(AWAY, at)) return true
   return false
 }

@@ -43,6 +43,8 @@ const SLOW_HOLD_MS = 10
 const HOOK_IDLE_MS = 2_000
 const LEAST_IDLE_MS = 250
 const GRACE_MS = 20
+/** Longer than the pause after which a hook is tried again. */
+const APART_MS = 60_000
 const BUSY_RETRY_MS = { first: 2, most: 50 }
 
 const SAVEPOINT = 'SAVEPOINT landfall_job'
@@ -73,6 +75,9 @@ interface Outcome {
 export function createWriter(open: () => Promise<Connection>, settings: WriterSettings): Writer {
   const queue: Job[] = []
   const lastHoldMs = new Map<string, number>()
+  /** What shared a commit that failed is run alone: a job once more, the hooks of a label until that time. */
+  const apartJobs = new WeakSet<Job>()
+  const apartUntil = new Map<string, number>()
   /** For hooks that have been found idle, by label: less and less, until they behave. */
   const patienceMs = new Map<string, number>()
   let draining = false
@@ -144,7 +149,8 @@ export function createWriter(open: () => Promise<Connection>, settings: WriterSe
       else return
     } catch (error) {
       if (on.inTransaction) on.exec('ROLLBACK')
-      for (const outcome of outcomes) outcome.failed(error)
+      if (outcomes.length > 1) apart(outcomes)
+      else for (const outcome of outcomes) outcome.failed(error)
       return
     }
     for (const outcome of outcomes) outcome.committed()
@@ -172,7 +178,26 @@ export function createWriter(open: () => Promise<Connection>, settings: WriterSe
   }
 
   const mustBeAlone = (job: Job): boolean =>
-    job.type === 'hold' && (!job.repeatable || (lastHoldMs.get(job.label) ?? 0) > SLOW_HOLD_MS)
+    apartJobs.has(job) ||
+    (job.type === 'hold' &&
+      (!job.repeatable ||
+        performance.now() < (apartUntil.get(job.label) ?? 0) ||
+        (lastHoldMs.get(job.label) ?? 0) > SLOW_HOLD_MS))
+
+  /**
+   * The COMMIT failed, and it does not say for whom: a deferred constraint shows only there. Each of the group is
+   * tried again in a commit of its own, hooks by their callers; so the fault meets the one whose it is.
+   */
+  function apart(outcomes: readonly Outcome[]): void {
+    const writes = outcomes.map(({ job }) => job).filter(({ type }) => type === 'write')
+    for (const job of writes) apartJobs.add(job)
+    queue.unshift(...writes)
+    for (const { job, failed } of outcomes) {
+      if (job.type !== 'hold') continue
+      apartUntil.set(job.label, performance.now() + APART_MS)
+      failed(new UploadError('ledger-unavailable', 'the commit failed for a neighbour or for this transaction'))
+    }
+  }
 
   /** RAISE(ROLLBACK), a full disk: SQLite has undone the whole group. Its innocent members are tried again. */
   function brokenBy(offender: Job, failure: Failure | null, outcomes: readonly Outcome[]): void {
