@@ -1,6 +1,15 @@
 import { fileTypeFromBuffer, supportedMimeTypes } from 'file-type'
 import { accepts } from './kinds.js'
 
+const UNKNOWN = 'application/octet-stream'
+const TOKEN = "[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+const MEDIA_TYPE = new RegExp(
+  `^${TOKEN}/${TOKEN}(?:[ \\t]*;[ \\t]*(?:${TOKEN}=(?:${TOKEN}|"(?:[ \\t!#-\\[\\]-~]|\\\\[ \\t!-~])*"))?)*$`,
+)
+
+/** What can stand in a `Content-Type` header. @see RFC 9110 section 8.3.1 */
+export const isMediaType = (text: string): boolean => MEDIA_TYPE.test(text)
+
 export type TypeVerdict = { readonly ok: true; readonly type: string } | { readonly ok: false; readonly detail: string }
 
 /**
@@ -17,7 +26,9 @@ export async function judgeType(
   const found = (await fileTypeFromBuffer(head))?.mime
   if (found !== undefined)
     return accepts(accept, found) ? { ok: true, type: found } : { ok: false, detail: `the content is ${found}` }
+  if (declared !== '' && !isMediaType(declared))
+    return accept === null ? { ok: true, type: UNKNOWN } : { ok: false, detail: 'the declared type is no media type' }
   const claimed = declared.split(';', 1)[0]?.trim().toLowerCase() ?? ''
   if (accept !== null && supportedMimeTypes.has(claimed)) return { ok: false, detail: `the content is not ${claimed}` }
-  return { ok: true, type: declared === '' ? 'application/octet-stream' : declared }
+  return { ok: true, type: declared === '' ? UNKNOWN : declared }
 }

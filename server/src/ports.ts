@@ -182,8 +182,13 @@ export interface EffectRecord extends OperationKey {
  * `UploadError` of code `ledger-unavailable` or with the database's own error, and then nothing is known until read again.
  */
 export interface Ledger<Tx> {
-  /** Creates or upgrades the tables. Safe when several processes start at once. Answers the ledger's identity. */
-  migrate(): Promise<{ identity: string }>
+  /**
+   * Creates or upgrades the tables. Safe when several processes start at once. Answers the ledger's identity, and
+   * whether a blob store was opened with it before.
+   */
+  migrate(): Promise<{ identity: string; store: 'new' | 'known' }>
+  /** From now on the store is known: one that is empty is not it. After the store has its identity, never before. */
+  rememberStore(): Promise<void>
   /** Step 0. The same id with the same facts answers what is there. */
   declare(intent: Intent): Promise<Declared>
   find(key: OperationKey): Promise<OperationRecord | null>
@@ -287,8 +292,11 @@ export interface Inspection {
 export interface BlobStore {
   /** Belongs to one process at a time, proven by a lock: leases of others are then dead. */
   readonly exclusive: boolean
-  /** Must be called first. Refuses a store that carries another ledger's identity, or that another process has open. */
-  open(identity: string): Promise<void>
+  /**
+   * Must be called first. A new store is given the ledger's identity; refused are one that carries another's, one that
+   * another process has open, and where the ledger knows a store, one without any: a disk that is not mounted is empty.
+   */
+  open(identity: string, store: 'new' | 'known'): Promise<void>
   append(blob: BlobRef, request: AppendRequest): Promise<Appended>
   /**
    * After a receiver that did not say how far it came: what is durable now. Bytes beyond `offset` are used only

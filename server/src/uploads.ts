@@ -153,8 +153,9 @@ export function createUploads<Tx, const K extends Kinds<Tx>>(options: UploadsOpt
     }))
 
   async function open(): Promise<void> {
-    const { identity } = await ledger.migrate()
-    await blobs.open(identity)
+    const { identity, store } = await ledger.migrate()
+    await blobs.open(identity, store)
+    if (store === 'new') await ledger.rememberStore()
     // The directory's lock proves that whoever held leases before is dead: nobody needs to wait for their expiry.
     if (blobs.exclusive) await ledger.forgetOtherHolders(leases.holder)
     if (options.completer !== 'manual') completer.start()

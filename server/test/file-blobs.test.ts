@@ -4,14 +4,14 @@ import { afterEach, beforeEach, expect, test } from 'vitest'
 import { fileBlobs } from '../src/blobs/file.js'
 import type { BlobRef, BlobStore } from '../src/ports.js'
 import { temporaryDirectory } from './fixtures.js'
-import { content } from './harness.js'
+import { content, digestOf, later } from './harness.js'
 
 let directory: Awaited<ReturnType<typeof temporaryDirectory>>
 let store: BlobStore
 beforeEach(async () => {
   directory = await temporaryDirectory()
   store = fileBlobs({ directory: join(directory.path, 'blobs') })
-  await store.open('ledger-1')
+  await store.open('ledger-1', 'new')
 })
 afterEach(async () => {
   await store.close()
@@ -56,11 +56,45 @@ test('files lie in directories by time, are not for everybody, and leave no empt
   expect(await store.seal(blob)).toBe('sealed')
 })
 
+test('a store that the ledger knows is never made anew where its disk is not mounted', async () => {
+  await store.close()
+  const empty = join(directory.path, 'mount-point')
+  await mkdir(empty)
+  store = fileBlobs({ directory: empty })
+  await expect(store.open('ledger-1', 'known')).rejects.toMatchObject({
+    code: 'storage-unavailable',
+    message: expect.stringContaining('{"format":1,"ledger":"ledger-1"}'),
+  })
+  expect(await readdir(empty)).not.toContain('store.json')
+  // As the message says, for blobs that are lost for good.
+  await writeFile(join(empty, 'store.json'), '{"format":1,"ledger":"ledger-1"}')
+  await store.open('ledger-1', 'known')
+  expect(await append(0, content(10))).toMatchObject({ offset: 10 })
+})
+
+test('the digest is that of the stored bytes, also where bytes that nobody acknowledged were cut off', async () => {
+  const large = { ...blob, size: 3 * 1024 * 1024 }
+  const fill = (byte: number) => new Uint8Array(large.size).fill(byte)
+  const send = (bytes: Uint8Array<ArrayBuffer>, acknowledged: boolean) =>
+    store.append(large, {
+      offset: 0,
+      source: new Blob([bytes]).stream(),
+      signal: new AbortController().signal,
+      acknowledge: async () => acknowledged,
+    })
+  const digested = async () => (await store.inspect(large, new AbortController().signal)).digest
+  await send(fill(1), false)
+  await later(200)
+  await send(fill(2), false)
+  await store.seal(large)
+  expect(await digested()).toBe(digestOf(fill(2)))
+})
+
 test('an identity that cannot be read is said, and not written anew', async () => {
   await store.close()
   await writeFile(join(directory.path, 'blobs', 'store.json'), '{"format":1,"led')
   store = fileBlobs({ directory: join(directory.path, 'blobs') })
-  await expect(store.open('ledger-1')).rejects.toMatchObject({ code: 'setup' })
+  await expect(store.open('ledger-1', 'known')).rejects.toMatchObject({ code: 'setup' })
 })
 
 test('a closed store takes nothing', async () => {

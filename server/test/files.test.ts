@@ -1,3 +1,4 @@
+import { sql } from 'drizzle-orm'
 import { afterEach, beforeEach, expect, test } from 'vitest'
 import { kind } from '../src/kinds.js'
 import type { Tx } from './fixtures.js'
@@ -37,12 +38,15 @@ test('is sent whole, to be saved and not to be run', async () => {
 })
 
 test('HEAD says the same without the bytes', async () => {
-  const response = await fetchFile({}, 'HEAD')
-  expect([response.status, response.headers.get('Content-Length'), (await body(response)).length]).toEqual([
-    200,
-    '1000',
-    0,
-  ])
+  // Ranges are defined for GET only.
+  for (const headers of [{}, { Range: 'bytes=0-1' }]) {
+    const response = await fetchFile(headers, 'HEAD')
+    expect([response.status, response.headers.get('Content-Length'), (await body(response)).length]).toEqual([
+      200,
+      '1000',
+      0,
+    ])
+  }
 })
 
 test.each([
@@ -76,6 +80,23 @@ test('validators: not modified, and a range only of what the client knows', asyn
   expect((await fetchFile({ 'If-None-Match': '"x"' })).status).toBe(200)
   expect((await fetchFile({ Range: 'bytes=0-1', 'If-Range': etag })).status).toBe(206)
   expect((await fetchFile({ Range: 'bytes=0-1', 'If-Range': '"x"' })).status).toBe(200)
+})
+
+test.each([
+  ['text/日本', 'application/octet-stream'],
+  ['text', 'application/octet-stream'],
+  ['text/plain; charset=utf-8', 'text/plain; charset=utf-8'],
+  ['text/plain; title="a;\\"b"', 'text/plain; title="a;\\"b"'],
+  ['', 'application/octet-stream'],
+])('declared as %j it is sent as %j', async (declared, sent) => {
+  const other = newId()
+  await server.declare(other, { size: 5, type: declared })
+  await server.patch(other, 0, content(5))
+  const response = await server.request('GET', `/files/${other}`)
+  expect([response.status, response.headers.get('Content-Type')]).toEqual([200, sent])
+  // As an older version may have stored it.
+  await server.db.run(sql`UPDATE landfall_references SET type = ${declared} WHERE operation_id = ${other}`)
+  expect((await server.request('GET', `/files/${other}`)).headers.get('Content-Type')).toBe(sent)
 })
 
 test('is not there before the reference, and gone after its removal', async () => {

@@ -56,7 +56,7 @@ export async function sqliteFixture(): Promise<LedgerFixture<Tx>> {
 export async function fileFixture(): Promise<BlobStoreFixture> {
   const directory = await temporaryDirectory()
   let store = fileBlobs({ directory: directory.path })
-  await store.open('ledger-1')
+  await store.open('ledger-1', 'new')
   return {
     get store() {
       return store
@@ -65,7 +65,7 @@ export async function fileFixture(): Promise<BlobStoreFixture> {
     async reopen(identity = 'ledger-1') {
       await store.close()
       store = fileBlobs({ directory: directory.path })
-      await store.open(identity)
+      await store.open(identity, 'known')
       return store
     },
     async dispose() {

@@ -36,10 +36,10 @@ export async function startServer(
       logger: silent,
       ...rest,
     })
-    await uploads.ready()
     return { client, db, ledger, blobs, uploads, app: new Hono().route('/uploads', uploads.routes) }
   }
   let opened = await open()
+  await opened.uploads.ready()
 
   const request = (
     method: string,
@@ -138,6 +138,7 @@ export async function startServer(
       await opened.uploads.close()
       opened.client.close()
       opened = await open()
+      await opened.uploads.ready()
     },
     async close() {
       await opened.uploads.close()

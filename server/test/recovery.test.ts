@@ -1,4 +1,4 @@
-import { rm } from 'node:fs/promises'
+import { rename, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { isReferenced } from '@landfall/shared'
 import { afterEach, describe, expect, test } from 'vitest'
@@ -474,8 +474,31 @@ test('a directory belongs to one process, and to one database', async () => {
   const { directory } = await start({ file })
   const { fileBlobs } = await import('../src/blobs/file.js')
   const second = fileBlobs({ directory: join(directory, 'blobs') })
-  await expect(second.open('whatever')).rejects.toMatchObject({ code: 'setup' })
+  await expect(second.open('whatever', 'known')).rejects.toMatchObject({ code: 'setup' })
   await second.close()
+})
+
+test('a disk that is not mounted at the start: nothing is refused for good, nothing forgotten, and it passes', async () => {
+  const { file } = counted()
+  const { declare, patch, get, request, directory } = await start({ file })
+  const [stored, half] = [newId(), newId()]
+  await declare(stored, { size: 5 })
+  await patch(stored, 0, content(5))
+  await declare(half, { size: 10 })
+  await patch(half, 0, content(5))
+  const blobs = join(directory, 'blobs')
+  await rename(blobs, `${blobs}-unmounted`)
+  await expect(server.restart()).rejects.toMatchObject({ code: 'storage-unavailable' })
+  expect((await patch(half, 5, content(5))).status).toBe(503)
+  await rm(blobs, { recursive: true, force: true })
+  await rename(`${blobs}-unmounted`, blobs)
+  // The same process goes on.
+  expect((await patch(half, 5, content(10).subarray(5))).status).toBe(204)
+  await eventually(
+    () => get(half),
+    ({ recoveryPoint }) => isReferenced(recoveryPoint),
+  )
+  expect((await request('GET', `/files/${stored}`)).status).toBe(200)
 })
 
 /** A ledger that can go away, and a body that makes it do so when its last byte was taken. */

@@ -24,7 +24,7 @@ import {
   storageFault,
 } from './durable-files.js'
 import { createKeyQueue } from './key-queue.js'
-import { checkIdentity } from './store-identity.js'
+import { claim, expectStore } from './store-identity.js'
 import { createStop, type Stop, takeBytes } from './take-bytes.js'
 
 export interface FileBlobsOptions {
@@ -64,7 +64,7 @@ export function fileBlobs(options: FileBlobsOptions): BlobStore {
   const pathOf = (key: string): string => join(root, 'blobs', relativePath(key))
 
   /** "Absent" is believed only of a store that is there: an unmounted disk has no files either. */
-  const missing = async (): Promise<void> => checkIdentity(root, null, directories.sync)
+  const missing = (): Promise<void> => expectStore(root, null)
 
   const openIfThere = async (path: string, flags: number): Promise<number | null> => {
     try {
@@ -118,6 +118,7 @@ export function fileBlobs(options: FileBlobsOptions): BlobStore {
   async function append(blob: BlobRef, request: AppendRequest, stop: Stop): Promise<Appended> {
     const path = pathOf(blob.key)
     durable.delete(blob.key)
+    inspected.delete(blob.key)
     // A small one is synced by its writing: one call instead of two, for nearly every file of an album or an inbox.
     const synced = blob.size <= SYNCED_BYTES
     const file = await openAt(path, request.offset, synced ? O_DSYNC : 0)
@@ -125,6 +126,11 @@ export function fileBlobs(options: FileBlobsOptions): BlobStore {
     // The name of a file of which bytes were acknowledged is durable.
     const naming = request.offset === 0 ? directories.sync(dirname(path)) : Promise.resolve()
     naming.catch(() => {})
+    // Only what was acknowledged: the rest may be cut off again, and other bytes come in its place.
+    const hashed = (offset: number): void => {
+      if (offset > 0 && blob.size > SMALL_BYTES) digester.follow(blob.key, path, offset)
+    }
+    hashed(request.offset)
     let durableUpTo = request.offset
     let written = -1
     try {
@@ -137,7 +143,11 @@ export function fileBlobs(options: FileBlobsOptions): BlobStore {
         sync: async (offset) => {
           await Promise.all([synced ? undefined : files.dataSync(file), naming])
           durableUpTo = offset
-          if (blob.size > SMALL_BYTES) digester.follow(blob.key, path, offset)
+        },
+        acknowledge: async (offset) => {
+          const acknowledged = await request.acknowledge(offset)
+          if (acknowledged) hashed(offset)
+          return acknowledged
         },
       })
       written = taken.offset
@@ -220,11 +230,11 @@ export function fileBlobs(options: FileBlobsOptions): BlobStore {
   return {
     exclusive: true,
 
-    async open(identity) {
+    async open(identity, store) {
       try {
         mkdirSync(root, { recursive: true })
         lock ??= lockDirectory(root)
-        await checkIdentity(root, identity, directories.sync)
+        await (store === 'new' ? claim(root, identity, directories.sync) : expectStore(root, identity))
       } catch (error) {
         lock?.release()
         lock = null

@@ -4,37 +4,42 @@ import * as v from 'valibot'
 import { UploadError } from '../errors.js'
 import { codeOf, type DirectorySync, storageFault } from './durable-files.js'
 
+const FILE_NAME = 'store.json'
 const schema = v.object({ format: v.literal(1), ledger: v.string() })
+const identityText = (ledger: string): string => JSON.stringify({ format: 1, ledger })
 
 /**
  * A directory of blobs carries the identity of its ledger in `store.json`: another environment's ledger would take all
- * blobs for garbage. `ledger` null only asks whether the store is there at all.
+ * blobs for garbage, and a disk that is not mounted has no files either. `ledger` null asks only for the latter.
  *
- * @throws UploadError `setup` for another ledger's store, `storage-unavailable` where none is found.
+ * @throws UploadError `storage-unavailable` where no store is found, `setup` for another ledger's.
  */
-export async function checkIdentity(
-  root: string,
-  ledger: string | null,
-  syncDirectory: DirectorySync['sync'],
-): Promise<void> {
-  const path = join(root, 'store.json')
-  const found = await readIdentity(path)
-  if (ledger === null) {
-    if (found === null)
-      throw new UploadError('storage-unavailable', 'the directory of blobs is gone (is its disk mounted?)')
-    return
-  }
-  if (found === ledger) return
-  if (found !== null)
+export async function expectStore(root: string, ledger: string | null): Promise<void> {
+  const found = await readIdentity(join(root, FILE_NAME))
+  if (found === null)
+    throw new UploadError(
+      'storage-unavailable',
+      'the directory of blobs is empty, and the database knows of one that was not: is its disk mounted?' +
+        (ledger === null
+          ? ''
+          : ` If its blobs are lost for good, put a file ${FILE_NAME} there that holds ${identityText(ledger)}`),
+    )
+  if (ledger !== null && found !== ledger)
     throw new UploadError(
       'setup',
       'this directory of blobs belongs to another database: give each environment a directory of its own',
     )
+}
+
+/** Makes the directory this ledger's store, or finds that it is. @throws UploadError `setup` as above */
+export async function claim(root: string, ledger: string, syncDirectory: DirectorySync['sync']): Promise<void> {
+  const path = join(root, FILE_NAME)
+  if ((await readIdentity(path)) !== null) return expectStore(root, ledger)
   // Whole or not at all: written beside, synced, then renamed.
   const draft = `${path}.new`
   const file = await open(draft, 'w', 0o640)
   try {
-    await file.writeFile(`${JSON.stringify({ format: 1, ledger })}\n`)
+    await file.writeFile(`${identityText(ledger)}\n`)
     await file.sync()
   } finally {
     await file.close()

@@ -55,6 +55,10 @@ export function ledgerContract<Tx>(test: RegisterTest, create: () => Promise<Led
       const [first, second] = await Promise.all([ledger.migrate(), other.migrate()])
       assert.equal(first.identity, second.identity)
       assert.deepEqual(await ledger.migrate(), first)
+      assert.equal(first.store, 'new')
+      await ledger.rememberStore()
+      await other.rememberStore()
+      assert.deepEqual(await other.migrate(), { ...first, store: 'known' })
     }))
 
   on('declares with all intents, and finds it', async ({ ledger }) => {

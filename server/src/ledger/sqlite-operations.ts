@@ -22,7 +22,7 @@ const OPEN = `('declared', 'received', 'sealed', 'verified')`
 /** The lease, the digest or the point is another now: everything is rolled back. Never seen outside. */
 export class Lost extends Error {}
 
-export function migrate(on: Connection): { identity: string } {
+export function migrate(on: Connection): { identity: string; store: 'new' | 'known' } {
   on.run(`CREATE TABLE IF NOT EXISTS landfall_meta (key TEXT PRIMARY KEY NOT NULL, value TEXT NOT NULL)`)
   const version = Number(on.get(`SELECT value FROM landfall_meta WHERE key = 'version'`)?.['value'] ?? 0)
   // Tables that came by the application's drizzle-kit have no version yet.
@@ -35,7 +35,13 @@ export function migrate(on: Connection): { identity: string } {
       [String(MIGRATIONS.length)],
     )
   on.run(`INSERT INTO landfall_meta (key, value) VALUES ('identity', ?) ON CONFLICT (key) DO NOTHING`, [uuidv7()])
-  return { identity: String(on.get(`SELECT value FROM landfall_meta WHERE key = 'identity'`)?.['value']) }
+  const identity = String(on.get(`SELECT value FROM landfall_meta WHERE key = 'identity'`)?.['value'])
+  const known = on.get(`SELECT 1 AS known FROM landfall_meta WHERE key = 'store'`)
+  return { identity, store: known === undefined ? 'new' : 'known' }
+}
+
+export function rememberStore(on: Connection): void {
+  on.run(`INSERT INTO landfall_meta (key, value) VALUES ('store', 'known') ON CONFLICT (key) DO NOTHING`)
 }
 
 const ifMissing = (statement: string): string =>

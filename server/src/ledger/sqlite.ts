@@ -17,6 +17,7 @@ import {
   migrate,
   record,
   referIn,
+  rememberStore,
   renewLease,
   setDigest,
   takeLease,
@@ -47,6 +48,8 @@ export function sqliteLedger<Schema extends AnySchema>(db: LibSQLDatabase<Schema
 
   return {
     migrate: () => write(migrate),
+
+    rememberStore: () => write(rememberStore),
 
     async declare(intent) {
       const declared = await write((on) => declare(on, intent))

@@ -4,6 +4,7 @@ import type { Context } from 'hono'
 import parseRange from 'range-parser'
 import { type Env, ProblemError, refuse } from '../context.js'
 import { accepts } from '../kinds.js'
+import { isMediaType } from '../media-type.js'
 import type { BlobStore, OperationRecord, ReferenceRecord } from '../ports.js'
 
 /** `GET` and `HEAD` of a stored blob (RFC 9110: ranges 14, validators 13). */
@@ -42,7 +43,8 @@ export function createSendFile({ blobs, inlineTypes, crossOrigin }: SendFileDeps
   function headersOf(operation: OperationRecord, reference: ReferenceRecord, etag: string): Headers {
     const inline = inlineTypes.length > 0 && accepts(inlineTypes, reference.type)
     return new Headers({
-      'Content-Type': reference.type,
+      // A row of an older version may hold what is no media type.
+      'Content-Type': isMediaType(reference.type) ? reference.type : 'application/octet-stream',
       'Content-Disposition': contentDisposition(operation.file.name, { type: inline ? 'inline' : 'attachment' }),
       'Content-Security-Policy':
         "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src 'self' data:; media-src 'self'",
@@ -66,7 +68,8 @@ function matches(header: string | undefined, etag: string): boolean {
 /** One range; more than one, a unit that is not bytes, or a stale `If-Range` get the whole (RFC 9110, 14.2). */
 function rangeOf(c: Context, size: number, etag: string): { start: number; end: number } | 'unsatisfiable' | null {
   const header = c.req.header('Range')
-  if (header === undefined || !header.startsWith('bytes=')) return null
+  // Ranges are defined for GET only.
+  if (c.req.method !== 'GET' || header === undefined || !header.startsWith('bytes=')) return null
   const condition = c.req.header('If-Range')
   if (condition !== undefined && condition !== etag) return null
   const ranges = parseRange(size, header)

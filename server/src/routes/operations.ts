@@ -149,7 +149,8 @@ export function operationRoutes(deps: OperationRouteDeps): Hono<Env> {
     look: () => Promise<{ operations: readonly OperationRecord[]; body: object }>,
   ): Promise<Response> {
     const waitMs = 1000 * Math.min(MAX_WAIT_SECONDS, Math.max(0, Number(c.req.query('wait') ?? 0) || 0))
-    const known = c.req.header('If-None-Match')
+    // A proxy that compresses makes the tag a weak one; it is compared as such (RFC 9110, 13.1.2).
+    const known = c.req.header('If-None-Match')?.replace(/^W\//, '')
     // Without a tag: a change from now on.
     let seen = known
     const watched = new Set(ids)
