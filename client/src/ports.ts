@@ -64,7 +64,7 @@ export interface Source {
   keep(scope: string, id: string, file: Blob): Promise<boolean>
   read(scope: string, id: string): Promise<Blob | null>
   drop(scope: string, id: string): Promise<void>
-  /** Drops what is too old, and in this scope what no record asks for. */
+  /** Drops what is too old, and in this scope what no record asks for, unless it is fresh. */
   sweep(scope: string, wanted: ReadonlySet<string>): Promise<void>
   purge(scope: string): Promise<void>
 }

@@ -134,6 +134,10 @@ describe('copies', () => {
     await source.keep('alice', 'wanted', blob)
     await source.keep('alice', 'unwanted', blob)
     await source.keep('bob', 'another', blob)
+    // Another tab may be about to write its record.
+    await source.sweep('alice', new Set(['wanted']))
+    expect(await source.read('alice', 'unwanted')).not.toBeNull()
+    wallMs = 2 * 3_600_000
     await source.sweep('alice', new Set(['wanted']))
     expect(await source.read('alice', 'wanted')).not.toBeNull()
     expect(await source.read('alice', 'unwanted')).toBeNull()

@@ -4,6 +4,8 @@ import { rangeOf } from './idb-journal.js'
 
 /** A copy that nobody came back for. */
 const KEEP_MS = 30 * 24 * 3_600_000
+/** Another tab may be making it, and have yet to say so in its record. */
+const FRESH_MS = 3_600_000
 const DEFAULT_MAX_BYTES = 1024 ** 3
 /** Of what the browser would still give to this origin: the application needs room too. */
 const QUOTA_SHARE = 0.2
@@ -66,10 +68,11 @@ export function createIdbSource(options: { maxBytes?: number | undefined; clock:
       sizes.delete(id)
     },
     async sweep(scope, wanted) {
-      const oldestMs = options.clock.wallMs() - KEEP_MS
+      const nowMs = options.clock.wallMs()
       const stale = (await all()).filter(([key, { madeAtMs }]) => {
         const [ofScope, id]: unknown[] = Array.isArray(key) ? key : []
-        return madeAtMs < oldestMs || (ofScope === scope && !(typeof id === 'string' && wanted.has(id)))
+        const isWanted = ofScope !== scope || (typeof id === 'string' && wanted.has(id))
+        return nowMs - madeAtMs > (isWanted ? KEEP_MS : FRESH_MS)
       })
       if (stale.length > 0) await change((store) => stale.forEach(([key]) => store.delete(key)))
       keptBytes = null
