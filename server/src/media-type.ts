@@ -3,9 +3,9 @@ import { accepts } from './kinds.js'
 
 const UNKNOWN = 'application/octet-stream'
 const TOKEN = "[!#$%&'*+.^_`|~0-9A-Za-z-]+"
-const MEDIA_TYPE = new RegExp(
-  `^${TOKEN}/${TOKEN}(?:[ \\t]*;[ \\t]*(?:${TOKEN}=(?:${TOKEN}|"(?:[ \\t!#-\\[\\]-~]|\\\\[ \\t!-~])*"))?)*$`,
-)
+const PARAMETER = `${TOKEN}=(?:${TOKEN}|"(?:[ \\t!#-\\[\\]-~]|\\\\[ \\t!-~])*")`
+// Each blank can be matched in one way only: with two, a client's text of 64 bytes takes a minute to be refused.
+const MEDIA_TYPE = new RegExp(`^${TOKEN}/${TOKEN}(?:[ \\t]*;(?:[ \\t]*(?:${PARAMETER}|$))?)*$`)
 
 /** What can stand in a `Content-Type` header. @see RFC 9110 section 8.3.1 */
 export const isMediaType = (text: string): boolean => MEDIA_TYPE.test(text)
@@ -27,7 +27,9 @@ export async function judgeType(
   if (found !== undefined)
     return accepts(accept, found) ? { ok: true, type: found } : { ok: false, detail: `the content is ${found}` }
   if (declared !== '' && !isMediaType(declared))
-    return accept === null ? { ok: true, type: UNKNOWN } : { ok: false, detail: 'the declared type is no media type' }
+    return accepts(accept, UNKNOWN)
+      ? { ok: true, type: UNKNOWN }
+      : { ok: false, detail: 'the declared type is no media type' }
   const claimed = declared.split(';', 1)[0]?.trim().toLowerCase() ?? ''
   if (accept !== null && supportedMimeTypes.has(claimed)) return { ok: false, detail: `the content is not ${claimed}` }
   return { ok: true, type: declared === '' ? UNKNOWN : declared }

@@ -1,10 +1,12 @@
-import { mkdir, readdir, rename, stat, writeFile } from 'node:fs/promises'
+import { mkdir, readdir, readFile, rename, stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import { sql } from 'drizzle-orm'
 import { afterEach, beforeEach, expect, test } from 'vitest'
 import { fileBlobs } from '../src/blobs/file.js'
+import { kind } from '../src/kinds.js'
 import type { BlobRef, BlobStore } from '../src/ports.js'
-import { temporaryDirectory } from './fixtures.js'
-import { content, digestOf, later } from './harness.js'
+import { temporaryDirectory, type Tx } from './fixtures.js'
+import { content, digestOf, startServer } from './harness.js'
 
 let directory: Awaited<ReturnType<typeof temporaryDirectory>>
 let store: BlobStore
@@ -72,22 +74,62 @@ test('a store that the ledger knows is never made anew where its disk is not mou
   expect(await append(0, content(10))).toMatchObject({ offset: 10 })
 })
 
+test('a store is known once it carries its identity, and never taken from another ledger', async () => {
+  const server = await startServer({ file: kind({ onReference: async (_tx: Tx) => null }) })
+  try {
+    const path = join(server.directory, 'blobs', 'store.json')
+    const own = await readFile(path, 'utf8')
+    const foreign = '{"format":1,"ledger":"another"}'
+    expect(await server.ledger.migrate()).toMatchObject({ store: 'known' })
+    // As an older version left it, or a crash between the identity and the mark.
+    await server.db.run(sql`DELETE FROM landfall_meta WHERE key = 'store'`)
+    await writeFile(path, foreign)
+    await expect(server.restart()).rejects.toMatchObject({ code: 'setup' })
+    expect(await readFile(path, 'utf8')).toBe(foreign)
+    expect(await server.ledger.migrate()).toMatchObject({ store: 'new' })
+    await writeFile(path, own)
+    await server.uploads.ready()
+    expect(await server.ledger.migrate()).toMatchObject({ store: 'known' })
+  } finally {
+    await server.close()
+  }
+})
+
 test('the digest is that of the stored bytes, also where bytes that nobody acknowledged were cut off', async () => {
-  const large = { ...blob, size: 3 * 1024 * 1024 }
-  const fill = (byte: number) => new Uint8Array(large.size).fill(byte)
-  const send = (bytes: Uint8Array<ArrayBuffer>, acknowledged: boolean) =>
-    store.append(large, {
-      offset: 0,
-      source: new Blob([bytes]).stream(),
-      signal: new AbortController().signal,
-      acknowledge: async () => acknowledged,
-    })
-  const digested = async () => (await store.inspect(large, new AbortController().signal)).digest
-  await send(fill(1), false)
-  await later(200)
-  await send(fill(2), false)
-  await store.seal(large)
-  expect(await digested()).toBe(digestOf(fill(2)))
+  const pieceBytes = 1024 * 1024
+  await store.close()
+  store = fileBlobs({ directory: join(directory.path, 'blobs'), checkpointBytes: pieceBytes })
+  await store.open('ledger-1', 'known')
+  const large = { ...blob, size: 3 * pieceBytes }
+  const piece = (byte: number) => new Uint8Array(pieceBytes).fill(byte)
+  const { signal } = new AbortController()
+  let acknowledged = 0
+  /** With a checkpoint behind each piece; only the very first one can be acknowledged. */
+  const sendRest = (byte: number) => {
+    let passed = (): void => {}
+    const source = async function* () {
+      for (let at = acknowledged; at < large.size; at += pieceBytes) {
+        const checkpoint = new Promise<void>((resolve) => (passed = resolve))
+        yield piece(byte)
+        await checkpoint
+      }
+    }
+    const acknowledge = async (offset: number) => {
+      passed()
+      if (acknowledged > 0) return false
+      acknowledged = offset
+      return true
+    }
+    return store.append(large, { offset: acknowledged, source: source(), signal, acknowledge })
+  }
+  await sendRest(1)
+  // Comes behind all that the hashing thread was told so far.
+  expect(await store.digestOf(large, pieceBytes, signal)).toBe(digestOf(piece(1)))
+  await sendRest(2)
+  expect(await store.seal(large)).toBe('sealed')
+  expect((await store.inspect(large, signal)).digest).toBe(
+    digestOf(Uint8Array.from(Buffer.concat([piece(1), piece(2), piece(2)]))),
+  )
 })
 
 test('an identity that cannot be read is said, and not written anew', async () => {

@@ -94,6 +94,9 @@ test.each([
   await server.patch(other, 0, content(5))
   const response = await server.request('GET', `/files/${other}`)
   expect([response.status, response.headers.get('Content-Type')]).toEqual([200, sent])
+  expect(await server.db.all(sql`SELECT type FROM landfall_references WHERE operation_id = ${other}`)).toEqual([
+    { type: sent },
+  ])
   // As an older version may have stored it.
   await server.db.run(sql`UPDATE landfall_references SET type = ${declared} WHERE operation_id = ${other}`)
   expect((await server.request('GET', `/files/${other}`)).headers.get('Content-Type')).toBe(sent)

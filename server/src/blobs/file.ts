@@ -28,7 +28,11 @@ import { claim, expectStore } from './store-identity.js'
 import { createStop, type Stop, takeBytes } from './take-bytes.js'
 
 export interface FileBlobsOptions {
-  /** Where the bytes go; made when it is missing. Belongs to exactly one process. */
+  /**
+   * Where the bytes go. Belongs to exactly one process. Made when it is missing, but becomes a store only while the
+   * ledger knows of none: afterwards one without its `store.json` is `storage-unavailable` until the disk is mounted. If
+   * the blobs are lost for good, put there the `store.json` that the error's message spells out.
+   */
   directory: string
   /** A long request is synced and acknowledged at least this often. In bytes, default 16 MiB. */
   checkpointBytes?: number
