@@ -27,7 +27,7 @@ export function createKeeper(ports: Pick<Ports, 'source' | 'digester'>, onNoCopy
     isWorking = true
     for (let offer = takeNext(offers); offer !== undefined; offer = takeNext(offers)) {
       try {
-        if (!offer.lifetime.aborted) await keepOne(ports, offer.live, offer.lifetime)
+        if (!offer.lifetime.aborted) await keepOne(ports, offer.live, offer.lifetime, onNoCopy)
       } catch (cause) {
         // Written whole or not at all; full disks and private windows come here.
         onNoCopy(cause)
@@ -67,10 +67,14 @@ async function keepOne(
   { source, digester }: Pick<Ports, 'source' | 'digester'>,
   live: LiveOperation,
   lifetime: AbortSignal,
+  onNoCopy: (cause: unknown) => void,
 ): Promise<void> {
   const { scope, id } = live.record()
   const file = live.session.source
-  if (file === null || !isWanted(live, digester) || !(await source.keep(scope, id, file))) return
+  if (file === null || !isWanted(live, digester)) return
+  const isKept = await source.keep(scope, id, file)
+  if (isKept === false) onNoCopy(new Error('no room for a copy'))
+  if (!isKept) return
   await live.amend(noted({ copy: 'made' }))
   const whole = await digestOf({ live, digester, lifetime })
   const copy = whole.ok ? await source.read(scope, id) : null

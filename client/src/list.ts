@@ -187,7 +187,8 @@ export function createUploadList(
         return started
       }
       const { clock } = opened()
-      forgetPage = clock.onPage({ hidden: halt, shown: go })
+      // What was being loaded when the page was hidden is loaded again.
+      forgetPage = clock.onPage({ hidden: halt, shown: () => void recover(go()) })
       return (started = recover(go()))
     },
     async close() {

@@ -100,6 +100,7 @@ export const acceptedBytes = ({ standing, file }: JournalRecord): number =>
 export function standingOf(operation: Operation): Standing {
   const { recoveryPoint, reference, problem, offset, file } = operation
   if (isReferenced(recoveryPoint) && reference !== null) return { point: 'referenced', reference }
-  if (isFinal(recoveryPoint) && problem !== null) return { point: 'failed', problem }
+  // A reference without itself was removed again, before this browser heard of it.
+  if (problem !== null && (isFinal(recoveryPoint) || isReferenced(recoveryPoint))) return { point: 'failed', problem }
   return offset < file.size ? { point: 'declared', acceptedBytes: offset } : { point: 'received' }
 }

@@ -60,8 +60,8 @@ export interface Transfer {
 
 /** Where a file's bytes come from after its tab was closed. Only faults throw. */
 export interface Source {
-  /** Makes a copy if all copies together stay within the budget. False: it was not made. */
-  keep(scope: string, id: string, file: Blob): Promise<boolean>
+  /** Makes a copy if all copies together stay within the budget. False: there is no room; null: nobody wants copies. */
+  keep(scope: string, id: string, file: Blob): Promise<boolean | null>
   read(scope: string, id: string): Promise<Blob | null>
   drop(scope: string, id: string): Promise<void>
   /** Drops what is too old, and in this scope what no record asks for, unless it is fresh. */

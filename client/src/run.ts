@@ -144,19 +144,17 @@ async function send(standing: StandingAt<'declared'>, step: Step): Promise<StepR
   if (digester.inBackground()) void digestOf(step)
   const { size } = live.record().file
   const end = chunkEnd(standing.acceptedBytes, size, session.chunkBytes, session.attempts > 0)
-  if (end === size) {
-    if (session.repicked && live.record().digest !== null) {
-      // Bytes of two files are never spliced: the whole pick must be the file that was begun.
-      const whole = await digestOf(step)
-      if (signal.aborted || (!whole.ok && whole.why !== 'unreadable')) return { obstacle: 'interrupted' }
-      if (!whole.ok) return lose(step, 'source-unreadable')
-    } else if (digester.inBackground() && live.record().digest === null) {
-      await Promise.race([digestOf(step), clock.sleep(DIGEST_GRACE_MS, signal)])
-    }
-    const { digest } = live.record()
-    if (session.sourceDigest !== null && digest !== null && session.sourceDigest !== digest) {
-      return lose(step, 'source-changed')
-    }
+  if (session.repicked && live.record().digest !== null && session.sourceDigest === null) {
+    // The whole pick must be the file that was begun, before a byte of it is sent: accepted bytes cannot be taken back.
+    const whole = await Promise.race([digestOf(step), ended(signal)])
+    if (!whole || signal.aborted || (!whole.ok && whole.why !== 'unreadable')) return { obstacle: 'interrupted' }
+    if (!whole.ok) return lose(step, 'source-unreadable')
+  } else if (end === size && digester.inBackground() && live.record().digest === null) {
+    await Promise.race([digestOf(step), clock.sleep(DIGEST_GRACE_MS, signal)])
+  }
+  const { digest } = live.record()
+  if (session.sourceDigest !== null && digest !== null && session.sourceDigest !== digest) {
+    return lose(step, 'source-changed')
   }
   if (signal.aborted) return { obstacle: 'interrupted' }
   return digestIsOwed(live) ? ask(step) : sendChunk(step, source, standing.acceptedBytes, end)

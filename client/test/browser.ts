@@ -20,10 +20,17 @@ EventEmitter.defaultMaxListeners = 0
 const SPEED = 20
 
 /** The browser's own clock, wound. */
-export function createFastClock(): Clock & { wake(): void; setOnline(online: boolean): void } {
+export function createFastClock(): Clock & {
+  wake(): void
+  setOnline(online: boolean): void
+  hide(): void
+  show(): void
+} {
   const clock = createBrowserClock()
   const listeners = new Set<() => void>()
   let isOnline = true
+  /** Of a page that goes into the back/forward cache, and comes out of it. */
+  let page = { hidden: () => {}, shown: () => {} }
   const wake = (): void => {
     for (const listener of listeners) listener()
   }
@@ -32,6 +39,12 @@ export function createFastClock(): Clock & { wake(): void; setOnline(online: boo
     nowMs: () => clock.nowMs() * SPEED,
     sleep: (ms, signal) => clock.sleep(ms / SPEED, signal),
     online: () => isOnline,
+    onPage(told) {
+      page = told
+      return () => {}
+    },
+    hide: () => page.hidden(),
+    show: () => page.shown(),
     onWake(listener) {
       listeners.add(listener)
       return () => void listeners.delete(listener)

@@ -128,6 +128,14 @@ describe('copies', () => {
     const later = createIdbSource({ maxBytes: 25, clock: { wallMs: () => 0 } })
     expect(await later.keep('alice', 'd', blob)).toBe(false)
   })
+  it('are counted also when others are dropped while one is written', async () => {
+    const source = createIdbSource({ maxBytes: 25, clock: { wallMs: () => 0 } })
+    await source.keep('alice', 'a', blob)
+    const keeping = source.keep('alice', 'b', blob)
+    await source.drop('alice', 'never kept')
+    expect(await keeping).toBe(true)
+    expect(await source.keep('alice', 'c', blob)).toBe(false)
+  })
   it('go after 30 days, and when no record wants them', async () => {
     let wallMs = 0
     const source = createIdbSource({ clock: { wallMs: () => wallMs } })

@@ -218,6 +218,30 @@ describe('faults', () => {
     expect(unauthenticated).toEqual([])
   })
 
+  it('without credentials for the moment nothing is sent, and nothing stands still', async () => {
+    let asked = 0
+    const tab = openTab({
+      headers: () => {
+        asked += 1
+        if (asked === 1) throw new Error('the session is away')
+        return asked === 2 ? Promise.reject(new Error('still')) : { Authorization: 'token' }
+      },
+    })
+    expect(await settled(tab.uploader.add(fileOf(10)))).toMatchObject({ ok: true })
+    expect(server.seen.map(({ headers }) => headers['authorization'])).not.toContain(undefined)
+  })
+
+  it('credentials that never come hold up neither a cancellation nor the closing', async () => {
+    const tab = openTab({ headers: () => new Promise<HeadersInit>(() => {}) })
+    const upload = tab.uploader.add(fileOf(10))
+    await until('it runs', () => upload.snapshot().activity.state === 'running')
+    upload.pause()
+    await until('it is paused', () => upload.snapshot().activity.state === 'paused')
+    upload.resume()
+    await tab.uploader.close()
+    expect(server.seen).toEqual([])
+  })
+
   it('401 that fresh headers do not cure is told once, and waits', async () => {
     let isSignedIn = false
     server.fault = () => (isSignedIn ? null : { kind: 'problem', problem: problem('unauthenticated') })
@@ -265,6 +289,14 @@ describe('faults', () => {
 })
 
 describe('final answers', () => {
+  it('a file that was removed before this browser heard of its reference is told so', async () => {
+    server.outcome = () => 'hang'
+    const upload = openTab().uploader.add(fileOf(10))
+    await until('it is finishing', () => upload.snapshot().activity.state === 'finishing')
+    server.change(upload.id, { recoveryPoint: 'completed', reference: null, problem: problem('removed') })
+    expect(await settled(upload)).toMatchObject({ ok: false, problem: { code: 'removed' } })
+  })
+
   it("the application's no is final, with its code, and told until acknowledged", async () => {
     server.outcome = () => ({ reject: 'infected' })
     const tab = openTab()

@@ -210,8 +210,8 @@ describe('a new pick', () => {
     expect(server.count('PREFIX')).toBe(0)
   })
 
-  it('with one byte changed behind the prefix: the last byte is not sent when the digest is known', async () => {
-    const { id } = await leaveBehind({ copies: { maxBytes: 0 } }, 'none')
+  it('with one byte changed behind the prefix: nothing of it is sent when the digest is known, and the right file still can be given', async () => {
+    const { id, offset } = await leaveBehind({ copies: { maxBytes: 0 } }, 'none')
     // The digest of the true file was recorded by an earlier page.
     server.change(id, { digest: `sha-256=:${createHash('sha256').update(bytesOf(SIZE)).digest('base64')}:` })
     const { upload } = await again()
@@ -221,8 +221,11 @@ describe('a new pick', () => {
       const { activity } = upload.snapshot()
       return activity.state === 'needs-file' && activity.why === 'source-changed'
     })
-    expect(bytesAt(upload.id).length).toBeLessThan(SIZE)
+    expect(bytesAt(upload.id).length).toBe(offset)
     expect(upload.snapshot().point).toBe('declared')
+    upload.provide(fileOf(SIZE))
+    expect(await settled(upload)).toMatchObject({ ok: true })
+    expect(isStored(id)).toBe(true)
   })
 
   it('that cannot be read is told apart', async () => {
@@ -235,6 +238,19 @@ describe('a new pick', () => {
       return activity.state === 'needs-file' && activity.why === 'source-unreadable'
     })
   })
+})
+
+it('a page that is left while its journal is read, and comes back, recovers what there is', async () => {
+  const { id } = await leaveBehind()
+  const tab = openTab()
+  const started = tab.uploader.start()
+  tab.clock.hide()
+  await started
+  expect(tab.uploader.get(id)).toBeNull()
+  tab.clock.show()
+  await until('it is recovered', () => tab.uploader.snapshot().recovered)
+  const upload = tab.uploader.get(id)
+  expect(upload && (await settled(upload))).toMatchObject({ ok: true })
 })
 
 /** Like a file that was changed on disk: its size is known, its bytes are refused. */

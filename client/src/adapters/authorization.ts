@@ -1,9 +1,13 @@
 import { VERSION, VERSION_HEADER } from '@landfall/shared'
+import { ended } from '../live.js'
 
 /** The headers of all requests of ours, credentials among them. */
 export interface Authorization {
-  /** `asked` names the state of the credentials, for `refused`. */
-  read(): Promise<{ headers: [string, string][]; asked: number }>
+  /**
+   * `asked` names the state of the credentials, for `refused`. Rejects where the application has none at the moment, or
+   * `signal` ends first: a request without them could be somebody else's.
+   */
+  read(signal: AbortSignal): Promise<{ headers: [string, string][]; asked: number }>
   /** A 401 came. Answers true when fresh credentials have not been tried yet: again at once. */
   refused(asked: number): boolean
   accepted(): void
@@ -19,10 +23,15 @@ export function createAuthorization(
   /** Since the last answer that was no 401. */
   let refusals = 0
   return {
-    async read() {
-      known ??= Promise.resolve(source?.() ?? {})
+    async read(signal) {
+      const own = (known ??= (async () => source?.() ?? {})())
       const now = asked
-      const headers = new Headers(await known.catch(() => ({})))
+      const given = await Promise.race([own.catch(() => null), ended(signal)])
+      if (!given) {
+        if (known === own) known = null
+        throw new Error('no credentials')
+      }
+      const headers = new Headers(given)
       headers.set(VERSION_HEADER, VERSION)
       return { headers: [...headers], asked: now }
     },

@@ -46,7 +46,7 @@ export function createHttpLedger(options: {
   const { endpoint, credentials, authorization, clock } = options
 
   const fetchText = async (request: Request, signal: AbortSignal) => {
-    const { headers, asked } = await authorization.read()
+    const { headers, asked } = await authorization.read(signal)
     if (request.body !== undefined) headers.push(['Content-Type', 'application/json'])
     if (request.etag) headers.push(['If-None-Match', request.etag])
     const response = await fetch(endpoint + request.path, {

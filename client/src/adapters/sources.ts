@@ -51,9 +51,15 @@ export function createIdbSource(options: { maxBytes?: number | undefined; clock:
       const budgetBytes = options.maxBytes ?? Math.min(DEFAULT_MAX_BYTES, shareBytes)
       if (keptBytes + blob.size > budgetBytes) return false
       const copy: Copy = { blob, madeAtMs: options.clock.wallMs() }
-      await change((store) => store.put(copy, [scope, id]))
+      // Counted first: while it is written others are dropped, and what is kept may have to be counted anew.
       keptBytes += blob.size
       sizes.set(id, blob.size)
+      try {
+        await change((store) => store.put(copy, [scope, id]))
+      } catch (cause) {
+        keptBytes = null
+        throw cause
+      }
       return true
     },
     read: async (scope, id) => {
@@ -86,7 +92,7 @@ export function createIdbSource(options: { maxBytes?: number | undefined; clock:
 
 /** Without copies: a closed tab asks for the file again. */
 export const withoutCopies: Source = {
-  keep: async () => false,
+  keep: async () => null,
   read: async () => null,
   drop: async () => {},
   sweep: async () => {},

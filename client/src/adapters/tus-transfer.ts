@@ -38,9 +38,11 @@ export function createTusTransfer(options: {
   const { endpoint, credentials, authorization, clock } = options
   return {
     async send({ id, source, offsetBytes, endBytes, lastChunkMs, onSent }, signal) {
-      const { headers, asked } = await authorization.read()
+      const granted = await authorization.read(signal).catch(() => null)
       // `start(); abort()` in one tick would still send: nothing is started that is already ended.
       if (signal.aborted) return { kind: 'stopped' }
+      if (granted === null) return { kind: 'broken' }
+      const { headers, asked } = granted
       return new Promise<ChunkOutcome>((resolve) => {
         const bodyBytes = endBytes - offsetBytes
         const watchdog = createWatchdog(bodyBytes, lastChunkMs, clock.nowMs())

@@ -14,7 +14,7 @@ const WARNINGS = {
   'journal-in-memory': 'This browser keeps nothing: after a closed tab, files have to be uploaded anew.',
   'no-locks': 'This browser cannot tell its tabs apart: keep only one of them open.',
   'no-worker': 'Files cannot be checked here, and have to be chosen again after a closed tab.',
-  'no-copy': 'A file is too large to be kept for later: after a closed tab it has to be chosen again.',
+  'no-copy': 'There is no room to keep a file for later: after a closed tab it has to be chosen again.',
   'handler-failed': 'Something went wrong on this page.',
 } as const
 
@@ -29,7 +29,8 @@ function startFor(visitor: string): Uploader<DemoKinds> {
 
   uploader.on('referenced', async (upload) => {
     files.welcome(upload.id)
-    await files.refresh()
+    // It has arrived, whether the list can be shown just now or not.
+    await files.refresh().catch(() => {})
     say(`${upload.file.name} has arrived`)
     await upload.acknowledge()
   })
@@ -75,29 +76,44 @@ const nameField = byId('name', HTMLInputElement)
 let visitor = await session()
 let uploader = startFor(visitor)
 nameField.value = visitor
-await files.refresh()
+await files.refresh().catch(() => say('The server does not answer; reload to see your files'))
 
+/** All tabs share one cookie. */
+const tabs = new BroadcastChannel('landfall-demo-session')
+tabs.addEventListener('message', () => void uploader.close().then(() => location.reload()))
+
+let switching: Promise<void> = Promise.resolve()
 byId('account', HTMLFormElement).addEventListener('submit', (event) => {
   event.preventDefault()
-  void switchTo(nameField.value.trim())
+  const name = nameField.value.trim()
+  switching = switching.then(() => switchTo(name))
 })
 async function switchTo(name: string): Promise<void> {
   if (name === visitor) return
-  // Nothing of the one is sent with the cookie of the other.
+  // Nothing of the one is sent with the cookie of the other: not from here, and from no other tab.
+  tabs.postMessage('switching')
   await uploader.close()
-  visitor = await session(name)
-  uploader = startFor(visitor)
+  try {
+    visitor = await session(name)
+    uploader = startFor(visitor)
+    await files.refresh()
+    say(`Signed in as ${visitor}`)
+  } catch {
+    await uploader.start()
+    say('The server does not answer; try again')
+  }
   nameField.value = visitor
-  await files.refresh()
-  say(`Signed in as ${visitor}`)
 }
 
-const take = (picked: Iterable<File>): void => {
-  for (const file of picked) uploader.add(file, { kind: 'file' })
+const take = async (picked: Iterable<File>): Promise<void> => {
+  const taken = [...picked]
+  // For whoever is signed in then.
+  await switching
+  for (const file of taken) uploader.add(file, { kind: 'file' })
 }
 const pick = byId('pick', HTMLInputElement)
 pick.addEventListener('change', () => {
-  take(pick.files ?? [])
+  void take(pick.files ?? [])
   pick.value = ''
 })
 
@@ -113,5 +129,5 @@ addEventListener('dragover', (event) => event.preventDefault())
 addEventListener('drop', (event) => {
   event.preventDefault()
   hover(-dragging)
-  take(event.dataTransfer?.files ?? [])
+  void take(event.dataTransfer?.files ?? [])
 })
