@@ -6,12 +6,12 @@ import { createClient } from '@libsql/client'
 import { sql } from 'drizzle-orm'
 import { drizzle } from 'drizzle-orm/libsql'
 import { generateSQLiteDrizzleJson, generateSQLiteMigration } from 'drizzle-kit/api'
-import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 import { intentOf } from '../src/contract/ledger.js'
 import { faultCode } from '../src/errors.js'
 import { MIGRATIONS } from '../src/ledger/migrations.js'
 import * as tables from '../src/ledger/schema.js'
-import { serializedLibsql } from '../src/ledger/serialized-libsql.js'
+import { serializedLibsql, sqliteAccess } from '../src/ledger/serialized-libsql.js'
 import { sqliteLedger } from '../src/ledger/sqlite.js'
 import { openConnection } from '../src/ledger/statements.js'
 import type { HookOutcome, Lease, OperationRecord } from '../src/ports.js'
@@ -40,6 +40,14 @@ async function open(options?: Parameters<typeof serializedLibsql>[1]) {
   return { client, db, ledger }
 }
 type Opened = Awaited<ReturnType<typeof open>>
+
+/** With a table whose constraint shows only at COMMIT. */
+async function openWithPrints() {
+  const opened = await open()
+  await opened.db.run(sql`CREATE TABLE prints (photo TEXT REFERENCES photos (name) DEFERRABLE INITIALLY DEFERRED)`)
+  await opened.db.run(sql`PRAGMA foreign_keys = ON`)
+  return { ...opened, writer: sqliteAccess(opened.client).writer }
+}
 
 async function driven({ ledger }: Opened): Promise<{ lease: Lease; operation: OperationRecord }> {
   const intent = intentOf()
@@ -167,10 +175,8 @@ describe('one queue of writes', () => {
   })
 
   test('a COMMIT that fails for one of many harms only that one', async () => {
-    const opened = await open()
+    const opened = await openWithPrints()
     const { db } = opened
-    await db.run(sql`CREATE TABLE prints (photo TEXT REFERENCES photos (name) DEFERRABLE INITIALLY DEFERRED)`)
-    await db.run(sql`PRAGMA foreign_keys = ON`)
     const orphan = db.run(sql`INSERT INTO prints VALUES ('no such photo')`)
     const insert = (name: string) => db.insert(photos).values({ name }).execute()
     const hook = refer(opened, async (tx) => {
@@ -187,10 +193,7 @@ describe('one queue of writes', () => {
   })
 
   test('hooks whose COMMIT fails end alone, and are told why', async () => {
-    const opened = await open()
-    const { db } = opened
-    await db.run(sql`CREATE TABLE prints (photo TEXT REFERENCES photos (name) DEFERRABLE INITIALLY DEFERRED)`)
-    await db.run(sql`PRAGMA foreign_keys = ON`)
+    const opened = await openWithPrints()
     const hooked = async (name: string) => {
       const [result] = await Promise.allSettled([
         refer(opened, async (tx) => {
@@ -206,6 +209,45 @@ describe('one queue of writes', () => {
     expect(await Promise.all(['a', 'bad', 'b'].map((name) => hooked(name === 'bad' ? name : `${name} again`)))).toEqual(
       ['referenced', 'its own fault', 'referenced'],
     )
+  })
+
+  test('what shared a COMMIT that failed is run once more, each in a commit of its own', async () => {
+    const { writer } = await openWithPrints()
+    const runs = [0, 0, 0]
+    const write = (index: number, statement: string) =>
+      writer.write((on) => {
+        runs[index] = (runs[index] ?? 0) + 1
+        on.run(statement)
+      })
+    const results = await Promise.allSettled([
+      write(0, "INSERT INTO photos VALUES ('a')"),
+      write(1, "INSERT INTO prints VALUES ('no such photo')"),
+      write(2, "INSERT INTO photos VALUES ('b')"),
+    ])
+    expect(results.map(({ status }) => status)).toEqual(['fulfilled', 'rejected', 'fulfilled'])
+    expect(Math.max(...runs)).toBe(2)
+  })
+
+  test('a hook that breaks commits comes back alone, however long the pauses between its attempts', async () => {
+    const { writer } = await openWithPrints()
+    vi.useFakeTimers({ toFake: ['performance'] })
+    close.push(() => vi.useRealTimers())
+    const attempt = async (label: string, statement: string) => {
+      const hold = await writer.hold({ label, repeatable: true })
+      hold.use((on) => on.run(statement))
+      const [result] = await Promise.allSettled([hold.commit()])
+      return result.status === 'fulfilled' ? 'committed' : (faultCode(result.reason) ?? 'its own fault')
+    }
+    const together = (n: number) =>
+      Promise.all([
+        attempt('bad', "INSERT INTO prints VALUES ('no such photo')"),
+        attempt('good', `INSERT INTO photos VALUES ('${n}')`),
+      ])
+    expect(await together(0)).toEqual(['ledger-unavailable', 'ledger-unavailable'])
+    for (let n = 1; n <= 4; n++) {
+      vi.advanceTimersByTime(5 * 60_000) // the longest pause of a drive
+      expect(await together(n)).toEqual(['its own fault', 'committed'])
+    }
   })
 
   test('a full database is a typed fault of the ledger, and passes', async () => {
@@ -230,6 +272,25 @@ describe('one queue of writes', () => {
     expect((await ledger.declare(intentOf({ metadata: large }))).outcome).toBe('created')
   })
 
+  test('a database that is full for a hook is a typed fault of the ledger, and the hook sees its own', async () => {
+    const opened = await open()
+    await opened.client.execute('PRAGMA max_page_count = 1')
+    let seen: unknown
+    const full = refer(opened, async (tx) => {
+      const written = tx.insert(photos).values({ name: 'x'.repeat(100_000) })
+      await written.catch((error: unknown) => {
+        seen = error
+        throw error
+      })
+      return accepted
+    })
+    await expect(full).rejects.toMatchObject({ code: 'ledger-unavailable' })
+    expect([faultCode(seen), String(Reflect.get(Object(seen), 'cause'))]).toEqual([
+      null,
+      expect.stringContaining('SQLITE_FULL'),
+    ])
+  })
+
   test('a transaction that never got the writer can be closed', async () => {
     const { client } = await open({ busyTimeoutMs: 100 })
     const holder = await lockFrom(path)
@@ -244,6 +305,36 @@ describe('one queue of writes', () => {
     expect(unhandled).toEqual([])
     expect(tx.closed).toBe(true)
     await holder.release()
+  })
+
+  test('who never got the writer cannot commit: a hook that overlooks it ends without a reference', async () => {
+    const opened = await open({ busyTimeoutMs: 100 })
+    const overlooked = refer(opened, async (tx) => {
+      const holder = await lockFrom(path)
+      await tx
+        .insert(photos)
+        .values({ name: 'a' })
+        .catch(() => {})
+      await holder.release()
+      return accepted
+    })
+    await expect(overlooked).rejects.toMatchObject({ code: 'ledger-unavailable' })
+    expect(await names(opened)).toEqual([])
+  })
+
+  test('a client can be closed while its database fails to open', async () => {
+    const { ledger, client } = await open()
+    await rename(directory.path, `${directory.path}-away`)
+    const unhandled: unknown[] = []
+    const note = (error: unknown): void => void unhandled.push(error)
+    process.on('unhandledRejection', note)
+    const read = ledger.find({ owner: 'ann', id: 'x' })
+    client.close()
+    await expect(read).rejects.toMatchObject({ code: 'ledger-unavailable' })
+    await later(50)
+    process.off('unhandledRejection', note)
+    await rename(`${directory.path}-away`, directory.path)
+    expect(unhandled).toEqual([])
   })
 
   test('a database that could not be opened for reading once can be opened later', async () => {

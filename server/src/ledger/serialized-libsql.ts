@@ -126,7 +126,11 @@ export function serializedLibsql(client: Client, options: SerializedLibsqlOption
     reconnect: () => client.reconnect(),
     close() {
       writer.close()
-      void reader?.then((connection) => connection.close())
+      // Whoever read was told that it could not be opened.
+      void reader?.then(
+        (connection) => connection.close(),
+        () => {},
+      )
       client.close()
     },
     get closed() {
@@ -273,11 +277,19 @@ export function openTransaction(
       throw refusal(sql)
     return use((connection) => connection.execute(statement, intMode))
   }
-  const end = async (how: (hold: Hold | null) => Promise<void>): Promise<void> => {
+  const commit = async (): Promise<void> => {
     if (ended) return
     ended = true
-    // Who never got the writer has nothing to end: the first statement has told why.
-    await how(holding === null ? null : await holding.catch(() => null))
+    // Rejects where the writer was never got: a hook that overlooks it would get a reference without its row.
+    const hold = await holding
+    await (onCommit === undefined ? hold?.commit() : onCommit(hold))
+  }
+  const rollback = async (): Promise<void> => {
+    if (ended) return
+    ended = true
+    // Who never got the writer has nothing to undo: the first statement has told why.
+    const hold = await holding?.catch(() => null)
+    await hold?.rollback()
   }
   return {
     execute: (statement: InStatement | string, args?: unknown) =>
@@ -292,9 +304,9 @@ export function openTransaction(
       if (onCommit !== undefined) throw refusal('executeMultiple')
       return use((connection) => connection.exec(sql))
     },
-    commit: () => end(onCommit ?? ((hold) => hold?.commit() ?? Promise.resolve())),
-    rollback: () => end((hold) => hold?.rollback() ?? Promise.resolve()),
-    close: () => void end((hold) => hold?.rollback() ?? Promise.resolve()),
+    commit,
+    rollback,
+    close: () => void rollback(),
     get closed() {
       return ended
     },

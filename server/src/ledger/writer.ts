@@ -43,8 +43,8 @@ const SLOW_HOLD_MS = 10
 const HOOK_IDLE_MS = 2_000
 const LEAST_IDLE_MS = 250
 const GRACE_MS = 20
-/** Longer than the pause after which a hook is tried again. */
-const APART_MS = 60_000
+/** Longer than the longest pause after which a hook is tried again (5 minutes): its neighbours would fail once more. */
+const APART_MS = 10 * 60_000
 const BUSY_RETRY_MS = { first: 2, most: 50 }
 
 const SAVEPOINT = 'SAVEPOINT landfall_job'
@@ -149,6 +149,7 @@ export function createWriter(open: () => Promise<Connection>, settings: WriterSe
       else return
     } catch (error) {
       if (on.inTransaction) on.exec('ROLLBACK')
+      for (const { job } of outcomes) if (job.type === 'hold') apartUntil.set(job.label, performance.now() + APART_MS)
       if (outcomes.length > 1) apart(outcomes)
       else for (const outcome of outcomes) outcome.failed(error)
       return
@@ -192,11 +193,8 @@ export function createWriter(open: () => Promise<Connection>, settings: WriterSe
     const writes = outcomes.map(({ job }) => job).filter(({ type }) => type === 'write')
     for (const job of writes) apartJobs.add(job)
     queue.unshift(...writes)
-    for (const { job, failed } of outcomes) {
-      if (job.type !== 'hold') continue
-      apartUntil.set(job.label, performance.now() + APART_MS)
-      failed(new UploadError('ledger-unavailable', 'the commit failed for a neighbour or for this transaction'))
-    }
+    const error = new UploadError('ledger-unavailable', 'the commit failed for a neighbour or for this transaction')
+    for (const { job, failed } of outcomes) if (job.type === 'hold') failed(error)
   }
 
   /** RAISE(ROLLBACK), a full disk: SQLite has undone the whole group. Its innocent members are tried again. */
