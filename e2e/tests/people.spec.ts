@@ -56,3 +56,34 @@ test("nobody else's requests carry an operation of somebody who left at 40 %; ba
   const { rows } = await expectStored(story, [film, note])
   expect(rows.find(({ name }) => name === 'film.mov')).toMatchObject({ owner: 'ada', operationId: id })
 })
+
+test('a tab that still sends for one stops before another tab signs somebody else in', async ({
+  begin,
+  profile,
+  sources,
+}) => {
+  const story = await begin()
+  const film = await sources.file('film.mov', 20 * MIB)
+  const context = await profile.open()
+  const sending = await visit(context, story)
+  await signIn(sending, 'ada')
+  story.proxy.setRate({ up: MIB })
+  await pick(sending, film)
+  await story.until(({ operations }) => (operations[0]?.offset ?? 0) > 0)
+  const id = (await story.truth()).operations[0]?.id ?? ''
+
+  const other = await visit(context, story)
+  await signIn(other, 'bert')
+  await expect(sending.getByLabel('Signed in as')).toHaveValue('bert')
+  await expect(cardOf(sending, film)).toHaveCount(0)
+  story.proxy.setRate(null)
+  await signIn(other, 'ada')
+  await expect(sending.getByLabel('Signed in as')).toHaveValue('ada')
+  // Whichever tab has the lock: its copy may not have been made yet.
+  const card = cardOf(other, film)
+  await expect(card.or(other.locator('#files > .card'))).toHaveCount(1)
+  const named = story.proxy.requests.filter((request) => textOf(request).includes(id))
+  expect(named.filter((request) => !isOf('ada', request))).toEqual([])
+  expect(story.proxy.requests.some((request) => isOf('bert', request))).toBe(true)
+  expect((await story.truth()).operations.map(({ owner }) => owner)).toEqual(['ada'])
+})

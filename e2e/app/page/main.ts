@@ -78,9 +78,9 @@ let uploader = startFor(visitor)
 nameField.value = visitor
 await files.refresh().catch(() => say('The server does not answer; reload to see your files'))
 
-/** All tabs share one cookie. */
+/** All tabs share one cookie: while one of them signs somebody in the others send nothing, and then they begin anew. */
 const tabs = new BroadcastChannel('landfall-demo-session')
-tabs.addEventListener('message', () => void uploader.close().then(() => location.reload()))
+tabs.addEventListener('message', ({ data }) => (data === 'switched' ? location.reload() : void uploader.close()))
 
 let switching: Promise<void> = Promise.resolve()
 byId('account', HTMLFormElement).addEventListener('submit', (event) => {
@@ -90,7 +90,7 @@ byId('account', HTMLFormElement).addEventListener('submit', (event) => {
 })
 async function switchTo(name: string): Promise<void> {
   if (name === visitor) return
-  // Nothing of the one is sent with the cookie of the other: not from here, and from no other tab.
+  // Nothing of the one is sent with the cookie of the other.
   tabs.postMessage('switching')
   await uploader.close()
   try {
@@ -102,6 +102,7 @@ async function switchTo(name: string): Promise<void> {
     await uploader.start()
     say('The server does not answer; try again')
   }
+  tabs.postMessage('switched')
   nameField.value = visitor
 }
 
