@@ -21,6 +21,14 @@ const KEPT_ALIVE_LIMIT_BYTES = 9 * MIB
 
 const offsetOf = (request: RecordedRequest | undefined): number => Number(request?.headers['upload-offset'])
 
+/** One reference with the right bytes, and what was sent again for it, counted on the line. */
+async function expectLittleAgain(story: Story, file: MadeFile, limitBytes: number): Promise<void> {
+  const again = sentAgain(story, [file])
+  figure('bytes sent again', again)
+  expect(again).toBeLessThanOrEqual(limitBytes)
+  await expectStored(story, [file])
+}
+
 /** Opened again: no pick, the first byte at the acknowledged offset, at most 1 MiB sent again, one reference. */
 async function expectGoesOn(
   context: BrowserContext,
@@ -39,10 +47,7 @@ async function expectGoesOn(
   expect(first).toBeGreaterThanOrEqual(acknowledgedBytes)
   expect(acknowledgedBytes).toBeGreaterThanOrEqual(0.36 * file.sizeBytes)
   expect(acknowledgedBytes).toBeLessThan(0.6 * file.sizeBytes)
-  const again = sentAgain(story, [file])
-  figure('bytes sent again', again)
-  expect(again).toBeLessThanOrEqual(FRESH_LIMIT_BYTES)
-  await expectStored(story, [file])
+  await expectLittleAgain(story, file, FRESH_LIMIT_BYTES)
   return page
 }
 
@@ -92,10 +97,7 @@ test('a server that was killed and restarted gets the rest', async ({ begin, pro
   await expectArrivedOn(page, [file])
   const resumed = story.proxy.requests.slice(before).find((request) => isPatch(request) && request.status === 204)
   expect(offsetOf(resumed)).toBeGreaterThanOrEqual(operations[0]?.offset ?? Infinity)
-  const again = sentAgain(story, [file])
-  figure('bytes sent again', again)
-  expect(again).toBeLessThanOrEqual(KEPT_ALIVE_LIMIT_BYTES)
-  await expectStored(story, [file])
+  await expectLittleAgain(story, file, KEPT_ALIVE_LIMIT_BYTES)
 })
 
 test('a network that was cut for 30 s is waited for', async ({ begin, profile, sources }) => {
@@ -110,10 +112,7 @@ test('a network that was cut for 30 s is waited for', async ({ begin, profile, s
   await expect(storedOf(page, file)).toHaveCount(0)
   story.proxy.heal()
   await expectArrivedOn(page, [file])
-  const again = sentAgain(story, [file])
-  figure('bytes sent again', again)
-  expect(again).toBeLessThanOrEqual(KEPT_ALIVE_LIMIT_BYTES)
-  await expectStored(story, [file])
+  await expectLittleAgain(story, file, KEPT_ALIVE_LIMIT_BYTES)
 })
 
 test('a network that refuses every connection for 30 s is waited for', async ({ begin, profile, sources }) => {
@@ -128,11 +127,8 @@ test('a network that refuses every connection for 30 s is waited for', async ({ 
   await expect(cardOf(page, file)).toContainText('Waiting for the network')
   story.proxy.heal()
   await expectArrivedOn(page, [file])
-  const again = sentAgain(story, [file])
-  figure('bytes sent again', again)
   // The browser's own repetition met a closed door: nothing of it was sent.
-  expect(again).toBeLessThanOrEqual(FRESH_LIMIT_BYTES)
-  await expectStored(story, [file])
+  await expectLittleAgain(story, file, FRESH_LIMIT_BYTES)
 })
 
 test('a link of 2 Mbit/s for 30 s loses nothing', async ({ begin, profile, sources }) => {
@@ -154,10 +150,7 @@ test('a link of 2 Mbit/s for 30 s loses nothing', async ({ begin, profile, sourc
   await expect(storedOf(page, file)).toHaveCount(0)
   await link.send('Network.emulateNetworkConditions', { ...throttled, uploadThroughput: -1 })
   await expectArrivedOn(page, [file])
-  const again = sentAgain(story, [file])
-  figure('bytes sent again', again)
-  expect(again).toBeLessThanOrEqual(FRESH_LIMIT_BYTES)
-  await expectStored(story, [file])
+  await expectLittleAgain(story, file, FRESH_LIMIT_BYTES)
 })
 
 /** Resets the connection in the middle of three chunks of 8 MiB. */
@@ -188,10 +181,7 @@ test('a fresh connection that is reset costs at most 1 MiB', async ({ begin, pro
   const page = await visit(await profile.open(), story)
   const struck = await resetThrice(story, page, file)
   expect(struck.map(({ nth }) => nth)).toEqual([1, 1, 1])
-  const again = sentAgain(story, [file])
-  figure('bytes sent again after three resets', again)
-  expect(again).toBeLessThanOrEqual(3 * FRESH_LIMIT_BYTES)
-  await expectStored(story, [file])
+  await expectLittleAgain(story, file, 3 * FRESH_LIMIT_BYTES)
 })
 
 test('a kept-alive connection that is reset costs at most one chunk and 1 MiB', async ({ begin, profile, sources }) => {
@@ -200,8 +190,5 @@ test('a kept-alive connection that is reset costs at most one chunk and 1 MiB', 
   const page = await visit(await profile.open(), story)
   const struck = await resetThrice(story, page, file)
   expect(struck.every(({ nth }) => nth > 1)).toBe(true)
-  const again = sentAgain(story, [file])
-  figure('bytes sent again after three resets', again)
-  expect(again).toBeLessThanOrEqual(3 * KEPT_ALIVE_LIMIT_BYTES)
-  await expectStored(story, [file])
+  await expectLittleAgain(story, file, 3 * KEPT_ALIVE_LIMIT_BYTES)
 })
