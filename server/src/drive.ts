@@ -197,7 +197,8 @@ export function createDrive<Tx>(deps: DriveDeps<Tx>): Drive {
       const now = await ledger.find(held.lease)
       if (now !== null && (isReferenced(now.point) || now.leaseHolder !== held.lease.holder)) return now
       const before = recorder.view().attempts
-      const passing = PASSING.has(faultCode(error))
+      // Stopped from outside: no failure of the step.
+      const passing = held.signal.aborted || PASSING.has(faultCode(error))
       const attempts = passing ? before : before + 1
       const stalled = attempts >= settings.maxAttempts && isOpen(recorder.view().point)
       const factor = faultCode(error) === 'writer-held' ? HELD_FACTOR : 1

@@ -50,7 +50,7 @@ export interface Leases {
 interface Use {
   purpose: LeasePurpose
   lease: Lease
-  readonly controller: AbortController
+  controller: AbortController
   readonly ended: Promise<void>
   touchedAtMs: number
 }
@@ -134,8 +134,14 @@ export function createLeases(deps: {
       get purpose() {
         return entry.purpose
       },
-      signal: entry.controller.signal,
-      toDrive: () => void (entry.purpose = 'drive'),
+      get signal() {
+        return entry.controller.signal
+      },
+      toDrive() {
+        entry.purpose = 'drive'
+        // Asked to let go of receiving, it has: that is no reason to stop what follows. A lost lease its next write tells.
+        if (entry.controller.signal.aborted) entry.controller = new AbortController()
+      },
       touch: () => void (entry.touchedAtMs = clock.monotonicMs()),
       end() {
         if (uses.get(name) === entry) uses.delete(name)

@@ -38,7 +38,7 @@ async function hold(
   })
   const taken = await leases.take({ owner: 'ann', id }, purpose, 0)
   if (taken.outcome !== 'granted') throw new Error(taken.outcome)
-  return { held: taken.held, warnings }
+  return { held: taken.held, leases, warnings }
 }
 
 test('a lease that somebody else has taken stops its holder', async () => {
@@ -82,4 +82,13 @@ test('a receiver whose client has vanished without a word lets go; one with a li
   const driving = await hold(async () => {}, 'drive', 50)
   await later(200)
   expect(driving.held.signal.aborted).toBe(false)
+})
+
+test('asked to let go of receiving while its last bytes came in, it drives on undisturbed', async () => {
+  const { held, leases } = await hold(async () => {}, 'receive')
+  const asking = leases.settleReceiver(held.lease, { patienceMs: 0, waitMs: 500 })
+  await eventually(async () => held.signal.aborted, Boolean)
+  held.toDrive()
+  expect(held.signal.aborted).toBe(false)
+  expect(await asking).toBe(true)
 })
