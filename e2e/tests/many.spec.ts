@@ -8,7 +8,7 @@ import { MIB, type Sources, expect, expectStored, figure, test } from './support
 
 // Painting hundreds of moving bars without a graphics card is not what is looked at here.
 test.use({ contextOptions: { reducedMotion: 'reduce' } })
-test.describe.configure({ timeout: 240_000 })
+test.describe.configure({ timeout: 300_000 })
 
 const MEMORY_LIMIT_BYTES = 150 * MIB
 const PAGE_LIMIT_MS = 1_000
@@ -52,7 +52,8 @@ for (const at of ['before-row', 'after-row'] as const) {
     expect((await story.truth()).rows.map(({ name }) => name).toSorted()).toEqual(
       quick.map(({ path }) => path.slice(path.lastIndexOf('/') + 1)).toSorted(),
     )
-    await expectArrivedOn(visitor, [...slow, ...quick], 90_000)
+    // The last pauses before the end of the hang are drawn from up to 32 s.
+    await expectArrivedOn(visitor, [...slow, ...quick], 120_000)
     const times = await tookMs(visitor)
     figure('slowest fetch of the page in ms', Math.round(Math.max(...times)))
     expect(times.length).toBeGreaterThan(60)

@@ -8,13 +8,18 @@ import { createRecorder, DigestArrived, type Recorder } from './recorder.js'
 import { rules } from './rules.js'
 import { createSteps, rejected, type StepDeps } from './steps.js'
 
+/** The pause between attempts is drawn at random below a bound that doubles from the first to the most (full jitter). */
+export interface Backoff {
+  readonly firstMs: number
+  readonly mostMs: number
+}
+
 export interface DriveSettings {
   /** How long a digest that was promised is waited for after the last byte. Default 60,000. */
   readonly digestGraceMs: number
   /** How often an application's hook may fail before the operation is `stalled`. Default 20. */
   readonly maxAttempts: number
-  /** The pause between attempts is drawn at random below a bound that doubles from the first to the most (full jitter). */
-  readonly backoff: { readonly firstMs: number; readonly mostMs: number }
+  readonly backoff: Backoff
   /** How long what is true already is tried to be recorded while the ledger is away. */
   readonly patienceMs: number
 }
@@ -54,8 +59,15 @@ const PASSING: ReadonlySet<string | null> = new Set([
 ])
 /** The bound of the pause after such a fault: soon enough for a blink, and no storm upon a database that comes back. */
 const PASSING_PAUSE_MS = 4_000
-/** A hook that kept everybody from writing comes back the later for it. */
-const HELD_FACTOR = 10
+/** A hook that kept everybody from writing comes back the later for it: so many times later, up to a bound of this. */
+const HELD = { factor: 10, mostMs: 20_000 }
+
+/** The bound of the pause before the next attempt of a hook that failed with `error`, after `failedBefore` earlier ones. */
+export function pauseBoundMs({ firstMs, mostMs }: Backoff, failedBefore: number, error: unknown): number {
+  const usualMs = Math.min(mostMs, firstMs * 2 ** Math.min(failedBefore, 30))
+  if (faultCode(error) !== 'writer-held') return usualMs
+  return Math.max(usualMs, Math.min(mostMs, HELD.mostMs, usualMs * HELD.factor))
+}
 
 /**
  * THE sequence: called by the tus routes, by `PUT /operations/{id}` and by the completer.
@@ -201,9 +213,9 @@ export function createDrive<Tx>(deps: DriveDeps<Tx>): Drive {
       const passing = held.signal.aborted || PASSING.has(faultCode(error))
       const attempts = passing ? before : before + 1
       const stalled = attempts >= settings.maxAttempts && isOpen(recorder.view().point)
-      const factor = faultCode(error) === 'writer-held' ? HELD_FACTOR : 1
-      const boundMs = passing ? PASSING_PAUSE_MS : settings.backoff.firstMs * factor * 2 ** Math.min(before, 30)
-      const dueInMs = stalled ? null : 50 + Math.random() * Math.min(settings.backoff.mostMs, boundMs)
+      const dueInMs = stalled
+        ? null
+        : 50 + Math.random() * (passing ? PASSING_PAUSE_MS : pauseBoundMs(settings.backoff, before, error))
       log.warn({ operationId, attempts, dueInMs, stalled, err: error }, 'a step failed')
       const failure: Changes = { attempts, stalled, lastError: faultMessage(error), dueInMs, release: true }
       const left = await recorder.writePatiently(
