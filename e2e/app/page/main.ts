@@ -118,17 +118,17 @@ pick.addEventListener('change', () => {
   pick.value = ''
 })
 
-let dragging = 0
 const drop = byId('drop', HTMLElement)
-const hover = (change: number): void => {
-  dragging = Math.max(0, dragging + change)
-  drop.classList.toggle('over', dragging > 0)
-}
-addEventListener('dragenter', () => hover(1))
-addEventListener('dragleave', () => hover(-1))
-addEventListener('dragover', (event) => event.preventDefault())
+// Not counted by enter and leave: an element that is taken away under the pointer sends only one of the two.
+addEventListener('dragover', (event) => {
+  event.preventDefault()
+  drop.classList.add('over')
+})
+addEventListener('dragleave', (event) => {
+  if (event.relatedTarget === null) drop.classList.remove('over')
+})
 addEventListener('drop', (event) => {
   event.preventDefault()
-  hover(-dragging)
+  drop.classList.remove('over')
   void take(event.dataTransfer?.files ?? [])
 })
