@@ -1,6 +1,7 @@
 import { createHash, randomUUID } from 'node:crypto'
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
 import type { AddressInfo, Socket } from 'node:net'
+import { expect } from 'vitest'
 import {
   isFinal,
   isReferenced,
@@ -291,4 +292,15 @@ export async function startFakeServer(): Promise<FakeServer> {
     },
   }
   return fake
+}
+
+const LINE_MS = 100
+const QUIET_MS = 300
+
+/** Nobody asks it for anything any more; what was on the line already may come in a moment later. */
+export async function staysQuiet({ seen }: FakeServer): Promise<void> {
+  await new Promise((resolve) => setTimeout(resolve, LINE_MS))
+  const before = seen.length
+  await new Promise((resolve) => setTimeout(resolve, QUIET_MS))
+  expect(seen.slice(before)).toEqual([])
 }

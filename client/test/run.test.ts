@@ -2,7 +2,7 @@ import { problem } from '@landfall/shared'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import type { Upload } from '../src/types.js'
 import { bytesOf, fileOf, openBrowser, type Tab, type TabOptions, until } from './browser.js'
-import { type FakeServer, type Fault, startFakeServer } from './fake-server.js'
+import { type FakeServer, type Fault, startFakeServer, staysQuiet } from './fake-server.js'
 
 const KIB = 1024
 const MIB = 1024 * KIB
@@ -269,9 +269,7 @@ describe('faults', () => {
       const { activity } = upload.snapshot()
       return activity.state === 'waiting' && activity.why === 'network'
     })
-    const requests = server.seen.length
-    await new Promise((resolve) => setTimeout(resolve, 300))
-    expect(server.seen.length).toBe(requests)
+    await staysQuiet(server)
     tab.clock.setOnline(true)
     expect(await settled(upload)).toMatchObject({ ok: true })
   })

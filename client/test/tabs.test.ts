@@ -4,7 +4,7 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { noted } from '../src/operation.js'
 import type { Upload, UploadSnapshot } from '../src/types.js'
 import { bytesOf, fileOf, openBrowser, type Tab, type TabOptions, until } from './browser.js'
-import { type FakeServer, startFakeServer } from './fake-server.js'
+import { type FakeServer, startFakeServer, staysQuiet } from './fake-server.js'
 
 const KIB = 1024
 const MIB = 1024 * KIB
@@ -408,9 +408,7 @@ describe('scopes', () => {
     await tab.uploader.purge()
     expect(tab.uploader.snapshot().uploads).toEqual([])
     await expect(settled(upload)).rejects.toMatchObject({ code: 'forgotten' })
-    const requests = server.seen.length
-    await new Promise((resolve) => setTimeout(resolve, 200))
-    expect(server.seen.length).toBe(requests)
+    await staysQuiet(server)
   })
 })
 
@@ -434,9 +432,7 @@ describe('start and close', () => {
     await uploader.close()
     expect(upload.snapshot().activity).toEqual({ state: 'idle' })
     expect(() => uploader.add(fileOf(1))).toThrow(expect.objectContaining({ code: 'closed' }))
-    const requests = server.seen.length
-    await new Promise((resolve) => setTimeout(resolve, 100))
-    expect(server.seen.length).toBe(requests)
+    await staysQuiet(server)
     flood.open()
     await uploader.start()
     expect(await settled(upload)).toMatchObject({ ok: true })
