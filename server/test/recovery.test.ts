@@ -461,7 +461,7 @@ test('draining ends requests at an acknowledged offset, and gives the leases bac
   const id = newId()
   await declare(id, { size: 10_000 })
   const sending = patch(id, 0, brokenBody([content(4_000)], 'silent'))
-  await later(100)
+  await later(300)
   await restart()
   const ended = await sending
   expect([ended.status, ended.headers.get('Upload-Offset')]).toEqual([204, '4000'])

@@ -266,8 +266,9 @@ describe('bytes', () => {
     expect(offsetOf(await head(id))).toBe(6_000)
     expect((await second).status).toBe(204)
 
+    // Its bytes are there, and it is not silent for long yet.
     const third = patch(id, 6_000, brokenBody([bytes.subarray(6_000, 7_000)], 'silent'))
-    await later(50)
+    await later(250)
     expect((await patch(id, 6_000, bytes.subarray(6_000))).status).toBe(409)
     await third
     expect((await patch(id, 7_000, bytes.subarray(7_000))).headers.get('Landfall-Recovery-Point')).toBe('referenced')
