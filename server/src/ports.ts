@@ -263,7 +263,7 @@ export interface AppendRequest {
   readonly source: AsyncIterable<Uint8Array>
   /** Called whenever bytes have arrived. */
   readonly onBytes?: () => void
-  /** Stops taking bytes; what was received so far is kept. */
+  /** Stops taking bytes; what was received so far is kept. One that has fired already makes nothing at all. */
   readonly signal: AbortSignal
   /** Called after a sync, with what is durable now; false: not now, go on. Rejects when the lease was lost: then nothing more is written. */
   readonly acknowledge: (offset: number) => Promise<boolean>

@@ -46,7 +46,7 @@ export function createRecorder(ledger: Ledger<unknown>, clock: Clock, held: Held
     if (fresh?.leaseHolder !== held.lease.holder || fresh.point !== current.point || fresh.digest === current.digest)
       throw new UploadError('lease-lost', 'another holder has taken over the operation')
     current = fresh
-    const { point: _point, content: _content, ...bytes } = noted
+    const { point: _point, content: _content, problem: _problem, cleanupDue: _cleanup, dueInMs: _due, ...bytes } = noted
     noted = bytes
   }
 
@@ -84,11 +84,12 @@ export function createRecorder(ledger: Ledger<unknown>, clock: Clock, held: Held
 }
 
 /** Which of the changes can be seen in a record before they are recorded. */
-function visible({ point, offset, content, tailBase }: Changes): Partial<OperationRecord> {
+function visible({ point, offset, content, tailBase, cleanupDue }: Changes): Partial<OperationRecord> {
   return {
     ...(point === undefined ? {} : { point }),
     ...(offset === undefined ? {} : { offset }),
     ...(content === undefined ? {} : { content }),
     ...(tailBase === undefined ? {} : { tailBase }),
+    ...(cleanupDue === undefined ? {} : { cleanupDue }),
   }
 }

@@ -467,8 +467,26 @@ describe('a final no', () => {
     expect(await rows()).toEqual(['{"scan":{"clean":true}}'])
   })
 
+  test('bytes with another digest go, also where nobody asks for them again', async () => {
+    const { declare, patch, uploads, get, directory } = await start()
+    for (const size of [1_000, 9_000_000]) {
+      const id = newId()
+      await declare(id, { size }, { digest: digestOf(content(3)) })
+      await patch(id, 0, content(size))
+      await eventually(
+        async () => {
+          await uploads.runOnce()
+          return get(id)
+        },
+        ({ recoveryPoint }) => recoveryPoint === 'rejected',
+      )
+      await uploads.runOnce()
+      expect(await filesBelow(directory)).toEqual([])
+    }
+  })
+
   test('content that is not of an accepted type', async () => {
-    const { declare, patch, get, photos: rows } = await start({ photo })
+    const { declare, patch, get, directory, uploads, photos: rows } = await start({ photo })
     for (const [body, detail] of [
       ['<html><script>alert(1)</script></html>', 'the content is not image/png'],
       [Buffer.from('%PDF-1.4\n%âãÏÓ\n1 0 obj'), 'the content is application/pdf'],
@@ -480,6 +498,9 @@ describe('a final no', () => {
       expect(await get(id)).toMatchObject({ recoveryPoint: 'rejected', problem: { code: 'not-acceptable', detail } })
     }
     expect(await rows()).toEqual([])
+    // Also where nobody asks for them again.
+    await uploads.runOnce()
+    expect(await filesBelow(directory)).toEqual([])
   })
 
   test('cancelling is idempotent, and 409 once there is a reference', async () => {

@@ -120,6 +120,8 @@ export function fileBlobs(options: FileBlobsOptions): BlobStore {
   }
 
   async function append(blob: BlobRef, request: AppendRequest, stop: Stop): Promise<Appended> {
+    // It may be removed already: whoever takes a lease away stops its holder first.
+    if (stop.asked()) return { outcome: 'kept', offset: request.offset, ended: 'stopped' }
     const path = pathOf(blob.key)
     durable.delete(blob.key)
     inspected.delete(blob.key)

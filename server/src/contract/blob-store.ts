@@ -275,6 +275,14 @@ export function blobStoreContract(test: RegisterTest, create: () => Promise<Blob
     assert.equal(await store.seal(to), 'absent')
   })
 
+  on('who was stopped before it began makes nothing', async ({ store }) => {
+    const to = blob(10_000)
+    await store.remove(to.key)
+    const appended = await append(store, to, 0, source([bytes(5_000)]), { signal: AbortSignal.abort() })
+    assert.deepEqual(appended, { outcome: 'kept', offset: 0, ended: 'stopped' })
+    assert.equal(await store.seal(to), 'absent')
+  })
+
   on('a second writer waits until the first descriptor is closed', async ({ store }) => {
     const to = blob(10_000)
     const content = bytes(10_000)
