@@ -88,7 +88,7 @@ export function createCompleter(deps: CompleterDeps): Completer {
       let sleepMs = settings.intervalMs
       try {
         const done = await pass(COMPLETE_EVERY_MS)
-        const nextMs = done.driven + done.effects + done.completed > 0 ? SHORTEST_SLEEP_MS : await ledger.nextDueInMs()
+        const nextMs = done.driven + done.effects + done.completed > 0 ? SHORTEST_SLEEP_MS : await ledger.nextDueInMs(effects.free())
         if (nextMs !== null)
           sleepMs = Math.min(
             sleepMs,
@@ -119,8 +119,8 @@ export function createCompleter(deps: CompleterDeps): Completer {
         total.driven += done.driven
         total.completed += done.completed
         total.effects += done.effects
-        if (done.driven + done.completed + done.effects === 0 && busy.size === 0) break
-        if (busy.size > 0) await Promise.race(busy)
+        if (done.driven + done.completed + done.effects === 0 && busy.size + effects.running() === 0) break
+        if (busy.size + effects.running() > 0) await Promise.race([...busy, effects.oneEnds()])
       }
       return total
     },
@@ -128,7 +128,7 @@ export function createCompleter(deps: CompleterDeps): Completer {
       stopping.abort()
       alarm.abort()
       await loop
-      await Promise.race([Promise.all(busy), clock.sleep(withinMs)])
+      await Promise.race([Promise.all([...busy, effects.stop(withinMs)]), clock.sleep(withinMs)])
     },
   }
 }

@@ -1,3 +1,4 @@
+import { type Backoff, boundOf } from './backoff.js'
 import { isOpen, isReferenced, problem } from '@landfall/shared'
 import type { ClockGuard } from './clock.js'
 import { faultCode, faultMessage, UploadError } from './errors.js'
@@ -7,12 +8,6 @@ import type { Changes, Clock, OperationRecord, Referred } from './ports.js'
 import { createRecorder, DigestArrived, type Recorder } from './recorder.js'
 import { rules } from './rules.js'
 import { createSteps, rejected, type StepDeps } from './steps.js'
-
-/** The pause between attempts is drawn at random below a bound that doubles from the first to the most (full jitter). */
-export interface Backoff {
-  readonly firstMs: number
-  readonly mostMs: number
-}
 
 export interface DriveSettings {
   /** How long a digest that was promised is waited for after the last byte. Default 60,000. */
@@ -63,10 +58,10 @@ const PASSING_PAUSE_MS = 4_000
 const HELD = { factor: 10, mostMs: 20_000 }
 
 /** The bound of the pause before the next attempt of a hook that failed with `error`, after `failedBefore` earlier ones. */
-export function pauseBoundMs({ firstMs, mostMs }: Backoff, failedBefore: number, error: unknown): number {
-  const usualMs = Math.min(mostMs, firstMs * 2 ** Math.min(failedBefore, 30))
+export function pauseBoundMs(backoff: Backoff, failedBefore: number, error: unknown): number {
+  const usualMs = boundOf(backoff, failedBefore)
   if (faultCode(error) !== 'writer-held') return usualMs
-  return Math.max(usualMs, Math.min(mostMs, HELD.mostMs, usualMs * HELD.factor))
+  return Math.max(usualMs, Math.min(backoff.mostMs, HELD.mostMs, usualMs * HELD.factor))
 }
 
 /**
@@ -193,6 +188,7 @@ export function createDrive<Tx>(deps: DriveDeps<Tx>): Drive {
     switch (referred.outcome) {
       case 'referenced':
         log.info({ operationId: operation.id, kind: operation.kind, bytes: operation.file.size }, 'referenced')
+        if (Object.keys(deps.kinds[operation.kind]?.effects ?? {}).length > 0) deps.onDue(0)
         return referred.operation
       case 'rejected':
         await record(rejected(referred.problem))

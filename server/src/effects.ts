@@ -1,66 +1,209 @@
+import type { JsonValue } from '@landfall/shared'
+import pLimit, { type LimitFunction } from 'p-limit'
 import * as v from 'valibot'
+import { type Backoff, boundOf } from './backoff.js'
+import { contextOf, type Delivered, type Effect } from './delivery.js'
 import { faultMessage } from './errors.js'
+import type { Kind } from './kinds.js'
 import type { Logger } from './log.js'
-import type { BlobStore, EffectRecord, Ledger } from './ports.js'
+import { type BlobStore, type Clock, type EffectRecord, type EffectResult, type EffectTarget, type Ledger, REMOVAL } from './ports.js'
 
 /** Delivers what is owed after a commit, at least once under a stable id. */
 export interface Effects {
-  /** Takes what is due and delivers it; answers how many were taken. */
+  /** Takes what is due, as much as there are free hands for, and lets it run; answers how many were taken. */
   deliverDue(): Promise<number>
+  /** Where something could be sent to just now. */
+  free(): EffectTarget[]
+  /** How many deliveries run or wait for a hand. */
+  running(): number
+  /** Resolves when one of them has ended; never while there is none. */
+  oneEnds(): Promise<unknown>
+  /** Takes nothing new, and waits at most `withinMs` for what runs; the rest comes again after a start. */
+  stop(withinMs: number): Promise<void>
 }
 
-const BATCH = 50
-/** Longer than a removal takes; a delivery that dies is tried again after it. */
-const LEASE_MS = 60_000
-const BACKOFF = { firstMs: 1_000, mostMs: 60 * 60_000 }
+export interface EffectSettings {
+  /** The pause between attempts is drawn at random below a bound that doubles from the first to the most (full jitter). */
+  readonly backoff: Backoff
+  /** Then an effect is given up, until somebody asks for it again. */
+  readonly maxAttempts: number
+}
+
+/** 25 attempts take three days on average: about half the bounds, which add up to six. */
+export const EFFECT_SETTINGS: EffectSettings = {
+  backoff: { firstMs: 5_000, mostMs: 12 * 60 * 60_000 },
+  maxAttempts: 25,
+}
+
+/** How many deliveries run at once to one receiver: a slow one has no hands but its own. */
+const PARALLEL = 16
+/** Taken ahead, so that the hands need not wait for the ledger. */
+const TAKEN = 2 * PARALLEL
+/** Of an application's own function, and of a removal. */
+const TIME_LIMIT_MS = 30_000
+/** How long what was taken may wait for a free hand; later it is left for the next time. */
+const LONGEST_WAIT_MS = 60_000
+/** Nobody else takes it meanwhile, while this process lives. */
+const leaseMsOf = ({ timeLimitMs }: Target): number => LONGEST_WAIT_MS + timeLimitMs + 30_000
+/** A receiver that asks for more patience than this is asked sooner. */
+const LONGEST_ASKED_MS = 24 * 60 * 60_000
 
 const removalSchema = v.object({ blobKey: v.string() })
 
-export function createEffects({
-  ledger,
-  blobs,
-  log,
-}: {
+interface Target extends EffectTarget {
+  readonly timeLimitMs: number
+  readonly hands: LimitFunction
+  /** By the monotonic clock: the receiver has asked for patience. */
+  pausedUntilMs: number
+  deliver(payload: JsonValue, attempt: { effectId: string; attempt: number; signal: AbortSignal }): Promise<Delivered>
+}
+
+export function createEffects(deps: {
   ledger: Ledger<unknown>
   blobs: BlobStore
+  kinds: Readonly<Record<string, Kind<never>>>
+  clock: Clock
   log: Logger
+  holder: string
+  settings: EffectSettings
+  /** A hand is free again. */
+  onFree: () => void
 }): Effects {
-  const deliver = async (effect: EffectRecord): Promise<void> => {
-    switch (effect.type) {
-      case 'remove-bytes': // repeatable: absent is fine
-        await blobs.remove(v.parse(removalSchema, effect.payload).blobKey)
-        return
+  const { ledger, blobs, clock, log, settings } = deps
+  const targets: readonly Target[] = [
+    {
+      ...REMOVAL,
+      timeLimitMs: TIME_LIMIT_MS,
+      hands: pLimit(PARALLEL),
+      pausedUntilMs: 0,
+      // repeatable: absent is fine
+      async deliver(payload) {
+        await blobs.remove(v.parse(removalSchema, payload).blobKey)
+        return { outcome: 'delivered' }
+      },
+    },
+    ...Object.entries(deps.kinds).flatMap(([kind, { effects }]) =>
+      Object.entries(effects).map(([name, effect]) => targetOf(kind, name, effect)),
+    ),
+  ]
+  const running = new Set<Promise<void>>()
+  let stopped = false
+
+  const inHand = ({ hands }: Target): number => hands.activeCount + hands.pendingCount
+  const free = (): Target[] =>
+    stopped
+      ? []
+      : targets.filter((target) => inHand(target) < PARALLEL && clock.monotonicMs() >= target.pausedUntilMs)
+
+  async function attempt(target: Target, effect: EffectRecord): Promise<EffectResult> {
+    if (effect.disabled)
+      return { outcome: 'given-up', error: 'its receiver has answered 410 before and wants nothing any more' }
+    const limit = AbortSignal.timeout(target.timeLimitMs)
+    let delivered: Delivered
+    try {
+      const { effectId } = effect
+      delivered = await unlessAborted(
+        target.deliver(effect.payload, { effectId, attempt: effect.attempts, signal: limit }),
+        limit,
+      )
+    } catch (error) {
+      delivered = { outcome: 'again', detail: faultMessage(error) }
+    }
+    switch (delivered.outcome) {
+      case 'delivered':
+        return delivered
+      case 'gone':
+        return { outcome: 'given-up', error: delivered.detail, disable: true }
+      case 'again': {
+        const { detail, afterMs = 0 } = delivered
+        if (effect.attempts >= settings.maxAttempts) return { outcome: 'given-up', error: detail }
+        const asked = Math.min(LONGEST_ASKED_MS, afterMs)
+        target.pausedUntilMs = Math.max(target.pausedUntilMs, clock.monotonicMs() + asked)
+        return {
+          outcome: 'again',
+          error: detail,
+          retryInMs: asked + Math.random() * boundOf(settings.backoff, effect.attempts - 1),
+        }
+      }
       default:
-        return effect.type satisfies never
+        return delivered satisfies never
     }
   }
 
-  const settle = async (effect: EffectRecord): Promise<void> => {
+  async function settle(target: Target, effect: EffectRecord): Promise<void> {
+    const { id: operationId, effectId, name, attempts } = effect
+    const result = await attempt(target, effect)
+    if (result.outcome !== 'delivered')
+      log.warn({ operationId, effectId, name, attempts, ...result }, 'an effect was not delivered')
     try {
-      await deliver(effect)
-      await ledger.settleEffect(effect.effectId, { delivered: true })
+      await ledger.settleEffect(effect, result)
     } catch (error) {
-      const retryInMs = Math.random() * Math.min(BACKOFF.mostMs, BACKOFF.firstMs * 2 ** Math.min(30, effect.attempts))
-      log.warn(
-        { operationId: effect.id, effectId: effect.effectId, attempts: effect.attempts, retryInMs, err: error },
-        'an effect was not delivered',
-      )
-      await ledger
-        .settleEffect(effect.effectId, { delivered: false, error: faultMessage(error), retryInMs })
-        .catch((unrecorded: unknown) => {
-          log.error(
-            { operationId: effect.id, effectId: effect.effectId, err: unrecorded },
-            'how a delivery failed could not be recorded',
-          )
-        })
+      // It comes again when its time is over: delivered twice under one id, never lost.
+      log.error({ operationId, effectId, name, err: error }, 'how a delivery ended could not be recorded')
     }
+  }
+
+  function begin(target: Target, effect: EffectRecord): void {
+    const takenAtMs = clock.monotonicMs()
+    const ended: Promise<void> = target
+      .hands(async () => {
+        if (stopped || clock.monotonicMs() - takenAtMs > LONGEST_WAIT_MS) return
+        await settle(target, effect)
+      })
+      .finally(() => {
+        running.delete(ended)
+        if (inHand(target) < PARALLEL) deps.onFree()
+      })
+    running.add(ended)
   }
 
   return {
+    free,
     async deliverDue() {
-      const due = await ledger.takeEffects({ leaseMs: LEASE_MS, limit: BATCH })
-      await Promise.all(due.map(settle))
-      return due.length
+      const wanted = free()
+      const taken = await Promise.all(
+        wanted.map((target) =>
+          ledger.takeEffects(target, { holder: deps.holder, leaseMs: leaseMsOf(target), limit: TAKEN - inHand(target) }),
+        ),
+      )
+      for (const [index, effects] of taken.entries())
+        for (const effect of effects) if (wanted[index] !== undefined) begin(wanted[index], effect)
+      return taken.reduce((total, effects) => total + effects.length, 0)
+    },
+    running: () => running.size,
+    oneEnds: () => Promise.race(running),
+    async stop(withinMs) {
+      stopped = true
+      await Promise.race([Promise.all(running), clock.sleep(withinMs)])
     },
   }
+}
+
+function targetOf(kind: string, name: string, effect: Effect<never, never>): Target {
+  const common = { kind, name, hands: pLimit(PARALLEL), pausedUntilMs: 0 }
+  if (typeof effect === 'function')
+    return {
+      ...common,
+      timeLimitMs: TIME_LIMIT_MS,
+      async deliver(payload, attempt) {
+        await effect(contextOf(payload, attempt) as never)
+        return { outcome: 'delivered' }
+      },
+    }
+  return {
+    ...common,
+    timeLimitMs: effect.timeLimitMs,
+    deliver: (payload, attempt) => effect.deliver(contextOf(payload, attempt)),
+  }
+}
+
+/** A function that ignores its signal must not keep a hand for ever. */
+async function unlessAborted<T>(work: Promise<T>, limit: AbortSignal): Promise<T> {
+  work.catch(() => {})
+  return Promise.race([
+    work,
+    new Promise<never>((_resolve, reject) => {
+      limit.addEventListener('abort', () => reject(new Error('no answer within the time limit')), { once: true })
+    }),
+  ])
 }

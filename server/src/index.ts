@@ -2,6 +2,9 @@ export type { Limits } from './access.js'
 export type { Authenticate } from './app.js'
 export { fileBlobs, type FileBlobsOptions } from './blobs/file.js'
 export type { Pass } from './completer.js'
+export type { Delivered, Effect, EffectContext, EffectFunction, Receiver, ReferenceFacts } from './delivery.js'
+export type { EffectSettings } from './effects.js'
+export type { Backoff } from './backoff.js'
 export { UploadError, type UploadErrorCode } from './errors.js'
 export {
   type BlobFacts,
@@ -21,4 +24,5 @@ export { serializedLibsql, type SerializedLibsql, type SerializedLibsqlOptions }
 export { sqliteLedger, type SqliteTx } from './ledger/sqlite.js'
 export type { Logger } from './log.js'
 export type * from './ports.js'
+export { standardWebhook, type StandardWebhookOptions } from './webhook.js'
 export { createUploads, type Kinds, type Uploads, type UploadsOptions } from './uploads.js'

@@ -1,6 +1,7 @@
 import type { FileFacts, JsonObject, JsonValue, KindTypes, Problem } from '@landfall/shared'
 import { problem } from '@landfall/shared'
 import type { StandardSchemaV1 } from '@standard-schema/spec'
+import type { Effect } from './delivery.js'
 
 /** What an application's hooks get to know of the operation. */
 export interface OperationFacts<Metadata> {
@@ -96,6 +97,12 @@ export interface KindOptions<Tx, Schema extends StandardSchemaV1, Data> {
   onReference: (tx: Tx, context: ReferenceContext<StandardSchemaV1.InferOutput<Schema>>) => Promise<Data | Rejection>
   /** Time limit of `onReference` in milliseconds. Default one minute. */
   onReferenceTimeoutMs?: number
+  /**
+   * What is owed after the reference, by name: `standardWebhook(…)`, or a function. Written down in the reference's
+   * transaction, delivered after it at least once under a stable id, tried again for about three days. A name stays:
+   * what is owed under one that is not declared any more waits.
+   */
+  effects?: Readonly<Record<string, Effect<StandardSchemaV1.InferOutput<Schema>, NoInfer<Exclude<Data, Rejection>>>>>
 }
 
 /** A kind, with its types of metadata and data carried along and forgotten at run time. */
@@ -111,6 +118,7 @@ export interface Kind<Tx, Types extends KindTypes = KindTypes> {
   readonly prepareTimeoutMs: number
   readonly onReference: (tx: Tx, context: ReferenceContext<never>) => Promise<unknown>
   readonly onReferenceTimeoutMs: number
+  readonly effects: Readonly<Record<string, Effect<never, never>>>
 }
 
 type Input<Schema extends StandardSchemaV1> =
@@ -140,6 +148,7 @@ export function kind<Tx, Data, Schema extends StandardSchemaV1 = StandardSchemaV
     prepareTimeoutMs: options.prepareTimeoutMs ?? 10 * 60_000,
     onReference: options.onReference,
     onReferenceTimeoutMs: options.onReferenceTimeoutMs ?? 60_000,
+    effects: options.effects ?? {},
   }
 }
 

@@ -130,6 +130,8 @@ export interface Changes {
   /** Slides the expiry: this long after now. */
   expiresInMs?: number
   purpose?: LeasePurpose
+  /** It completes with the last of its effects. */
+  owesEffects?: boolean
   /** Gives the lease back in the same statement. */
   release?: true
 }
@@ -162,16 +164,57 @@ export interface ReferenceIntent {
   readonly content: ContentFacts
   readonly digestSource: 'client' | 'server'
   readonly timeLimitMs: number
+  readonly effects: readonly OwedEffect[]
+}
+
+/** Where effects go to: a kind's effect by its name; Landfall's own have the kind ''. */
+export interface EffectTarget {
+  readonly kind: string
+  readonly name: string
+}
+
+/** Of the bytes of what was removed: Landfall's own. */
+export const REMOVAL: EffectTarget = { kind: '', name: 'landfall:remove-bytes' }
+
+export type EffectType = 'remove-bytes' | 'webhook' | 'function'
+
+/** What the reference's transaction writes down as owed. */
+export interface OwedEffect {
+  readonly effectId: string
+  readonly name: string
+  readonly type: EffectType
+  /** What is delivered, made of the reference as it is being committed. */
+  readonly payload: (reference: ReferenceRecord) => JsonValue
 }
 
 /** An effect that is owed: delivered at least once, under this id. */
-export interface EffectRecord extends OperationKey {
+export interface EffectRecord extends OperationKey, EffectTarget {
   readonly effectId: string
-  readonly name: string
-  readonly type: 'remove-bytes'
+  readonly type: EffectType
   readonly payload: JsonValue
+  /** The present one included. */
   readonly attempts: number
+  /** The receiver of this target wants nothing any more. */
+  readonly disabled: boolean
 }
+
+/** How an effect stands, for people. */
+export interface EffectStanding extends EffectTarget {
+  readonly effectId: string
+  readonly type: EffectType
+  readonly attempts: number
+  /** When it is tried (again); null: never by itself. */
+  readonly dueAt: number | null
+  readonly deliveredAt: number | null
+  readonly givenUpAt: number | null
+  readonly lastError: string | null
+}
+
+export type EffectResult =
+  | { readonly outcome: 'delivered' }
+  | { readonly outcome: 'again'; readonly error: string; readonly retryInMs: number }
+  /** `disable`: so are all others of the same target, until an operator's `retry`. */
+  | { readonly outcome: 'given-up'; readonly error: string; readonly disable?: true }
 
 /**
  * The server's tables in the application's database: the only truth about where an operation stands.
@@ -225,25 +268,27 @@ export interface Ledger<Tx> {
   ): Promise<Referred>
   /** Step x: only from before `referenced`; needs no lease, and takes it from whoever has it. */
   cancel(key: OperationKey, problem: Problem): Promise<OperationRecord | null>
-  /** Clears a stall, so that the completer tries again. */
+  /** Clears a stall, and asks for the effects again that were given up; enables their targets. False: there was nothing. */
   retry(key: OperationKey): Promise<boolean>
+  effectsOf(key: OperationKey): Promise<EffectStanding[]>
   /** Takes a reference back within the application's transaction; owes the removal of the bytes as an effect. */
   remove(tx: Tx, id: string, owner: string | null): Promise<boolean>
   /** Step 9 in one statement for all: referenced operations that owe nothing any more become completed. */
   complete(limit: number): Promise<number>
-  /** Takes effects that are due; they come again after `leaseMs` unless settled. */
-  takeEffects(request: { leaseMs: number; limit: number }): Promise<EffectRecord[]>
-  settleEffect(
-    effectId: string,
-    result: { delivered: true } | { delivered: false; error: string; retryInMs: number },
-  ): Promise<void>
+  /** Takes a target's effects that are due, oldest first; they come again after `leaseMs` unless settled. */
+  takeEffects(target: EffectTarget, request: { holder: string; leaseMs: number; limit: number }): Promise<EffectRecord[]>
   /**
-   * Declares every lease of other holders dead. Only for a process that has proven that it is alone (a lock on the
+   * Records how a delivery ended; with the last one an operation becomes completed. Of an attempt that is not the
+   * latest only a success counts.
+   */
+  settleEffect(effect: Pick<EffectRecord, 'effectId' | 'attempts'>, result: EffectResult): Promise<void>
+  /**
+   * Declares every lease of other holders dead, those on effects included. Only for a process that has proven that it is alone (a lock on the
    * blob store's directory).
    */
   forgetOtherHolders(holder: string): Promise<number>
-  /** When the next operation or effect is due, in milliseconds from now; null: none. */
-  nextDueInMs(): Promise<number | null>
+  /** When the next operation, or effect of these targets, is due, in milliseconds from now; null: none. */
+  nextDueInMs(targets: readonly EffectTarget[]): Promise<number | null>
   /** Calls back after each commit that changed an operation. A hint: it may be lost, and says nothing of other nodes. */
   onChange(listener: (operation: OperationRecord) => void): () => void
 }

@@ -1,9 +1,11 @@
 import { type JsonValue, type Problem, problem } from '@landfall/shared'
+import { v7 as uuidv7 } from 'uuid'
+import type { Effect, OwedPayload } from './delivery.js'
 import { UploadError } from './errors.js'
 import { type BlobFacts, type Kind, type OperationFacts, rejectionOf } from './kinds.js'
 import type { Held } from './leases.js'
 import { judgeType } from './media-type.js'
-import type { BlobRef, BlobStore, Changes, HookOutcome, Ledger, OperationRecord, Referred } from './ports.js'
+import type { BlobRef, BlobStore, Changes, HookOutcome, Ledger, OperationRecord, OwedEffect, Referred } from './ports.js'
 
 /** The steps of the sequence. Each asks before it acts, answers what to record, records nothing and calls no other. */
 export interface Steps {
@@ -125,6 +127,7 @@ export function createSteps<Tx>({ ledger, blobs, kinds }: StepDeps<Tx>): Steps {
         content,
         digestSource: operation.digest === null ? ('server' as const) : ('client' as const),
         timeLimitMs: kind.onReferenceTimeoutMs,
+        effects: Object.entries(kind.effects).map(([name, effect]) => owed(operation, name, effect)),
       }
       return ledger.refer(held.lease, operation, intent, hook)
     },
@@ -157,6 +160,21 @@ export const factsOf = (operation: OperationRecord): OperationFacts<unknown> => 
   metadata: operation.validated,
   createdAt: new Date(operation.createdAt),
 })
+
+/** An id of its own, made once for the transaction that commits it. */
+function owed(operation: OperationRecord, name: string, effect: Effect<never, never>): OwedEffect {
+  const { id, owner, kind, file, validated, createdAt } = operation
+  return {
+    effectId: uuidv7(),
+    name,
+    type: typeof effect === 'function' ? 'function' : effect.type,
+    payload: ({ size, type, digest, storedAt, data }) =>
+      ({
+        operation: { id, owner, kind, file, metadata: validated, createdAt },
+        reference: { size, type, digest, storedAt, data },
+      }) satisfies OwedPayload as unknown as JsonValue,
+  }
+}
 
 /** What a hook returns is stored as JSON; a Date becomes its text, undefined becomes null. */
 const asJson = (value: unknown): JsonValue => JSON.parse(JSON.stringify(value) ?? 'null') as JsonValue

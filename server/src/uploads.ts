@@ -8,12 +8,12 @@ import { createClockGuard, systemClock } from './clock.js'
 import { type Completer, createCompleter, type Pass } from './completer.js'
 import type { Env } from './context.js'
 import { createDrive } from './drive.js'
-import { createEffects } from './effects.js'
+import { createEffects, EFFECT_SETTINGS, type EffectSettings } from './effects.js'
 import { UploadError } from './errors.js'
 import { type Kind, kind, type KindFor } from './kinds.js'
 import { createLeases } from './leases.js'
 import { createLogger, type Logger } from './log.js'
-import type { BlobStore, Clock, Ledger } from './ports.js'
+import type { BlobStore, Clock, EffectStanding, Ledger } from './ports.js'
 import { createReceive } from './receive.js'
 import { createSendFile } from './routes/files.js'
 import { createTusLibrary } from './routes/tus-library.js'
@@ -44,6 +44,8 @@ export interface UploadsOptions<Tx, K extends Kinds<Tx>> {
   digestGraceMs?: number
   /** How often a hook may fail before its operation is `stalled`. Default 20. */
   maxAttempts?: number
+  /** How often an effect is tried, and with which pauses. Default: 25 times, which is about three days. */
+  effects?: Partial<EffectSettings>
   /** Origins of other sites whose pages may upload here. Default: none, and no CORS. */
   allowedOrigins?: readonly string[]
   /** Media types that a browser may show in place, such as `image/*`. Default: none; files are saved. */
@@ -74,7 +76,9 @@ export interface Uploads<
   remove(tx: Tx, operationId: string, owner?: string): Promise<boolean>
   /** Drives what is due, for `completer: 'manual'`. */
   runOnce(options?: { maxMs?: number }): Promise<Pass>
-  /** Clears a stall, so that the operation is tried again. False when it is not stalled. */
+  /** The effects of an operation and how they stand; each name of the kind's `effects`, and the removal of the bytes. */
+  effectsOf(operation: { owner: string; id: string }): Promise<EffectStanding[]>
+  /** Clears a stall, and asks again for effects that were given up. False when there is nothing of the kind. */
   retry(operation: { owner: string; id: string }): Promise<boolean>
   /**
    * Drains: running requests end at an acknowledged offset, leases are given back, the completer stops. In
@@ -127,7 +131,16 @@ export function createUploads<Tx, const K extends Kinds<Tx>>(options: UploadsOpt
     ledger,
     leases,
     drive,
-    effects: createEffects({ ledger, blobs, log }),
+    effects: createEffects({
+      ledger,
+      blobs,
+      kinds,
+      clock,
+      log,
+      holder: leases.holder,
+      settings: { ...EFFECT_SETTINGS, ...options.effects },
+      onFree: () => completer.wake(0),
+    }),
     clock,
     log,
     settings: { intervalMs: options.completerIntervalMs ?? 5_000, leaseMs },
@@ -206,6 +219,7 @@ export function createUploads<Tx, const K extends Kinds<Tx>>(options: UploadsOpt
       await ready()
       return completer.runOnce(once)
     },
+    effectsOf: (operation) => ledger.effectsOf(operation),
     retry: async (operation) => {
       const retried = await ledger.retry(operation)
       if (retried) completer.wake(0)

@@ -1,7 +1,16 @@
 import assert from 'node:assert/strict'
 import { problem } from '@landfall/shared'
 import { v4 as uuidv4, v7 as uuidv7 } from 'uuid'
-import type { Changes, Intent, Lease, Ledger, OperationKey, OperationRecord } from '../ports.js'
+import {
+  type Changes,
+  type Intent,
+  type Lease,
+  type Ledger,
+  type OperationKey,
+  type OperationRecord,
+  type OwedEffect,
+  REMOVAL,
+} from '../ports.js'
 import { type RegisterTest, withFixture } from './suite.js'
 
 /** A ledger on a fresh database, and a table of the application's own beside it. */
@@ -35,6 +44,8 @@ export const intentOf = (changes: Partial<Intent> = {}): Intent => ({
 })
 
 const LEASE_MS = 30_000
+const TAKING = { holder: 'n1', leaseMs: LEASE_MS, limit: 10 }
+const DELIVERED = { outcome: 'delivered' } as const
 const DIGEST = 'sha-256=:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=:' as const
 const OTHER_DIGEST = 'sha-256=:LPJNul+wow4m6DsqxbninhsWHlwfp0JecwQzYpOLmCQ=:' as const
 const CONTENT = { digest: DIGEST, type: 'image/png' }
@@ -467,10 +478,10 @@ export function ledgerContract<Tx>(test: RegisterTest, create: () => Promise<Led
     assert.equal(await ledger.complete(10), 1)
     assert.equal((await get(ledger, second)).point, 'completed')
     assert.equal((await get(ledger, first)).point, 'referenced')
-    for (const effect of await ledger.takeEffects({ leaseMs: LEASE_MS, limit: 10 }))
-      await ledger.settleEffect(effect.effectId, { delivered: true })
-    assert.equal(await ledger.complete(10), 1)
+    for (const effect of await ledger.takeEffects(REMOVAL, TAKING))
+      await ledger.settleEffect(effect, DELIVERED)
     assert.equal((await get(ledger, first)).point, 'completed')
+    assert.equal(await ledger.complete(10), 0)
   })
 
   on(
@@ -484,14 +495,14 @@ export function ledgerContract<Tx>(test: RegisterTest, create: () => Promise<Led
         }),
       )
       assert.ok((await get(ledger, operation)).reference !== null)
-      assert.deepEqual(await ledger.takeEffects({ leaseMs: LEASE_MS, limit: 10 }), [])
+      assert.deepEqual(await ledger.takeEffects(REMOVAL, TAKING), [])
 
       assert.equal(await transaction((tx) => ledger.remove(tx, operation.id, 'bob')), false)
       assert.equal(await transaction((tx) => ledger.remove(tx, operation.id, null)), true)
       assert.equal(await transaction((tx) => ledger.remove(tx, operation.id, null)), false)
       const removed = await get(ledger, operation)
       assert.deepEqual([removed.reference, removed.problem?.code, removed.removedAt !== null], [null, 'removed', true])
-      const [effect] = await ledger.takeEffects({ leaseMs: LEASE_MS, limit: 10 })
+      const [effect] = await ledger.takeEffects(REMOVAL, TAKING)
       assert.deepEqual(effect && pick(effect, ['owner', 'id', 'type', 'payload', 'attempts']), {
         owner: operation.owner,
         id: operation.id,
@@ -517,25 +528,114 @@ export function ledgerContract<Tx>(test: RegisterTest, create: () => Promise<Led
   on('an effect comes again until it was delivered', async ({ ledger, transaction }) => {
     const operation = await referenced(ledger)
     await transaction((tx) => ledger.remove(tx, operation.id, operation.owner))
-    const [first] = await ledger.takeEffects({ leaseMs: 0, limit: 10 })
-    const [second] = await ledger.takeEffects({ leaseMs: LEASE_MS, limit: 10 })
-    assert.equal(second?.effectId, first?.effectId)
-    assert.equal(second?.attempts, 2)
-    assert.deepEqual(await ledger.takeEffects({ leaseMs: LEASE_MS, limit: 10 }), [])
-    await ledger.settleEffect(second?.effectId ?? '', { delivered: false, error: 'away', retryInMs: 0 })
-    assert.equal((await ledger.takeEffects({ leaseMs: LEASE_MS, limit: 10 })).length, 1)
-    await ledger.settleEffect(second?.effectId ?? '', { delivered: true })
-    await ledger.settleEffect(second?.effectId ?? '', { delivered: false, error: 'late', retryInMs: 0 })
-    assert.deepEqual(await ledger.takeEffects({ leaseMs: LEASE_MS, limit: 10 }), [])
+    const [first] = await ledger.takeEffects(REMOVAL, { ...TAKING, leaseMs: 0 })
+    const [second] = await ledger.takeEffects(REMOVAL, TAKING)
+    assert.ok(first !== undefined && second !== undefined)
+    assert.equal(second.effectId, first.effectId)
+    assert.equal(second.attempts, 2)
+    assert.deepEqual(await ledger.takeEffects(REMOVAL, TAKING), [])
+    // Of an attempt that somebody else has taken over, a failure says nothing.
+    await ledger.settleEffect(first, { outcome: 'again', error: 'late', retryInMs: 0 })
+    assert.deepEqual(await ledger.takeEffects(REMOVAL, TAKING), [])
+    await ledger.settleEffect(second, { outcome: 'again', error: 'away', retryInMs: 0 })
+    const [third] = await ledger.takeEffects(REMOVAL, TAKING)
+    assert.ok(third !== undefined)
+    await ledger.settleEffect(first, DELIVERED)
+    await ledger.settleEffect(third, { outcome: 'again', error: 'late', retryInMs: 0 })
+    await ledger.settleEffect(third, { outcome: 'given-up', error: 'late' })
+    assert.deepEqual(await ledger.takeEffects(REMOVAL, TAKING), [])
+    const [standing] = await ledger.effectsOf(operation)
+    assert.deepEqual(standing && pick(standing, ['effectId', 'dueAt', 'givenUpAt', 'lastError']), {
+      effectId: first.effectId,
+      dueAt: null,
+      givenUpAt: null,
+      lastError: null,
+    })
+    assert.ok(standing?.deliveredAt !== null)
+  })
+
+  on('owes with the reference what its kind declares, and completes with the last of it', async ({ ledger }) => {
+    const operation = await owing(ledger, ['first', 'second'])
+    assert.equal((await get(ledger, operation)).point, 'referenced')
+    assert.equal(await ledger.complete(10), 0)
+    assert.equal(await ledger.nextDueInMs([{ kind: 'photo', name: 'first' }]), 0)
+    assert.equal(await ledger.nextDueInMs([{ kind: 'photo', name: 'another' }]), null)
+    assert.deepEqual(await ledger.takeEffects({ kind: 'video', name: 'first' }, TAKING), [])
+    const [first] = await ledger.takeEffects({ kind: 'photo', name: 'first' }, TAKING)
+    const [second] = await ledger.takeEffects({ kind: 'photo', name: 'second' }, TAKING)
+    assert.ok(first !== undefined && second !== undefined)
+    assert.deepEqual(pick(first, ['kind', 'name', 'type', 'payload', 'attempts', 'disabled']), {
+      kind: 'photo',
+      name: 'first',
+      type: 'function',
+      payload: { digest: DIGEST },
+      attempts: 1,
+      disabled: false,
+    })
+    await ledger.settleEffect(second, DELIVERED)
+    assert.equal((await get(ledger, operation)).point, 'referenced')
+    await ledger.settleEffect(first, DELIVERED)
+    assert.equal((await get(ledger, operation)).point, 'completed')
+  })
+
+  on('owes nothing where the reference is rolled back', async ({ ledger }) => {
+    const { key } = await declared(ledger)
+    const lease = await take(ledger, key, 'n1')
+    const intent = { ...reference({ offset: 100, point: 'verified' }), effects: [owed('first')] }
+    await assert.rejects(
+      ledger.refer(lease, await get(ledger, key), intent, async () => {
+        throw new Error('the hook fails')
+      }),
+    )
+    assert.deepEqual(await ledger.effectsOf(key), [])
+  })
+
+  on('what was given up stays visible, and comes again when it is asked for', async ({ ledger }) => {
+    const operation = await owing(ledger, ['first', 'second'])
+    const target = { kind: 'photo', name: 'first' }
+    const [effect] = await ledger.takeEffects(target, TAKING)
+    assert.ok(effect !== undefined)
+    await ledger.settleEffect(effect, { outcome: 'given-up', error: 'the receiver answered 500' })
+    const standing = (await ledger.effectsOf(operation)).find(({ name }) => name === 'first')
+    assert.equal(standing?.lastError, 'the receiver answered 500')
+    assert.ok(standing.givenUpAt !== null && standing.dueAt === null)
+    assert.equal(await ledger.nextDueInMs([target]), null)
+    assert.equal(await ledger.retry(operation), true)
+    assert.equal(await ledger.retry(operation), false)
+    const [again] = await ledger.takeEffects(target, TAKING)
+    assert.deepEqual(again && pick(again, ['effectId', 'attempts']), { effectId: effect.effectId, attempts: 1 })
+  })
+
+  on('a target that is disabled says so, until one of its effects is asked for again', async ({ ledger }) => {
+    const gone = await owing(ledger, ['first'])
+    const target = { kind: 'photo', name: 'first' }
+    const [effect] = await ledger.takeEffects(target, TAKING)
+    assert.ok(effect !== undefined)
+    await ledger.settleEffect(effect, { outcome: 'given-up', error: 'the receiver answered 410', disable: true })
+    await owing(ledger, ['first', 'second'])
+    assert.equal((await ledger.takeEffects(target, TAKING))[0]?.disabled, true)
+    assert.equal((await ledger.takeEffects({ kind: 'photo', name: 'second' }, TAKING))[0]?.disabled, false)
+    assert.equal(await ledger.retry(gone), true)
+    assert.equal((await ledger.takeEffects(target, TAKING))[0]?.disabled, false)
+  })
+
+  on('effects of a holder that is dead are free at once', async ({ ledger }) => {
+    await owing(ledger, ['first'])
+    const target = { kind: 'photo', name: 'first' }
+    assert.equal((await ledger.takeEffects(target, { ...TAKING, holder: 'n1' })).length, 1)
+    await ledger.forgetOtherHolders('n1')
+    assert.deepEqual(await ledger.takeEffects(target, TAKING), [])
+    await ledger.forgetOtherHolders('n2')
+    assert.equal((await ledger.takeEffects(target, TAKING)).length, 1)
   })
 
   on('says when the next is due', async ({ ledger }) => {
-    assert.equal(await ledger.nextDueInMs(), null)
+    assert.equal(await ledger.nextDueInMs([]), null)
     await dueIn(ledger, 5_000)
-    const inMs = (await ledger.nextDueInMs()) ?? 0
+    const inMs = (await ledger.nextDueInMs([])) ?? 0
     assert.ok(inMs > 3_000 && inMs <= 5_000, String(inMs))
     await dueIn(ledger, -5_000)
-    assert.equal(await ledger.nextDueInMs(), 0)
+    assert.equal(await ledger.nextDueInMs([]), 0)
   })
 
   on('tells of changes after they are committed', async ({ ledger }) => {
@@ -557,6 +657,7 @@ const reference = (changes: Changes) => ({
   content: CONTENT,
   digestSource: 'server' as const,
   timeLimitMs: 5_000,
+  effects: [],
 })
 const request = (holder: string, purpose: 'receive' | 'drive', leaseMs = LEASE_MS) => ({ holder, purpose, leaseMs })
 
@@ -598,5 +699,21 @@ async function referenced(ledger: Ledger<unknown>, changes: Partial<Intent> = {}
   const { key } = await declared(ledger, changes)
   const lease = await take(ledger, key, 'setup', 'drive')
   await ledger.refer(lease, await get(ledger, key), reference({ offset: 100, tailBase: 0, point: 'verified' }), accept)
+  return get(ledger, key)
+}
+
+const owed = (name: string): OwedEffect => ({
+  effectId: uuidv7(),
+  name,
+  type: 'function',
+  payload: ({ digest }) => ({ digest }),
+})
+
+/** A new reference that owes these effects. */
+async function owing(ledger: Ledger<unknown>, names: readonly string[]): Promise<OperationRecord> {
+  const { key } = await declared(ledger)
+  const lease = await take(ledger, key, 'setup', 'drive')
+  const intent = { ...reference({ offset: 100, tailBase: 0, point: 'verified' }), effects: names.map(owed) }
+  await ledger.refer(lease, await get(ledger, key), intent, accept)
   return get(ledger, key)
 }

@@ -97,4 +97,17 @@ export const MIGRATIONS: readonly (readonly string[])[] = [
     `CREATE TRIGGER landfall_operation_stays BEFORE DELETE ON landfall_operations
       BEGIN SELECT RAISE(ABORT, 'landfall: an operation is never deleted, because its id is never used again'); END`,
   ],
+  // Effects of the application's own, each target by itself.
+  [
+    `ALTER TABLE landfall_effects ADD COLUMN kind TEXT NOT NULL DEFAULT ''`,
+    `ALTER TABLE landfall_effects ADD COLUMN holder TEXT`,
+    `ALTER TABLE landfall_effects ADD COLUMN given_up_at INTEGER`,
+    `DROP INDEX IF EXISTS landfall_effects_due`,
+    `CREATE INDEX landfall_effects_target ON landfall_effects (kind, name, due_at) WHERE due_at IS NOT NULL`,
+    `CREATE INDEX landfall_effects_given_up ON landfall_effects (given_up_at) WHERE given_up_at IS NOT NULL`,
+    `CREATE TABLE landfall_disabled_targets (kind TEXT NOT NULL, name TEXT NOT NULL, disabled_at INTEGER NOT NULL, PRIMARY KEY (kind, name))`,
+    `ALTER TABLE landfall_operations ADD COLUMN owes_effects INTEGER NOT NULL DEFAULT 0`,
+    `DROP INDEX IF EXISTS landfall_operations_referenced`,
+    `CREATE INDEX landfall_operations_incomplete ON landfall_operations (updated_at) WHERE point = 'referenced' AND owes_effects = 0`,
+  ],
 ]

@@ -48,6 +48,7 @@ export const landfallOperations = sqliteTable(
     createdAt: integer('created_at').notNull(),
     updatedAt: integer('updated_at').notNull(),
     expiresAt: integer('expires_at').notNull(),
+    owesEffects: integer('owes_effects').notNull().default(0),
   },
   (table) => [
     primaryKey({ columns: [table.owner, table.id] }),
@@ -58,9 +59,9 @@ export const landfallOperations = sqliteTable(
     index('landfall_operations_open')
       .on(table.owner, table.createdAt, table.id)
       .where(sql`point IN ('declared', 'received', 'sealed', 'verified')`),
-    index('landfall_operations_referenced')
+    index('landfall_operations_incomplete')
       .on(table.updatedAt)
-      .where(sql`point = 'referenced'`),
+      .where(sql`point = 'referenced' AND owes_effects = 0`),
     check(
       'landfall_operations_point',
       sql`point IN ('declared', 'received', 'sealed', 'verified', 'referenced', 'completed', 'cancelled', 'expired', 'rejected')`,
@@ -107,13 +108,30 @@ export const landfallEffects = sqliteTable(
     deliveredAt: integer('delivered_at'),
     lastError: text('last_error'),
     createdAt: integer('created_at').notNull(),
+    kind: text('kind').notNull().default(''),
+    holder: text('holder'),
+    givenUpAt: integer('given_up_at'),
   },
   (table) => [
     uniqueIndex('landfall_effects_name').on(table.owner, table.operationId, table.name),
-    index('landfall_effects_due')
-      .on(table.dueAt)
+    index('landfall_effects_target')
+      .on(table.kind, table.name, table.dueAt)
       .where(sql`due_at IS NOT NULL`),
+    index('landfall_effects_given_up')
+      .on(table.givenUpAt)
+      .where(sql`given_up_at IS NOT NULL`),
   ],
+)
+
+/** Receivers that have answered 410: nothing is sent there until an operator asks for it. */
+export const landfallDisabledTargets = sqliteTable(
+  'landfall_disabled_targets',
+  {
+    kind: text('kind').notNull(),
+    name: text('name').notNull(),
+    disabledAt: integer('disabled_at').notNull(),
+  },
+  (table) => [primaryKey({ columns: [table.kind, table.name] })],
 )
 
 /** What is true of the ledger as a whole: its identity and the version of its tables. */

@@ -12,6 +12,7 @@ import type {
   ReferenceIntent,
 } from '../ports.js'
 import { MIGRATIONS } from './migrations.js'
+import { owe } from './sqlite-effects.js'
 import { assignments, NOW, OPERATION_WITH_REFERENCE, toOperation } from './sqlite-rows.js'
 import type { Connection, SqlValue } from './statements.js'
 
@@ -25,10 +26,8 @@ export class Lost extends Error {}
 export function migrate(on: Connection): { identity: string; store: 'new' | 'known' } {
   on.run(`CREATE TABLE IF NOT EXISTS landfall_meta (key TEXT PRIMARY KEY NOT NULL, value TEXT NOT NULL)`)
   const version = Number(on.get(`SELECT value FROM landfall_meta WHERE key = 'version'`)?.['value'] ?? 0)
-  // Tables that came by the application's drizzle-kit have no version yet.
-  const tables = on.get(`SELECT 1 AS there FROM sqlite_master WHERE type = 'table' AND name = 'landfall_operations'`)
-  for (const statement of MIGRATIONS.slice(version).flat())
-    on.run(tables === undefined || version > 0 ? statement : ifMissing(statement))
+  // The application's drizzle-kit may have been here before.
+  for (const statement of MIGRATIONS.slice(version).flat()) if (!isDone(on, statement)) on.run(ifMissing(statement))
   if (version < MIGRATIONS.length)
     on.run(
       `INSERT INTO landfall_meta (key, value) VALUES ('version', ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value`,
@@ -42,6 +41,13 @@ export function migrate(on: Connection): { identity: string; store: 'new' | 'kno
 
 export function rememberStore(on: Connection): void {
   on.run(`INSERT INTO landfall_meta (key, value) VALUES ('store', 'known') ON CONFLICT (key) DO NOTHING`)
+}
+
+/** SQLite has no IF NOT EXISTS for columns. */
+function isDone(on: Connection, statement: string): boolean {
+  const [, table, column] = /^ALTER TABLE (\w+) ADD COLUMN (\w+)/.exec(statement) ?? []
+  if (table === undefined || column === undefined) return false
+  return on.get(`SELECT 1 AS there FROM pragma_table_info(?) WHERE name = ?`, [table, column]) !== undefined
 }
 
 const ifMissing = (statement: string): string =>
@@ -230,6 +236,7 @@ export function referIn(
     stalled: false,
     dueInMs: null,
     uncleanHolder: null,
+    owesEffects: intent.effects.length > 0,
     release: true,
   }
   const { sql: set, args } = assignments(changes)
@@ -258,7 +265,7 @@ export function referIn(
   )
   const { blobKey, file, updatedAt } = operation
   const { digestSource } = intent
-  const reference = {
+  const referenced = {
     blobKey,
     size: file.size,
     ...intent.content,
@@ -266,7 +273,9 @@ export function referIn(
     storedAt: updatedAt,
     data: accepted.data,
   }
-  return { ...operation, reference }
+  const result = { ...operation, reference: referenced }
+  owe(on, result, intent.effects)
+  return result
 }
 
 export function cancel(on: Connection, key: OperationKey, why: Problem): OperationRecord | null {
@@ -282,7 +291,7 @@ export function cancel(on: Connection, key: OperationKey, why: Problem): Operati
 export function complete(on: Connection, limit: number): number {
   return on.run(
     `UPDATE landfall_operations SET point = 'completed', updated_at = ${NOW} WHERE rowid IN (
-       SELECT o.rowid FROM landfall_operations o WHERE o.point = 'referenced' AND NOT EXISTS (
+       SELECT o.rowid FROM landfall_operations o WHERE o.point = 'referenced' AND o.owes_effects = 0 AND NOT EXISTS (
          SELECT 1 FROM landfall_effects e WHERE e.owner = o.owner AND e.operation_id = o.id AND e.delivered_at IS NULL)
        ORDER BY o.updated_at LIMIT ?)`,
     [limit],

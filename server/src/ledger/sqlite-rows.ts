@@ -1,5 +1,5 @@
 import type { JsonObject, JsonValue, Point, Problem } from '@landfall/shared'
-import type { Changes, ContentFacts, EffectRecord, OperationRecord, ReferenceRecord } from '../ports.js'
+import type { Changes, ContentFacts, EffectRecord, EffectStanding, OperationRecord, ReferenceRecord } from '../ports.js'
 import type { SqlRow, SqlValue } from './statements.js'
 
 /** SQLite's clock in milliseconds since 1970; the same for every statement of one transaction step. */
@@ -79,10 +79,26 @@ export function toEffect(row: SqlRow): EffectRecord {
     owner: text(row, 'owner'),
     id: text(row, 'operation_id'),
     effectId: text(row, 'effect_id'),
+    kind: text(row, 'kind'),
     name: text(row, 'name'),
     type: text(row, 'type') as EffectRecord['type'],
     payload: json(row, 'payload'),
     attempts: number(row, 'attempts'),
+    disabled: number(row, 'disabled') === 1,
+  }
+}
+
+export function toEffectStanding(row: SqlRow): EffectStanding {
+  return {
+    effectId: text(row, 'effect_id'),
+    kind: text(row, 'kind'),
+    name: text(row, 'name'),
+    type: text(row, 'type') as EffectStanding['type'],
+    attempts: number(row, 'attempts'),
+    dueAt: maybeNumber(row, 'due_at'),
+    deliveredAt: maybeNumber(row, 'delivered_at'),
+    givenUpAt: maybeNumber(row, 'given_up_at'),
+    lastError: maybeText(row, 'last_error'),
   }
 }
 
@@ -120,6 +136,7 @@ export function assignments(changes: Changes): { sql: string; args: SqlValue[] }
   if (changes.lastError !== undefined) set('last_error', changes.lastError)
   if (changes.cleanupDue !== undefined) set('cleanup_due', changes.cleanupDue ? 1 : 0)
   if (changes.dueInMs !== undefined) setAfter('due_at', changes.dueInMs)
+  if (changes.owesEffects !== undefined) set('owes_effects', changes.owesEffects ? 1 : 0)
   if (changes.expiresInMs !== undefined) setAfter('expires_at', changes.expiresInMs)
   if (changes.purpose !== undefined) set('lease_purpose', changes.purpose)
   if (changes.release === true) parts.push('lease_holder = NULL', 'lease_purpose = NULL', 'lease_expires_at = NULL')

@@ -4,6 +4,7 @@ import { sql } from 'drizzle-orm'
 import type { LibSQLDatabase } from 'drizzle-orm/libsql'
 import { v7 as uuidv7 } from 'uuid'
 import { faultCode, UploadError } from '../errors.js'
+import { REMOVAL } from '../ports.js'
 import type { HookOutcome, Lease, Ledger, OperationRecord, ReferenceIntent, Referred } from '../ports.js'
 import { hooks, type HookScope, openTransaction, sqliteAccess } from './serialized-libsql.js'
 import {
@@ -22,7 +23,8 @@ import {
   setDigest,
   takeLease,
 } from './sqlite-operations.js'
-import { NOW, toEffect } from './sqlite-rows.js'
+import { NOW } from './sqlite-rows.js'
+import { effectsDueAt, effectsOf, retryEffects, settleEffect, takeEffects } from './sqlite-effects.js'
 import { type Connection, isAway } from './statements.js'
 
 type AnySchema = Record<string, unknown>
@@ -91,66 +93,49 @@ export function sqliteLedger<Schema extends AnySchema>(db: LibSQLDatabase<Schema
     },
 
     retry: (key) =>
-      write(
-        (on) =>
-          on.run(
-            `UPDATE landfall_operations SET stalled = 0, attempts = 0, problem = 'null', due_at = ${NOW}, updated_at = ${NOW}
-             WHERE owner = ? AND id = ? AND stalled = 1`,
-            [key.owner, key.id],
-          ) > 0,
-      ),
+      write((on) => {
+        const stalls = on.run(
+          `UPDATE landfall_operations SET stalled = 0, attempts = 0, problem = 'null', due_at = ${NOW}, updated_at = ${NOW}
+           WHERE owner = ? AND id = ? AND stalled = 1`,
+          [key.owner, key.id],
+        )
+        return stalls + retryEffects(on, key) > 0
+      }),
+
+    effectsOf: (key) => read((on) => effectsOf(on, key)),
 
     remove: (tx, id, owner) => remove(tx, id, owner),
 
     complete: (limit) => write((on) => complete(on, limit)),
 
-    takeEffects: ({ leaseMs, limit }) =>
-      write((on) =>
-        on
-          .all(
-            `UPDATE landfall_effects SET attempts = attempts + 1, due_at = ${NOW} + ?
-             WHERE effect_id IN (SELECT effect_id FROM landfall_effects WHERE due_at IS NOT NULL AND due_at <= ${NOW} ORDER BY due_at LIMIT ?)
-             RETURNING *`,
-            [leaseMs, limit],
-          )
-          .map(toEffect),
-      ),
+    takeEffects: (target, request) => write((on) => takeEffects(on, target, request)),
 
-    async settleEffect(effectId, result) {
-      await write((on) =>
-        result.delivered
-          ? on.run(
-              `UPDATE landfall_effects SET delivered_at = ${NOW}, due_at = NULL, last_error = NULL WHERE effect_id = ?`,
-              [effectId],
-            )
-          : on.run(
-              `UPDATE landfall_effects SET due_at = ${NOW} + ?, last_error = ? WHERE effect_id = ? AND delivered_at IS NULL`,
-              [Math.round(result.retryInMs), result.error, effectId],
-            ),
-      )
-    },
+    settleEffect: (effect, result) => write((on) => settleEffect(on, effect, result)),
 
     forgetOtherHolders: (holder) =>
-      write((on) =>
+      write((on) => {
         on.run(
+          `UPDATE landfall_effects SET holder = NULL, due_at = ${NOW} WHERE due_at IS NOT NULL AND holder IS NOT NULL AND holder <> ?`,
+          [holder],
+        )
+        return on.run(
           // A lease always has a due time: the index of due operations finds them without a scan.
           `UPDATE landfall_operations SET
              unclean_holder = COALESCE(unclean_holder, CASE lease_purpose WHEN 'receive' THEN lease_holder END),
              lease_holder = NULL, lease_purpose = NULL, lease_expires_at = NULL, lease_token = lease_token + 1, due_at = ${NOW}
            WHERE due_at IS NOT NULL AND lease_holder IS NOT NULL AND lease_holder <> ?`,
           [holder],
-        ),
-      ),
+        )
+      }),
 
-    nextDueInMs: () =>
+    nextDueInMs: (targets) =>
       read((on) => {
         const row = on.get(
-          `SELECT MIN(due) - ${NOW} AS in_ms FROM (
-             SELECT MIN(due_at) AS due FROM landfall_operations WHERE due_at IS NOT NULL
-             UNION ALL SELECT MIN(due_at) FROM landfall_effects WHERE due_at IS NOT NULL)`,
+          `SELECT MIN(due_at) AS due, ${NOW} AS now FROM landfall_operations WHERE due_at IS NOT NULL`,
         )
-        const inMs = row?.['in_ms']
-        return inMs === null || inMs === undefined ? null : Math.max(0, Number(inMs))
+        const now = Number(row?.['now'])
+        const due = [row?.['due'] ?? null, effectsDueAt(on, targets)].filter((at) => at !== null)
+        return due.length === 0 ? null : Math.max(0, Math.min(...due.map(Number)) - now)
       }),
 
     onChange(listener) {
@@ -272,7 +257,7 @@ async function remove<Schema extends AnySchema>(
   const now = sql.raw(NOW)
   await tx.run(sql`DELETE FROM landfall_references WHERE owner = ${reference.owner} AND operation_id = ${id}`)
   await tx.run(sql`INSERT INTO landfall_effects (effect_id, owner, operation_id, name, type, payload, due_at, created_at)
-    VALUES (${uuidv7()}, ${reference.owner}, ${id}, 'landfall:remove-bytes', 'remove-bytes', ${JSON.stringify({ blobKey: reference.blob_key })}, ${now}, ${now})`)
+    VALUES (${uuidv7()}, ${reference.owner}, ${id}, ${REMOVAL.name}, 'remove-bytes', ${JSON.stringify({ blobKey: reference.blob_key })}, ${now}, ${now})`)
   await tx.run(sql`UPDATE landfall_operations SET removed_at = ${now}, problem = ${JSON.stringify(problem('removed'))}, updated_at = ${now}
     WHERE owner = ${reference.owner} AND id = ${id}`)
   return true
