@@ -88,7 +88,8 @@ export function createCompleter(deps: CompleterDeps): Completer {
       let sleepMs = settings.intervalMs
       try {
         const done = await pass(COMPLETE_EVERY_MS)
-        const nextMs = done.driven + done.effects + done.completed > 0 ? SHORTEST_SLEEP_MS : await ledger.nextDueInMs(effects.free())
+        const nextMs =
+          done.driven + done.effects + done.completed > 0 ? SHORTEST_SLEEP_MS : await ledger.nextDueInMs(effects.free())
         if (nextMs !== null)
           sleepMs = Math.min(
             sleepMs,

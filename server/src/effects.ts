@@ -6,7 +6,15 @@ import { contextOf, type Delivered, type Effect } from './delivery.js'
 import { faultMessage } from './errors.js'
 import type { Kind } from './kinds.js'
 import type { Logger } from './log.js'
-import { type BlobStore, type Clock, type EffectRecord, type EffectResult, type EffectTarget, type Ledger, REMOVAL } from './ports.js'
+import {
+  type BlobStore,
+  type Clock,
+  type EffectRecord,
+  type EffectResult,
+  type EffectTarget,
+  type Ledger,
+  REMOVAL,
+} from './ports.js'
 
 /** Delivers what is owed after a commit, at least once under a stable id. */
 export interface Effects {
@@ -91,9 +99,7 @@ export function createEffects(deps: {
 
   const inHand = ({ hands }: Target): number => hands.activeCount + hands.pendingCount
   const free = (): Target[] =>
-    stopped
-      ? []
-      : targets.filter((target) => inHand(target) < PARALLEL && clock.monotonicMs() >= target.pausedUntilMs)
+    stopped ? [] : targets.filter((target) => inHand(target) < PARALLEL && clock.monotonicMs() >= target.pausedUntilMs)
 
   async function attempt(target: Target, effect: EffectRecord): Promise<EffectResult> {
     if (effect.disabled)
@@ -163,7 +169,11 @@ export function createEffects(deps: {
       const wanted = free()
       const taken = await Promise.all(
         wanted.map((target) =>
-          ledger.takeEffects(target, { holder: deps.holder, leaseMs: leaseMsOf(target), limit: TAKEN - inHand(target) }),
+          ledger.takeEffects(target, {
+            holder: deps.holder,
+            leaseMs: leaseMsOf(target),
+            limit: TAKEN - inHand(target),
+          }),
         ),
       )
       for (const [index, effects] of taken.entries())

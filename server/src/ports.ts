@@ -276,7 +276,10 @@ export interface Ledger<Tx> {
   /** Step 9 in one statement for all: referenced operations that owe nothing any more become completed. */
   complete(limit: number): Promise<number>
   /** Takes a target's effects that are due, oldest first; they come again after `leaseMs` unless settled. */
-  takeEffects(target: EffectTarget, request: { holder: string; leaseMs: number; limit: number }): Promise<EffectRecord[]>
+  takeEffects(
+    target: EffectTarget,
+    request: { holder: string; leaseMs: number; limit: number },
+  ): Promise<EffectRecord[]>
   /**
    * Records how a delivery ended; with the last one an operation becomes completed. Of an attempt that is not the
    * latest only a success counts.

@@ -5,7 +5,16 @@ import { UploadError } from './errors.js'
 import { type BlobFacts, type Kind, type OperationFacts, rejectionOf } from './kinds.js'
 import type { Held } from './leases.js'
 import { judgeType } from './media-type.js'
-import type { BlobRef, BlobStore, Changes, HookOutcome, Ledger, OperationRecord, OwedEffect, Referred } from './ports.js'
+import type {
+  BlobRef,
+  BlobStore,
+  Changes,
+  HookOutcome,
+  Ledger,
+  OperationRecord,
+  OwedEffect,
+  Referred,
+} from './ports.js'
 
 /** The steps of the sequence. Each asks before it acts, answers what to record, records nothing and calls no other. */
 export interface Steps {

@@ -63,7 +63,7 @@ async function refer(opened: Opened, hook: (tx: Tx) => Promise<HookOutcome>, tim
   return opened.ledger.refer(
     lease,
     operation,
-    { changes: { offset: 100, tailBase: 0 }, content, digestSource: 'server', timeLimitMs },
+    { changes: { offset: 100, tailBase: 0 }, content, digestSource: 'server', timeLimitMs, effects: [] },
     hook,
   )
 }

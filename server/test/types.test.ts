@@ -1,7 +1,7 @@
 import type { KindsOf } from '@landfall/shared'
 import * as v from 'valibot'
 import { expectTypeOf, test } from 'vitest'
-import { createUploads, fileBlobs, kind, reject, sqliteLedger, type Uploads } from '../src/index.js'
+import { createUploads, fileBlobs, kind, reject, sqliteLedger, standardWebhook, type Uploads } from '../src/index.js'
 import { openDatabase, photos, temporaryDirectory, type Tx } from './fixtures.js'
 
 test('types go from the kinds to the client, and from the ledger to the hooks', async () => {
@@ -20,6 +20,16 @@ test('types go from the kinds to the client, and from the ledger to the hooks', 
           expectTypeOf(operation.metadata.albumId).toEqualTypeOf<number>()
           await tx.insert(photos).values({ name: operation.file.name })
           return blob.size > 10 ? reject('too-big') : { photoId: 7 }
+        },
+        effects: {
+          index: async ({ operation, reference }) => {
+            expectTypeOf(operation.metadata.albumId).toEqualTypeOf<number>()
+            expectTypeOf(reference.data.photoId).toEqualTypeOf<number>()
+          },
+          notify: standardWebhook({
+            url: 'https://example.org/hook',
+            secret: 'whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw',
+          }),
         },
       }),
       file: declare({ onReference: async () => null }),

@@ -130,9 +130,7 @@ export function sqliteLedger<Schema extends AnySchema>(db: LibSQLDatabase<Schema
 
     nextDueInMs: (targets) =>
       read((on) => {
-        const row = on.get(
-          `SELECT MIN(due_at) AS due, ${NOW} AS now FROM landfall_operations WHERE due_at IS NOT NULL`,
-        )
+        const row = on.get(`SELECT MIN(due_at) AS due, ${NOW} AS now FROM landfall_operations WHERE due_at IS NOT NULL`)
         const now = Number(row?.['now'])
         const due = [row?.['due'] ?? null, effectsDueAt(on, targets)].filter((at) => at !== null)
         return due.length === 0 ? null : Math.max(0, Math.min(...due.map(Number)) - now)

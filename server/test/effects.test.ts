@@ -1,0 +1,348 @@
+/** What is owed after the reference: delivered at least once under one id, by real receivers on real sockets. */
+import { createServer, type IncomingHttpHeaders, type Server } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import { Webhook } from 'standardwebhooks'
+import { afterEach, expect, test } from 'vitest'
+import type { Effect } from '../src/delivery.js'
+import { kind } from '../src/kinds.js'
+import type { Ledger } from '../src/ports.js'
+import { standardWebhook, type StandardWebhookOptions } from '../src/webhook.js'
+import { type Tx } from './fixtures.js'
+import { content, digestOf, eventually, later, newId, type Options, startServer, type TestServer } from './harness.js'
+
+const SECRET = 'whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw'
+const NEXT_SECRET = 'whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD'
+
+interface Received {
+  readonly headers: IncomingHttpHeaders
+  readonly body: string
+  readonly path: string
+}
+type Answer = number | { status: number; headers: Record<string, string> } | 'reset' | 'silence'
+
+const closing: (() => Promise<void>)[] = []
+afterEach(async () => {
+  for (const close of closing.splice(0).toReversed()) await close()
+})
+
+/** Answers in turn, the last answer for ever. */
+async function receiver(...answers: Answer[]): Promise<{ url: string; received: Received[]; server: Server }> {
+  const received: Received[] = []
+  const server = createServer((request, response) => {
+    const chunks: Buffer[] = []
+    request.on('data', (chunk: Buffer) => chunks.push(chunk))
+    request.on('end', () => {
+      const answer = answers[Math.min(received.length, answers.length - 1)] ?? 200
+      received.push({ headers: request.headers, body: Buffer.concat(chunks).toString(), path: request.url ?? '' })
+      if (answer === 'reset') return void request.socket.resetAndDestroy()
+      if (answer === 'silence') return
+      if (typeof answer === 'number') return void response.writeHead(answer).end()
+      response.writeHead(answer.status, answer.headers).end()
+    })
+  })
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+  closing.push(async () => {
+    server.closeAllConnections()
+    await new Promise((resolve) => server.close(resolve))
+  })
+  return { url: `http://127.0.0.1:${(server.address() as AddressInfo).port}/hook`, received, server }
+}
+
+const hookTo = (url: string, options: Partial<StandardWebhookOptions> = {}) =>
+  standardWebhook({ url, secret: SECRET, allowPrivateAddresses: true, ...options })
+
+const QUICK: Options = { effects: { backoff: { firstMs: 1, mostMs: 10 }, maxAttempts: 5 } }
+
+async function serverWith(
+  effects: Record<string, Effect<unknown, { row: string }>>,
+  options: Options & { ledgerOf?: (ledger: Ledger<Tx>) => Ledger<Tx> } = {},
+): Promise<TestServer> {
+  const server = await startServer(
+    {
+      file: kind<Tx, { row: string }>({
+        onReference: async (_tx, { operation }) => ({ row: operation.file.name }),
+        effects,
+      }),
+    },
+    { ...QUICK, ...options },
+  )
+  closing.push(() => server.close())
+  return server
+}
+
+const bytes = content(100)
+async function upload(server: TestServer): Promise<string> {
+  const id = newId()
+  await server.declare(id, { size: 100 }, { metadata: { album: '1' } })
+  expect((await server.patch(id, 0, bytes)).status).toBe(204)
+  return id
+}
+const key = (id: string) => ({ owner: 'ann', id })
+const standing = async (server: TestServer, id: string) => (await server.uploads.effectsOf(key(id)))[0]
+
+/** Passes of the completer until the operation is completed. */
+const completes = (server: TestServer, id: string) =>
+  eventually(
+    async () => {
+      await server.uploads.runOnce()
+      return (await server.get(id)).recoveryPoint
+    },
+    (point) => point === 'completed',
+  )
+
+test('a webhook is signed, says what was referenced, and the operation completes with its 2xx', async () => {
+  const { url, received } = await receiver(204)
+  const server = await serverWith({ notify: hookTo(url) })
+  const id = await upload(server)
+  expect((await server.get(id)).recoveryPoint).toBe('referenced')
+  expect(await server.uploads.runOnce()).toMatchObject({ effects: 1 })
+  expect((await server.get(id)).recoveryPoint).toBe('completed')
+  const [request] = received
+  expect(received).toHaveLength(1)
+  expect(request?.path).toBe('/hook')
+  expect(new Webhook(SECRET).verify(request?.body ?? '', request?.headers as Record<string, string>)).toEqual({
+    type: 'upload.referenced',
+    timestamp: expect.stringMatching(/^\d{4}-.*Z$/),
+    data: {
+      operation: {
+        id,
+        owner: 'ann',
+        kind: 'file',
+        file: { name: 'a.bin', type: 'application/octet-stream', size: 100 },
+        metadata: { album: '1' },
+        createdAt: expect.stringMatching(/^\d{4}-.*Z$/),
+      },
+      reference: {
+        size: 100,
+        type: 'application/octet-stream',
+        digest: digestOf(bytes),
+        storedAt: expect.stringMatching(/^\d{4}-.*Z$/),
+        data: { row: 'a.bin' },
+      },
+    },
+  })
+  expect(await standing(server, id)).toMatchObject({
+    effectId: request?.headers['webhook-id'],
+    name: 'notify',
+    type: 'webhook',
+    attempts: 1,
+    givenUpAt: null,
+    lastError: null,
+  })
+})
+
+test('while a secret is replaced, receivers with the old and with the new one accept it', async () => {
+  const { url, received } = await receiver(200)
+  const server = await serverWith({ notify: hookTo(url, { secret: [NEXT_SECRET, SECRET] }) })
+  await completes(server, await upload(server))
+  const { body, headers } = received[0] ?? { body: '', headers: {} }
+  for (const secret of [SECRET, NEXT_SECRET])
+    expect(new Webhook(secret).verify(body, headers as Record<string, string>)).toMatchObject({
+      type: 'upload.referenced',
+    })
+  const other = new Webhook(`whsec_${Buffer.from('another secret of some length').toString('base64')}`)
+  expect(() => other.verify(body, headers as Record<string, string>)).toThrow()
+})
+
+test('it comes again under the same id and with the same body until it is answered with 2xx', async () => {
+  const { url, received } = await receiver(500, 'reset', 404, 302, 200)
+  const server = await serverWith({ notify: hookTo(url) })
+  await completes(server, await upload(server))
+  expect(received).toHaveLength(5)
+  expect(new Set(received.map(({ headers }) => headers['webhook-id'])).size).toBe(1)
+  expect(new Set(received.map(({ body }) => body)).size).toBe(1)
+})
+
+test('a delivery whose end could not be recorded comes again, after a restart too', async () => {
+  const { url, received } = await receiver(200)
+  let isAway = true
+  const server = await serverWith(
+    { notify: hookTo(url) },
+    {
+      ledgerOf: (ledger) => ({
+        ...ledger,
+        settleEffect: (effect, result) =>
+          isAway ? Promise.reject(new Error('the database is away')) : ledger.settleEffect(effect, result),
+      }),
+    },
+  )
+  const id = await upload(server)
+  await server.uploads.runOnce()
+  expect(received).toHaveLength(1)
+  expect((await server.get(id)).recoveryPoint).toBe('referenced')
+  isAway = false
+  await server.restart()
+  await server.uploads.runOnce()
+  expect((await server.get(id)).recoveryPoint).toBe('completed')
+  expect(received.map(({ headers }) => headers['webhook-id'])).toEqual([
+    received[0]?.headers['webhook-id'],
+    received[0]?.headers['webhook-id'],
+  ])
+})
+
+test('what fails for too long is given up visibly, and comes again when it is asked for', async () => {
+  const { url, received } = await receiver(500, 500, 500, 500, 500, 200)
+  const server = await serverWith({ notify: hookTo(url) })
+  const id = await upload(server)
+  const given = await eventually(
+    async () => {
+      await server.uploads.runOnce()
+      return standing(server, id)
+    },
+    (effect) => effect?.givenUpAt !== null,
+  )
+  expect(given).toMatchObject({ attempts: 5, dueAt: null, lastError: 'the receiver answered 500' })
+  expect(received).toHaveLength(5)
+  expect((await server.get(id)).recoveryPoint).toBe('referenced')
+  expect(await server.uploads.retry(key(id))).toBe(true)
+  await completes(server, id)
+  expect(new Set(received.map(({ headers }) => headers['webhook-id'])).size).toBe(1)
+})
+
+test('410 ends all deliveries to that receiver, until one is asked for again', async () => {
+  const { url, received } = await receiver(410, 200)
+  const other = await receiver(200)
+  const server = await serverWith({ notify: hookTo(url), other: hookTo(other.url) })
+  const first = await upload(server)
+  await server.uploads.runOnce()
+  const second = await upload(server)
+  await server.uploads.runOnce()
+  expect(received).toHaveLength(1)
+  expect(other.received).toHaveLength(2)
+  for (const id of [first, second])
+    expect(
+      Object.fromEntries(
+        (await server.uploads.effectsOf(key(id))).map(({ name, givenUpAt }) => [name, givenUpAt !== null]),
+      ),
+    ).toEqual({ notify: true, other: false })
+  await server.uploads.retry(key(second))
+  await completes(server, second)
+  expect(received).toHaveLength(2)
+})
+
+test.each([
+  ['in seconds', () => '120'],
+  ['as a date', () => new Date(Date.now() + 121_000).toUTCString()],
+])('Retry-After is heeded %s, for everything that goes there', async (_name, retryAfter) => {
+  const { url, received } = await receiver({ status: 503, headers: { 'Retry-After': retryAfter() } }, 200)
+  const server = await serverWith({ notify: hookTo(url) })
+  const id = await upload(server)
+  await server.uploads.runOnce()
+  const dueInMs = ((await standing(server, id))?.dueAt ?? 0) - Date.now()
+  expect(dueInMs).toBeGreaterThan(115_000)
+  expect(dueInMs).toBeLessThan(125_000)
+  await upload(server)
+  await server.uploads.runOnce()
+  expect(received).toHaveLength(1)
+})
+
+test('redirects are not followed', async () => {
+  const target = await receiver(200)
+  const { url } = await receiver({ status: 307, headers: { Location: target.url } })
+  const server = await serverWith({ notify: hookTo(url) })
+  const id = await upload(server)
+  await server.uploads.runOnce()
+  expect(target.received).toEqual([])
+  expect((await standing(server, id))?.lastError).toBe('the receiver answered 307')
+})
+
+test.each(['127.0.0.1', 'localhost', '[::1]', '[::ffff:127.0.0.1]', '0.0.0.0', '2130706433', '0x7f.1'])(
+  'the private address %s is refused before anything is sent',
+  async (host) => {
+    const { url, received, server: target } = await receiver(200)
+    let connections = 0
+    target.on('connection', () => (connections += 1))
+    const server = await serverWith({
+      notify: hookTo(url.replace('127.0.0.1', host), { allowPrivateAddresses: false }),
+    })
+    const id = await upload(server)
+    await server.uploads.runOnce()
+    expect(received).toEqual([])
+    expect(connections).toBe(0)
+    expect((await standing(server, id))?.lastError).toMatch(/not allowed|is not public/)
+  },
+)
+
+test.each([
+  ['a url that is none', { url: 'example.org/hook' }],
+  ['another protocol', { url: 'ftp://example.org/' }],
+  ['no secret', { secret: [] }],
+  ['a secret that is no base64', { secret: 'whsec_%%%' }],
+  ['an empty secret', { secret: '' }],
+])('%s is refused at once', (_name, wrong) => {
+  expect(() => standardWebhook({ url: 'https://example.org/', secret: SECRET, ...wrong })).toThrow(
+    expect.objectContaining({ code: 'setup' }),
+  )
+})
+
+test('a function gets the reference, its id and which attempt it is; what it throws is tried again', async () => {
+  const calls: unknown[] = []
+  const server = await serverWith({
+    index: async ({ effectId, attempt, operation, reference, signal }) => {
+      calls.push({ effectId, attempt, name: operation.file.name, row: reference.data.row, at: reference.storedAt })
+      expect(signal.aborted).toBe(false)
+      if (attempt < 3) throw new Error('the index is away')
+    },
+  })
+  const id = await upload(server)
+  await completes(server, id)
+  const { effectId } = (await standing(server, id)) ?? { effectId: '' }
+  expect(calls).toEqual(
+    [1, 2, 3].map((attempt) => ({ effectId, attempt, name: 'a.bin', row: 'a.bin', at: expect.any(Date) })),
+  )
+})
+
+test('a receiver that hangs delays neither uploads nor the effects of others', async () => {
+  const hanging = await receiver('silence')
+  const quick: string[] = []
+  const server = await serverWith(
+    {
+      hangs: hookTo(hanging.url, { timeLimitMs: 3_000 }),
+      quick: async ({ operation }) => void quick.push(operation.id),
+    },
+    { completer: 'automatic', completerIntervalMs: 50 },
+  )
+  const ids: string[] = []
+  const startMs = performance.now()
+  for (let n = 0; n < 60; n += 1) ids.push(await upload(server))
+  await eventually(
+    async () => quick.length,
+    (count) => count === 60,
+  )
+  expect(performance.now() - startMs).toBeLessThan(2_900)
+  expect(quick.toSorted()).toEqual(ids.toSorted())
+  // As many as it has hands.
+  expect(hanging.received.length).toBeLessThanOrEqual(16)
+  await eventually(
+    async () => (await server.uploads.effectsOf(key(ids[0] ?? ''))).find(({ name }) => name === 'hangs'),
+    (effect) => effect?.lastError === 'no answer within the time limit',
+  )
+})
+
+test('the removal of the bytes waits for no webhook, and the webhook outlives the reference', async () => {
+  const { url, received } = await receiver(500, 200)
+  const server = await serverWith({ notify: hookTo(url) })
+  const id = await upload(server)
+  await server.uploads.runOnce()
+  expect(await server.db.transaction((tx) => server.uploads.remove(tx, id, 'ann'))).toBe(true)
+  await later(20)
+  await completes(server, id)
+  expect(received).toHaveLength(2)
+  expect(JSON.parse(received[1]?.body ?? '')).toMatchObject({ data: { reference: { digest: digestOf(bytes) } } })
+  expect((await server.uploads.effectsOf(key(id))).map(({ deliveredAt }) => deliveredAt !== null)).toEqual([true, true])
+})
+
+test('what is owed under a name that is not declared any more waits', async () => {
+  let calls = 0
+  const server = await serverWith({ old: async () => void (calls += 1) })
+  const id = await upload(server)
+  const { effects } = server.kinds['file'] ?? { effects: {} }
+  Object.assign(server.kinds, { file: { ...server.kinds['file'], effects: {} } })
+  await server.restart()
+  expect(await server.uploads.runOnce()).toMatchObject({ effects: 0 })
+  expect(calls).toBe(0)
+  Object.assign(server.kinds, { file: { ...server.kinds['file'], effects } })
+  await server.restart()
+  await completes(server, id)
+  expect(calls).toBe(1)
+})
