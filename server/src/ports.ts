@@ -216,6 +216,36 @@ export type EffectResult =
   /** `disable`: so are all others of the same target, until an operator's `retry`. */
   | { readonly outcome: 'given-up'; readonly error: string; readonly disable?: true }
 
+/** What an operation's row claims of the store. */
+export interface Claim extends OperationKey {
+  readonly blobKey: string
+  readonly point: Point
+  readonly sizeBytes: number
+  readonly offset: number
+  readonly leased: boolean
+  readonly cleanupDue: boolean
+  readonly removed: boolean
+  readonly referenced: boolean
+}
+
+export interface OperationFilter {
+  readonly owner?: string
+  readonly point?: Point
+  readonly stalled?: boolean
+  /** With an effect that was given up. */
+  readonly givenUp?: boolean
+}
+
+export interface LedgerHealth {
+  readonly identity: string
+  readonly nowAt: number
+  readonly heartbeatAt: number | null
+  readonly openOperations: number
+  readonly stalledOperations: number
+  readonly dueEffects: number
+  readonly givenUpEffects: number
+}
+
 /**
  * The server's tables in the application's database: the only truth about where an operation stands.
  *
@@ -290,6 +320,18 @@ export interface Ledger<Tx> {
    * blob store's directory).
    */
   forgetOtherHolders(holder: string): Promise<number>
+  /** What the operations claim of the store, in the order of the keys: behind `after`, up to `upTo` (null: all). */
+  claims(range: { after: string; upTo: string | null; limit: number }): Promise<Claim[]>
+  /** Operations for an operator, newest first. */
+  list(page: OperationFilter & { after: string | null; limit: number }): Promise<OperationRecord[]>
+  /** The ledger's mark, which only grows; and when it was found to be older than its store, if ever. */
+  mark(): Promise<{ mark: number; restoredAt: number | null }>
+  /** Sets a higher mark, and records or forgets that the ledger was restored from a backup. */
+  advanceMark(to: { mark: number; restored: boolean | null }): Promise<void>
+  /** Says that the completer lives, and answers when it last said so before. */
+  heartbeat(): Promise<void>
+  /** What `doctor` asks: the database's clock and when the completer was last alive. */
+  health(): Promise<LedgerHealth>
   /** When the next operation, or effect of these targets, is due, in milliseconds from now; null: none. */
   nextDueInMs(targets: readonly EffectTarget[]): Promise<number | null>
   /** Calls back after each commit that changed an operation. A hint: it may be lost, and says nothing of other nodes. */
@@ -331,6 +373,25 @@ export interface Inspection {
   readonly head: Uint8Array
 }
 
+/** Something that lies in the store. */
+export interface StoredBlob {
+  /** null: nothing that this store has made. */
+  readonly key: string | null
+  /** For people. */
+  readonly name: string
+  readonly sizeBytes: number
+  readonly modifiedAt: number
+}
+
+/** Blobs that nobody knows, out of the way for a time before they are deleted. */
+export interface Quarantine {
+  list(): AsyncIterable<{ key: string; sizeBytes: number; sinceAt: number }>
+  add(key: string, nowAt: number): Promise<void>
+  /** Puts it back where it was; false: it is not there. */
+  takeBack(key: string): Promise<boolean>
+  remove(key: string): Promise<void>
+}
+
 /**
  * Where bytes live, under keys that the server makes. Calls for one key are serialised by the leases; where a lost
  * lease lets two overlap, the later one waits until the earlier one's descriptor is closed.
@@ -361,6 +422,14 @@ export interface BlobStore {
   read(key: string, range: { start: number; end: number }): Promise<ReadableStream<Uint8Array>>
   /** Removes the blob and everything that belongs to it. Repeatable; absent is fine. */
   remove(key: string): Promise<void>
+  /** All that is stored, in the order of the keys; memory does not grow with it. What comes or goes meanwhile may be missed. */
+  list(): AsyncIterable<StoredBlob>
+  /** In bytes; null: absent. */
+  sizeOf(key: string): Promise<number | null>
+  readonly quarantine: Quarantine
+  /** The highest mark that was written; 0 for none. A ledger whose mark is lower was restored from a backup. */
+  readMark(): Promise<number>
+  writeMark(mark: number): Promise<void>
   close(): Promise<void>
 }
 

@@ -23,8 +23,10 @@ import {
   removeIfEmpty,
   storageFault,
 } from './durable-files.js'
+import { createInventory } from './inventory.js'
+import { relativePath } from './key.js'
 import { createKeyQueue } from './key-queue.js'
-import { claim, expectStore } from './store-identity.js'
+import { claim, expectStore, readMark, writeMark } from './store-identity.js'
 import { createStop, type Stop, takeBytes } from './take-bytes.js'
 
 export interface FileBlobsOptions {
@@ -66,6 +68,7 @@ export function fileBlobs(options: FileBlobsOptions): BlobStore {
   let lock: { release(): void } | null = null
 
   const pathOf = (key: string): string => join(root, 'blobs', relativePath(key))
+  const inventory = createInventory(root, pathOf, directories.sync)
 
   /** "Absent" is believed only of a store that is there: an unmounted disk has no files either. */
   const missing = (): Promise<void> => expectStore(root, null)
@@ -302,6 +305,29 @@ export function fileBlobs(options: FileBlobsOptions): BlobStore {
       return guarded(key, () => remove(key))
     },
 
+    list: inventory.list,
+
+    quarantine: {
+      list: inventory.quarantine.list,
+      add: (key, nowAt) => guarded(key, () => inventory.quarantine.add(key, nowAt)),
+      takeBack: (key) => guarded(key, () => inventory.quarantine.takeBack(key)),
+      remove: (key) => guarded(key, () => inventory.quarantine.remove(key)),
+    },
+
+    sizeOf: (key) =>
+      guarded(key, async () => {
+        const file = await openIfThere(pathOf(key), O_RDONLY)
+        if (file === null) return null
+        try {
+          return (await files.stat(file)).size
+        } finally {
+          await files.close(file)
+        }
+      }),
+
+    readMark: () => readMark(root),
+    writeMark: (mark) => writeMark(root, mark, directories.sync),
+
     async close() {
       await queue.closeAll()
       await digester.close()
@@ -310,17 +336,6 @@ export function fileBlobs(options: FileBlobsOptions): BlobStore {
       lock = null
     },
   }
-}
-
-/**
- * Directories by the time in the key (its first 48 bits): one for every 65 seconds, in one for every 4.7
- * hours. Files that arrive together share a directory and with it the sync of their names.
- *
- * @throws UploadError `storage-unavailable` for anything that is no key of ours: no path is ever made of it.
- */
-function relativePath(key: string): string {
-  if (!/^[0-9a-f]{32}$/.test(key)) throw new UploadError('storage-unavailable', 'not a key of this store')
-  return join(key.slice(0, 6), key.slice(6, 8), key)
 }
 
 const asDigest = (base64: string): string => `sha-256=:${base64}:`

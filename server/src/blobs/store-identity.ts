@@ -31,15 +31,35 @@ export async function expectStore(root: string, ledger: string | null): Promise<
     )
 }
 
+const MARK_NAME = 'mark.json'
+const markSchema = v.object({ mark: v.pipe(v.number(), v.integer(), v.minValue(0)) })
+
+/** The highest mark that the ledger has told the store. One that is torn or gone says nothing: 0. */
+export async function readMark(root: string): Promise<number> {
+  try {
+    return v.parse(markSchema, JSON.parse(await readFile(join(root, MARK_NAME), 'utf8'))).mark
+  } catch (error) {
+    if (codeOf(error) === 'ENOENT' || error instanceof SyntaxError || v.isValiError(error)) return 0
+    throw storageFault(error)
+  }
+}
+
+export const writeMark = (root: string, mark: number, syncDirectory: DirectorySync['sync']): Promise<void> =>
+  replace(root, MARK_NAME, JSON.stringify({ mark }), syncDirectory)
+
 /** Makes the directory this ledger's store, or finds that it is. @throws UploadError `setup` as above */
 export async function claim(root: string, ledger: string, syncDirectory: DirectorySync['sync']): Promise<void> {
-  const path = join(root, FILE_NAME)
-  if ((await readIdentity(path)) !== null) return expectStore(root, ledger)
-  // Whole or not at all: written beside, synced, then renamed.
+  if ((await readIdentity(join(root, FILE_NAME))) !== null) return expectStore(root, ledger)
+  await replace(root, FILE_NAME, identityText(ledger), syncDirectory)
+}
+
+/** Whole or not at all: written beside, synced, then renamed. */
+async function replace(root: string, name: string, text: string, syncDirectory: DirectorySync['sync']): Promise<void> {
+  const path = join(root, name)
   const draft = `${path}.new`
   const file = await open(draft, 'w', 0o640)
   try {
-    await file.writeFile(`${identityText(ledger)}\n`)
+    await file.writeFile(`${text}\n`)
     await file.sync()
   } finally {
     await file.close()
