@@ -23,6 +23,7 @@ import {
   setDigest,
   takeLease,
 } from './sqlite-operations.js'
+import { advanceMark, claims, health, heartbeat, list, mark } from './sqlite-inventory.js'
 import { NOW } from './sqlite-rows.js'
 import { effectsDueAt, effectsOf, retryEffects, settleEffect, takeEffects } from './sqlite-effects.js'
 import { type Connection, isAway } from './statements.js'
@@ -127,6 +128,18 @@ export function sqliteLedger<Schema extends AnySchema>(db: LibSQLDatabase<Schema
           [holder],
         )
       }),
+
+    claims: (range) => read((on) => claims(on, range)),
+
+    list: (page) => read((on) => list(on, page)),
+
+    mark: () => read(mark),
+
+    advanceMark: (to) => write((on) => advanceMark(on, to)),
+
+    heartbeat: () => write(heartbeat),
+
+    health: () => read(health),
 
     nextDueInMs: (targets) =>
       read((on) => {
