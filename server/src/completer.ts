@@ -41,6 +41,7 @@ const CONCURRENCY = 8
 /** How many are completed by one statement. */
 const COMPLETE_BATCH = 500
 const COMPLETE_EVERY_MS = 1_000
+const BEAT_MS = 10_000
 /** A loop of what is due again and again must not spin. */
 const SHORTEST_SLEEP_MS = 20
 
@@ -50,6 +51,7 @@ export function createCompleter(deps: CompleterDeps): Completer {
   let loop: Promise<void> | null = null
   let alarm = new AbortController()
   let wakeAtMs = Number.POSITIVE_INFINITY
+  let beatAtMs = Number.NEGATIVE_INFINITY
   let completedAtMs = Number.NEGATIVE_INFINITY
   const busy = new Set<Promise<unknown>>()
 
@@ -75,6 +77,14 @@ export function createCompleter(deps: CompleterDeps): Completer {
     return completed
   }
 
+  /** For `doctor` and for health checks: a completer that hangs says nothing. */
+  async function beat(): Promise<void> {
+    const now = clock.monotonicMs()
+    if (now - beatAtMs < BEAT_MS) return
+    beatAtMs = now
+    await ledger.heartbeat()
+  }
+
   const pass = async (completeEveryMs: number): Promise<Pass> => ({
     driven: await driveDue(),
     effects: await effects.deliverDue(),
@@ -88,6 +98,7 @@ export function createCompleter(deps: CompleterDeps): Completer {
       let sleepMs = settings.intervalMs
       try {
         const done = await pass(COMPLETE_EVERY_MS)
+        await beat()
         const nextMs =
           done.driven + done.effects + done.completed > 0 ? SHORTEST_SLEEP_MS : await ledger.nextDueInMs(effects.free())
         if (nextMs !== null)
@@ -115,6 +126,7 @@ export function createCompleter(deps: CompleterDeps): Completer {
     },
     async runOnce({ maxMs = 60_000 } = {}) {
       const total = { driven: 0, completed: 0, effects: 0 }
+      await beat()
       for (const deadline = clock.monotonicMs() + maxMs; clock.monotonicMs() < deadline;) {
         const done = await pass(0)
         total.driven += done.driven

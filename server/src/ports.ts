@@ -229,6 +229,7 @@ export interface Claim extends OperationKey {
 }
 
 export interface OperationFilter {
+  readonly id?: string
   readonly owner?: string
   readonly point?: Point
   readonly stalled?: boolean
@@ -240,6 +241,8 @@ export interface LedgerHealth {
   readonly identity: string
   readonly nowAt: number
   readonly heartbeatAt: number | null
+  /** All that there ever were. */
+  readonly operations: number
   readonly openOperations: number
   readonly stalledOperations: number
   readonly dueEffects: number
@@ -427,6 +430,8 @@ export interface BlobStore {
   /** In bytes; null: absent. */
   sizeOf(key: string): Promise<number | null>
   readonly quarantine: Quarantine
+  /** Writes, syncs, reads and removes a few bytes; and the room that is left, where the store knows it. */
+  probe(): Promise<{ syncMs: number; freeBytes: number | null; totalBytes: number | null }>
   /** The highest mark that was written; 0 for none. A ledger whose mark is lower was restored from a backup. */
   readMark(): Promise<number>
   writeMark(mark: number): Promise<void>

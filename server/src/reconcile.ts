@@ -39,6 +39,13 @@ export interface ReconcileReport {
   readonly tookMs: number
 }
 
+export interface ReconcileProgress {
+  readonly doing: 'looking' | 'applying'
+  readonly operations: number
+  /** How many there are by the ledger. */
+  readonly of: number
+}
+
 export interface ReconcileOptions {
   /** Does it; else it only looks. Default false. */
   readonly apply?: boolean
@@ -51,9 +58,9 @@ export interface ReconcileOptions {
   readonly acceptRestored?: boolean
   /** How long unknown blobs stay in quarantine. In milliseconds, default 7 days. */
   readonly quarantineMs?: number
-  readonly onFinding?: (finding: Finding) => void
-  /** How many blobs and rows have been looked at; of how many is not known. */
-  readonly onProgress?: (seen: { blobs: number; operations: number }) => void
+  /** Awaited: whoever prints them slowly slows it down, and nothing piles up. */
+  readonly onFinding?: (finding: Finding) => void | Promise<void>
+  readonly onProgress?: (progress: ReconcileProgress) => void
   readonly signal?: AbortSignal
 }
 
@@ -75,12 +82,14 @@ export async function reconcile(
   const startedAtMs = clock.monotonicMs()
   const restoredAt = await restored()
 
-  const looked = await compare(async () => 'none', apply ? undefined : options.onFinding)
+  const { operations: of } = await ledger.health()
+
+  const looked = await compare('looking', async () => 'none', apply ? undefined : options.onFinding)
   const doomed = looked.found.leftover + looked.found.unknown + looked.found.overdue
   const refused = refusal(looked, doomed)
   if (!apply) return report(looked, null)
   if (refused !== null && looked.found['set-aside'] === 0) return report(looked, refused)
-  return report(await compare((finding) => act(finding, refused === null), options.onFinding), refused)
+  return report(await compare('applying', (finding) => act(finding, refused === null), options.onFinding), refused)
 
   async function restored(): Promise<number | null> {
     if (acceptRestored && apply) await ledger.advanceMark({ mark: 0, restored: false })
@@ -122,8 +131,9 @@ export async function reconcile(
   }
 
   async function compare(
+    doing: ReconcileProgress['doing'],
     decide: (finding: Finding) => Promise<Finding['action']>,
-    onFinding: ((finding: Finding) => void) | undefined,
+    onFinding: ReconcileOptions['onFinding'],
   ): Promise<Seen> {
     const seen: Seen = {
       operations: 0,
@@ -137,7 +147,7 @@ export async function reconcile(
       seen.found[finding.type] += 1
       const action = await decide({ ...finding, action: 'none' })
       if (action !== 'none') seen.done[action] += 1
-      onFinding?.({ ...finding, action })
+      await onFinding?.({ ...finding, action })
     }
     // What is in quarantine should be little; it is looked at first, because what is set aside later must not be overdue at once.
     for await (const { key, sizeBytes, sinceAt } of blobs.quarantine.list()) {
@@ -169,7 +179,7 @@ export async function reconcile(
         from = last.blobKey
       }
       for (const key of stored.keys()) await again(key)
-      options.onProgress?.({ blobs: seen.blobs, operations: seen.operations })
+      options.onProgress?.({ doing, operations: seen.operations, of })
     }
     return seen
 

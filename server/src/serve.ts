@@ -1,20 +1,13 @@
-import { mkdirSync } from 'node:fs'
 import { createServer, type Server } from 'node:http'
 import type { AddressInfo } from 'node:net'
-import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { getRequestListener } from '@hono/node-server'
-import { createClient } from '@libsql/client'
-import { drizzle } from 'drizzle-orm/libsql'
 import { Hono } from 'hono'
-import { fileBlobs } from './blobs/file.js'
 import { UploadError } from './errors.js'
-import { kind } from './kinds.js'
-import { serializedLibsql } from './ledger/serialized-libsql.js'
-import { sqliteLedger, type SqliteTx } from './ledger/sqlite.js'
 import { createLogger } from './log.js'
-import { databaseUrl, type Settings } from './settings.js'
-import { createUploads } from './uploads.js'
+import { openUploads } from './open.js'
+import { serveOperator } from './operator-socket.js'
+import type { Settings } from './settings.js'
 
 export interface Serving {
   /** Where it listens, with the path under which the routes are. */
@@ -32,22 +25,11 @@ const KEEP_ALIVE_MS = 75_000
 /** `landfall serve`: the routes as a program, with one kind `file`, mounted at `/uploads`. */
 export async function serve(settings: Settings): Promise<Serving> {
   const log = createLogger(settings.LANDFALL_LOG_LEVEL)
-  mkdirSync(settings.LANDFALL_DATA_DIR, { recursive: true })
-  const client = serializedLibsql(createClient({ url: databaseUrl(settings) }))
-  const db = drizzle(client)
-  const uploads = createUploads({
-    ledger: sqliteLedger(db),
-    blobs: fileBlobs({ directory: join(settings.LANDFALL_DATA_DIR, 'blobs') }),
-    authenticate: (c) => c.req.header(settings.LANDFALL_OWNER_HEADER) ?? null,
-    kinds: { file: kind({ onReference: async (_tx: SqliteTx<Record<string, never>>) => null }) },
-    limits: { maxSizeBytes: settings.LANDFALL_MAX_SIZE_BYTES },
-    expiresAfterMs: settings.LANDFALL_EXPIRES_AFTER_MS,
-    completerIntervalMs: settings.LANDFALL_COMPLETER_INTERVAL_MS,
-    leaseMs: settings.LANDFALL_LEASE_MS,
-    allowedOrigins: settings.LANDFALL_ALLOWED_ORIGINS,
-    logger: log,
-  })
+  const { uploads, client } = openUploads(settings, log, 'automatic')
   await uploads.ready()
+  const operator = await serveOperator(uploads.operator, settings.LANDFALL_DATA_DIR)
+  if (operator === null)
+    log.warn('the path of the data directory is too long for a socket: commands need this server to be stopped')
   const app = new Hono().route('/uploads', uploads.routes)
   const listener = getRequestListener(app.fetch)
   const server = createServer(UPLOAD_SERVER_OPTIONS, (request, response) => void listener(request, response))
@@ -57,6 +39,7 @@ export async function serve(settings: Settings): Promise<Serving> {
     address: `http://${host}:${port}/uploads`,
     async close() {
       const closed = new Promise((resolve) => server.close(resolve))
+      await operator?.close()
       await uploads.close({ withinMs: DRAIN_MS })
       server.closeIdleConnections()
       // The last answers go out.

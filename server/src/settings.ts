@@ -13,6 +13,12 @@ const count = (name: string, least: number, most: number) =>
     v.maxValue(most, `${name}: at most ${most}`),
   )
 
+const listOf = (text: string): string[] =>
+  text
+    .split(',')
+    .map((part) => part.trim())
+    .filter((part) => part !== '')
+
 /** For ever, and still a date (ECMA-262 ends after 8.64e15 ms). */
 const CENTURY_MS = 100 * 365 * 24 * 60 * 60_000
 
@@ -41,18 +47,33 @@ const settingsSchema = v.object({
   LANDFALL_ALLOWED_ORIGINS: v.optional(
     v.pipe(
       v.string(),
-      v.transform((list) =>
-        list
-          .split(',')
-          .map((origin) => origin.trim())
-          .filter((origin) => origin !== ''),
-      ),
+      v.transform(listOf),
       v.check(
         (origins) => origins.every((origin) => URL.canParse(origin) && new URL(origin).origin === origin),
         'LANDFALL_ALLOWED_ORIGINS: origins such as https://app.example, separated by commas',
       ),
     ),
     '',
+  ),
+  LANDFALL_WEBHOOK_URL: v.optional(
+    v.pipe(v.string(), v.regex(/^https?:\/\//, 'LANDFALL_WEBHOOK_URL: https://… or http://…')),
+  ),
+  LANDFALL_WEBHOOK_SECRET: v.optional(
+    v.pipe(
+      v.string(),
+      v.transform(listOf),
+      v.check(
+        (secrets) => secrets.length > 0 && secrets.every((secret) => /^(whsec_)?[A-Za-z0-9+/]+={0,2}$/.test(secret)),
+        'LANDFALL_WEBHOOK_SECRET: whsec_… (base64); several while one is replaced, separated by commas',
+      ),
+    ),
+  ),
+  LANDFALL_WEBHOOK_ALLOW_PRIVATE: v.optional(
+    v.pipe(
+      v.picklist(['true', 'false'], 'LANDFALL_WEBHOOK_ALLOW_PRIVATE: true or false'),
+      v.transform((word) => word === 'true'),
+    ),
+    'false',
   ),
   LANDFALL_LOG_LEVEL: v.optional(
     v.picklist(['silent', 'error', 'warn', 'info', 'debug'], 'LANDFALL_LOG_LEVEL: silent, error, warn, info or debug'),
@@ -65,22 +86,27 @@ export type SettingName = keyof Settings
 export const SETTING_NAMES = Object.keys(settingsSchema.entries) as SettingName[]
 
 /**
- * Reads settings from what the environment and the flags say; flags win.
+ * Reads settings from what the environment and the flags say; flags win. `serves`: those that only a server needs are
+ * required, default true.
  *
  * @throws UploadError `setup` whose message names each bad setting.
  */
-export function readSettings(said: Readonly<Record<string, string | undefined>>): Settings {
+export function readSettings(
+  said: Readonly<Record<string, string | undefined>>,
+  { serves = true }: { serves?: boolean } = {},
+): Settings {
   const known = Object.fromEntries(
     SETTING_NAMES.flatMap((name) => (said[name] === undefined || said[name] === '' ? [] : [[name, said[name]]])),
   )
   const unknown = Object.keys(said).filter(
     (name) => name.startsWith('LANDFALL_') && !(SETTING_NAMES as string[]).includes(name),
   )
-  const parsed = v.safeParse(settingsSchema, known)
+  // Commands beside the server ask for nobody.
+  const parsed = v.safeParse(settingsSchema, serves ? known : { LANDFALL_OWNER_HEADER: 'X-Owner', ...known })
   const problems = [
     ...unknown.map((name) => `${name}: no such setting`),
     ...(parsed.success
-      ? notYet(parsed.output)
+      ? notTogether(parsed.output)
       : parsed.issues.map((issue) =>
           issue.message.startsWith('LANDFALL_') ? issue.message : `${v.getDotPath(issue) ?? ''}: ${issue.message}`,
         )),
@@ -89,9 +115,12 @@ export function readSettings(said: Readonly<Record<string, string | undefined>>)
   return parsed.output
 }
 
-/** Settings of the design whose engines this version does not have. */
-function notYet(settings: Settings): string[] {
+/** Settings that go only together, or not with this version: the design's engines that it does not have. */
+function notTogether(settings: Settings): string[] {
   return [
+    ...((settings.LANDFALL_WEBHOOK_URL === undefined) === (settings.LANDFALL_WEBHOOK_SECRET === undefined)
+      ? []
+      : ['LANDFALL_WEBHOOK_URL, LANDFALL_WEBHOOK_SECRET: both or none']),
     ...(settings.LANDFALL_DATABASE_URL?.startsWith('postgres') === true
       ? ['LANDFALL_DATABASE_URL: PostgreSQL is not supported yet; use file:…']
       : []),

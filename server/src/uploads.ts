@@ -13,11 +13,13 @@ import { UploadError } from './errors.js'
 import { type Kind, kind, type KindFor } from './kinds.js'
 import { createLeases } from './leases.js'
 import { createLogger, type Logger } from './log.js'
-import type { BlobStore, Clock, EffectStanding, Ledger } from './ports.js'
+import type { BlobStore, Clock, Ledger } from './ports.js'
+import { createOperator, type Operator } from './operator.js'
 import { createReceive } from './receive.js'
 import { createSendFile } from './routes/files.js'
 import { createTusLibrary } from './routes/tus-library.js'
 import { createSteps } from './steps.js'
+import { createTide } from './tide.js'
 import { createWatch } from './watch.js'
 
 // The kinds' own types of metadata and data differ; what they share is the transaction.
@@ -76,10 +78,8 @@ export interface Uploads<
   remove(tx: Tx, operationId: string, owner?: string): Promise<boolean>
   /** Drives what is due, for `completer: 'manual'`. */
   runOnce(options?: { maxMs?: number }): Promise<Pass>
-  /** The effects of an operation and how they stand; each name of the kind's `effects`, and the removal of the bytes. */
-  effectsOf(operation: { owner: string; id: string }): Promise<EffectStanding[]>
-  /** Clears a stall, and asks again for effects that were given up. False when there is nothing of the kind. */
-  retry(operation: { owner: string; id: string }): Promise<boolean>
+  /** What only whoever runs the server may do: look at all operations, retry and cancel them, reconcile, diagnose. */
+  readonly operator: Operator
   /**
    * Drains: running requests end at an acknowledged offset, leases are given back, the completer stops. In
    * milliseconds, default 10,000. For SIGTERM; close the HTTP server beside it.
@@ -89,6 +89,8 @@ export interface Uploads<
 
 const DEFAULT_LIMITS: Limits = { maxSizeBytes: 1024 ** 4, maxMetadataBytes: 16 * 1024, maxOpenPerOwner: 1_000 }
 const WEEK_MS = 7 * 24 * 60 * 60_000
+/** Of a backup that is younger than this the ledger's mark may not tell. */
+const TIDE_MS = 60_000
 /** After a start the clients get this long to come back before anything expires. */
 const SETTLE_MS = 10 * 60_000
 
@@ -158,6 +160,19 @@ export function createUploads<Tx, const K extends Kinds<Tx>>(options: UploadsOpt
     settings: { expiresAfterMs, patienceMs: leaseMs },
   })
 
+  const tide = createTide({ ledger, blobs, log })
+  let tides: ReturnType<typeof setInterval> | null = null
+  const operator = createOperator({
+    ledger,
+    blobs,
+    clock,
+    cancel,
+    wake: () => completer.wake(0),
+    ready: () => ready(),
+    completerIntervalMs: options.completerIntervalMs ?? 5_000,
+    automatic: options.completer !== 'manual',
+  })
+
   let opening: Promise<void> | null = null
   const ready = (): Promise<void> =>
     (opening ??= open().catch((error: unknown) => {
@@ -169,6 +184,10 @@ export function createUploads<Tx, const K extends Kinds<Tx>>(options: UploadsOpt
     const { identity, store } = await ledger.migrate()
     await blobs.open(identity, store)
     if (store === 'new') await ledger.rememberStore()
+    await tide.begin()
+    tides ??= setInterval(() => {
+      tide.advance().catch((error: unknown) => log.warn({ err: error }, 'the mark could not be set'))
+    }, TIDE_MS).unref()
     // The directory's lock proves that whoever held leases before is dead: nobody needs to wait for their expiry.
     if (blobs.exclusive) await ledger.forgetOtherHolders(leases.holder)
     if (options.completer !== 'manual') completer.start()
@@ -219,17 +238,16 @@ export function createUploads<Tx, const K extends Kinds<Tx>>(options: UploadsOpt
       await ready()
       return completer.runOnce(once)
     },
-    effectsOf: (operation) => ledger.effectsOf(operation),
-    retry: async (operation) => {
-      const retried = await ledger.retry(operation)
-      if (retried) completer.wake(0)
-      return retried
-    },
+    operator,
     async close({ withinMs = 10_000 } = {}) {
       const deadline = clock.monotonicMs() + withinMs
       watch.close()
       await completer.stop(withinMs)
       await leases.close(Math.max(0, deadline - clock.monotonicMs()))
+      if (tides !== null) {
+        clearInterval(tides)
+        await tide.advance().catch((error: unknown) => log.warn({ err: error }, 'the mark could not be set'))
+      }
       await blobs.close()
     },
   }

@@ -78,7 +78,8 @@ async function upload(server: TestServer): Promise<string> {
   return id
 }
 const key = (id: string) => ({ owner: 'ann', id })
-const standing = async (server: TestServer, id: string) => (await server.uploads.effectsOf(key(id)))[0]
+const effectsOf = async (server: TestServer, id: string) => (await server.uploads.operator.show(key(id)))?.effects ?? []
+const standing = async (server: TestServer, id: string) => (await effectsOf(server, id))[0]
 
 /** Passes of the completer until the operation is completed. */
 const completes = (server: TestServer, id: string) =>
@@ -194,7 +195,7 @@ test('what fails for too long is given up visibly, and comes again when it is as
   expect(given).toMatchObject({ attempts: 5, dueAt: null, lastError: 'the receiver answered 500' })
   expect(received).toHaveLength(5)
   expect((await server.get(id)).recoveryPoint).toBe('referenced')
-  expect(await server.uploads.retry(key(id))).toBe(true)
+  expect(await server.uploads.operator.retry(key(id))).toBe(true)
   await completes(server, id)
   expect(new Set(received.map(({ headers }) => headers['webhook-id'])).size).toBe(1)
 })
@@ -211,11 +212,9 @@ test('410 ends all deliveries to that receiver, until one is asked for again', a
   expect(other.received).toHaveLength(2)
   for (const id of [first, second])
     expect(
-      Object.fromEntries(
-        (await server.uploads.effectsOf(key(id))).map(({ name, givenUpAt }) => [name, givenUpAt !== null]),
-      ),
+      Object.fromEntries((await effectsOf(server, id)).map(({ name, givenUpAt }) => [name, givenUpAt !== null])),
     ).toEqual({ notify: true, other: false })
-  await server.uploads.retry(key(second))
+  await server.uploads.operator.retry(key(second))
   await completes(server, second)
   expect(received).toHaveLength(2)
 })
@@ -314,7 +313,7 @@ test('a receiver that hangs delays neither uploads nor the effects of others', a
   // As many as it has hands.
   expect(hanging.received.length).toBeLessThanOrEqual(16)
   await eventually(
-    async () => (await server.uploads.effectsOf(key(ids[0] ?? ''))).find(({ name }) => name === 'hangs'),
+    async () => (await effectsOf(server, ids[0] ?? '')).find(({ name }) => name === 'hangs'),
     (effect) => effect?.lastError === 'no answer within the time limit',
   )
 })
@@ -329,7 +328,7 @@ test('the removal of the bytes waits for no webhook, and the webhook outlives th
   await completes(server, id)
   expect(received).toHaveLength(2)
   expect(JSON.parse(received[1]?.body ?? '')).toMatchObject({ data: { reference: { digest: digestOf(bytes) } } })
-  expect((await server.uploads.effectsOf(key(id))).map(({ deliveredAt }) => deliveredAt !== null)).toEqual([true, true])
+  expect((await effectsOf(server, id)).map(({ deliveredAt }) => deliveredAt !== null)).toEqual([true, true])
 })
 
 test('what is owed under a name that is not declared any more waits', async () => {

@@ -183,9 +183,9 @@ describe('a failing application', () => {
     )
     expect(stalled).toMatchObject({ recoveryPoint: 'verified', problem: { code: 'stalled' }, reference: null })
     expect((await ledger.find({ owner: 'ann', id }))?.lastError).toBe('the album table is missing')
-    expect(await uploads.retry({ owner: 'bob', id })).toBe(false)
+    expect(await uploads.operator.retry({ owner: 'bob', id })).toBe(false)
     broken = false
-    expect(await uploads.retry({ owner: 'ann', id })).toBe(true)
+    expect(await uploads.operator.retry({ owner: 'ann', id })).toBe(true)
     await eventually(
       () => get(id),
       ({ recoveryPoint, stalled: still }) => isReferenced(recoveryPoint) && !still,

@@ -25,6 +25,7 @@ import {
 } from './durable-files.js'
 import { createInventory } from './inventory.js'
 import { relativePath } from './key.js'
+import { probe } from './probe.js'
 import { createKeyQueue } from './key-queue.js'
 import { claim, expectStore, readMark, writeMark } from './store-identity.js'
 import { createStop, type Stop, takeBytes } from './take-bytes.js'
@@ -324,6 +325,15 @@ export function fileBlobs(options: FileBlobsOptions): BlobStore {
           await files.close(file)
         }
       }),
+
+    async probe() {
+      opened()
+      try {
+        return await probe(root)
+      } catch (error) {
+        throw storageFault(error)
+      }
+    },
 
     readMark: () => readMark(root),
     writeMark: (mark) => writeMark(root, mark, directories.sync),

@@ -39,7 +39,7 @@ function toClaim(row: SqlRow): Claim {
 /** By the key of the blob: it is made with the row, in the order of time. */
 export function list(
   on: Connection,
-  { owner, point, stalled, givenUp, after, limit }: OperationFilter & { after: string | null; limit: number },
+  { id, owner, point, stalled, givenUp, after, limit }: OperationFilter & { after: string | null; limit: number },
 ): OperationRecord[] {
   const where: string[] = []
   const args: SqlValue[] = []
@@ -48,6 +48,7 @@ export function list(
     args.push(...values)
   }
   if (after !== null) also('o.blob_key < ?', after)
+  if (id !== undefined) also('o.id = ?', id)
   if (owner !== undefined) also('o.owner = ?', owner)
   if (point !== undefined) also('o.point = ?', point)
   if (stalled === true) also('o.stalled = 1')
@@ -93,6 +94,8 @@ export function health(on: Connection): LedgerHealth {
     identity: meta(on, 'identity') ?? '',
     nowAt: nowOf(on),
     heartbeatAt: heartbeatAt === null ? null : Number(heartbeatAt),
+    // Rows are never deleted.
+    operations: Number(on.get(`SELECT MAX(rowid) AS n FROM landfall_operations`)?.['n'] ?? 0),
     openOperations: count(`landfall_operations WHERE point IN ('declared', 'received', 'sealed', 'verified')`),
     stalledOperations: count(
       `landfall_operations WHERE point IN ('declared', 'received', 'sealed', 'verified') AND stalled = 1`,

@@ -1,0 +1,27 @@
+import { open, readFile, statfs, unlink } from 'node:fs/promises'
+import { join } from 'node:path'
+import { UploadError } from '../errors.js'
+
+const TEXT = 'may be removed\n'
+
+/** Writes, syncs, reads and removes a file, and asks for the room that is left. */
+export async function probe(root: string): Promise<{ syncMs: number; freeBytes: number; totalBytes: number }> {
+  const path = join(root, `probe.${process.pid}.tmp`)
+  const startMs = performance.now()
+  const file = await open(path, 'w', 0o640)
+  try {
+    await file.writeFile(TEXT)
+    await file.sync()
+  } finally {
+    await file.close()
+  }
+  const syncMs = performance.now() - startMs
+  try {
+    if ((await readFile(path, 'utf8')) !== TEXT)
+      throw new UploadError('storage-unavailable', 'the directory of blobs gives back other bytes than it was given')
+  } finally {
+    await unlink(path)
+  }
+  const { bavail, blocks, bsize } = await statfs(root)
+  return { syncMs, freeBytes: bavail * bsize, totalBytes: blocks * bsize }
+}

@@ -1,0 +1,140 @@
+import { faultMessage } from './errors.js'
+import type { BlobStore, Clock, Ledger } from './ports.js'
+
+/** One thing that was looked at. */
+export interface Check {
+  readonly name: 'database' | 'store' | 'identity' | 'space' | 'clock' | 'completer' | 'operations' | 'effects'
+  readonly state: 'ok' | 'warning' | 'failed'
+  /** What was found. */
+  readonly found: string
+  /** What to do; null where nothing is to be done. */
+  readonly advice: string | null
+}
+
+const DAY_MS = 24 * 60 * 60_000
+const CLOCK_WARNING_MS = 1_000
+const CLOCK_FAILURE_MS = 60_000
+const LITTLE_SPACE = 0.05
+const LITTLE_SPACE_BYTES = 5 * 1024 ** 3
+
+type Result = Omit<Check, 'name'>
+const ok = (found: string): Result => ({ state: 'ok', found, advice: null })
+const warning = (found: string, advice: string): Result => ({ state: 'warning', found, advice })
+const failed = (found: string, advice: string): Result => ({ state: 'failed', found, advice })
+
+/** Looks at everything that uploads rest on, changes nothing that counts, and says what to do. */
+export async function diagnose(
+  deps: { ledger: Ledger<unknown>; blobs: BlobStore; clock: Clock },
+  { completerIntervalMs, automatic }: { completerIntervalMs: number; automatic: boolean },
+): Promise<Check[]> {
+  const { ledger, blobs, clock } = deps
+  const checks: Check[] = []
+  const check = async (name: Check['name'], look: () => Promise<Result>, advice: string): Promise<void> => {
+    const result = await look().catch((error: unknown) => failed(faultMessage(error), advice))
+    checks.push({ name, ...result })
+  }
+
+  await check(
+    'database',
+    async () => {
+      const startMs = clock.monotonicMs()
+      await ledger.advanceMark({ mark: 0, restored: null })
+      return ok(`can be read and written, a commit takes ${(clock.monotonicMs() - startMs).toFixed(1)} ms`)
+    },
+    'See that the database is there, that this user may write it, and that its disk is not full.',
+  )
+  await check(
+    'store',
+    async () => {
+      const { syncMs } = await blobs.probe()
+      return ok(`bytes can be written, synced, read and removed (${syncMs.toFixed(1)} ms)`)
+    },
+    'See that the directory of blobs is mounted and that this user may write it.',
+  )
+  await check(
+    'identity',
+    async () => {
+      const { restoredAt } = await ledger.mark()
+      if (restoredAt !== null)
+        return warning(
+          `the ledger was found to be older than its store on ${new Date(restoredAt).toISOString()}: it was restored from a backup`,
+          'Look at `landfall reconcile`: blobs that the ledger does not know are kept until you give them up with --accept-restored.',
+        )
+      return ok(`ledger ${(await ledger.health()).identity} and its own store`)
+    },
+    'Each environment needs a directory of blobs of its own; look which database this one belongs to (store.json).',
+  )
+  await check(
+    'space',
+    async () => {
+      const { freeBytes, totalBytes } = await blobs.probe()
+      if (freeBytes === null || totalBytes === null) return ok('the store has no limit that it tells')
+      const found = `${gibibytes(freeBytes)} of ${gibibytes(totalBytes)} free`
+      return freeBytes < LITTLE_SPACE_BYTES && freeBytes < totalBytes * LITTLE_SPACE
+        ? warning(found, 'Make room: uploads wait while the disk is full, and none is lost.')
+        : ok(found)
+    },
+    'See that the directory of blobs is mounted.',
+  )
+  await check(
+    'clock',
+    async () => {
+      const before = clock.now()
+      const { nowAt } = await ledger.health()
+      const apartMs = Math.abs(nowAt - (before + clock.now()) / 2)
+      const found = `this process and the database are ${Math.round(apartMs)} ms apart`
+      if (apartMs > CLOCK_FAILURE_MS) return failed(found, 'Set the clocks (NTP): nothing expires until they agree.')
+      return apartMs > CLOCK_WARNING_MS ? warning(found, 'Set the clocks (NTP).') : ok(found)
+    },
+    'See that the database can be reached.',
+  )
+  await check(
+    'completer',
+    async () => {
+      const { heartbeatAt, nowAt } = await ledger.health()
+      const advice = automatic
+        ? 'Start a server, or see in its log why its completer stands still.'
+        : 'Call uploads.runOnce() regularly, or let the completer start by itself.'
+      if (heartbeatAt === null) return warning('has never run', advice)
+      const agoMs = Math.max(0, nowAt - heartbeatAt)
+      const found = `was last alive ${duration(agoMs)} ago`
+      return agoMs > 3 * completerIntervalMs + 30_000 ? warning(found, advice) : ok(found)
+    },
+    'See that the database can be reached.',
+  )
+  await check(
+    'operations',
+    async () => {
+      const { openOperations, stalledOperations } = await ledger.health()
+      return stalledOperations > 0
+        ? warning(
+            `${openOperations} open, ${stalledOperations} of them stalled`,
+            'See why with `landfall operations list --stalled`, mend it, and then `landfall operations retry`.',
+          )
+        : ok(`${openOperations} open, none stalled`)
+    },
+    'See that the database can be reached.',
+  )
+  await check(
+    'effects',
+    async () => {
+      const { dueEffects, givenUpEffects } = await ledger.health()
+      return givenUpEffects > 0
+        ? warning(
+            `${dueEffects} to be delivered, ${givenUpEffects} given up`,
+            'See why with `landfall operations list --given-up`, mend it, and then `landfall operations retry`.',
+          )
+        : ok(`${dueEffects} to be delivered, none given up`)
+    },
+    'See that the database can be reached.',
+  )
+  return checks
+}
+
+const gibibytes = (bytes: number): string => `${(bytes / 1024 ** 3).toFixed(1)} GiB`
+const duration = (ms: number): string =>
+  ms < 60_000
+    ? `${Math.round(ms / 1000)} s`
+    : ms < DAY_MS
+      ? `${Math.round(ms / 60_000)} min`
+      : `${Math.round(ms / DAY_MS)} days`

@@ -1,0 +1,45 @@
+import { mkdirSync } from 'node:fs'
+import { join } from 'node:path'
+import { createClient } from '@libsql/client'
+import { drizzle } from 'drizzle-orm/libsql'
+import { fileBlobs } from './blobs/file.js'
+import { kind } from './kinds.js'
+import { serializedLibsql } from './ledger/serialized-libsql.js'
+import { sqliteLedger, type SqliteTx } from './ledger/sqlite.js'
+import type { Logger } from './log.js'
+import { databaseUrl, type Settings } from './settings.js'
+import { createUploads } from './uploads.js'
+import { standardWebhook } from './webhook.js'
+
+/** What the settings describe: for `landfall serve`, and for commands while no server runs. */
+export function openUploads(settings: Settings, log: Logger, completer: 'automatic' | 'manual') {
+  mkdirSync(settings.LANDFALL_DATA_DIR, { recursive: true })
+  const client = serializedLibsql(createClient({ url: databaseUrl(settings) }))
+  const uploads = createUploads({
+    ledger: sqliteLedger(drizzle(client)),
+    blobs: fileBlobs({ directory: join(settings.LANDFALL_DATA_DIR, 'blobs') }),
+    authenticate: (c) => c.req.header(settings.LANDFALL_OWNER_HEADER) ?? null,
+    kinds: {
+      file: kind({
+        onReference: async (_tx: SqliteTx<Record<string, never>>) => null,
+        effects: webhookOf(settings),
+      }),
+    },
+    limits: { maxSizeBytes: settings.LANDFALL_MAX_SIZE_BYTES },
+    expiresAfterMs: settings.LANDFALL_EXPIRES_AFTER_MS,
+    completer,
+    completerIntervalMs: settings.LANDFALL_COMPLETER_INTERVAL_MS,
+    leaseMs: settings.LANDFALL_LEASE_MS,
+    allowedOrigins: settings.LANDFALL_ALLOWED_ORIGINS,
+    logger: log,
+  })
+  return { uploads, client }
+}
+
+function webhookOf(settings: Settings) {
+  const { LANDFALL_WEBHOOK_URL: url, LANDFALL_WEBHOOK_SECRET: secret } = settings
+  if (url === undefined || secret === undefined) return {}
+  return {
+    webhook: standardWebhook({ url, secret, allowPrivateAddresses: settings.LANDFALL_WEBHOOK_ALLOW_PRIVATE }),
+  }
+}

@@ -1,0 +1,69 @@
+import type { Cancel } from './cancel.js'
+import { type Check, diagnose } from './doctor.js'
+import type {
+  BlobStore,
+  Clock,
+  EffectStanding,
+  Ledger,
+  OperationFilter,
+  OperationKey,
+  OperationRecord,
+} from './ports.js'
+import { reconcile, type ReconcileOptions, type ReconcileReport } from './reconcile.js'
+
+/** For whoever runs the server: all owners, and things that no client may do. */
+export interface Operator {
+  /** Newest first, behind the key of a blob. */
+  list(page: OperationFilter & { after?: string; limit?: number }): Promise<OperationRecord[]>
+  show(key: OperationKey): Promise<{ operation: OperationRecord; effects: EffectStanding[] } | null>
+  /** Clears a stall, and asks again for effects that were given up. False when there is nothing of the kind. */
+  retry(key: OperationKey): Promise<boolean>
+  /** As the owner could. @throws Refusal for one that does not exist or is referenced already. */
+  cancel(key: OperationKey): Promise<OperationRecord>
+  reconcile(options?: ReconcileOptions): Promise<ReconcileReport>
+  doctor(): Promise<Check[]>
+}
+
+const PAGE = 100
+
+export function createOperator(deps: {
+  ledger: Ledger<unknown>
+  blobs: BlobStore
+  clock: Clock
+  cancel: Cancel
+  wake: () => void
+  ready: () => Promise<void>
+  completerIntervalMs: number
+  automatic: boolean
+}): Operator {
+  const { ledger, wake, ready } = deps
+  return {
+    async list({ after, limit, ...filter }) {
+      await ready()
+      return ledger.list({ ...filter, after: after ?? null, limit: limit ?? PAGE })
+    },
+    async show(key) {
+      await ready()
+      const operation = await ledger.find(key)
+      return operation && { operation, effects: await ledger.effectsOf(key) }
+    },
+    async retry(key) {
+      await ready()
+      const retried = await ledger.retry(key)
+      if (retried) wake()
+      return retried
+    },
+    async cancel(key) {
+      await ready()
+      return deps.cancel(key)
+    },
+    async reconcile(options) {
+      await ready()
+      return reconcile(deps, options)
+    },
+    async doctor() {
+      await ready()
+      return diagnose(deps, deps)
+    },
+  }
+}
