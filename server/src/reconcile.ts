@@ -88,7 +88,6 @@ export async function reconcile(
   const doomed = looked.found.leftover + looked.found.unknown + looked.found.overdue
   const refused = refusal(looked, doomed)
   if (!apply) return report(looked, null)
-  if (refused !== null && looked.found['set-aside'] === 0) return report(looked, refused)
   return report(await compare('applying', (finding) => act(finding, refused === null), options.onFinding), refused)
 
   async function restored(): Promise<number | null> {

@@ -68,6 +68,9 @@ export async function startServer(
     get ledger() {
       return opened.ledger
     },
+    get blobs() {
+      return opened.blobs
+    },
     get uploads() {
       return opened.uploads
     },
@@ -133,10 +136,11 @@ export async function startServer(
     get: (id: string, query = '', owner = 'ann') =>
       json<Operation & Problem>(request('GET', `/operations/${id}${query}`, { owner })),
     photos: async () => (await opened.db.select().from(photos)).map(({ name }) => name),
-    /** The process ends, in order or not, and another one starts on the same data. */
-    async restart() {
+    /** The process ends, in order or not, and another one starts on the same data, or on what was made of it. */
+    async restart(between: () => Promise<void> = async () => {}) {
       await opened.uploads.close()
       opened.client.close()
+      await between()
       opened = await open()
       await opened.uploads.ready()
     },
