@@ -47,6 +47,16 @@ async function append(
   return store.append(to, { offset, source: from, signal: never, acknowledge: async () => true, ...more })
 }
 
+async function collect<T>(items: AsyncIterable<T>): Promise<T[]> {
+  const all: T[] = []
+  for await (const item of items) all.push(item)
+  return all
+}
+
+/** As UUIDs of version 7 are: the time first. */
+const keyNumbered = (n: number): string =>
+  `${(0x019000000000 + n * 1000).toString(16).padStart(12, '0')}${'7'.repeat(20)}`
+
 async function stored(store: BlobStore, key: string, range: { start: number; end: number }): Promise<Uint8Array> {
   return new Uint8Array(await new Response(await store.read(key, range)).arrayBuffer())
 }
@@ -299,6 +309,55 @@ export function blobStoreContract(test: RegisterTest, create: () => Promise<Blob
   on('refuses keys that it did not make', async ({ store }) => {
     for (const key of ['../x', '/etc/passwd', 'a\0b', 'a'.repeat(300), '', '..'])
       await assert.rejects(append(store, { ...blob(1), key }, 0, source([bytes(1)])), { code: 'storage-unavailable' })
+  })
+
+  on('lists what is stored, in the order of the keys', async ({ store }) => {
+    assert.deepEqual(await collect(store.list()), [])
+    const blobs = Array.from({ length: 30 }, (_, n) => ({ ...blob(n + 1), key: keyNumbered(n * 7919) }))
+    for (const to of blobs.toReversed()) await append(store, to, 0, source([bytes(to.size)]))
+    const listed = await collect(store.list())
+    assert.deepEqual(
+      listed.map(({ key, sizeBytes }) => ({ key, sizeBytes })),
+      blobs.map(({ key, size }) => ({ key, sizeBytes: size })),
+    )
+    for (const { modifiedAt } of listed) assert.ok(Math.abs(modifiedAt - Date.now()) < 60_000)
+    assert.equal(await store.sizeOf(blobs[4]?.key ?? ''), 5)
+    assert.equal(await store.sizeOf(blob(1).key), null)
+  })
+
+  on('puts blobs out of the way and takes them back, also after a restart', async ({ store, reopen }) => {
+    const [first, second] = [blob(10), blob(20)]
+    for (const to of [first, second]) await append(store, to, 0, source([bytes(to.size)]))
+    await store.quarantine.add(first.key, 1_000)
+    assert.equal(await store.sizeOf(first.key), null)
+    assert.deepEqual(
+      (await collect(store.list())).map(({ key }) => key),
+      [second.key],
+    )
+    const again = await reopen()
+    assert.deepEqual(await collect(again.quarantine.list()), [{ key: first.key, sizeBytes: 10, sinceAt: 1_000 }])
+    assert.equal(await again.quarantine.takeBack(first.key), true)
+    assert.equal(await again.quarantine.takeBack(first.key), false)
+    assert.deepEqual(await stored(again, first.key, { start: 0, end: 10 }), bytes(10))
+    await again.quarantine.add(second.key, 2_000)
+    await again.quarantine.remove(second.key)
+    await again.quarantine.remove(second.key)
+    assert.deepEqual(await collect(again.quarantine.list()), [])
+    assert.equal(await again.sizeOf(second.key), null)
+  })
+
+  on('keeps the mark that it was given', async ({ store, reopen }) => {
+    assert.equal(await store.readMark(), 0)
+    await store.writeMark(5)
+    await store.writeMark(6)
+    assert.equal(await (await reopen()).readMark(), 6)
+  })
+
+  on('can be probed, and nothing is left of it', async ({ store }) => {
+    const { syncMs, freeBytes, totalBytes } = await store.probe()
+    assert.ok(syncMs >= 0)
+    if (freeBytes !== null && totalBytes !== null) assert.ok(freeBytes > 0 && freeBytes <= totalBytes)
+    assert.deepEqual(await collect(store.list()), [])
   })
 
   on('belongs to one ledger', async ({ reopen }) => {

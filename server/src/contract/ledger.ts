@@ -628,6 +628,108 @@ export function ledgerContract<Tx>(test: RegisterTest, create: () => Promise<Led
     assert.equal((await ledger.takeEffects(target, TAKING)).length, 1)
   })
 
+  on(
+    'pages through what the operations claim of the store, in the order of the keys',
+    async ({ ledger, transaction }) => {
+      const keys = ['a1', 'b2', 'c3', 'd4', 'e5'].map((end) => `${'0'.repeat(30)}${end}`)
+      const [open, whole, gone, cancelled, last] = keys
+      await declared(ledger, { blobKey: open ?? '' })
+      await referenced(ledger, { blobKey: whole ?? '' })
+      const removed = await referenced(ledger, { blobKey: gone ?? '' })
+      await transaction((tx) => ledger.remove(tx, removed.id, removed.owner))
+      const { key } = await declared(ledger, { blobKey: cancelled ?? '' })
+      await ledger.cancel(key, problem('cancelled'))
+      await declared(ledger, { blobKey: last ?? '' })
+      const range = (after: string, upTo: string | null, limit = 10) => ledger.claims({ after, upTo, limit })
+      const claimed = await range('', null)
+      assert.deepEqual(
+        claimed.map(({ blobKey }) => blobKey),
+        keys,
+      )
+      assert.deepEqual(
+        claimed.map((claim) => pick(claim, ['point', 'referenced', 'removed', 'cleanupDue', 'leased', 'offset'])),
+        [
+          { point: 'declared', referenced: false, removed: false, cleanupDue: false, leased: false, offset: 0 },
+          { point: 'referenced', referenced: true, removed: false, cleanupDue: false, leased: false, offset: 100 },
+          { point: 'referenced', referenced: false, removed: true, cleanupDue: true, leased: false, offset: 100 },
+          { point: 'cancelled', referenced: false, removed: false, cleanupDue: true, leased: false, offset: 0 },
+          { point: 'declared', referenced: false, removed: false, cleanupDue: false, leased: false, offset: 0 },
+        ],
+      )
+      assert.deepEqual(
+        (await range(open ?? '', cancelled ?? '')).map(({ blobKey }) => blobKey),
+        [whole, gone, cancelled],
+      )
+      assert.deepEqual(
+        (await range(open ?? '', null, 2)).map(({ blobKey }) => blobKey),
+        [whole, gone],
+      )
+      for (const effect of await ledger.takeEffects(REMOVAL, TAKING)) await ledger.settleEffect(effect, DELIVERED)
+      assert.equal((await range(whole ?? '', gone ?? ''))[0]?.cleanupDue, false)
+    },
+  )
+
+  on('lists operations for an operator, the newest first', async ({ ledger }) => {
+    const first = await owing(ledger, ['first'])
+    const { key: second } = await declared(ledger, { owner: 'bob', id: first.id })
+    const third = await dueIn(ledger, 0, { stalled: true })
+    const ids = async (page: Parameters<typeof ledger.list>[0]): Promise<string[]> =>
+      (await ledger.list(page)).map(({ owner, id }) => `${owner} ${id}`)
+    const all = { after: null, limit: 10 }
+    const names = [third, second, first].map(({ owner, id }) => `${owner} ${id}`)
+    assert.deepEqual(await ids(all), names)
+    assert.deepEqual(await ids({ ...all, limit: 1 }), names.slice(0, 1))
+    const newest = await get(ledger, third)
+    assert.deepEqual(await ids({ ...all, after: newest.blobKey }), names.slice(1))
+    assert.deepEqual(await ids({ ...all, owner: 'bob' }), [names[1]])
+    assert.deepEqual(await ids({ ...all, id: first.id }), names.slice(1))
+    assert.deepEqual(await ids({ ...all, point: 'referenced' }), [names[2]])
+    assert.deepEqual(await ids({ ...all, stalled: true }), [names[0]])
+    assert.deepEqual(await ids({ ...all, givenUp: true }), [])
+    const [effect] = await ledger.takeEffects({ kind: 'photo', name: 'first' }, TAKING)
+    assert.ok(effect !== undefined)
+    await ledger.settleEffect(effect, { outcome: 'given-up', error: 'no' })
+    assert.deepEqual(await ids({ ...all, givenUp: true }), [names[2]])
+  })
+
+  on('its mark only grows, and remembers that it was restored', async ({ ledger }) => {
+    assert.deepEqual(await ledger.mark(), { mark: 0, restoredAt: null })
+    await ledger.advanceMark({ mark: 7, restored: null })
+    await ledger.advanceMark({ mark: 3, restored: null })
+    assert.deepEqual(await ledger.mark(), { mark: 7, restoredAt: null })
+    await ledger.advanceMark({ mark: 8, restored: true })
+    await ledger.advanceMark({ mark: 9, restored: null })
+    const { mark, restoredAt } = await ledger.mark()
+    assert.equal(mark, 9)
+    assert.ok(restoredAt !== null)
+    await ledger.advanceMark({ mark: 0, restored: false })
+    assert.deepEqual(await ledger.mark(), { mark: 9, restoredAt: null })
+  })
+
+  on('tells of its health', async ({ ledger }) => {
+    const { identity } = await ledger.migrate()
+    assert.deepEqual(pick(await ledger.health(), ['identity', 'heartbeatAt', 'operations']), {
+      identity,
+      heartbeatAt: null,
+      operations: 0,
+    })
+    await ledger.heartbeat()
+    await declared(ledger)
+    await dueIn(ledger, 0, { stalled: true })
+    await owing(ledger, ['first'])
+    const { nowAt, heartbeatAt, ...counts } = await ledger.health()
+    assert.ok(heartbeatAt !== null && nowAt - heartbeatAt < 10_000)
+    assert.ok(Math.abs(nowAt - Date.now()) < 60_000)
+    assert.deepEqual(counts, {
+      identity,
+      operations: 3,
+      openOperations: 2,
+      stalledOperations: 1,
+      dueEffects: 1,
+      givenUpEffects: 0,
+    })
+  })
+
   on('says when the next is due', async ({ ledger }) => {
     assert.equal(await ledger.nextDueInMs([]), null)
     await dueIn(ledger, 5_000)
