@@ -12,6 +12,8 @@ export interface ProcessOptions {
   readonly cwd?: string
   /** Matched against standard output as a whole: it is ready, and what the groups caught is `ready`. */
   readonly ready: RegExp
+  /** Opens a channel for messages (`send`, `onMessage`) to a Node program. Default false. */
+  readonly channel?: boolean
   /** Default 60,000: many start at once on busy machines. */
   readonly readyWithinMs?: number
 }
@@ -37,6 +39,10 @@ export interface RunningProcess {
   readonly running: boolean
   /** Both streams of all incarnations, the last 1 MiB of them; for the report of a failing test. */
   output(): string
+  /** Over the channel, to the present incarnation. @throws when there is none */
+  send(message: object): void
+  /** Messages of all incarnations. */
+  onMessage(listener: (message: unknown) => void): void
   /** Sends the signal and waits for the end. An end within 10 s is expected of any signal but SIGKILL; then it is killed. */
   kill(signal?: NodeJS.Signals): Promise<Exit>
   /** Ends what runs (by SIGTERM) and starts again with the same settings, or changed ones. Resolves when ready. */
@@ -63,6 +69,7 @@ process.on('exit', () => {
 export async function startProcess(initial: ProcessOptions): Promise<RunningProcess> {
   let options = initial
   let output = ''
+  const listeners: ((message: unknown) => void)[] = []
   let incarnation = await launch()
 
   async function launch() {
@@ -70,9 +77,12 @@ export async function startProcess(initial: ProcessOptions): Promise<RunningProc
     const child = spawn(options.command, options.args ?? [], {
       cwd: options.cwd,
       env: { ...process.env, ...options.env },
-      stdio: ['ignore', 'pipe', 'pipe'],
+      stdio: ['ignore', 'pipe', 'pipe', ...(options.channel === true ? (['ipc'] as const) : [])],
     })
     alive.add(child)
+    child.on('message', (message) => {
+      for (const listener of listeners) listener(message)
+    })
     const exited = new Promise<Exit>((resolve) => {
       child.on('exit', (code, signal) => {
         alive.delete(child)
@@ -84,7 +94,7 @@ export async function startProcess(initial: ProcessOptions): Promise<RunningProc
         resolve({ code: null, signal: null })
       })
     })
-    child.stderr.setEncoding('utf8').on('data', keep)
+    child.stderr?.setEncoding('utf8').on('data', keep)
     const ready = await readyLine(child, exited, name)
     return { child, exited, ready, pid: child.pid ?? 0 }
   }
@@ -146,6 +156,8 @@ export async function startProcess(initial: ProcessOptions): Promise<RunningProc
       return incarnation.exited
     },
     output: () => output,
+    send: (message) => void incarnation.child.send(message),
+    onMessage: (listener) => void listeners.push(listener),
     kill,
     async restart(changes = {}) {
       await kill()

@@ -1,7 +1,7 @@
-import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { createClient } from '@libsql/client'
 import { drizzle } from 'drizzle-orm/libsql'
+import { makeDirectoryNow } from './blobs/durable-files.js'
 import { fileBlobs } from './blobs/file.js'
 import { kind } from './kinds.js'
 import { serializedLibsql } from './ledger/serialized-libsql.js'
@@ -13,7 +13,7 @@ import { standardWebhook } from './webhook.js'
 
 /** What the settings describe: for `landfall serve`, and for commands while no server runs. */
 export function openUploads(settings: Settings, log: Logger, completer: 'automatic' | 'manual') {
-  mkdirSync(settings.LANDFALL_DATA_DIR, { recursive: true })
+  makeDirectoryNow(settings.LANDFALL_DATA_DIR)
   const client = serializedLibsql(createClient({ url: databaseUrl(settings) }))
   const uploads = createUploads({
     ledger: sqliteLedger(drizzle(client)),

@@ -5,7 +5,9 @@ import {
   fdatasync,
   fstat,
   fsync,
+  fsyncSync,
   ftruncate,
+  mkdirSync,
   open,
   openSync,
   read,
@@ -15,7 +17,7 @@ import {
   writev,
 } from 'node:fs'
 import { mkdir, rmdir } from 'node:fs/promises'
-import { dirname } from 'node:path'
+import { dirname, resolve } from 'node:path'
 import { promisify } from 'node:util'
 import { UploadError } from '../errors.js'
 
@@ -160,6 +162,21 @@ export async function makeDirectory(
   const first = await mkdir(directory, { recursive: true })
   if (first === undefined) return
   for (let at = dirname(directory); at.length >= root.length; at = dirname(at)) await syncDirectory(at)
+}
+
+/** Creates a directory with what is missing above it, and makes all their names durable; once, at a start. */
+export function makeDirectoryNow(directory: string): void {
+  const first = mkdirSync(directory, { recursive: true })
+  if (first === undefined) return
+  const top = dirname(resolve(first))
+  for (let at = dirname(resolve(directory)); at.length >= top.length; at = dirname(at)) {
+    const file = openSync(at, constants.O_RDONLY)
+    try {
+      fsyncSync(file)
+    } finally {
+      closeSync(file)
+    }
+  }
 }
 
 /** Removes an empty directory; false for one that is not empty, or gone. */

@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto'
-import { createReadStream, mkdirSync } from 'node:fs'
+import { createReadStream } from 'node:fs'
 import { unlink } from 'node:fs/promises'
 import { dirname, join, resolve } from 'node:path'
 import { Readable } from 'node:stream'
@@ -13,6 +13,7 @@ import {
   createDirectorySync,
   files,
   makeDirectory,
+  makeDirectoryNow,
   O_CREAT,
   O_DSYNC,
   O_EXCL,
@@ -242,7 +243,7 @@ export function fileBlobs(options: FileBlobsOptions): BlobStore {
 
     async open(identity, store) {
       try {
-        mkdirSync(root, { recursive: true })
+        makeDirectoryNow(root)
         lock ??= lockDirectory(root)
         await (store === 'new' ? claim(root, identity, directories.sync) : expectStore(root, identity))
       } catch (error) {

@@ -1,0 +1,167 @@
+/**
+ * `npm run sweep`: kills a real server right before and right after each of its external calls, with a client that goes
+ * on and with one that never comes back, once more while it recovers, and with the power lost; then looks whether all
+ * invariants hold.
+ */
+import { parseArgs } from 'node:util'
+import { type Browser, chromium } from '@playwright/test'
+import { launchOptions } from '../chromium.js'
+import { seeded } from '../seeded.js'
+import { type Lane, openLane, type Result, type Variant } from './run.js'
+import { type Scenario, SCENARIOS } from './scenarios.js'
+import type { Kill, Point } from './world.js'
+
+export interface SweepOptions {
+  /** How many runs at most, chosen by the seed so that every kind of call is among them; null: all. */
+  readonly sample: number | null
+  readonly seed: number
+  readonly parallel: number
+  /** Of a copy of the server that was changed; see `mutations`. */
+  readonly serverFolder?: string
+  readonly onResult?: (result: Result, done: number, of: number) => void
+  /** Stops with the first violation. */
+  readonly bail?: boolean
+}
+
+export interface SweepReport {
+  readonly points: number
+  readonly results: readonly Result[]
+  readonly tookMs: number
+}
+
+interface Run {
+  readonly scenario: Scenario
+  readonly kill: Kill
+  readonly variant: Variant
+}
+
+/** The same call again and again in one run says nothing new. */
+const MOST_OF_A_NAME = 2
+const MOST_OF_A_START = 1
+
+const VARIANTS: readonly Variant[] = [
+  { client: 'retries' },
+  { client: 'gone' },
+  { client: 'retries', power: 'cut' },
+  { client: 'gone', power: 'zero' },
+]
+
+export async function sweep(browser: Browser, options: SweepOptions): Promise<SweepReport> {
+  const startMs = performance.now()
+  const world = options.serverFolder === undefined ? {} : { serverFolder: options.serverFolder }
+  const lanes: Lane[] = []
+  for (let n = 0; n < options.parallel; n += 1)
+    lanes.push(await openLane(browser, options.seed * 1_000_000 + n * 100_000, world))
+  const [first] = lanes
+  if (first === undefined) throw new Error('parallel: at least 1')
+  const all: Run[] = []
+  for (const scenario of SCENARIOS) {
+    const { points, starting } = await first.record(scenario)
+    all.push(...runsOf(scenario, points, starting))
+  }
+  const chosen = options.sample === null ? all : sampleOf(all, options.sample, options.seed)
+  const queue = [...chosen]
+  const results: Result[] = []
+  const isOver = (): boolean => options.bail === true && results.some(({ outcome }) => outcome === 'bad')
+  await Promise.all(
+    lanes.map(async (lane) => {
+      for (let run = queue.shift(); run !== undefined && !isOver(); run = queue.shift()) {
+        const result = await lane.run(run.scenario, run.kill, run.variant)
+        results.push(result)
+        options.onResult?.(result, results.length, chosen.length)
+      }
+      await lane.close()
+    }),
+  )
+  return { points: all.length, results, tookMs: performance.now() - startMs }
+}
+
+function runsOf(scenario: Scenario, points: readonly Point[], starting: readonly Point[]): Run[] {
+  const moments = (list: readonly Point[], most: number): Kill[] =>
+    list
+      .filter(({ nth }) => nth <= most)
+      .flatMap((point) => [
+        { ...point, when: 'before' as const },
+        { ...point, when: 'after' as const },
+      ])
+  const kills = moments(points, MOST_OF_A_NAME)
+  const once = kills.flatMap((kill) => VARIANTS.map((variant) => ({ scenario, kill, variant })))
+  // Killed where most is at stake, and then again at each moment of the recovery.
+  const base = kills.find(({ name, when }) => when === 'before' && name.includes('INSERT INTO landfall_references'))
+  if (base === undefined) return once
+  const twice = moments(starting, MOST_OF_A_START).map((again, index) => ({
+    scenario,
+    kill: base,
+    variant: { ...(VARIANTS[index % VARIANTS.length] ?? { client: 'gone' as const }), again },
+  }))
+  return [...once, ...twice]
+}
+
+/** Of what sort a call is, whatever its place. */
+export const kindOf = ({ name }: Point): string =>
+  name
+    .split(' ')
+    .slice(0, name.startsWith('sql') ? 3 : 2)
+    .join(' ')
+
+function sampleOf(all: readonly Run[], count: number, seed: number): Run[] {
+  const random = seeded(seed)
+  const shuffled = random.shuffled(all)
+  const chosen = new Set<Run>()
+  const kinds = new Set<string>()
+  for (const run of shuffled) {
+    const kind = `${kindOf(run.kill)} ${run.variant.again === undefined ? '' : `again ${kindOf(run.variant.again)}`}`
+    if (kinds.has(kind)) continue
+    kinds.add(kind)
+    chosen.add(run)
+  }
+  for (const run of shuffled) {
+    if (chosen.size >= count) break
+    chosen.add(run)
+  }
+  return [...chosen]
+}
+
+export function describe({ scenario, kill, variant, outcome, violations, losses, tookMs }: Result): string {
+  const power = variant.power === undefined ? '' : `, power lost (${variant.power})`
+  const again = variant.again === undefined ? '' : `, again ${variant.again.when} ${variant.again.name}`
+  const lost =
+    losses === null
+      ? ''
+      : ` [lost: ${losses.files.reduce((sum, { bytes }) => sum + bytes, 0)} bytes of ${losses.files.length} files, ${losses.names.length} names, ${losses.walBytes} bytes of the log]`
+  return [
+    `${outcome}  ${scenario}, client ${variant.client}${power}: ${kill.when} #${kill.nth} ${kill.name}${again}  ${Math.round(tookMs)} ms${lost}`,
+    ...violations.map((words) => `     ${words}`),
+  ].join('\n')
+}
+
+export function summary({ points, results, tookMs }: SweepReport): string {
+  const count = (outcome: Result['outcome']): number => results.filter((result) => result.outcome === outcome).length
+  return `${points} moments to kill at, ${results.length} run: ${count('ok')} ok, ${count('bad')} bad, ${count('not reached')} not reached; ${(tookMs / 1000).toFixed(0)} s, ${(tookMs / Math.max(1, results.length)).toFixed(0)} ms a run`
+}
+
+async function main(): Promise<void> {
+  const { values } = parseArgs({
+    options: {
+      sample: { type: 'string' },
+      seed: { type: 'string', default: '1' },
+      parallel: { type: 'string', default: '2' },
+      bail: { type: 'boolean', default: false },
+      server: { type: 'string' },
+    },
+  })
+  const browser = await chromium.launch(launchOptions())
+  const report = await sweep(browser, {
+    sample: values.sample === undefined ? null : Number(values.sample),
+    seed: Number(values.seed),
+    parallel: Number(values.parallel),
+    bail: values.bail,
+    ...(values.server === undefined ? {} : { serverFolder: values.server }),
+    onResult: (result, done, of) => process.stdout.write(`${done}/${of} ${describe(result)}\n`),
+  })
+  await browser.close()
+  process.stdout.write(`${summary(report)}\n`)
+  if (report.results.some(({ outcome }) => outcome === 'bad')) process.exitCode = 1
+}
+
+if (process.argv[1] === import.meta.filename) await main()

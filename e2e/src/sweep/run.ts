@@ -1,0 +1,180 @@
+import type { Browser, BrowserContext, Page } from '@playwright/test'
+import { type History, type Known, newHistory, violations } from './invariants.js'
+import type { Losses } from './power.js'
+import { digestOf, type Scenario } from './scenarios.js'
+import { type Kill, openWorld, type Point, type World, type WorldOptions } from './world.js'
+
+/** What becomes of the client, and what else happens to the machine. */
+export interface Variant {
+  /** `retries`: it stays and goes on. `gone`: it never comes back, and only the completer works. */
+  readonly client: 'retries' | 'gone'
+  /** After the kill; `zero` and `cut` as in `losePower`. */
+  readonly power?: 'cut' | 'zero'
+  /** Killed once more, while it starts again and recovers. */
+  readonly again?: Kill
+}
+
+export interface Result {
+  readonly scenario: string
+  readonly kill: Kill
+  readonly variant: Variant
+  /** `not reached`: the call did not come in this run. */
+  readonly outcome: 'ok' | 'bad' | 'not reached'
+  readonly violations: readonly string[]
+  readonly losses: Losses | null
+  readonly tookMs: number
+}
+
+const SETTLE_MS = 30_000
+
+/** Runs one after the other on one server and its data, which grow old together. */
+export interface Lane {
+  /** The calls of a run that nothing disturbs, and those of a start after it was killed. */
+  record(scenario: Scenario): Promise<{ points: Point[]; starting: Point[] }>
+  run(scenario: Scenario, kill: Kill, variant: Variant): Promise<Result>
+  close(): Promise<void>
+}
+
+export async function openLane(browser: Browser, firstSeed: number, options: WorldOptions = {}): Promise<Lane> {
+  let world: World = await openWorld(options)
+  let visited: { page: Page; context: BrowserContext } = await world.visit(browser)
+  let history: History = newHistory()
+  let known: Known[] = []
+  let seed = firstSeed
+
+  async function begin(scenario: Scenario): Promise<{ id: string; told: Promise<Known['told']>; upload: Known }> {
+    const which = (seed += 1)
+    const { page } = visited
+    const id = await scenario.begin(page, which)
+    const upload: Known = {
+      id,
+      sizeBytes: scenario.sizeBytes,
+      sha256: digestOf(scenario.sizeBytes, which),
+      told: null,
+      acknowledged: 0,
+      attended: true,
+      ...(scenario.doomed === undefined ? {} : { doomed: scenario.doomed }),
+    }
+    const told = scenario.told(page, id)
+    told.catch(() => {})
+    return { id, told, upload }
+  }
+
+  const acknowledgedOf = (id: string): number =>
+    world.proxy.requests
+      .filter(({ path, status }) => path.includes(id) && status === 204)
+      .reduce((most, { answerHeaders }) => Math.max(most, Number(answerHeaders['upload-offset'] ?? 0)), 0)
+
+  const within = async <T>(work: Promise<T>, ms: number, what: string): Promise<T> => {
+    let timer: NodeJS.Timeout | undefined
+    const late = new Promise<never>((_resolve, reject) => {
+      timer = setTimeout(() => reject(new Error(`${what}: not within ${ms} ms`)), ms)
+    })
+    return Promise.race([work, late]).finally(() => clearTimeout(timer))
+  }
+
+  async function leave(): Promise<void> {
+    await visited.context.close()
+  }
+
+  /** After a failure nothing of the old world is trusted. */
+  async function renew(): Promise<void> {
+    await leave().catch(() => {})
+    await world.close().catch(() => {})
+    world = await openWorld(options)
+    visited = await world.visit(browser)
+    history = newHistory()
+    known = []
+  }
+
+  async function check(upload: Known, told: Known['told']): Promise<string[]> {
+    const stored = await world.untilQuiet()
+    known.push({ ...upload, told, acknowledged: acknowledgedOf(upload.id) })
+    // Earlier ones are looked at again now and then: whoever breaks them is not far.
+    const looked = known.slice(-5)
+    return violations(stored, looked, { quiet: true, history, received: world.received })
+  }
+
+  return {
+    async record(scenario) {
+      await world.plan(null)
+      const { upload, told } = await begin(scenario)
+      const said = await within(told, SETTLE_MS, 'an undisturbed run')
+      const found = await check(upload, said)
+      if (found.length > 0) throw new Error(`without any kill:\n${found.join('\n')}`)
+      const points = world.calls()
+      const half = await begin(scenario)
+      await world.server.kill('SIGKILL')
+      await world.restart({ name: 'never', nth: 1, when: 'before' })
+      const saidLater = await within(half.told, SETTLE_MS, 'a run with one kill')
+      const starting = world.calls()
+      await check(half.upload, saidLater)
+      return { points, starting }
+    },
+
+    async run(scenario, kill, variant) {
+      const startMs = performance.now()
+      let losses: Losses | null = null
+      const result = (outcome: Result['outcome'], found: readonly string[] = []): Result => ({
+        scenario: scenario.name,
+        kill,
+        variant,
+        outcome,
+        violations: found,
+        losses,
+        tookMs: performance.now() - startMs,
+      })
+      try {
+        world.proxy.forget()
+        await world.plan(kill)
+        const { server } = world
+        const beginning = begin(scenario)
+        beginning.catch(() => {})
+        const ended = server.exited.then(() => 'died' as const)
+        const first = await within(
+          Promise.race([ended, beginning.then(({ told }) => told).then(() => 'told' as const)]),
+          SETTLE_MS,
+          'the run',
+        )
+        if (first === 'told' && server.running) {
+          // What comes after the answer: effects, completion.
+          const stored = world.untilQuiet().then(() => 'quiet' as const)
+          if ((await Promise.race([ended, stored.catch(() => 'quiet' as const)])) === 'quiet' && server.running) {
+            const { upload, told } = await beginning
+            await world.plan(null)
+            const found = await check(upload, await told)
+            return result(found.length > 0 ? 'bad' : 'not reached', found)
+          }
+        }
+        await server.exited
+        const { upload, told } = await within(beginning, SETTLE_MS, 'the beginning')
+        let said: Known['told'] = null
+        void told.then(
+          (value) => (said = value),
+          () => {},
+        )
+        if (variant.client === 'gone') await leave()
+        if (variant.power !== undefined) losses = await world.losePower(variant.power)
+        if (variant.again !== undefined && (await world.restart(variant.again)) === 'ready') {
+          await Promise.race([world.server.exited, world.untilQuiet().catch(() => {})])
+          await world.server.kill('SIGKILL')
+        }
+        await world.restart()
+        if (variant.client === 'retries') said = await within(told, SETTLE_MS, 'what the user is told')
+        const found = await check({ ...upload, attended: variant.client === 'retries' }, said)
+        if (variant.client === 'gone') visited = await world.visit(browser)
+        if (found.length > 0) await renew()
+        return result(found.length > 0 ? 'bad' : 'ok', found)
+      } catch (error) {
+        const output = world.server.output().slice(-1_500)
+        await renew()
+        return result('bad', [`${error instanceof Error ? error.message : String(error)}\n${output}`])
+      }
+    },
+
+    async close() {
+      await leave()
+      await world.close()
+    },
+  }
+}

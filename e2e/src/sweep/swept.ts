@@ -1,0 +1,12 @@
+/** What the swept page offers as `window.swept`. */
+export interface Swept {
+  start(): Promise<void>
+  /** Picks a file; answers the operation's id. */
+  add(sizeBytes: number, seed: number): string
+  /** What the user is told in the end, acknowledged. */
+  settled(id: string): Promise<{ readonly ok: boolean }>
+  cancel(id: string): Promise<void>
+  /** Bytes that the server has acknowledged. */
+  accepted(id: string): number
+  known(): { readonly id: string; readonly point: string }[]
+}

@@ -1,0 +1,186 @@
+import { createServer } from 'node:http'
+import { mkdir } from 'node:fs/promises'
+import { createRequire } from 'node:module'
+import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { type Client, createClient } from '@libsql/client'
+import type { Browser, BrowserContext, Page } from '@playwright/test'
+import type { Swept } from './swept.js'
+import { temporaryDirectory } from '../files.js'
+import { landfallServe, OWNER_HEADER, repository } from '../landfall.js'
+import { listen } from '../ports.js'
+import { type RunningProcess, startProcess } from '../processes.js'
+import { type Proxy, startProxy } from '../proxy.js'
+import { type Site, startSite } from '../site.js'
+import { isQuiet, readStored, type Stored } from './invariants.js'
+import { type Losses, losePower, readLog, unsyncedOf } from './power.js'
+
+declare const swept: Swept
+
+/** A call of the server process: its name, and which one of that name since the plan was made. */
+export interface Point {
+  readonly name: string
+  readonly nth: number
+}
+export interface Kill extends Point {
+  readonly when: 'before' | 'after'
+}
+
+/** A swept server with all that it needs: a proxy that stays, a page's site, a receiver of webhooks. */
+export interface World {
+  readonly server: RunningProcess
+  readonly proxy: Proxy
+  readonly site: Site
+  readonly directory: string
+  /** Ids of the effects that the receiver has had, by operation. */
+  readonly received: ReadonlyMap<string, ReadonlySet<string>>
+  /** Numbers calls anew, and arms a kill; null: none. */
+  plan(kill: Kill | null): Promise<void>
+  /** The calls since the last plan. */
+  calls(): Point[]
+  /** Starts the server again on the same directory; `kill` is armed before its first call. */
+  restart(kill?: Kill | null): Promise<'ready' | 'killed'>
+  /** Only while no server runs. */
+  losePower(how: 'cut' | 'zero'): Promise<Losses>
+  stored(): Promise<Stored>
+  /** @throws when something still moves after `withinMs` */
+  untilQuiet(withinMs?: number): Promise<Stored>
+  /** A page of its own profile, with the client started. */
+  visit(browser: Browser): Promise<{ page: Page; context: BrowserContext }>
+  close(): Promise<void>
+}
+
+const PRELOAD = join(repository, 'e2e/src/sweep/preload.cjs')
+const PAGE = join(repository, 'e2e/build/sweep')
+const SECRET = 'whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw'
+const OWNER = 'swept'
+const LEASE_MS = 1_000
+
+export interface WorldOptions {
+  /** The server's folder; default: this repository's. Mutations have one of their own. */
+  readonly serverFolder?: string
+}
+
+export async function openWorld({ serverFolder = join(repository, 'server') }: WorldOptions = {}): Promise<World> {
+  const home = await temporaryDirectory('landfall-sweep-')
+  const directory = join(home.path, 'data')
+  await mkdir(directory)
+  const log = join(home.path, 'calls.0')
+  let logs = 0
+  let current = log
+  const received = new Map<string, Set<string>>()
+  const receiver = createServer((request, response) => {
+    let body = ''
+    request.setEncoding('utf8').on('data', (chunk: string) => (body += chunk))
+    request.on('end', () => {
+      const { id } = (JSON.parse(body) as { data: { operation: { id: string } } }).data.operation
+      const ids = received.get(id) ?? new Set()
+      received.set(id, ids.add(String(request.headers['webhook-id'])))
+      response.writeHead(204).end()
+    })
+  })
+  const receiverPort = await listen(receiver)
+  const serving = landfallServe(directory, {
+    LANDFALL_COMPLETER_INTERVAL_MS: '200',
+    LANDFALL_LEASE_MS: String(LEASE_MS),
+    LANDFALL_WEBHOOK_URL: `http://127.0.0.1:${receiverPort}/`,
+    LANDFALL_WEBHOOK_SECRET: SECRET,
+    LANDFALL_WEBHOOK_ALLOW_PRIVATE: 'true',
+    LANDFALL_LOG_LEVEL: 'warn',
+    SWEEP_DIRECTORY: directory,
+    SWEEP_LIBSQL: createRequire(join(serverFolder, 'dist/cli.js')).resolve('libsql'),
+  })
+  const envOf = (kill: Kill | null) => ({
+    ...serving.env,
+    SWEEP_LOG: current,
+    SWEEP_KILL: kill === null ? undefined : JSON.stringify(kill),
+  })
+  const server = await startProcess({
+    ...serving,
+    args: ['--require', PRELOAD, join(serverFolder, 'dist/cli.js'), 'serve'],
+    channel: true,
+    env: envOf(null),
+  })
+  const portNow = (): number => Number(server.ready[2])
+  const proxy = await startProxy({ targetPort: portNow() })
+  const site = await startSite({
+    directory: PAGE,
+    forward: { path: '/uploads', port: proxy.port, headers: { [OWNER_HEADER]: OWNER } },
+  })
+  /** Only while the server runs: the last connection that closes tidies the database up, and a kill must find it as it is. */
+  async function stored(): Promise<Stored> {
+    const database: Client = createClient({ url: `file:${join(directory, 'landfall.db')}`, timeout: 5_000 })
+    try {
+      return await readStored(database, join(directory, 'blobs', 'blobs'))
+    } finally {
+      database.close()
+    }
+  }
+  let planned = (): void => {}
+  server.onMessage(() => planned())
+
+  return {
+    server,
+    proxy,
+    site,
+    directory,
+    received,
+    plan: (kill) =>
+      new Promise((resolve) => {
+        planned = resolve
+        server.send({ type: 'plan', plan: kill })
+      }),
+    calls() {
+      const lines = readLog(current)
+      const from = lines.findLastIndex((line) => 'plan' in line)
+      return lines.slice(from + 1).flatMap((line) => ('call' in line ? [{ name: line.call, nth: line.nth }] : []))
+    },
+    async restart(kill = null) {
+      try {
+        await server.restart({ env: envOf(kill) })
+      } catch (error) {
+        if (kill !== null && String(error).includes('SIGKILL')) return 'killed'
+        throw error
+      }
+      proxy.retarget(portNow())
+      return 'ready'
+    },
+    async losePower(how) {
+      const losses = await losePower(unsyncedOf(readLog(current)), how)
+      // What is there now is there for good.
+      current = join(home.path, `calls.${(logs += 1)}`)
+      return losses
+    },
+    stored,
+    async untilQuiet(withinMs = 20_000) {
+      for (const deadline = performance.now() + withinMs; ; await sleep(25)) {
+        const now = await stored()
+        if (isQuiet(now)) return now
+        if (performance.now() > deadline)
+          throw new Error(
+            `something still moves after ${withinMs} ms:\n${JSON.stringify(
+              now.operations.filter(({ point }) => point !== 'completed'),
+              null,
+              1,
+            )}\n${server.output().slice(-3_000)}`,
+          )
+      }
+    },
+    async visit(browser) {
+      const context = await browser.newContext()
+      const page = await context.newPage()
+      await page.goto(site.origin)
+      await page.waitForFunction(() => 'swept' in globalThis)
+      await page.evaluate(() => swept.start())
+      return { page, context }
+    },
+    async close() {
+      await site.close()
+      await proxy.close()
+      await server.kill('SIGKILL')
+      receiver.closeAllConnections()
+      await new Promise((resolve) => receiver.close(resolve))
+      await home.remove()
+    },
+  }
+}
