@@ -27,13 +27,14 @@ export async function serve(settings: Settings): Promise<Serving> {
   const log = createLogger(settings.LANDFALL_LOG_LEVEL)
   const { uploads, client } = openUploads(settings, log, 'automatic')
   await uploads.ready()
-  const operator = await serveOperator(uploads.operator, settings.LANDFALL_DATA_DIR)
-  if (operator === null)
-    log.warn('the path of the data directory is too long for a socket: commands need this server to be stopped')
   const app = new Hono().route('/uploads', uploads.routes)
   const listener = getRequestListener(app.fetch)
   const server = createServer(UPLOAD_SERVER_OPTIONS, (request, response) => void listener(request, response))
   const { port } = await listen(server, settings)
+  // Last: an open socket keeps a program alive that cannot start.
+  const operator = await serveOperator(uploads.operator, settings.LANDFALL_DATA_DIR)
+  if (operator === null)
+    log.warn('the path of the data directory is too long for a socket: commands need this server to be stopped')
   const host = settings.LANDFALL_HOST.includes(':') ? `[${settings.LANDFALL_HOST}]` : settings.LANDFALL_HOST
   return {
     address: `http://${host}:${port}/uploads`,

@@ -66,7 +66,7 @@ describe('the completer alone continues from', () => {
     ],
   ] satisfies [string, Changes][])('%s', async (_name, changes) => {
     const { calls, file } = counted()
-    const { declare, get, ledger, blobs, uploads, photos: rows } = await withBlobs({ file })
+    const { declare, get, ledger, blobs, uploads, photos: rows } = await start({ file }, { digestGraceMs: 10 })
     const id = newId()
     await declare(id, { size: 10 })
     const operation = await ledger.find({ owner: 'ann', id })
@@ -89,7 +89,7 @@ describe('the completer alone continues from', () => {
 
   test('declared, after a receiver that died without a word: what survived is used', async () => {
     const { calls, file } = counted()
-    const { declare, get, ledger, blobs, uploads } = await withBlobs({ file })
+    const { declare, get, ledger, blobs, uploads } = await start({ file }, { digestGraceMs: 10 })
     for (const [holder, survives] of [
       [createHolderName(), true],
       ['another-boot/1/x', false],
@@ -532,14 +532,6 @@ function unreliable() {
       ),
     comeBack: () => void (away = false),
   }
-}
-
-/** The same server with its store at hand. */
-async function withBlobs(kinds: Parameters<typeof startServer>[0]): Promise<TestServer & { blobs: BlobStore }> {
-  let opened: BlobStore | null = null
-  const started = await start(kinds, { blobsOf: (blobs) => (opened = blobs), digestGraceMs: 10 })
-  if (opened === null) throw new Error('no store')
-  return Object.assign(started, { blobs: opened })
 }
 
 function kindsWithout(started: TestServer, name: string): void {

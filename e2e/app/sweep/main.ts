@@ -1,13 +1,48 @@
 /** A page without anything to look at: the real client, driven from outside by `window.swept`. */
 import { createUploader, type Upload } from '@landfall/client'
+import workerUrl from '@landfall/client/worker?url'
 import { sweptBytes } from '../../src/sweep/bytes.js'
 import type { Swept } from '../../src/sweep/swept.js'
 
-const uploader = createUploader({ endpoint: '/uploads', scope: 'sweep' })
+const uploader = createUploader({ endpoint: '/uploads', scope: 'sweep', workerUrl })
 const found = (id: string): Upload => {
   const upload = uploader.get(id)
   if (upload === null) throw new Error('no such upload')
   return upload
+}
+
+/** Uploads without the client, which would never send a digest of other bytes; tried again until there is an answer. */
+const others = new Map<string, Promise<{ ok: boolean }>>()
+const WRONG_DIGEST = 'sha-256=:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=:'
+async function insist(id: string, sizeBytes: number, seed: number): Promise<{ ok: boolean }> {
+  const file = { name: `${seed}.bin`, size: sizeBytes, type: 'application/octet-stream' }
+  const own = { 'Landfall-Version': '1' }
+  for (;;) {
+    try {
+      const put = await fetch(`/uploads/operations/${id}`, {
+        method: 'PUT',
+        headers: { ...own, 'Content-Type': 'application/json' },
+        body: JSON.stringify({ file, digest: WRONG_DIGEST }),
+      })
+      const { recoveryPoint, offset } = (await put.json()) as { recoveryPoint: string; offset: number }
+      if (recoveryPoint === 'referenced' || recoveryPoint === 'completed') return { ok: true }
+      if (['rejected', 'cancelled', 'expired'].includes(recoveryPoint)) return { ok: false }
+      if (put.ok && offset < sizeBytes)
+        await fetch(`/uploads/files/${id}`, {
+          method: 'PATCH',
+          headers: {
+            ...own,
+            'Tus-Resumable': '1.0.0',
+            'Upload-Offset': String(offset),
+            'Content-Type': 'application/offset+octet-stream',
+          },
+          body: sweptBytes(sizeBytes, seed).subarray(offset),
+        })
+    } catch {
+      // Killed: again.
+    }
+    await new Promise((resolve) => setTimeout(resolve, 50))
+  }
 }
 
 const swept: Swept = {
@@ -16,7 +51,14 @@ const swept: Swept = {
     const file = new File([sweptBytes(sizeBytes, seed)], `${seed}.bin`, { type: 'application/octet-stream' })
     return uploader.add(file).id
   },
+  addWrong(sizeBytes, seed) {
+    const id = crypto.randomUUID()
+    others.set(id, insist(id, sizeBytes, seed))
+    return id
+  },
   async settled(id) {
+    const other = others.get(id)
+    if (other !== undefined) return other
     const upload = found(id)
     const outcome = await upload.settled()
     await upload.acknowledge()

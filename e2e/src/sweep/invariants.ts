@@ -15,8 +15,8 @@ export interface Known {
   readonly acknowledged: number
   /** A client is there that would go on. */
   readonly attended: boolean
-  /** It must end without a reference. */
-  readonly doomed?: boolean
+  /** It must end without a reference, and with this problem. */
+  readonly doomed?: string
 }
 
 /** Everything that lies in the database and on the disk, read past the server. */
@@ -144,8 +144,9 @@ export async function violations(
     const [reference] = references
     if (upload.told === 'success' && reference === undefined) say(1, id, 'told success without a reference')
     if (upload.told === 'failure' && reference !== undefined) say(1, id, 'told failure with a reference')
-    if (upload.doomed === true && reference !== undefined) say(1, id, 'a reference to what must have none')
-    if (upload.told === 'failure' && upload.doomed !== true) say(1, id, `told failure: ${operation?.problem ?? ''}`)
+    if (upload.doomed !== undefined && reference !== undefined) say(1, id, 'a reference to what must have none')
+    if (upload.told === 'failure' && upload.doomed === undefined)
+      say(1, id, `told failure: ${operation?.problem ?? ''}`)
     if (references.length > 1) say(2, id, `${references.length} references`)
     if (reference !== undefined) {
       const path = stored.blobs.get(reference.blobKey)
@@ -165,7 +166,7 @@ export async function violations(
       say(4, id, `acknowledged ${upload.acknowledged} bytes, the row says ${operation.offset}`)
     if (DONE_POINTS.has(operation.point) && reference === undefined && !operation.removed)
       say(3, id, 'referenced without a reference')
-    if (quiet && upload.doomed !== true && FINAL_POINTS.has(operation.point) && upload.told !== 'failure')
+    if (quiet && upload.doomed === undefined && FINAL_POINTS.has(operation.point) && upload.told !== 'failure')
       say(6, id, `ended without being told: ${operation.problem ?? ''}`)
   }
 
@@ -176,6 +177,9 @@ export async function violations(
     history.points.set(id, point)
     if (offset < (history.offsets.get(id) ?? 0)) say(4, id, `the offset fell to ${offset}`)
     history.offsets.set(id, offset)
+    const doomed = known.find((upload) => upload.id === id)?.doomed
+    if (FINAL_POINTS.has(point) && doomed !== undefined && !(operation.problem ?? '').includes(`"code":"${doomed}"`))
+      say(6, id, `ended with another problem than ${doomed}: ${operation.problem ?? ''}`)
     const isGone = FINAL_POINTS.has(point) || operation.removed
     if (quiet && isGone && stored.blobs.has(blobKey)) say(6, id, 'bytes are left')
     if (quiet && operation.stalled) say(6, id, `stalled: ${operation.lastError ?? ''}`)

@@ -1,7 +1,6 @@
-import { createHash, randomUUID } from 'node:crypto'
+import { createHash } from 'node:crypto'
 import type { Page } from '@playwright/test'
 import type { Swept } from './swept.js'
-import { OWNER_HEADER } from '../landfall.js'
 import { sweptBytes } from './bytes.js'
 import type { Known } from './invariants.js'
 
@@ -15,8 +14,8 @@ export interface Scenario {
   begin(page: Page, seed: number): Promise<string>
   /** What the user is told in the end. */
   told(page: Page, id: string): Promise<Known['told']>
-  /** Ends without a reference. */
-  readonly doomed?: boolean
+  /** Ends without a reference, with this problem. */
+  readonly doomed?: string
 }
 
 const told = async (page: Page, id: string): Promise<Known['told']> =>
@@ -38,8 +37,13 @@ export const SCENARIOS: readonly Scenario[] = [
   // Three chunks: 256 KiB, 512 KiB, the rest.
   upload('a file of three chunks', 3 * MIB),
   {
+    ...upload('a file with another digest', 100 * KIB),
+    doomed: 'digest-mismatch',
+    begin: (page, seed) => page.evaluate(([size, which]) => swept.addWrong(size, which), [100 * KIB, seed] as const),
+  },
+  {
     ...upload('cancelled on the way', 3 * MIB),
-    doomed: true,
+    doomed: 'cancelled',
     async begin(page, seed) {
       const id = await page.evaluate(([size, which]) => swept.add(size, which), [3 * MIB, seed] as const)
       // Whenever that is: the server may die before.
@@ -54,6 +58,3 @@ export const SCENARIOS: readonly Scenario[] = [
 
 export const digestOf = (sizeBytes: number, seed: number): string =>
   createHash('sha256').update(sweptBytes(sizeBytes, seed)).digest('hex')
-
-export const OWNER = { [OWNER_HEADER]: 'swept' }
-export const newId = (): string => randomUUID()

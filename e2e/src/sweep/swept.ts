@@ -3,6 +3,8 @@ export interface Swept {
   start(): Promise<void>
   /** Picks a file; answers the operation's id. */
   add(sizeBytes: number, seed: number): string
+  /** Declares a digest that is not the file's, and sends it. */
+  addWrong(sizeBytes: number, seed: number): string
   /** What the user is told in the end, acknowledged. */
   settled(id: string): Promise<{ readonly ok: boolean }>
   cancel(id: string): Promise<void>
