@@ -283,6 +283,6 @@ http.ServerResponse.prototype.writeHead = function (status, ...rest) {
 http.ServerResponse.prototype.end = function (...args) {
   this[answering] ??= begin(nameOfAnswer(this, this.statusCode))
   // Handed to the operating system, which sends it whatever becomes of us.
-  this.once('finish', () => setImmediate(this[answering]))
+  this.once('finish', () => setImmediate(() => this[answering]()))
   return endResponse.apply(this, args)
 }
