@@ -121,8 +121,6 @@ export function createDrive<Tx>(deps: DriveDeps<Tx>): Drive {
               await record(rejected(problem('expired', { detail: 'The digest of the file did not arrive' })))
               break
             case 'seal': // repeatable: syncs and looks; what is sealed stays so
-              // It makes an empty blob, which a cancel may have removed already.
-              if (held.signal.aborted) throw new UploadError('lease-lost', 'the lease was taken away')
               recorder.note(await steps.seal(operation))
               break
             case 'verify': // repeatable: reads the stored bytes
