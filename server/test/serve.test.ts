@@ -189,7 +189,7 @@ describe('settings', () => {
       LANDFALL_LEASE_MS: 30_000,
       LANDFALL_ALLOWED_ORIGINS: [],
       LANDFALL_LOG_LEVEL: 'info',
-    LANDFALL_WEBHOOK_ALLOW_PRIVATE: false,
+      LANDFALL_WEBHOOK_ALLOW_PRIVATE: false,
     })
   })
 
