@@ -16,8 +16,8 @@ import {
   write,
   writev,
 } from 'node:fs'
-import { mkdir, rmdir } from 'node:fs/promises'
-import { dirname, resolve } from 'node:path'
+import { rmdir } from 'node:fs/promises'
+import { dirname, resolve as absolute } from 'node:path'
 import { promisify } from 'node:util'
 import { UploadError } from '../errors.js'
 
@@ -91,23 +91,31 @@ export function readBack(file: number, length: number): Buffer {
   return buffer.subarray(0, filled)
 }
 
+/** What keeps names: a synced file without a synced name is lost in a power failure. */
 export interface DirectorySync {
-  /**
-   * Makes the directory's entries durable: a synced file without a synced name is lost in a power failure. Calls that
-   * come while a sync of the same directory runs share the next one.
-   */
+  /** Makes the directory's entries durable. Calls that come while a sync of the same directory runs share the next one. */
   sync(directory: string): Promise<void>
-  /** The directory was removed: one that is made anew under its name is another one. */
-  forget(directory: string): Promise<void>
+  /**
+   * Makes the name of a file that is there durable, and those of the directories above it. Of the latter each is synced
+   * once by each process: who made it may have been killed before he did.
+   */
+  syncName(path: string): Promise<void>
+  /** Removes a directory where it is empty. One that is made anew under its name is another one. */
+  removeIfEmpty(directory: string): Promise<void>
   close(): Promise<void>
 }
 
 /** Directories that are kept open between two syncs: nearly always it is the same one. */
 const MAX_OPEN = 8
+/** More than there are in a day; one that is forgotten is synced once more. */
+const MAX_NAMED = 2_000
 
-export function createDirectorySync(): DirectorySync {
+/** For the directories below `root`, whose own name is durable. */
+export function createDirectorySync(root: string): DirectorySync {
   const running = new Map<string, { now: Promise<void>; next: Promise<void> | null }>()
   const opened = new Map<string, Promise<number>>()
+  /** Directories whose own names are durable, or will be. */
+  const named = new Map<string, Promise<void>>()
 
   const forget = async (directory: string): Promise<void> => {
     const file = opened.get(directory)
@@ -136,57 +144,71 @@ export function createDirectorySync(): DirectorySync {
     return now
   }
 
+  const sync = (directory: string): Promise<void> => {
+    const entry = running.get(directory)
+    if (entry === undefined) return begin(directory)
+    // The running one may have passed our entry already.
+    return (entry.next ??= entry.now.then(
+      () => begin(directory),
+      () => begin(directory),
+    ))
+  }
+  const nameDirectory = (directory: string): Promise<void> => {
+    if (directory.length <= root.length) return Promise.resolve()
+    const known = named.get(directory)
+    if (known !== undefined) return known
+    if (named.size >= MAX_NAMED) named.delete(named.keys().next().value ?? '')
+    const now = nameEntry(directory)
+    named.set(directory, now)
+    now.catch(() => named.delete(directory))
+    return now
+  }
+  const nameEntry = async (path: string): Promise<void> => {
+    await Promise.all([sync(dirname(path)), nameDirectory(dirname(path))])
+  }
+
   return {
-    sync(directory) {
-      const entry = running.get(directory)
-      if (entry === undefined) return begin(directory)
-      // The running one may have passed our entry already.
-      return (entry.next ??= entry.now.then(
-        () => begin(directory),
-        () => begin(directory),
-      ))
+    sync,
+    syncName: nameEntry,
+    async removeIfEmpty(directory) {
+      // Before: whoever makes a file there from now on finds it removed, or keeps it from being removed.
+      named.delete(directory)
+      try {
+        await rmdir(directory)
+      } catch (error) {
+        if (!['ENOTEMPTY', 'EEXIST', 'ENOENT', 'EBUSY'].includes(codeOf(error))) throw error
+        return
+      }
+      await forget(directory)
     },
-    forget,
     async close() {
       await Promise.all([...opened.keys()].map(forget))
     },
   }
 }
 
-/** Creates a directory below `root` and makes its names durable up to the root. */
-export async function makeDirectory(
-  root: string,
-  directory: string,
-  syncDirectory: DirectorySync['sync'],
-): Promise<void> {
-  const first = await mkdir(directory, { recursive: true })
-  if (first === undefined) return
-  for (let at = dirname(directory); at.length >= root.length; at = dirname(at)) await syncDirectory(at)
-}
-
 /** Creates a directory with what is missing above it, and makes all their names durable; once, at a start. */
 export function makeDirectoryNow(directory: string): void {
-  const first = mkdirSync(directory, { recursive: true })
-  if (first === undefined) return
-  const top = dirname(resolve(first))
-  for (let at = dirname(resolve(directory)); at.length >= top.length; at = dirname(at)) {
-    const file = openSync(at, constants.O_RDONLY)
-    try {
-      fsyncSync(file)
-    } finally {
-      closeSync(file)
-    }
+  mkdirSync(directory, { recursive: true })
+  // All above, not only what is new: who made it may have been killed before this.
+  for (let at = dirname(absolute(directory)); ; at = dirname(at)) {
+    syncNow(at)
+    if (at === dirname(at)) return
   }
 }
 
-/** Removes an empty directory; false for one that is not empty, or gone. */
-export async function removeIfEmpty(directory: string): Promise<boolean> {
+/** What may not be opened was not made by us, and is there for longer. */
+const NOT_OURS = ['EACCES', 'EPERM', 'EROFS', 'EINVAL']
+
+function syncNow(directory: string): void {
+  let file: number | null = null
   try {
-    await rmdir(directory)
-    return true
+    file = openSync(directory, constants.O_RDONLY)
+    fsyncSync(file)
   } catch (error) {
-    if (!['ENOTEMPTY', 'EEXIST', 'ENOENT', 'EBUSY'].includes(codeOf(error))) throw error
-    return false
+    if (!NOT_OURS.includes(codeOf(error))) throw error
+  } finally {
+    if (file !== null) closeSync(file)
   }
 }
 

@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto'
 import { createReadStream } from 'node:fs'
-import { unlink } from 'node:fs/promises'
+import { mkdir, unlink } from 'node:fs/promises'
 import { dirname, join, resolve } from 'node:path'
 import { Readable } from 'node:stream'
 import { wroteInThisBoot } from '../boot.js'
@@ -12,7 +12,6 @@ import {
   codeOf,
   createDirectorySync,
   files,
-  makeDirectory,
   makeDirectoryNow,
   O_CREAT,
   O_DSYNC,
@@ -21,7 +20,6 @@ import {
   O_RDWR,
   readAll,
   readBack,
-  removeIfEmpty,
   storageFault,
 } from './durable-files.js'
 import { createInventory } from './inventory.js'
@@ -61,7 +59,7 @@ const HEAD_BYTES = 4_100
 export function fileBlobs(options: FileBlobsOptions): BlobStore {
   const root = resolve(options.directory)
   const checkpoint = { bytes: options.checkpointBytes ?? 16 * 1024 * 1024, ms: options.checkpointMs ?? 2_000 }
-  const directories = createDirectorySync()
+  const directories = createDirectorySync(root)
   const digester = createDigester()
   const queue = createKeyQueue()
   /** Keys whose file and name this process has synced, with the size; spares the seal a second sync. */
@@ -70,7 +68,7 @@ export function fileBlobs(options: FileBlobsOptions): BlobStore {
   let lock: { release(): void } | null = null
 
   const pathOf = (key: string): string => join(root, 'blobs', relativePath(key))
-  const inventory = createInventory(root, pathOf, directories.sync)
+  const inventory = createInventory(root, pathOf, directories)
 
   /** "Absent" is believed only of a store that is there: an unmounted disk has no files either. */
   const missing = (): Promise<void> => expectStore(root, null)
@@ -94,7 +92,7 @@ export function fileBlobs(options: FileBlobsOptions): BlobStore {
     } catch (error) {
       if (codeOf(error) !== 'ENOENT') throw error
       await missing()
-      await makeDirectory(root, dirname(path), directories.sync)
+      await mkdir(dirname(path), { recursive: true })
       return files.open(path, flags | O_CREAT, 0o640)
     }
   }
@@ -135,7 +133,7 @@ export function fileBlobs(options: FileBlobsOptions): BlobStore {
     const file = await openAt(path, request.offset, synced ? O_DSYNC : 0)
     if (file === null) return { outcome: 'lost' }
     // The name of a file of which bytes were acknowledged is durable.
-    const naming = request.offset === 0 ? directories.sync(dirname(path)) : Promise.resolve()
+    const naming = request.offset === 0 ? directories.syncName(path) : Promise.resolve()
     naming.catch(() => {})
     // Only what was acknowledged: the rest may be cut off again, and other bytes come in its place.
     const hashed = (offset: number): void => {
@@ -186,7 +184,7 @@ export function fileBlobs(options: FileBlobsOptions): BlobStore {
       if (size < blob.size) return 'short'
       if (size > blob.size) await files.truncate(file, blob.size)
       await files.sync(file)
-      await directories.sync(dirname(path))
+      await directories.syncName(path)
     } finally {
       await files.close(file)
     }
@@ -221,7 +219,7 @@ export function fileBlobs(options: FileBlobsOptions): BlobStore {
       return
     }
     await directories.sync(dirname(path))
-    if (await removeIfEmpty(dirname(path))) await directories.forget(dirname(path))
+    await directories.removeIfEmpty(dirname(path))
   }
 
   const opened = (): void => {
@@ -274,7 +272,7 @@ export function fileBlobs(options: FileBlobsOptions): BlobStore {
           // The kernel that took the bytes still lives: they survived the process. Written one after the other, no gaps.
           if (!wroteInThisBoot(writtenBy)) return { outcome: 'kept', offset }
           await files.sync(file)
-          await directories.sync(dirname(path))
+          await directories.syncName(path)
           return { outcome: 'kept', offset: Math.min(size, blob.size) }
         } finally {
           await files.close(file)

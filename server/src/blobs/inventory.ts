@@ -2,7 +2,7 @@ import type { Dirent } from 'node:fs'
 import { lstat, mkdir, readdir, rename, unlink } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import type { Quarantine, StoredBlob } from '../ports.js'
-import { codeOf, type DirectorySync, removeIfEmpty } from './durable-files.js'
+import { codeOf, type DirectorySync } from './durable-files.js'
 import { isKey } from './key.js'
 
 /** What lies in a directory of blobs, whatever the ledger says. */
@@ -15,7 +15,11 @@ export interface Inventory {
 const BLOBS = 'blobs'
 const QUARANTINE = 'quarantine'
 
-export function createInventory(root: string, pathOf: (key: string) => string, sync: DirectorySync['sync']): Inventory {
+export function createInventory(
+  root: string,
+  pathOf: (key: string) => string,
+  { sync, syncName, removeIfEmpty }: DirectorySync,
+): Inventory {
   const aside = join(root, QUARANTINE)
   /** The name says since when: what is moved keeps its own times. */
   const asideName = async (key: string): Promise<string | null> =>
@@ -47,8 +51,9 @@ export function createInventory(root: string, pathOf: (key: string) => string, s
       },
       async add(key, nowAt) {
         await mkdir(aside, { recursive: true })
-        await rename(pathOf(key), join(aside, `${key}.${nowAt}`))
-        await sync(aside)
+        const to = join(aside, `${key}.${nowAt}`)
+        await rename(pathOf(key), to)
+        await syncName(to)
         await sync(dirname(pathOf(key)))
         await removeIfEmpty(dirname(pathOf(key)))
       },
@@ -57,7 +62,7 @@ export function createInventory(root: string, pathOf: (key: string) => string, s
         if (name === null) return false
         await mkdir(dirname(pathOf(key)), { recursive: true })
         await rename(join(aside, name), pathOf(key))
-        await sync(dirname(pathOf(key)))
+        await syncName(pathOf(key))
         await sync(aside)
         return true
       },

@@ -9,14 +9,15 @@ export async function probe(root: string): Promise<{ syncMs: number; freeBytes: 
   const path = join(root, `probe.${process.pid}.tmp`)
   const startMs = performance.now()
   const file = await open(path, 'w', 0o640)
+  let syncMs: number
   try {
-    await file.writeFile(TEXT)
-    await file.sync()
-  } finally {
-    await file.close()
-  }
-  const syncMs = performance.now() - startMs
-  try {
+    try {
+      await file.writeFile(TEXT)
+      await file.sync()
+    } finally {
+      await file.close()
+    }
+    syncMs = performance.now() - startMs
     if ((await readFile(path, 'utf8')) !== TEXT)
       throw new UploadError('storage-unavailable', 'the directory of blobs gives back other bytes than it was given')
   } finally {

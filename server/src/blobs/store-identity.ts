@@ -49,8 +49,11 @@ export const writeMark = (root: string, mark: number, syncDirectory: DirectorySy
 
 /** Makes the directory this ledger's store, or finds that it is. @throws UploadError `setup` as above */
 export async function claim(root: string, ledger: string, syncDirectory: DirectorySync['sync']): Promise<void> {
-  if ((await readIdentity(join(root, FILE_NAME))) !== null) return expectStore(root, ledger)
-  await replace(root, FILE_NAME, identityText(ledger), syncDirectory)
+  if ((await readIdentity(join(root, FILE_NAME))) === null)
+    return replace(root, FILE_NAME, identityText(ledger), syncDirectory)
+  await expectStore(root, ledger)
+  // Who wrote it may have been killed before its name was durable.
+  await syncDirectory(root)
 }
 
 /** Whole or not at all: written beside, synced, then renamed. */
