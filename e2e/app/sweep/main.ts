@@ -65,6 +65,17 @@ const swept: Swept = {
     return outcome
   },
   cancel: (id) => found(id).cancel(),
+  async remove(id) {
+    for (;;) {
+      const status = await fetch(`/uploads/arrivals/${id}`, { method: 'DELETE' }).then(
+        (answer) => answer.status,
+        () => 0,
+      )
+      // 404: an earlier attempt has done it, and its answer was lost.
+      if (status === 204 || status === 404) return
+      await new Promise((resolve) => setTimeout(resolve, 50))
+    }
+  },
   accepted: (id) => found(id).snapshot().progress.acceptedBytes,
   known: () => uploader.snapshot().uploads.map(({ id, point }) => ({ id, point })),
 }

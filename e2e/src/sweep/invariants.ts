@@ -10,13 +10,15 @@ export interface Known {
   /** Lower-case hexadecimal, of the file as it was picked. */
   readonly sha256: string
   /** What its user was told; null: nothing yet, or nobody was there to be told. */
-  readonly told: 'success' | 'failure' | null
+  readonly told: 'success' | 'failure' | 'removed' | null
   /** The highest offset that an answer acknowledged. */
   readonly acknowledged: number
   /** A client is there that would go on. */
   readonly attended: boolean
   /** It must end without a reference, and with this problem. */
   readonly doomed?: string
+  /** Its user takes the reference back. */
+  readonly removable?: boolean
 }
 
 /** Everything that lies in the database and on the disk, read past the server. */
@@ -39,6 +41,8 @@ export interface Stored {
   }[]
   readonly references: readonly { owner: string; id: string; blobKey: string; size: number; digest: string }[]
   readonly effects: readonly { id: string; effectId: string; name: string; delivered: boolean; givenUp: boolean }[]
+  /** Rows of the application, one for each `onReference` that was committed; null: it has none. */
+  readonly arrivals: readonly string[] | null
   /** Keys of the blobs, with their paths; whatever else lies there under its own name. */
   readonly blobs: ReadonlyMap<string, string>
 }
@@ -57,6 +61,8 @@ export async function readStored(database: Client, blobs: string): Promise<Store
     ],
     'read',
   )
+  const tables = await database.execute("SELECT name FROM sqlite_master WHERE name = 'arrivals'")
+  const arrivals = tables.rows.length > 0 ? await database.execute('SELECT operation_id FROM arrivals') : null
   const entries = await readdir(blobs, { recursive: true, withFileTypes: true }).catch(() => [])
   return {
     operations: rowsOf(operations).map((row) => ({
@@ -89,6 +95,7 @@ export async function readStored(database: Client, blobs: string): Promise<Store
       delivered: row['delivered_at'] !== null,
       givenUp: row['given_up_at'] !== null,
     })),
+    arrivals: arrivals === null ? null : rowsOf(arrivals).map((row) => text(row, 'operation_id')),
     blobs: new Map(
       entries.filter((entry) => entry.isFile()).map(({ name, parentPath }) => [name, join(parentPath, name)]),
     ),
@@ -142,7 +149,15 @@ export async function violations(
     const operation = operations.get(id)
     const references = stored.references.filter((reference) => reference.id === id)
     const [reference] = references
-    if (upload.told === 'success' && reference === undefined) say(1, id, 'told success without a reference')
+    const mayBeGone = upload.removable === true && operation?.removed === true
+    if (upload.told === 'success' && reference === undefined && !mayBeGone)
+      say(1, id, 'told success without a reference')
+    if (upload.told === 'removed' && (reference !== undefined || operation?.removed !== true))
+      say(5, id, 'told that it was taken back, and it was not')
+    if (operation?.removed === true && upload.removable !== true) say(5, id, 'taken back by nobody')
+    const rows = stored.arrivals?.filter((arrived) => arrived === id).length
+    if (rows !== undefined && rows !== references.length)
+      say(3, id, `${rows} rows of the application for ${references.length} references`)
     if (upload.told === 'failure' && reference !== undefined) say(1, id, 'told failure with a reference')
     if (upload.doomed !== undefined && reference !== undefined) say(1, id, 'a reference to what must have none')
     if (upload.told === 'failure' && upload.doomed === undefined)
@@ -164,7 +179,7 @@ export async function violations(
     }
     if (operation.offset < upload.acknowledged)
       say(4, id, `acknowledged ${upload.acknowledged} bytes, the row says ${operation.offset}`)
-    if (DONE_POINTS.has(operation.point) && reference === undefined && !operation.removed)
+    if (DONE_POINTS.has(operation.point) && (reference === undefined) !== operation.removed)
       say(3, id, 'referenced without a reference')
     if (quiet && upload.doomed === undefined && FINAL_POINTS.has(operation.point) && upload.told !== 'failure')
       say(6, id, `ended without being told: ${operation.problem ?? ''}`)
@@ -191,7 +206,8 @@ export async function violations(
         if (name === 'webhook' && !had.has(effectId)) say(10, id, 'an effect that its receiver never had')
       if (had.size > 1) say(10, id, `${had.size} ids of one effect`)
       if (had.size > 0 && owed.length === 0) say(10, id, 'an effect that nobody owed')
-      if (DONE_POINTS.has(point) && owed.length === 0) say(10, id, 'a reference that owes nothing')
+      if (DONE_POINTS.has(point) && !owed.some(({ name }) => name === 'webhook'))
+        say(10, id, 'a reference that owes nothing')
     }
   }
 

@@ -47,36 +47,56 @@ const VARIANTS: readonly Variant[] = [
   { client: 'retries', power: 'cut' },
   { client: 'gone', power: 'zero' },
 ]
+/** Of two kills. What the first process left unsynced, the next one must not build upon. */
+const TWICE: readonly Omit<Variant, 'again'>[] = [
+  { client: 'retries', powerAgain: 'cut' },
+  { client: 'gone' },
+  { client: 'retries', power: 'cut' },
+  { client: 'gone', power: 'zero', powerAgain: 'zero' },
+]
 
 export async function sweep(browser: Browser, options: SweepOptions): Promise<SweepReport> {
   const startMs = performance.now()
-  const world = options.serverFolder === undefined ? {} : { serverFolder: options.serverFolder }
-  const lanes: Lane[] = []
-  for (let n = 0; n < options.parallel; n += 1)
-    lanes.push(await openLane(browser, options.seed * 1_000_000 + n * 100_000, world))
-  const [first] = lanes
-  if (first === undefined) throw new Error('parallel: at least 1')
+  const { serverFolder } = options
+  // Of a changed server only itself is run.
+  const programs = serverFolder === undefined ? (['serve', 'app'] as const) : (['serve'] as const)
+  const lanes: (Lane & { program: 'serve' | 'app' })[] = []
   const all: Run[] = []
-  for (const scenario of SCENARIOS) {
-    const { points, starting } = await first.record(scenario)
-    all.push(...runsOf(scenario, points, starting))
+  for (const program of programs) {
+    for (let n = 0; n < options.parallel; n += 1) {
+      const firstSeed = options.seed * 1_000_000 + lanes.length * 100_000
+      const world = { program, ...(serverFolder === undefined ? {} : { serverFolder }) }
+      lanes.push({ ...(await openLane(browser, firstSeed, world)), program })
+    }
+    const first = lanes.find((lane) => lane.program === program)
+    for (const scenario of SCENARIOS.filter((each) => programOf(each) === program)) {
+      if (first === undefined) throw new RangeError('parallel: at least 1')
+      const { points, starting } = await first.record(scenario)
+      all.push(...runsOf(scenario, points, starting))
+    }
   }
   const chosen = options.sample === null ? all : sampleOf(all, options.sample, options.seed)
-  const queue = [...chosen]
   const results: Result[] = []
   const isOver = (): boolean => options.bail === true && results.some(({ outcome }) => outcome === 'bad')
-  await Promise.all(
-    lanes.map(async (lane) => {
-      for (let run = queue.shift(); run !== undefined && !isOver(); run = queue.shift()) {
-        const result = await lane.run(run.scenario, run.kill, run.variant)
-        results.push(result)
-        options.onResult?.(result, results.length, chosen.length)
-      }
-      await lane.close()
-    }),
-  )
+  for (const program of programs) {
+    const queue = chosen.filter(({ scenario }) => programOf(scenario) === program)
+    await Promise.all(
+      lanes
+        .filter((lane) => lane.program === program)
+        .map(async (lane) => {
+          for (let run = queue.shift(); run !== undefined && !isOver(); run = queue.shift()) {
+            const result = await lane.run(run.scenario, run.kill, run.variant)
+            results.push(result)
+            options.onResult?.(result, results.length, chosen.length)
+          }
+          await lane.close()
+        }),
+    )
+  }
   return { points: all.length, results, tookMs: performance.now() - startMs }
 }
+
+const programOf = ({ program = 'serve' }: Scenario): 'serve' | 'app' => program
 
 function runsOf(scenario: Scenario, points: readonly Point[], starting: readonly Point[]): Run[] {
   const moments = (list: readonly Point[], most: number): Kill[] =>
@@ -94,7 +114,7 @@ function runsOf(scenario: Scenario, points: readonly Point[], starting: readonly
   const twice = moments(starting, MOST_OF_A_START).map((again, index) => ({
     scenario,
     kill: base,
-    variant: { ...(VARIANTS[index % VARIANTS.length] ?? { client: 'gone' as const }), again },
+    variant: { ...(TWICE[index % TWICE.length] ?? { client: 'gone' as const }), again },
   }))
   return [...once, ...twice]
 }
@@ -106,13 +126,14 @@ export const kindOf = ({ name }: Point): string =>
     .slice(0, name.startsWith('sql') ? 3 : 2)
     .join(' ')
 
+/** Each kind of call, as the first kill and as the second; what is left of the number goes to others. */
 function sampleOf(all: readonly Run[], count: number, seed: number): Run[] {
-  const random = seeded(seed)
-  const shuffled = random.shuffled(all)
+  const shuffled = seeded(seed).shuffled(all)
   const chosen = new Set<Run>()
   const kinds = new Set<string>()
   for (const run of shuffled) {
-    const kind = `${kindOf(run.kill)} ${run.variant.again === undefined ? '' : `again ${kindOf(run.variant.again)}`}`
+    const { again } = run.variant
+    const kind = again === undefined ? kindOf(run.kill) : `again ${kindOf(again)}`
     if (kinds.has(kind)) continue
     kinds.add(kind)
     chosen.add(run)
@@ -125,7 +146,9 @@ function sampleOf(all: readonly Run[], count: number, seed: number): Run[] {
 }
 
 export function describe({ scenario, kill, variant, outcome, violations, losses, tookMs }: Result): string {
-  const power = variant.power === undefined ? '' : `, power lost (${variant.power})`
+  const lossOf = (how: string | undefined, which: string): string =>
+    how === undefined ? '' : `, power lost ${which} (${how})`
+  const power = lossOf(variant.power, 'first') + lossOf(variant.powerAgain, 'second')
   const again = variant.again === undefined ? '' : `, again ${variant.again.when} ${variant.again.name}`
   const lost =
     losses === null

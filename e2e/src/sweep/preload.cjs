@@ -14,7 +14,7 @@ if (!isMainThread) return
 
 const fs = require('node:fs')
 const http = require('node:http')
-const { createRequire, syncBuiltinESMExports } = require('node:module')
+const { syncBuiltinESMExports } = require('node:module')
 const path = require('node:path')
 
 const ROOT = process.env.SWEEP_DIRECTORY
@@ -60,8 +60,9 @@ function nameOf(database, sql) {
 }
 /** What another connection may see only once it is synced: the end of the write-ahead log after each commit. */
 function committed(database) {
-  if (database.inTransaction || !database.name?.startsWith?.(ROOT)) return
-  const wal = `${database.name}-wal`
+  const file = paths.get(database)
+  if (database.inTransaction || file === undefined) return
+  const wal = `${file}-wal`
   const size = real.statSync(wal, { throwIfNoEntry: false })?.size ?? 0
   tell({ wal, size, synced: synchronous(database) >= 2 })
 }
@@ -72,9 +73,18 @@ function synchronous(database) {
   return Number(statement.get().synchronous)
 }
 
-const fromServer = createRequire(process.argv[1])
-const Database = fromServer(process.env.SWEEP_LIBSQL)
+const Database = require(process.env.SWEEP_LIBSQL)
 const { prepare, exec } = Database.prototype
+/** Databases do not tell where they are. */
+const paths = new WeakMap()
+require.cache[process.env.SWEEP_LIBSQL].exports = new Proxy(Database, {
+  construct(plain, [name, ...rest]) {
+    const database = new plain(name, ...rest)
+    const file = name.replace(/^file:(\/\/)?/, '').replace(/\?.*$/, '')
+    if (file.startsWith(ROOT)) paths.set(database, file)
+    return database
+  },
+})
 Database.prototype.exec = function (sql) {
   const end = begin(nameOf(this, sql))
   const result = exec.call(this, sql)

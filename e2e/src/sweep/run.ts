@@ -1,15 +1,17 @@
 import type { Browser, BrowserContext, Page } from '@playwright/test'
 import { type History, type Known, newHistory, violations } from './invariants.js'
 import type { Losses } from './power.js'
-import { digestOf, type Scenario } from './scenarios.js'
+import { type Begun, digestOf, type Scenario } from './scenarios.js'
 import { type Kill, openWorld, type Point, type World, type WorldOptions } from './world.js'
 
 /** What becomes of the client, and what else happens to the machine. */
 export interface Variant {
   /** `retries`: it stays and goes on. `gone`: it never comes back, and only the completer works. */
   readonly client: 'retries' | 'gone'
-  /** After the kill; `zero` and `cut` as in `losePower`. */
+  /** The power is lost with the first kill; `zero` and `cut` as in `losePower`. */
   readonly power?: 'cut' | 'zero'
+  /** The power is lost with the second kill. */
+  readonly powerAgain?: 'cut' | 'zero'
   /** Killed once more, while it starts again and recovers. */
   readonly again?: Kill
 }
@@ -42,22 +44,21 @@ export async function openLane(browser: Browser, firstSeed: number, options: Wor
   let known: Known[] = []
   let seed = firstSeed
 
-  async function begin(scenario: Scenario): Promise<{ id: string; told: Promise<Known['told']>; upload: Known }> {
+  async function begin(scenario: Scenario): Promise<Begun & { upload: Known }> {
     const which = (seed += 1)
-    const { page } = visited
-    const id = await scenario.begin(page, which)
+    const begun = await scenario.begin({ page: visited.page, origin: `http://127.0.0.1:${world.proxy.port}` }, which)
+    begun.told.catch(() => {})
     const upload: Known = {
-      id,
+      id: begun.id,
       sizeBytes: scenario.sizeBytes,
       sha256: digestOf(scenario.sizeBytes, which),
       told: null,
       acknowledged: 0,
       attended: true,
       ...(scenario.doomed === undefined ? {} : { doomed: scenario.doomed }),
+      removable: scenario.removable === true,
     }
-    const told = scenario.told(page, id)
-    told.catch(() => {})
-    return { id, told, upload }
+    return { ...begun, upload }
   }
 
   const acknowledgedOf = (id: string): number =>
@@ -73,7 +74,8 @@ export async function openLane(browser: Browser, firstSeed: number, options: Wor
     return Promise.race([work, late]).finally(() => clearTimeout(timer))
   }
 
-  async function leave(): Promise<void> {
+  async function leave(begun?: Begun): Promise<void> {
+    begun?.leave?.()
     await visited.context.close()
   }
 
@@ -147,18 +149,20 @@ export async function openLane(browser: Browser, firstSeed: number, options: Wor
           }
         }
         await server.exited
-        const { upload, told } = await within(beginning, SETTLE_MS, 'the beginning')
+        const begun = await within(beginning, SETTLE_MS, 'the beginning')
+        const { upload, told } = begun
         let said: Known['told'] = null
         void told.then(
           (value) => (said = value),
           () => {},
         )
-        if (variant.client === 'gone') await leave()
+        if (variant.client === 'gone') await leave(begun)
         if (variant.power !== undefined) losses = await world.losePower(variant.power)
         if (variant.again !== undefined && (await world.restart(variant.again)) === 'ready') {
           await Promise.race([world.server.exited, world.untilQuiet().catch(() => {})])
           await world.server.kill('SIGKILL')
         }
+        if (variant.powerAgain !== undefined) losses = await world.losePower(variant.powerAgain)
         await world.restart()
         if (variant.client === 'retries') said = await within(told, SETTLE_MS, 'what the user is told')
         const found = await check({ ...upload, attended: variant.client === 'retries' }, said)

@@ -1,35 +1,78 @@
 import { createHash } from 'node:crypto'
 import type { Page } from '@playwright/test'
-import type { Swept } from './swept.js'
+import { Upload } from 'tus-js-client'
+import { OWNER_HEADER } from '../landfall.js'
 import { sweptBytes } from './bytes.js'
 import type { Known } from './invariants.js'
+import type { Swept } from './swept.js'
 
 declare const swept: Swept
 
-/** What one run does, from a real page unless it says otherwise. */
+/** Where a run takes place. */
+export interface Place {
+  readonly page: Page
+  /** Of the server, through the proxy. */
+  readonly origin: string
+}
+
+export interface Begun {
+  readonly id: string
+  /** What the user is told in the end. */
+  readonly told: Promise<Known['told']>
+  /** Of a client that is no page: it never comes back. */
+  leave?(): void
+}
+
+/** What one run does. */
 export interface Scenario {
   readonly name: string
   readonly sizeBytes: number
-  /** Begins, and answers the operation's id. */
-  begin(page: Page, seed: number): Promise<string>
-  /** What the user is told in the end. */
-  told(page: Page, id: string): Promise<Known['told']>
+  /** Default: `landfall serve`. */
+  readonly program?: 'serve' | 'app'
+  begin(place: Place, seed: number): Promise<Begun>
   /** Ends without a reference, with this problem. */
   readonly doomed?: string
+  /** Its user takes the reference back. */
+  readonly removable?: boolean
 }
 
-const told = async (page: Page, id: string): Promise<Known['told']> =>
+const KIB = 1024
+const MIB = 1024 * KIB
+
+const settled = async (page: Page, id: string): Promise<Known['told']> =>
   (await page.evaluate((which) => swept.settled(which), id)).ok ? 'success' : 'failure'
+
+async function add({ page }: Place, sizeBytes: number, seed: number): Promise<Begun> {
+  const id = await page.evaluate(([size, which]) => swept.add(size, which), [sizeBytes, seed] as const)
+  return { id, told: settled(page, id) }
+}
 
 const upload = (name: string, sizeBytes: number): Scenario => ({
   name,
   sizeBytes,
-  begin: (page, seed) => page.evaluate(([size, which]) => swept.add(size, which), [sizeBytes, seed] as const),
-  told,
+  begin: (place, seed) => add(place, sizeBytes, seed),
 })
 
-const KIB = 1024
-const MIB = 1024 * KIB
+/** As long as a run may take. */
+const RETRY_DELAYS_MS = Array.from({ length: 150 }, () => 200)
+
+/** tus-js-client as it comes: one creation, one PATCH of the whole file. */
+async function stock({ origin }: Place, sizeBytes: number, seed: number): Promise<Begun> {
+  const id = crypto.randomUUID()
+  let sending: Upload | null = null
+  const told = new Promise<Known['told']>((resolve, reject) => {
+    sending = new Upload(Buffer.from(sweptBytes(sizeBytes, seed)), {
+      endpoint: `${origin}/uploads/files`,
+      headers: { [OWNER_HEADER]: 'swept' },
+      metadata: { operationId: id, filename: `${seed}.bin`, filetype: 'application/octet-stream' },
+      retryDelays: RETRY_DELAYS_MS,
+      onSuccess: () => resolve('success'),
+      onError: reject,
+    })
+    sending.start()
+  })
+  return { id, told, leave: () => void sending?.abort() }
+}
 
 export const SCENARIOS: readonly Scenario[] = [
   upload('a small file', 10 * KIB),
@@ -37,21 +80,44 @@ export const SCENARIOS: readonly Scenario[] = [
   // Three chunks: 256 KiB, 512 KiB, the rest.
   upload('a file of three chunks', 3 * MIB),
   {
-    ...upload('a file with another digest', 100 * KIB),
+    name: 'a file with another digest',
+    sizeBytes: 100 * KIB,
     doomed: 'digest-mismatch',
-    begin: (page, seed) => page.evaluate(([size, which]) => swept.addWrong(size, which), [100 * KIB, seed] as const),
+    async begin({ page }, seed) {
+      const id = await page.evaluate(([size, which]) => swept.addWrong(size, which), [100 * KIB, seed] as const)
+      return { id, told: settled(page, id) }
+    },
   },
   {
-    ...upload('cancelled on the way', 3 * MIB),
+    name: 'cancelled on the way',
+    sizeBytes: 3 * MIB,
     doomed: 'cancelled',
-    async begin(page, seed) {
-      const id = await page.evaluate(([size, which]) => swept.add(size, which), [3 * MIB, seed] as const)
+    async begin(place, seed) {
+      const begun = await add(place, 3 * MIB, seed)
       // Whenever that is: the server may die before.
-      void page
-        .waitForFunction((which) => swept.accepted(which) > 0, id, { polling: 5 })
-        .then(() => page.evaluate((which) => swept.cancel(which), id))
+      void place.page
+        .waitForFunction((which) => swept.accepted(which) > 0, begun.id, { polling: 5 })
+        .then(() => place.page.evaluate((which) => swept.cancel(which), begun.id))
         .catch(() => {})
-      return id
+      return begun
+    },
+  },
+  // One request that is acknowledged on its way, each 16 MiB.
+  { name: 'a stock client', sizeBytes: 20 * MIB, begin: (place, seed) => stock(place, 20 * MIB, seed) },
+  { ...upload('in an application', 10 * KIB), program: 'app' },
+  {
+    name: 'taken back',
+    removable: true,
+    sizeBytes: 10 * KIB,
+    program: 'app',
+    async begin(place, seed) {
+      const { id, told } = await add(place, 10 * KIB, seed)
+      const removed = async (): Promise<Known['told']> => {
+        if ((await told) !== 'success') return 'failure'
+        await place.page.evaluate((which) => swept.remove(which), id)
+        return 'removed'
+      }
+      return { id, told: removed() }
     },
   },
 ]

@@ -8,6 +8,8 @@ export interface Swept {
   /** What the user is told in the end, acknowledged. */
   settled(id: string): Promise<{ readonly ok: boolean }>
   cancel(id: string): Promise<void>
+  /** Asks the application to take the reference back, until it has answered. */
+  remove(id: string): Promise<void>
   /** Bytes that the server has acknowledged. */
   accepted(id: string): number
   known(): { readonly id: string; readonly point: string }[]

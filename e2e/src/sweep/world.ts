@@ -6,6 +6,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { type Client, createClient } from '@libsql/client'
 import type { Browser, BrowserContext, Page } from '@playwright/test'
 import type { Swept } from './swept.js'
+import type { SweptAppSettings } from './swept-app.js'
 import { temporaryDirectory } from '../files.js'
 import { landfallServe, OWNER_HEADER, repository } from '../landfall.js'
 import { listen } from '../ports.js'
@@ -55,13 +56,19 @@ const PAGE = join(repository, 'e2e/build/sweep')
 const SECRET = 'whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw'
 const OWNER = 'swept'
 const LEASE_MS = 1_000
+const INTERVAL_MS = 200
 
 export interface WorldOptions {
+  /** Default: `serve`. */
+  readonly program?: 'serve' | 'app'
   /** The server's folder; default: this repository's. Mutations have one of their own. */
   readonly serverFolder?: string
 }
 
-export async function openWorld({ serverFolder = join(repository, 'server') }: WorldOptions = {}): Promise<World> {
+export async function openWorld({
+  program = 'serve',
+  serverFolder = join(repository, 'server'),
+}: WorldOptions = {}): Promise<World> {
   const home = await temporaryDirectory('landfall-sweep-')
   const directory = join(home.path, 'data')
   await mkdir(directory)
@@ -81,7 +88,7 @@ export async function openWorld({ serverFolder = join(repository, 'server') }: W
   })
   const receiverPort = await listen(receiver)
   const serving = landfallServe(directory, {
-    LANDFALL_COMPLETER_INTERVAL_MS: '200',
+    LANDFALL_COMPLETER_INTERVAL_MS: String(INTERVAL_MS),
     LANDFALL_LEASE_MS: String(LEASE_MS),
     LANDFALL_WEBHOOK_URL: `http://127.0.0.1:${receiverPort}/`,
     LANDFALL_WEBHOOK_SECRET: SECRET,
@@ -95,9 +102,19 @@ export async function openWorld({ serverFolder = join(repository, 'server') }: W
     SWEEP_LOG: current,
     SWEEP_KILL: kill === null ? undefined : JSON.stringify(kill),
   })
+  const appSettings: SweptAppSettings = {
+    directory,
+    receiver: `http://127.0.0.1:${receiverPort}/`,
+    leaseMs: LEASE_MS,
+    completerIntervalMs: INTERVAL_MS,
+  }
+  const programs = {
+    serve: [join(serverFolder, 'dist/cli.js'), 'serve'],
+    app: [join(repository, 'e2e/dist/src/sweep/swept-app.js'), JSON.stringify(appSettings)],
+  }
   const server = await startProcess({
     ...serving,
-    args: ['--require', PRELOAD, join(serverFolder, 'dist/cli.js'), 'serve'],
+    args: ['--require', PRELOAD, ...programs[program]],
     channel: true,
     env: envOf(null),
   })
@@ -107,14 +124,21 @@ export async function openWorld({ serverFolder = join(repository, 'server') }: W
     directory: PAGE,
     forward: { path: '/uploads', port: proxy.port, headers: { [OWNER_HEADER]: OWNER } },
   })
-  /** Only while the server runs: the last connection that closes tidies the database up, and a kill must find it as it is. */
-  async function stored(): Promise<Stored> {
+  let reading: Promise<unknown> = Promise.resolve()
+  async function read(): Promise<Stored> {
     const database: Client = createClient({ url: `file:${join(directory, 'landfall.db')}`, timeout: 5_000 })
     try {
       return await readStored(database, join(directory, 'blobs', 'blobs'))
     } finally {
       database.close()
     }
+  }
+  /** Only while the server runs: the last connection that closes tidies the database up, and a kill must find it as it is. */
+  async function stored(): Promise<Stored> {
+    if (!server.running) throw new Error(`the server does not run:\n${server.output().slice(-3_000)}`)
+    const now = read()
+    reading = Promise.allSettled([reading, now])
+    return now
   }
   let planned = (): void => {}
   server.onMessage(() => planned())
@@ -136,6 +160,8 @@ export async function openWorld({ serverFolder = join(repository, 'server') }: W
       return lines.slice(from + 1).flatMap((line) => ('call' in line ? [{ name: line.call, nth: line.nth }] : []))
     },
     async restart(kill = null) {
+      await server.kill('SIGKILL')
+      await reading
       try {
         await server.restart({ env: envOf(kill) })
       } catch (error) {
@@ -146,6 +172,8 @@ export async function openWorld({ serverFolder = join(repository, 'server') }: W
       return 'ready'
     },
     async losePower(how) {
+      if (server.running) throw new Error('the server still runs')
+      await reading
       const losses = await losePower(unsyncedOf(readLog(current)), how)
       // What is there now is there for good.
       current = join(home.path, `calls.${(logs += 1)}`)
@@ -153,7 +181,9 @@ export async function openWorld({ serverFolder = join(repository, 'server') }: W
     },
     stored,
     async untilQuiet(withinMs = 20_000) {
+      const { pid } = server
       for (const deadline = performance.now() + withinMs; ; await sleep(25)) {
+        if (server.pid !== pid) throw new Error('the server was started again meanwhile')
         const now = await stored()
         if (isQuiet(now)) return now
         if (performance.now() > deadline)
@@ -178,6 +208,7 @@ export async function openWorld({ serverFolder = join(repository, 'server') }: W
       await site.close()
       await proxy.close()
       await server.kill('SIGKILL')
+      await reading
       receiver.closeAllConnections()
       await new Promise((resolve) => receiver.close(resolve))
       await home.remove()
