@@ -21,15 +21,19 @@ export interface SweepOptions {
   readonly onResult?: (result: Result, done: number, of: number) => void
   /** Stops with the first violation. */
   readonly bail?: boolean
+  /** Only runs of which this holds. */
+  readonly only?: (run: Run) => boolean
 }
 
 export interface SweepReport {
   readonly points: number
+  /** Of what sorts the calls are. */
+  readonly kinds: readonly string[]
   readonly results: readonly Result[]
   readonly tookMs: number
 }
 
-interface Run {
+export interface Run {
   readonly scenario: Scenario
   readonly kill: Kill
   readonly variant: Variant
@@ -75,7 +79,18 @@ export async function sweep(browser: Browser, options: SweepOptions): Promise<Sw
       all.push(...runsOf(scenario, points, starting))
     }
   }
-  const chosen = options.sample === null ? all : sampleOf(all, options.sample, options.seed)
+  const wanted = all.filter(options.only ?? (() => true))
+  const chosen = options.sample === null ? wanted : sampleOf(wanted, options.sample, options.seed)
+  const spare = seeded(options.seed)
+    .shuffled(wanted)
+    .filter((run) => !chosen.includes(run))
+  /** What depends on the moment does not always come: then another call of its kind is tried. */
+  const othersLike = (missed: Run): Run[] => {
+    const at = spare.findIndex(
+      (run) => kindOfRun(run) === kindOfRun(missed) && programOf(run.scenario) === programOf(missed.scenario),
+    )
+    return at === -1 ? [] : spare.splice(at, 1)
+  }
   const results: Result[] = []
   const isOver = (): boolean => options.bail === true && results.some(({ outcome }) => outcome === 'bad')
   for (const program of programs) {
@@ -87,13 +102,15 @@ export async function sweep(browser: Browser, options: SweepOptions): Promise<Sw
           for (let run = queue.shift(); run !== undefined && !isOver(); run = queue.shift()) {
             const result = await lane.run(run.scenario, run.kill, run.variant)
             results.push(result)
+            if (result.outcome === 'not reached') queue.push(...othersLike(run))
             options.onResult?.(result, results.length, chosen.length)
           }
           await lane.close()
         }),
     )
   }
-  return { points: all.length, results, tookMs: performance.now() - startMs }
+  const kinds = [...new Set(all.map(({ kill }) => kindOf(kill)))]
+  return { points: all.length, kinds, results, tookMs: performance.now() - startMs }
 }
 
 const programOf = ({ program = 'serve' }: Scenario): 'serve' | 'app' => program
@@ -123,8 +140,10 @@ function runsOf(scenario: Scenario, points: readonly Point[], starting: readonly
 export const kindOf = ({ name }: Point): string =>
   name
     .split(' ')
-    .slice(0, name.startsWith('sql') ? 3 : 2)
+    .slice(0, !name.startsWith('sql') ? 2 : name.startsWith('sql UPDATE') ? 5 : 3)
     .join(' ')
+const kindOfRun = ({ kill, variant: { again } }: Run): string =>
+  again === undefined ? kindOf(kill) : `again ${kindOf(again)}`
 
 /** Each kind of call, as the first kill and as the second; what is left of the number goes to others. */
 function sampleOf(all: readonly Run[], count: number, seed: number): Run[] {
@@ -132,8 +151,7 @@ function sampleOf(all: readonly Run[], count: number, seed: number): Run[] {
   const chosen = new Set<Run>()
   const kinds = new Set<string>()
   for (const run of shuffled) {
-    const { again } = run.variant
-    const kind = again === undefined ? kindOf(run.kill) : `again ${kindOf(again)}`
+    const kind = kindOfRun(run)
     if (kinds.has(kind)) continue
     kinds.add(kind)
     chosen.add(run)
@@ -160,9 +178,9 @@ export function describe({ scenario, kill, variant, outcome, violations, losses,
   ].join('\n')
 }
 
-export function summary({ points, results, tookMs }: SweepReport): string {
+export function summary({ points, kinds, results, tookMs }: SweepReport): string {
   const count = (outcome: Result['outcome']): number => results.filter((result) => result.outcome === outcome).length
-  return `${points} moments to kill at, ${results.length} run: ${count('ok')} ok, ${count('bad')} bad, ${count('not reached')} not reached; ${(tookMs / 1000).toFixed(0)} s, ${(tookMs / Math.max(1, results.length)).toFixed(0)} ms a run`
+  return `${points} moments to kill at (${kinds.length} kinds of calls), ${results.length} run: ${count('ok')} ok, ${count('bad')} bad, ${count('not reached')} not reached; ${(tookMs / 1000).toFixed(0)} s, ${(tookMs / Math.max(1, results.length)).toFixed(0)} ms a run`
 }
 
 async function main(): Promise<void> {

@@ -7,7 +7,7 @@ import { join } from 'node:path'
 import { type Browser, chromium } from '@playwright/test'
 import { launchOptions } from '../chromium.js'
 import { repository } from '../landfall.js'
-import { describe, sweep } from './main.js'
+import { describe, type Run, sweep } from './main.js'
 
 interface Mutation {
   readonly name: string
@@ -16,7 +16,15 @@ interface Mutation {
   /** Must be found, or the mutation is out of date. */
   readonly find: string | RegExp
   readonly put: string
+  /** Where it must show; default: anywhere. */
+  readonly where?: (run: Run) => boolean
 }
+
+const powerIsLost = ({ variant }: Run): boolean => variant.power !== undefined || variant.powerAgain !== undefined
+const of =
+  (scenario: string) =>
+  (run: Run): boolean =>
+    run.scenario.name.includes(scenario)
 
 export const MUTATIONS: readonly Mutation[] = [
   {
@@ -24,30 +32,42 @@ export const MUTATIONS: readonly Mutation[] = [
     file: 'blobs/durable-files.js',
     find: /dataSync: promisify\(fdatasync\)/,
     put: 'dataSync: async () => {}',
+    where: powerIsLost,
   },
   {
     name: 'small files are written without O_DSYNC',
     file: 'blobs/file.js',
     find: 'synced ? O_DSYNC : 0',
     put: '0',
+    where: powerIsLost,
   },
   {
     name: 'names are not synced',
     file: 'blobs/durable-files.js',
     find: 'const start = async (directory) => files.sync(await fileOf(directory));',
     put: 'const start = async (directory) => void (await fileOf(directory));',
+    where: powerIsLost,
+  },
+  {
+    name: 'names of directories are not synced',
+    file: 'blobs/durable-files.js',
+    find: 'await Promise.all([sync(dirname(path)), nameDirectory(dirname(path))]);',
+    put: 'await sync(dirname(path));',
+    where: powerIsLost,
   },
   {
     name: 'the database does not sync its commits',
     file: 'ledger/serialized-libsql.js',
     find: 'PRAGMA synchronous=FULL',
     put: 'PRAGMA synchronous=OFF',
+    where: powerIsLost,
   },
   {
     name: 'bytes are acknowledged before they are synced',
     file: 'blobs/take-bytes.js',
     find: 'await request.sync(writer.position());',
     put: 'void request.sync(writer.position());',
+    where: (run) => powerIsLost(run) && (of('stock')(run) || of('three chunks')(run)),
   },
   {
     name: 'opening a blob truncates it',
@@ -60,12 +80,14 @@ export const MUTATIONS: readonly Mutation[] = [
     file: 'drive.js',
     find: 'await record({}); // the intent first, the bytes second',
     put: ';',
+    where: of('another digest'),
   },
   {
     name: 'cleaned up is recorded before it is done',
     file: 'drive.js',
     find: /await deps\.blobs\.remove\(operation\.blobKey\);\s*await record\(\{ cleanupDue: false, attempts: 0, lastError: null \}\);/,
     put: 'await record({ cleanupDue: false, attempts: 0, lastError: null }); await deps.blobs.remove(operation.blobKey);',
+    where: (run) => of('another digest')(run) || of('cancelled')(run),
   },
   {
     name: 'the point is recorded before the reference',
@@ -109,7 +131,14 @@ export async function caught(
 ): Promise<{ by: string | null; runs: number }> {
   const folder = await mutate(mutation)
   try {
-    const { results } = await sweep(browser, { sample, seed, parallel: 2, bail: true, serverFolder: folder })
+    const { results } = await sweep(browser, {
+      sample,
+      seed,
+      parallel: 2,
+      bail: true,
+      serverFolder: folder,
+      ...(mutation.where === undefined ? {} : { only: mutation.where }),
+    })
     const bad = results.find(({ outcome }) => outcome === 'bad')
     return { by: bad === undefined ? null : describe(bad), runs: results.length }
   } catch (error) {

@@ -1,0 +1,44 @@
+import { join } from 'node:path'
+import { bin, main, root, run, say, Stop } from './run.mjs'
+import { setup } from './setup.mjs'
+
+const USAGE = `npm run sweep [-- server|client|mutations|model] [options]
+  server      the server killed around each of its external calls; --sample N, --seed S, --parallel P
+  client      the page killed around each journal write and each request; the same options
+  model       every pair of faults, by the model
+  mutations   changed copies of the server: each must turn one of them red
+  default: server, then client`
+const PROGRAMS = {
+  server: 'main.js',
+  client: 'client/main.js',
+  mutations: 'mutations.js',
+}
+
+await main(async () => {
+  const [first, ...rest] = process.argv.slice(2)
+  const named = first !== undefined && !first.startsWith('-')
+  if (named && first !== 'model' && !(first in PROGRAMS)) throw new Stop(USAGE)
+  const chromium = await setup({ browser: true })
+  const env = chromium === null ? {} : { CHROMIUM_PATH: chromium }
+  const built = await bin('turbo', ['run', 'build', '--output-logs=errors-only'], { env })
+  if (built.code !== 0) throw new Stop(`The build failed (${built.code}); see above.`)
+  if (first === 'model') {
+    const { code } = await bin('vitest', ['run', 'test/model.test.ts'], {
+      cwd: join(root, 'server'),
+      env: { ...env, LANDFALL_MODEL: 'full' },
+      limitMs: 12 * 3_600_000,
+    })
+    return code
+  }
+  let worst = 0
+  for (const which of named ? [first] : ['server', 'client']) {
+    say(`\n── ${which} ──`)
+    const program = join(root, 'e2e', 'dist', 'src', 'sweep', PROGRAMS[which])
+    const { code } = await run(process.execPath, [program, ...(named ? rest : process.argv.slice(2))], {
+      env,
+      limitMs: 24 * 3_600_000,
+    })
+    worst = Math.max(worst, code ?? 1)
+  }
+  return worst
+})
