@@ -24,6 +24,7 @@ import {
   takeLease,
 } from './sqlite-operations.js'
 import { advanceMark, claims, health, heartbeat, list, mark } from './sqlite-inventory.js'
+import { lookAtClock, settleClock } from './sqlite-clock.js'
 import { NOW } from './sqlite-rows.js'
 import { effectsDueAt, effectsOf, retryEffects, settleEffect, takeEffects } from './sqlite-effects.js'
 import { type Connection, isAway } from './statements.js'
@@ -138,6 +139,11 @@ export function sqliteLedger<Schema extends AnySchema>(db: LibSQLDatabase<Schema
     advanceMark: (to) => write((on) => advanceMark(on, to)),
 
     heartbeat: () => write(heartbeat),
+
+    async settleClock(look) {
+      const found = await read((on) => lookAtClock(on, look))
+      return found.due ? write((on) => settleClock(on, look)) : { nowAt: found.nowAt, steppedMs: 0 }
+    },
 
     health: () => read(health),
 
