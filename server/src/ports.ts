@@ -358,6 +358,8 @@ export interface Ledger<Tx> {
    * earlier for want of a client; back, so that nothing is due and no lease ends later than pauses and leases last.
    */
   settleClock(look: ClockLook): Promise<ClockSettled>
+  /** How much time has passed since then, without that by which the clock was set ahead and in which nobody was there. */
+  attendedMs(sinceAt: number): Promise<number>
   /** What `doctor` asks: the database's clock and when the completer was last alive. */
   health(): Promise<LedgerHealth>
   /** When the next operation, or effect of these targets, is due, in milliseconds from now; null: none. */

@@ -188,7 +188,7 @@ export function createUploads<Tx, const K extends Kinds<Tx>>(options: UploadsOpt
     clock,
     cancel,
     wake: () => completer.wake(0),
-    ready: () => ready(),
+    ready: () => ready().then(timekeeping.look),
     completerIntervalMs: options.completerIntervalMs ?? 5_000,
     automatic: options.completer !== 'manual',
   })

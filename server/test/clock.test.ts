@@ -1,6 +1,9 @@
 /** The clock is set, ahead and back, under a running server and while none runs: nothing ends for it, nothing stands still. */
+import { mkdir, writeFile } from 'node:fs/promises'
+import { dirname, join } from 'node:path'
 import { sql } from 'drizzle-orm'
 import { afterEach, describe, expect, test } from 'vitest'
+import { relativePath } from '../src/blobs/key.js'
 import { kind } from '../src/kinds.js'
 import { photos, type Tx } from './fixtures.js'
 import { content, digestOf, newId } from './harness.js'
@@ -47,6 +50,7 @@ async function start(options: Parameters<typeof startWithMovedClock>[1] = {}) {
 }
 
 const key = (id: string) => ({ owner: 'ann', id })
+const UNKNOWN = '0190000000007000800000000000000a'
 const FILE = { kind: 'file' }
 
 /** The server looks around under the clock as it is: the one that runs, or one that starts anew. */
@@ -185,6 +189,25 @@ describe.each(looks)('%s', (_name, look) => {
     await server.uploads.runOnce()
     expect(delivered.toSorted()).toEqual([referenced, failed].toSorted())
   })
+})
+
+test.each(looks)('%s deletes nothing from quarantine because of the clock', async (_name, look) => {
+  const world = await start()
+  const { server, jump, pass } = world
+  const unknown = join(server.directory, 'blobs', 'blobs', relativePath(UNKNOWN))
+  await mkdir(dirname(unknown), { recursive: true })
+  await writeFile(unknown, 'whose?')
+  const reconcile = () => server.uploads.operator.reconcile({ apply: true, force: true })
+  expect(await reconcile()).toMatchObject({ quarantined: 1, done: { quarantined: 1 } })
+  for (const ms of [JUMP_MS, -JUMP_MS, JUMP_MS, -JUMP_MS, JUMP_MS]) {
+    await jump(ms)
+    expect(await reconcile()).toMatchObject({ quarantined: 1, done: { deleted: 0 } })
+    await look(world)
+    await pass(DAY_MS)
+    expect(await reconcile()).toMatchObject({ quarantined: 1, done: { deleted: 0 } })
+  }
+  await pass(3 * DAY_MS)
+  expect(await reconcile()).toMatchObject({ quarantined: 0, done: { deleted: 1 } })
 })
 
 test('ahead and back between two looks: seen by whoever asked whether the clock can be trusted', async () => {

@@ -60,6 +60,8 @@ async function moveBack(server: TestServer, ms: number): Promise<void> {
   await server.db.run(
     sql.raw(`UPDATE landfall_meta SET value = CAST(value AS INTEGER) - ${ms} WHERE key IN ('heartbeat', 'clock')`),
   )
+  await server.db.run(sql`UPDATE landfall_meta SET value = (SELECT json_group_array(json_object(
+    'at', value ->> 'at' - ${ms}, 'byMs', value ->> 'byMs')) FROM json_each(landfall_meta.value)) WHERE key = 'clock_steps'`)
 }
 
 /** Leases are compared by identity, and hold no times. */
@@ -80,5 +82,8 @@ function readAhead<Tx>(ledger: Ledger<Tx>, aheadMs: () => number): Ledger<Tx> {
     name,
     AS_THEY_ARE.has(name) ? method : async (...args: unknown[]) => add(await method(...args)),
   ])
-  return Object.fromEntries(methods) as Ledger<Tx>
+  return {
+    ...(Object.fromEntries(methods) as Ledger<Tx>),
+    attendedMs: (sinceAt) => ledger.attendedMs(sinceAt - aheadMs()),
+  }
 }

@@ -753,6 +753,7 @@ export function ledgerContract<Tx>(test: RegisterTest, create: () => Promise<Led
     // So much less time has passed than the ledger's clock says.
     const { steppedMs } = await ledger.settleClock({ ...LOOK, passedMs: -DAYS_MS })
     assert.ok(Math.abs(steppedMs - DAYS_MS) < 10_000)
+    assert.ok((await ledger.attendedMs(before.createdAt - DAYS_MS)) < 10_000)
     const { expiresAt, dueAt } = await get(ledger, key)
     assert.equal(expiresAt, before.expiresAt + steppedMs)
     assert.equal(dueAt, (before.dueAt ?? 0) + steppedMs)

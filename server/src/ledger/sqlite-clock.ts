@@ -1,4 +1,5 @@
 import type { ClockLook, ClockSettled } from '../ports.js'
+import { meta, setMeta } from './sqlite-inventory.js'
 import { NOW } from './sqlite-rows.js'
 import type { Connection } from './statements.js'
 
@@ -40,14 +41,55 @@ export function lookAtClock(on: Connection, look: ClockLook): Finding {
 /** In one transaction: decided once more, for another process may have been here first. */
 export function settleClock(on: Connection, look: ClockLook): ClockSettled {
   const { nowAt, steppedMs } = lookAtClock(on, look)
-  if (steppedMs > 0) postpone(on, steppedMs)
+  if (steppedMs > 0) {
+    postpone(on, steppedMs)
+    remember(on, { at: nowAt, byMs: steppedMs })
+  }
+  if (steppedMs < 0) takeBack(on, nowAt, -steppedMs)
   if (steppedMs < 0 || look.disturbed) bringForward(on, nowAt, look, { operationMs: 0, effectMs: 0 })
   else if (look.longestPauses !== null) bringForward(on, nowAt, look, look.longestPauses)
-  on.run(
-    `INSERT INTO landfall_meta (key, value) VALUES ('clock', ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value`,
-    [String(nowAt)],
-  )
+  setMeta(on, 'clock', String(nowAt))
   return { nowAt, steppedMs }
+}
+
+interface Step {
+  readonly at: number
+  readonly byMs: number
+}
+/** More than there are in any week. */
+const MOST_STEPS = 200
+
+const stepsOf = (on: Connection): Step[] => JSON.parse(meta(on, 'clock_steps') ?? '[]') as Step[]
+
+function remember(on: Connection, step: Step): void {
+  const steps = [...stepsOf(on), step]
+  const [first, second] = steps
+  // Two as one, and later: what is measured across them counts as younger, never as older.
+  if (steps.length > MOST_STEPS && first !== undefined && second !== undefined)
+    steps.splice(0, 2, { at: second.at, byMs: first.byMs + second.byMs })
+  setMeta(on, 'clock_steps', JSON.stringify(steps))
+}
+
+/** A clock that goes back takes back what it went ahead before, the latest first. */
+function takeBack(on: Connection, nowAt: number, ms: number): void {
+  let leftMs = ms
+  const steps = stepsOf(on)
+    .toReversed()
+    .map(({ at, byMs }) => {
+      const takenMs = Math.min(byMs, leftMs)
+      leftMs -= takenMs
+      return { at: Math.min(at, nowAt), byMs: byMs - takenMs }
+    })
+  setMeta(on, 'clock_steps', JSON.stringify(steps.toReversed().filter(({ byMs }) => byMs > 0)))
+}
+
+export function attendedMs(on: Connection, sinceAt: number): number {
+  const nowAt = Number(on.get(`SELECT ${NOW} AS now`)?.['now'])
+  const steps = stepsOf(on).filter(({ at }) => at > sinceAt && at <= nowAt)
+  return Math.max(
+    0,
+    steps.reduce((left, { byMs }) => left - byMs, nowAt - sinceAt),
+  )
 }
 
 /**

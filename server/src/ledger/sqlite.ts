@@ -24,7 +24,7 @@ import {
   takeLease,
 } from './sqlite-operations.js'
 import { advanceMark, claims, health, heartbeat, list, mark } from './sqlite-inventory.js'
-import { lookAtClock, settleClock } from './sqlite-clock.js'
+import { attendedMs, lookAtClock, settleClock } from './sqlite-clock.js'
 import { NOW } from './sqlite-rows.js'
 import { effectsDueAt, effectsOf, retryEffects, settleEffect, takeEffects } from './sqlite-effects.js'
 import { type Connection, isAway } from './statements.js'
@@ -144,6 +144,8 @@ export function sqliteLedger<Schema extends AnySchema>(db: LibSQLDatabase<Schema
       const found = await read((on) => lookAtClock(on, look))
       return found.due ? write((on) => settleClock(on, look)) : { nowAt: found.nowAt, steppedMs: 0 }
     },
+
+    attendedMs: (sinceAt) => read((on) => attendedMs(on, sinceAt)),
 
     health: () => read(health),
 
