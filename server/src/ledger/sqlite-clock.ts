@@ -1,6 +1,6 @@
 import type { ClockLook, ClockSettled } from '../ports.js'
 import { meta, setMeta } from './sqlite-inventory.js'
-import { NOW } from './sqlite-rows.js'
+import { NOW, OPEN } from './sqlite-rows.js'
 import type { Connection } from './statements.js'
 
 // What is done about a database's clock that was set. The mark is how far it has come undisturbed.
@@ -11,7 +11,6 @@ const MARK_EVERY_MS = 30_000
 /** Between times that were set by one statement or by two. */
 const SAME_MS = 1_000
 
-const OPEN = `('declared', 'received', 'sealed', 'verified')`
 /** Nothing is to be done for it until it expires. */
 const WAITS = `(point = 'declared' AND lease_holder IS NULL AND unclean_holder IS NULL AND "offset" < file_size)`
 
