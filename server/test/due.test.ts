@@ -3,7 +3,7 @@ import { join } from 'node:path'
 import { afterEach, beforeEach, expect, test } from 'vitest'
 import { intentOf } from '../src/contract/ledger.js'
 import { MIGRATIONS } from '../src/ledger/migrations.js'
-import { COMPLETABLE, DUE_EFFECTS, DUE_OPERATIONS } from '../src/ledger/sqlite-due.js'
+import { COMPLETABLE, DUE_EFFECTS, DUE_OPERATIONS, NEXT_DUE } from '../src/ledger/sqlite-due.js'
 import { sqliteLedger } from '../src/ledger/sqlite.js'
 import { openConnection } from '../src/ledger/statements.js'
 import { photos, openDatabase, temporaryDirectory } from './fixtures.js'
@@ -48,14 +48,15 @@ test('who finds nothing due does not wait for the writer, who finds something do
 test('each look is a search in an index', () => {
   const connection = openConnection(join(directory.path, 'plan.db'))
   for (const statement of MIGRATIONS.flat()) connection.exec(statement)
-  const plan = (sql: string, args: readonly string[]) =>
-    connection.all(`EXPLAIN QUERY PLAN ${sql}`, [...args, 1]).map(({ detail }) => detail)
-  expect(plan(DUE_OPERATIONS, ['n1', '[]'])[0]).toBe(
+  const plan = (sql: string, args: readonly (string | number)[]) =>
+    connection.all(`EXPLAIN QUERY PLAN ${sql}`, args).map(({ detail }) => detail)
+  expect(plan(DUE_OPERATIONS, ['n1', '[]', 1])[0]).toBe(
     'SEARCH landfall_operations USING INDEX landfall_operations_due (due_at>? AND due_at<?)',
   )
-  expect(plan(DUE_EFFECTS, ['photo', 'notify'])).toEqual([
+  expect(plan(DUE_EFFECTS, ['photo', 'notify', 1])).toEqual([
     'SEARCH landfall_effects USING INDEX landfall_effects_target (kind=? AND name=? AND due_at>? AND due_at<?)',
   ])
-  expect(plan(COMPLETABLE, [])[0]).toBe('SCAN o USING INDEX landfall_operations_incomplete')
+  expect(plan(COMPLETABLE, [1])[0]).toBe('SCAN o USING INDEX landfall_operations_incomplete')
+  expect(plan(NEXT_DUE, [])[0]).toMatch(/^S\w+ landfall_operations USING INDEX landfall_operations_due/)
   connection.close()
 })

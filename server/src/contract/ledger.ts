@@ -785,6 +785,16 @@ export function ledgerContract<Tx>(test: RegisterTest, create: () => Promise<Led
     assert.deepEqual((await ids()).toSorted(), [held.id, paused.id].toSorted())
   })
 
+  on('a stalled operation whose driver died is due for nobody, and keeps nobody awake', async ({ ledger }) => {
+    const stalled = await dueIn(ledger, 0, { offset: 100, stalled: true })
+    await take(ledger, stalled, 'dead', 'drive')
+    await ledger.forgetOtherHolders('n1')
+    assert.deepEqual(await ledger.leaseDue({ ...TAKING, inUse: [] }), [])
+    assert.equal(await ledger.nextDueInMs([]), null)
+    assert.equal(await ledger.retry(stalled), true)
+    assert.equal(await ledger.nextDueInMs([]), 0)
+  })
+
   on('what is due later than any pause could have put it is due', async ({ ledger }) => {
     const paused = await dueIn(ledger, 60 * 60_000, { offset: 100, attempts: 1 })
     await ledger.settleClock({ ...LOOK, longestPauses: { operationMs: 30 * 60_000, effectMs: 30 * 60_000 } })

@@ -5,6 +5,8 @@ import type { SqlValue } from './statements.js'
 // What is picked: by a reader that looks whether there is anything, and then by the statement that takes it. Most looks
 // find nothing, and must not keep the application from its one writer.
 
+const DRIVABLE = `((point IN ${OPEN} AND stalled = 0) OR cleanup_due = 1)`
+
 /**
  * Oldest first. A lease of our own that looks expired is one whose clock has jumped if it is in use; else it is one that
  * could not be given back, and nobody prolongs it.
@@ -12,8 +14,11 @@ import type { SqlValue } from './statements.js'
 export const DUE_OPERATIONS = `SELECT rowid FROM landfall_operations WHERE due_at IS NOT NULL AND due_at <= ${NOW}
   AND (lease_holder IS NULL OR (lease_expires_at <= ${NOW} AND (lease_holder <> ? OR NOT EXISTS (
     SELECT 1 FROM json_each(?) WHERE value ->> 0 = owner AND value ->> 1 = landfall_operations.id))))
-  AND ((point IN ${OPEN} AND stalled = 0) OR cleanup_due = 1)
+  AND ${DRIVABLE}
   ORDER BY due_at LIMIT ?`
+
+/** When there is something to take, leases that may expire included. */
+export const NEXT_DUE = `SELECT due_at FROM landfall_operations WHERE due_at IS NOT NULL AND ${DRIVABLE} ORDER BY due_at LIMIT 1`
 
 export const dueArgs = ({ holder, inUse }: { holder: string; inUse: readonly OperationKey[] }): SqlValue[] => [
   holder,

@@ -25,7 +25,7 @@ import {
 } from './sqlite-operations.js'
 import { advanceMark, claims, health, heartbeat, list, mark } from './sqlite-inventory.js'
 import { attendedMs, lookAtClock, settleClock } from './sqlite-clock.js'
-import { COMPLETABLE, DUE_EFFECTS, DUE_OPERATIONS, dueArgs } from './sqlite-due.js'
+import { COMPLETABLE, DUE_EFFECTS, DUE_OPERATIONS, dueArgs, NEXT_DUE } from './sqlite-due.js'
 import { NOW } from './sqlite-rows.js'
 import { effectsDueAt, effectsOf, retryEffects, settleEffect, takeEffects } from './sqlite-effects.js'
 import { type Connection, isAway, type SqlValue } from './statements.js'
@@ -156,7 +156,7 @@ export function sqliteLedger<Schema extends AnySchema>(db: LibSQLDatabase<Schema
 
     nextDueInMs: (targets) =>
       read((on) => {
-        const row = on.get(`SELECT MIN(due_at) AS due, ${NOW} AS now FROM landfall_operations WHERE due_at IS NOT NULL`)
+        const row = on.get(`SELECT (${NEXT_DUE}) AS due, ${NOW} AS now`)
         const now = Number(row?.['now'])
         const due = [row?.['due'] ?? null, effectsDueAt(on, targets)].filter((at) => at !== null)
         return due.length === 0 ? null : Math.max(0, Math.min(...due.map(Number)) - now)
