@@ -64,22 +64,41 @@ export async function sweep(browser: Browser, options: SweepOptions): Promise<Sw
   const { serverFolder } = options
   // Of a changed server only itself is run.
   const programs = serverFolder === undefined ? (['serve', 'app'] as const) : (['serve'] as const)
-  const lanes: (Lane & { program: 'serve' | 'app' })[] = []
-  const all: Run[] = []
-  for (const program of programs) {
-    for (let n = 0; n < options.parallel; n += 1) {
-      const firstSeed = options.seed * 1_000_000 + lanes.length * 100_000
-      const world = { program, ...(serverFolder === undefined ? {} : { serverFolder }) }
-      lanes.push({ ...(await openLane(browser, firstSeed, world)), program })
+  const lanes: ProgramLane[] = []
+  try {
+    const all: Run[] = []
+    for (const program of programs) {
+      for (let n = 0; n < options.parallel; n += 1) {
+        const firstSeed = options.seed * 1_000_000 + lanes.length * 100_000
+        const world = { program, ...(serverFolder === undefined ? {} : { serverFolder }) }
+        lanes.push({ ...(await openLane(browser, firstSeed, world)), program })
+      }
+      all.push(...(await momentsOf(lanes, program)))
     }
-    const first = lanes.find((lane) => lane.program === program)
-    for (const scenario of SCENARIOS.filter((each) => programOf(each) === program)) {
-      if (first === undefined) throw new RangeError('parallel: at least 1')
-      const { points, starting } = await first.record(scenario)
-      all.push(...runsOf(scenario, points, starting))
-    }
+    const results = await runAll(lanes, all.filter(options.only ?? (() => true)), options)
+    const kinds = [...new Set(all.map(({ kill }) => kindOf(kill)))]
+    return { points: all.length, kinds, results, tookMs: performance.now() - startMs }
+  } finally {
+    await Promise.all(lanes.map((lane) => lane.close().catch(() => {})))
   }
-  const wanted = all.filter(options.only ?? (() => true))
+}
+
+type Program = 'serve' | 'app'
+type ProgramLane = Lane & { readonly program: Program }
+const programOf = ({ program = 'serve' }: Scenario): Program => program
+
+async function momentsOf(lanes: readonly ProgramLane[], program: Program): Promise<Run[]> {
+  const first = lanes.find((lane) => lane.program === program)
+  if (first === undefined) throw new RangeError('parallel: at least 1')
+  const all: Run[] = []
+  for (const scenario of SCENARIOS.filter((each) => programOf(each) === program)) {
+    const { points, starting } = await first.record(scenario)
+    all.push(...runsOf(scenario, points, starting))
+  }
+  return all
+}
+
+async function runAll(lanes: readonly ProgramLane[], wanted: readonly Run[], options: SweepOptions): Promise<Result[]> {
   const chosen = options.sample === null ? wanted : sampleOf(wanted, options.sample, options.seed)
   const spare = seeded(options.seed)
     .shuffled(wanted)
@@ -91,10 +110,14 @@ export async function sweep(browser: Browser, options: SweepOptions): Promise<Sw
     )
     return at === -1 ? [] : spare.splice(at, 1)
   }
+  const queues = new Map<Program, Run[]>()
+  for (const run of chosen) {
+    const program = programOf(run.scenario)
+    queues.set(program, [...(queues.get(program) ?? []), run])
+  }
   const results: Result[] = []
   const isOver = (): boolean => options.bail === true && results.some(({ outcome }) => outcome === 'bad')
-  for (const program of programs) {
-    const queue = chosen.filter(({ scenario }) => programOf(scenario) === program)
+  for (const [program, queue] of queues)
     await Promise.all(
       lanes
         .filter((lane) => lane.program === program)
@@ -105,15 +128,10 @@ export async function sweep(browser: Browser, options: SweepOptions): Promise<Sw
             if (result.outcome === 'not reached') queue.push(...othersLike(run))
             options.onResult?.(result, results.length, chosen.length)
           }
-          await lane.close()
         }),
     )
-  }
-  const kinds = [...new Set(all.map(({ kill }) => kindOf(kill)))]
-  return { points: all.length, kinds, results, tookMs: performance.now() - startMs }
+  return results
 }
-
-const programOf = ({ program = 'serve' }: Scenario): 'serve' | 'app' => program
 
 function runsOf(scenario: Scenario, points: readonly Point[], starting: readonly Point[]): Run[] {
   const moments = (list: readonly Point[], most: number): Kill[] =>
