@@ -28,7 +28,6 @@ addSettings(
     .description('serve uploads at /uploads; each flag has a variable of the same name, such as LANDFALL_PORT'),
 ).action(async (_flags: unknown, command: Command) => {
   const serving = await serve(settingsOf(command, { serves: true }))
-  process.stdout.write(`landfall listens on ${serving.address}\n`)
   let closing = false
   for (const signal of ['SIGTERM', 'SIGINT'] as const)
     process.on(signal, () => {
@@ -36,6 +35,8 @@ addSettings(
       closing = true
       void serving.close().then(() => process.exit(0))
     })
+  // Last: whoever reads it may send a signal at once.
+  process.stdout.write(`landfall listens on ${serving.address}\n`)
 })
 program.addCommand(operationsCommand())
 program.addCommand(reconcileCommand())

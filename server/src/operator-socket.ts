@@ -2,7 +2,6 @@ import { once } from 'node:events'
 import { chmodSync, rmSync } from 'node:fs'
 import { connect, createServer, type Server, type Socket } from 'node:net'
 import { join } from 'node:path'
-import { createInterface } from 'node:readline'
 import * as v from 'valibot'
 import { codeOf } from './blobs/durable-files.js'
 import { messageOf } from './context.js'
@@ -188,7 +187,7 @@ async function ask(
 ): Promise<unknown> {
   socket.write(`${JSON.stringify(call)}\n`)
   try {
-    for await (const text of createInterface({ input: socket })) {
+    for await (const text of linesOf(socket)) {
       const line = JSON.parse(text) as Line
       if ('finding' in line) await on.onFinding?.(line.finding)
       else if ('progress' in line) on.onProgress?.(line.progress)
@@ -199,5 +198,23 @@ async function ask(
   } finally {
     socket.destroy()
   }
-  throw new UploadError('setup', 'the server ended before it had answered')
+  throw ended()
+}
+
+const ended = (cause?: unknown): UploadError =>
+  new UploadError('setup', 'the server ended before it had answered', { cause })
+
+/** Read as slowly as they are used; a socket that breaks is told, and not waited for. */
+async function* linesOf(socket: Socket): AsyncGenerator<string> {
+  let rest = ''
+  const chunks: AsyncIterator<string> = socket.setEncoding('utf8')[Symbol.asyncIterator]()
+  for (;;) {
+    const next = await chunks.next().catch((error: unknown) => {
+      throw ended(error)
+    })
+    if (next.done === true) return
+    const parts = (rest + next.value).split('\n')
+    rest = parts.pop() ?? ''
+    yield* parts
+  }
 }

@@ -32,7 +32,7 @@ export interface ReconcileReport {
   readonly done: Readonly<Record<Exclude<Finding['action'], 'none'>, number>>
   /** In quarantine, and not overdue. */
   readonly quarantined: number
-  /** Why nothing was deleted or set aside. */
+  /** Why nothing was deleted or set aside; after a mere look: why nothing would be. */
   readonly refused: string | null
   /** What still differs: 0 is what should be. Quarantined and foreign ones do not count. */
   readonly difference: number
@@ -86,7 +86,7 @@ export async function reconcile(
   const looked = await compare('looking', async () => 'none', apply ? undefined : options.onFinding)
   const doomed = looked.found.leftover + looked.found.unknown + looked.found.overdue
   const refused = refusal(looked, doomed)
-  if (!apply) return report(looked, null)
+  if (!apply) return report(looked, refused)
   const applied = await compare('applying', (finding) => act(finding, refused === null), options.onFinding)
   // Last: what was refused or broken off has to be accepted again.
   if (acceptRestored && refused === null) await ledger.advanceMark({ mark: 0, restored: false })

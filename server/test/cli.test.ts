@@ -5,11 +5,13 @@ import { copyFileSync, cpSync, existsSync, mkdirSync, readdirSync, rmSync, statS
 import { createServer } from 'node:net'
 import { join } from 'node:path'
 import Database from 'libsql'
-import { beforeEach, describe, expect, test } from 'vitest'
+import { beforeEach, describe, expect, test, vi } from 'vitest'
 import { relativePath } from '../src/blobs/key.js'
 import { content, eventually, newId } from './harness.js'
 import { CLI, useProgram } from './program.js'
 
+// Each command is a process of its own, and machines are busy.
+vi.setConfig({ testTimeout: 120_000 })
 const program = useProgram()
 const { start, serve } = program
 let data: string
@@ -121,7 +123,7 @@ describe.each(['beside a running server', 'while no server runs'] as const)('%s'
     const { code, out } = await landfall('operations', 'show', id)
     expect(code).toBe(0)
     expect(out).toMatch(/^point +referenced$/m)
-    expect(out).toMatch(/^file +"a", 2\.0 KiB, application\/octet-stream$/m)
+    expect(out).toMatch(/^file +"a", 2\.0 KiB, type not said$/m)
     expect(out).toMatch(/^accepted +2048 of 2048 bytes$/m)
     expect(out).toMatch(/^digest +sha-256=:.+:$/m)
     expect(out).toMatch(/^webhook +[-0-9a-f]{36} +webhook +\d+ +due .+Z +.*not allowed/m)
@@ -160,8 +162,7 @@ describe.each(['beside a running server', 'while no server runs'] as const)('%s'
       expect(await landfall('operations', 'cancel', half)).toMatchObject({ code: 0, out: 'cancelled\n', err: '' })
     const refused = await landfall('operations', 'cancel', whole)
     expect(refused).toMatchObject({ code: 2, out: '' })
-    expect(refused.err).toMatch(/reference/)
-    expect(refused.err).not.toMatch(/\n\s+at /)
+    expect(refused.err).toBe('The file is stored already\n')
   })
 
   test('an id that several owners use, or nobody, is not guessed', async () => {
@@ -205,7 +206,7 @@ describe.each(['beside a running server', 'while no server runs'] as const)('%s'
       `unknown    ${UNKNOWN}  6 bytes`,
       expect.stringMatching(/^2 operations, 3 blobs/),
       '1  unknown  bytes of which the ledger has no row',
-      expect.stringMatching(/^nothing was deleted or set aside: 1 of 3 blobs would go, more than 1 %.*--force$/),
+      expect.stringMatching(/^nothing would be deleted or set aside: 1 of 3 blobs would go, more than 1 %.*--force$/),
       '1 differ',
     ])
     expect(stored()).toHaveLength(3)
@@ -279,6 +280,8 @@ describe('a ledger that does not belong to the bytes', () => {
     await upload(first)
     await stop(first)
     const database = join(data, 'landfall.db')
+    // What is committed stands in the log beside it, until it is moved.
+    inDatabase('PRAGMA wal_checkpoint(TRUNCATE)')
     copyFileSync(database, `${database}.backup`)
     const second = await serve()
     const lost = await upload(second)
@@ -446,7 +449,7 @@ describe("the server's socket", () => {
       server.child.kill('SIGCONT')
     }
     expect(await landfall('operations', 'list')).toMatchObject({ code: 0 })
-  }, 60_000)
+  })
 
   test('a server of another version is told', async () => {
     const first = await serve()
@@ -571,4 +574,4 @@ test('Ctrl-C ends reconcile by the signal; the server stops working for it, and 
   expect(stored().length + seen).toBe(before)
   expect((await server.declare(newId(), 5)).status).toBe(201)
   await stop(server)
-}, 120_000)
+})

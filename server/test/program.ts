@@ -47,7 +47,7 @@ export function useProgram() {
       LANDFALL_OWNER_HEADER: 'X-Owner',
       ...env,
     })
-    for (const deadline = Date.now() + 15_000; !started.output.out.includes('\n'); await later(20)) {
+    for (const deadline = Date.now() + 60_000; !started.output.out.includes('\n'); await later(20)) {
       if (Date.now() > deadline || started.child.exitCode !== null) throw new Error(started.output.err)
     }
     const address = /^landfall listens on (http:\/\/127\.0\.0\.1:\d+\/uploads)\n$/.exec(started.output.out)?.[1] ?? ''

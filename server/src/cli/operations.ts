@@ -114,7 +114,10 @@ function printOne(operation: OperationRecord, effects: readonly EffectStanding[]
     ['owner', operation.owner],
     ['kind', operation.kind],
     ['point', pointOf(operation)],
-    ['file', `${JSON.stringify(operation.file.name)}, ${bytes(operation.file.size)}, ${operation.file.type}`],
+    [
+      'file',
+      `${JSON.stringify(operation.file.name)}, ${bytes(operation.file.size)}, ${operation.file.type === '' ? 'type not said' : operation.file.type}`,
+    ],
     ['accepted', `${operation.offset} of ${operation.file.size} bytes`],
     ['digest', operation.reference?.digest ?? operation.content?.digest ?? operation.digest ?? '-'],
     ['blob', operation.blobKey],

@@ -86,7 +86,8 @@ function printReport(report: ReconcileReport): void {
   if (report.quarantined > 0) line(`${report.quarantined} in quarantine`)
   if (report.applied)
     line(`done: ${done['taken-back']} taken back, ${done.quarantined} set aside, ${done.deleted} deleted`)
-  if (report.refused !== null) line(styled('red', `nothing was deleted or set aside: ${report.refused}`))
+  if (report.refused !== null)
+    line(styled('red', `nothing ${report.applied ? 'was' : 'would be'} deleted or set aside: ${report.refused}`))
   else if (!report.applied && report.difference > found.missing) line('use --apply to mend what can be mended')
   line(report.difference === 0 ? styled('green', 'nothing differs') : styled('red', `${report.difference} differ`))
 }
