@@ -1,5 +1,6 @@
 /**
  * `npm run bench -- [--rounds 7] [--only big|small] [--systems landfall,tus-sync]`
+ * `npm run bench -- --only effects [--count 10000]`, `npm run bench -- --only reconcile [--count 1000000]`: see there.
  *
  * Landfall beside the usual stack (see `src/tus-peer.ts`), one server at a time, in rounds in which each has its turn:
  * what the machine does meanwhile hits all of them, and ratios are taken within a round. Prints a table and writes all
@@ -9,27 +10,39 @@ import { writeFile } from 'node:fs/promises'
 import { cpus, loadavg, release, totalmem } from 'node:os'
 import { parseArgs } from 'node:util'
 import { repository } from '../src/landfall.js'
+import { benchEffects } from './effects.js'
 import { type Measurement, measure, type Workload, WORKLOADS } from './measure.js'
+import { benchReconcile } from './reconcile.js'
 import { availableSystems, type System, type SystemName } from './systems.js'
 import { markdown, type Series, summarise } from './table.js'
 
 const DEFAULT_ROUNDS = 7
 
+/** What measures Landfall by itself, and not beside others in rounds; each only when it is asked for. */
+const ALONE: Readonly<Record<string, { count: number; bench: (count: number, say: Say) => Promise<boolean> }>> = {
+  effects: { count: 10_000, bench: benchEffects },
+  reconcile: { count: 1_000_000, bench: benchReconcile },
+}
+type Say = (text: string) => void
+
+const { values } = parseArgs({
+  options: {
+    rounds: { type: 'string', default: String(DEFAULT_ROUNDS) },
+    only: { type: 'string' },
+    systems: { type: 'string' },
+    count: { type: 'string' },
+  },
+})
+
 function options(): { rounds: number; workloads: Workload[]; systems: System[] } {
-  const { values } = parseArgs({
-    options: {
-      rounds: { type: 'string', default: String(DEFAULT_ROUNDS) },
-      only: { type: 'string' },
-      systems: { type: 'string' },
-    },
-  })
   const rounds = Number(values.rounds)
   const available = availableSystems()
   const wanted = values.systems?.split(',') ?? available.map(({ name }) => name)
   const systems = available.filter(({ name }) => wanted.includes(name))
   const workloads = WORKLOADS.filter(({ name }) => values.only === undefined || name === values.only)
   if (!Number.isInteger(rounds) || rounds < 1) throw new Error(`--rounds ${values.rounds}: not a number of rounds`)
-  if (workloads.length === 0) throw new Error(`--only ${values.only}: the workloads are big and small`)
+  if (workloads.length === 0)
+    throw new Error(`--only ${values.only}: the workloads are big, small, effects and reconcile`)
   if (systems.length === 0) throw new Error(`--systems ${values.systems}: nothing of that is there`)
   return { rounds, workloads, systems }
 }
@@ -87,4 +100,11 @@ async function main(): Promise<void> {
   say(`Written to ${path}`)
 }
 
-await main()
+async function runAlone({ count, bench }: (typeof ALONE)[string]): Promise<void> {
+  const wanted = values.count === undefined ? count : Number(values.count)
+  if (!Number.isInteger(wanted) || wanted < 1000) throw new Error(`--count ${values.count}: at least 1000`)
+  if (!(await bench(wanted, say))) process.exitCode = 1
+}
+
+const alone = ALONE[values.only ?? '']
+await (alone === undefined ? main() : runAlone(alone))

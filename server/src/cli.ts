@@ -1,17 +1,26 @@
 #!/usr/bin/env node
-import { Command } from 'commander'
+import { readFileSync } from 'node:fs'
+import { Command, CommanderError } from 'commander'
 import { doctorCommand } from './cli/doctor.js'
 import { operationsCommand } from './cli/operations.js'
 import { reconcileCommand } from './cli/reconcile.js'
 import { addSettings, settingsOf } from './cli/settings-options.js'
+import { messageOf } from './context.js'
 import { UploadError } from './errors.js'
 import { serve } from './serve.js'
 
-const EXIT_BAD_SETTINGS = 2
+const EXIT_FAULT = 1
+/** Bad settings or arguments; and of commands beside the server whatever kept them from working: 1 is what they found. */
+const EXIT_TROUBLE = 2
+/** As of a program that was ended by SIGPIPE: who reads has seen enough (`| head`). */
+const EXIT_PIPE = 141
+for (const stream of [process.stdout, process.stderr])
+  stream.on('error', (error: NodeJS.ErrnoException) => process.exit(error.code === 'EPIPE' ? EXIT_PIPE : EXIT_TROUBLE))
 
-const program = new Command('landfall').description(
-  'Uploads that arrive: a file ends as exactly one reference, or you are told why not.',
-)
+const { version } = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')) as { version: string }
+const program = new Command('landfall')
+  .description('Uploads that arrive: a file ends as exactly one reference, or you are told why not.')
+  .version(version)
 
 addSettings(
   program
@@ -19,7 +28,6 @@ addSettings(
     .description('serve uploads at /uploads; each flag has a variable of the same name, such as LANDFALL_PORT'),
 ).action(async (_flags: unknown, command: Command) => {
   const serving = await serve(settingsOf(command, { serves: true }))
-  process.stdout.write(`landfall listens on ${serving.address}\n`)
   let closing = false
   for (const signal of ['SIGTERM', 'SIGINT'] as const)
     process.on(signal, () => {
@@ -27,14 +35,30 @@ addSettings(
       closing = true
       void serving.close().then(() => process.exit(0))
     })
+  // Last: whoever reads it may send a signal at once.
+  process.stdout.write(`landfall listens on ${serving.address}\n`)
 })
 program.addCommand(operationsCommand())
 program.addCommand(reconcileCommand())
 program.addCommand(doctorCommand())
 
+throwInsteadOfExit(program)
+
 try {
   await program.parseAsync()
 } catch (error) {
-  process.stderr.write(`${error instanceof Error ? error.message : String(error)}\n`)
-  process.exitCode = error instanceof UploadError && error.code === 'setup' ? EXIT_BAD_SETTINGS : 1
+  process.exitCode = statusOf(error)
+}
+
+/** Commander says what is wrong, and would exit with 1 for it. */
+function throwInsteadOfExit(command: Command): void {
+  command.exitOverride()
+  for (const each of command.commands) throwInsteadOfExit(each)
+}
+
+function statusOf(error: unknown): number {
+  if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : EXIT_TROUBLE
+  process.stderr.write(`${messageOf(error)}\n`)
+  const isSetup = error instanceof UploadError && error.code === 'setup'
+  return isSetup || process.argv[2] !== 'serve' ? EXIT_TROUBLE : EXIT_FAULT
 }

@@ -9,7 +9,7 @@ import {
   type ProblemCode,
 } from '@landfall/shared'
 import type { Context, MiddlewareHandler } from 'hono'
-import { UploadError } from './errors.js'
+import { faultMessage, UploadError } from './errors.js'
 import type { Logger } from './log.js'
 import type { OperationKey } from './ports.js'
 
@@ -26,6 +26,12 @@ export class ProblemError extends Error {
     super(why.title)
     this.problem = why
   }
+}
+
+/** For whoever runs the server. */
+export function messageOf(error: unknown): string {
+  if (error instanceof ProblemError) return error.problem.detail ?? error.problem.title
+  return error instanceof UploadError ? error.message : faultMessage(error)
 }
 
 export const refuse = (code: ProblemCode, extra?: Parameters<typeof problem>[1]): ProblemError =>

@@ -1,4 +1,4 @@
-import { faultMessage } from './errors.js'
+import { faultCode, faultMessage } from './errors.js'
 import type { BlobStore, Clock, Ledger } from './ports.js'
 
 /** One thing that was looked at. */
@@ -11,7 +11,8 @@ export interface Check {
   readonly advice: string | null
 }
 
-const DAY_MS = 24 * 60 * 60_000
+const HOUR_MS = 60 * 60_000
+const DAY_MS = 24 * HOUR_MS
 const CLOCK_WARNING_MS = 1_000
 const CLOCK_FAILURE_MS = 60_000
 const LITTLE_SPACE = 0.05
@@ -22,14 +23,25 @@ const ok = (found: string): Result => ({ state: 'ok', found, advice: null })
 const warning = (found: string, advice: string): Result => ({ state: 'warning', found, advice })
 const failed = (found: string, advice: string): Result => ({ state: 'failed', found, advice })
 
+type CheckOne = (name: Check['name'], look: () => Promise<Result>, advice: string) => Promise<void>
+
 /** Looks at everything that uploads rest on, changes nothing that counts, and says what to do. */
 export async function diagnose(
   deps: { ledger: Ledger<unknown>; blobs: BlobStore; clock: Clock },
-  { completerIntervalMs, automatic }: { completerIntervalMs: number; automatic: boolean },
+  {
+    completerIntervalMs,
+    automatic,
+    start,
+  }: {
+    completerIntervalMs: number
+    automatic: boolean
+    /** Why the ledger and its store could not be opened; null: they are open. */
+    start: { readonly error: unknown } | null
+  },
 ): Promise<Check[]> {
-  const { ledger, blobs, clock } = deps
+  const { ledger, clock } = deps
   const checks: Check[] = []
-  const check = async (name: Check['name'], look: () => Promise<Result>, advice: string): Promise<void> => {
+  const check: CheckOne = async (name, look, advice) => {
     const result = await look().catch((error: unknown) => failed(faultMessage(error), advice))
     checks.push({ name, ...result })
   }
@@ -43,39 +55,13 @@ export async function diagnose(
     },
     'See that the database is there, that this user may write it, and that its disk is not full.',
   )
-  await check(
-    'store',
-    async () => {
-      const { syncMs } = await blobs.probe()
-      return ok(`bytes can be written, synced, read and removed (${syncMs.toFixed(1)} ms)`)
-    },
-    'See that the directory of blobs is mounted and that this user may write it.',
-  )
-  await check(
-    'identity',
-    async () => {
-      const { restoredAt } = await ledger.mark()
-      if (restoredAt !== null)
-        return warning(
-          `the ledger was found to be older than its store on ${new Date(restoredAt).toISOString()}: it was restored from a backup`,
-          'Look at `landfall reconcile`: blobs that the ledger does not know are kept until you give them up with --accept-restored.',
-        )
-      return ok(`ledger ${(await ledger.health()).identity} and its own store`)
-    },
-    'Each environment needs a directory of blobs of its own; look which database this one belongs to (store.json).',
-  )
-  await check(
-    'space',
-    async () => {
-      const { freeBytes, totalBytes } = await blobs.probe()
-      if (freeBytes === null || totalBytes === null) return ok('the store has no limit that it tells')
-      const found = `${gibibytes(freeBytes)} of ${gibibytes(totalBytes)} free`
-      return freeBytes < LITTLE_SPACE_BYTES && freeBytes < totalBytes * LITTLE_SPACE
-        ? warning(found, 'Make room: uploads wait while the disk is full, and none is lost.')
-        : ok(found)
-    },
-    'See that the directory of blobs is mounted.',
-  )
+  if (start === null) await checkStore(deps, check)
+  else if (checks.every(({ state }) => state !== 'failed'))
+    await check(
+      faultCode(start.error) === 'setup' ? 'identity' : 'store',
+      () => Promise.reject(start.error),
+      'Nothing can be stored until then: give the server the directory that belongs to its database, mounted, writable for this user, and used by no other process.',
+    )
   await check(
     'clock',
     async () => {
@@ -94,7 +80,7 @@ export async function diagnose(
       const { heartbeatAt, nowAt } = await ledger.health()
       const advice = automatic
         ? 'Start a server, or see in its log why its completer stands still.'
-        : 'Call uploads.runOnce() regularly, or let the completer start by itself.'
+        : 'Nothing drives abandoned uploads on: start a server, or call uploads.runOnce() regularly.'
       if (heartbeatAt === null) return warning('has never run', advice)
       const agoMs = Math.max(0, nowAt - heartbeatAt)
       const found = `was last alive ${duration(agoMs)} ago`
@@ -131,10 +117,51 @@ export async function diagnose(
   return checks
 }
 
+async function checkStore(
+  { ledger, blobs }: { ledger: Ledger<unknown>; blobs: BlobStore },
+  check: CheckOne,
+): Promise<void> {
+  await check(
+    'store',
+    async () => {
+      const { syncMs } = await blobs.probe()
+      return ok(`bytes can be written, synced, read and removed (${syncMs.toFixed(1)} ms)`)
+    },
+    'See that the directory of blobs is mounted and that this user may write it.',
+  )
+  await check(
+    'identity',
+    async () => {
+      const { restoredAt } = await ledger.mark()
+      if (restoredAt !== null)
+        return warning(
+          `the ledger was found to be older than its store on ${new Date(restoredAt).toISOString()}: it was restored from a backup`,
+          'Look at `landfall reconcile`: blobs that the ledger does not know are kept until you give them up with --accept-restored.',
+        )
+      return ok(`ledger ${(await ledger.health()).identity} and its own store`)
+    },
+    'Each environment needs a directory of blobs of its own; look which database this one belongs to (store.json).',
+  )
+  await check(
+    'space',
+    async () => {
+      const { freeBytes, totalBytes } = await blobs.probe()
+      if (freeBytes === null || totalBytes === null) return ok('the store has no limit that it tells')
+      const found = `${gibibytes(freeBytes)} of ${gibibytes(totalBytes)} free`
+      return freeBytes < LITTLE_SPACE_BYTES && freeBytes < totalBytes * LITTLE_SPACE
+        ? warning(found, 'Make room: uploads wait while the disk is full, and none is lost.')
+        : ok(found)
+    },
+    'See that the directory of blobs is mounted.',
+  )
+}
+
 const gibibytes = (bytes: number): string => `${(bytes / 1024 ** 3).toFixed(1)} GiB`
 const duration = (ms: number): string =>
   ms < 60_000
     ? `${Math.round(ms / 1000)} s`
     : ms < DAY_MS
-      ? `${Math.round(ms / 60_000)} min`
-      : `${Math.round(ms / DAY_MS)} days`
+      ? ms < HOUR_MS
+        ? `${Math.round(ms / 60_000)} min`
+        : `${(ms / HOUR_MS).toFixed(1)} h`
+      : `${(ms / DAY_MS).toFixed(1)} days`

@@ -2,9 +2,9 @@ import { once } from 'node:events'
 import { chmodSync, rmSync } from 'node:fs'
 import { connect, createServer, type Server, type Socket } from 'node:net'
 import { join } from 'node:path'
-import { createInterface } from 'node:readline'
 import * as v from 'valibot'
-import { ProblemError } from './context.js'
+import { codeOf } from './blobs/durable-files.js'
+import { messageOf } from './context.js'
 import { faultCode, faultMessage, UploadError, type UploadErrorCode } from './errors.js'
 import type { Operator } from './operator.js'
 import type { Finding, ReconcileOptions, ReconcileProgress } from './reconcile.js'
@@ -18,9 +18,16 @@ const SOCKET_NAME = 'landfall.sock'
 /** sun_path of unix(7), and one byte for its end. */
 const LONGEST_PATH_BYTES = 107
 
+/** A server that hangs takes connections and does not answer; a command must not hang with it. */
+const HELLO_MS = 10_000
+/** A call is a line of some options. */
+const LONGEST_CALL = 64 * 1024
+/** Of the lines that are said here; a command and a server of different versions do not guess. */
+const PROTOCOL = 1
+
 type Method = keyof Operator
 const METHODS = ['list', 'show', 'retry', 'cancel', 'reconcile', 'doctor'] as const satisfies readonly Method[]
-const callSchema = v.object({ method: v.picklist(METHODS), argument: v.optional(v.unknown()) })
+const callSchema = v.object({ method: v.picklist([...METHODS, 'hello']), argument: v.optional(v.unknown()) })
 
 type Line =
   | { readonly finding: Finding }
@@ -44,11 +51,7 @@ export async function serveOperator(
     socket.on('error', () => {})
     void answer(operator, socket)
   })
-  await new Promise<void>((resolve, reject) => {
-    server.once('error', reject)
-    server.listen(path, resolve)
-  })
-  chmodSync(path, 0o600)
+  await listenPrivately(server, path)
   return {
     async close() {
       for (const socket of sockets) socket.destroy()
@@ -57,51 +60,104 @@ export async function serveOperator(
   }
 }
 
+/** Nobody else may open it, from its first moment on. */
+async function listenPrivately(server: Server, path: string): Promise<void> {
+  const before = process.umask(0o177)
+  try {
+    server.listen(path)
+  } finally {
+    process.umask(before)
+  }
+  // Fails with what `listen` could not do.
+  await once(server, 'listening')
+  chmodSync(path, 0o600)
+}
+
 async function answer(operator: Operator, socket: Socket): Promise<void> {
   const tell = async (line: Line): Promise<void> => {
-    if (socket.write(`${JSON.stringify(line)}\n`) || socket.destroyed) return
-    await Promise.race(['drain', 'close'].map((event) => once(socket, event)))
+    if (socket.destroyed || socket.write(`${JSON.stringify(line)}\n`)) return
+    const { signal, abort } = abortable()
+    // Where it breaks, `gone` ends the work.
+    await Promise.race(['drain', 'close'].map((event) => once(socket, event, { signal }))).catch(() => {})
+    abort()
   }
   const gone = new AbortController()
   socket.on('close', () => gone.abort())
   try {
     const { method, argument } = v.parse(callSchema, JSON.parse(await firstLine(socket)))
-    const result =
-      method === 'reconcile'
-        ? await operator.reconcile({
-            ...(argument as ReconcileOptions),
-            signal: gone.signal,
-            onFinding: (finding) => tell({ finding }),
-            onProgress: (progress) => void tell({ progress }),
-          })
-        : await (operator[method] as (argument: unknown) => Promise<unknown>)(argument)
-    await tell({ result })
+    const on = {
+      signal: gone.signal,
+      onFinding: (finding: Finding) => tell({ finding }),
+      onProgress: (progress: ReconcileProgress) => void tell({ progress }),
+    }
+    await tell({ result: await resultOf(operator, method, argument, on) })
   } catch (error) {
     await tell({ error: { message: messageOf(error), code: faultCode(error) } })
   }
   socket.end()
 }
 
-const messageOf = (error: unknown): string =>
-  error instanceof ProblemError ? (error.problem.detail ?? error.problem.title) : faultMessage(error)
-
-async function firstLine(socket: Socket): Promise<string> {
-  for await (const line of createInterface({ input: socket })) {
-    // Only a socket that flows sees the other side go away.
-    socket.resume()
-    return line
-  }
-  throw new UploadError('setup', 'the call ended before it was said')
+function resultOf(operator: Operator, method: Method | 'hello', argument: unknown, on: ReconcileOptions): unknown {
+  if (method === 'hello') return { protocol: PROTOCOL }
+  if (method === 'reconcile') return operator.reconcile({ ...(argument as ReconcileOptions), ...on })
+  return (operator[method] as (argument: unknown) => Promise<unknown>)(argument)
 }
 
-/** The operator of the server that has the directory; null: none runs. */
-export async function connectOperator(dataDirectory: string): Promise<Operator | null> {
+function abortable(): { signal: AbortSignal; abort: () => void } {
+  const controller = new AbortController()
+  return { signal: controller.signal, abort: () => controller.abort() }
+}
+
+/** The socket flows on after it: only one that flows sees the other side go away. */
+const firstLine = (socket: Socket): Promise<string> =>
+  new Promise((resolve, reject) => {
+    let text = ''
+    socket.setEncoding('utf8').on('data', (chunk: string) => {
+      if (text.length > LONGEST_CALL) return void socket.destroy()
+      text += chunk
+      const end = text.indexOf('\n')
+      if (end >= 0) resolve(text.slice(0, end))
+    })
+    socket.on('close', () => reject(new UploadError('setup', 'the call ended before it was said')))
+  })
+
+export type Connected =
+  | { readonly outcome: 'connected'; readonly operator: Operator }
+  /** No server runs. */
+  | { readonly outcome: 'none' }
+  /** One runs, and nothing can be asked of it. */
+  | { readonly outcome: 'refused'; readonly why: string }
+
+/** The operator of the server that has the directory. */
+export async function connectOperator(dataDirectory: string): Promise<Connected> {
   const path = join(dataDirectory, SOCKET_NAME)
-  const first = await dial(path)
-  if (first === null) return null
-  first.destroy()
-  const call = (method: Method, argument: unknown, on: ReconcileOptions = {}): Promise<never> =>
-    ask(path, { method, argument }, on) as Promise<never>
+  const refusedBy = (why: string): Connected => ({ outcome: 'refused', why })
+  let hello: unknown
+  try {
+    const socket = await dial(path)
+    if (socket === null) return { outcome: 'none' }
+    const late = setTimeout(() => socket.destroy(), HELLO_MS)
+    hello = await ask(socket, { method: 'hello', argument: undefined }).finally(() => clearTimeout(late))
+  } catch (error) {
+    if (codeOf(error) === 'EACCES' || codeOf(error) === 'EPERM')
+      return refusedBy(
+        "a server's socket is there, and only the user that runs the server may open it: run this as that user",
+      )
+    return refusedBy(
+      `a server has this data directory, and did not answer within ${HELLO_MS / 1000} s (${faultMessage(error)}): look whether it hangs`,
+    )
+  }
+  if (!v.is(v.object({ protocol: v.literal(PROTOCOL) }), hello))
+    return refusedBy('the server that runs is of another version: use the `landfall` command of that version')
+  return { outcome: 'connected', operator: operatorAt(path) }
+}
+
+function operatorAt(path: string): Operator {
+  const call = async (method: Method, argument: unknown, on: ReconcileOptions = {}): Promise<never> => {
+    const socket = await dial(path)
+    if (socket === null) throw new UploadError('setup', 'the server has just ended: try again')
+    return (await ask(socket, { method, argument }, on)) as never
+  }
   return {
     list: (page) => call('list', page),
     show: (key) => call('show', key),
@@ -124,12 +180,14 @@ const dial = (path: string): Promise<Socket | null> =>
     )
   })
 
-async function ask(path: string, call: { method: Method; argument: unknown }, on: ReconcileOptions): Promise<unknown> {
-  const socket = await dial(path)
-  if (socket === null) throw new UploadError('setup', 'the server has just ended: try again')
+async function ask(
+  socket: Socket,
+  call: { method: Method | 'hello'; argument: unknown },
+  on: ReconcileOptions = {},
+): Promise<unknown> {
   socket.write(`${JSON.stringify(call)}\n`)
   try {
-    for await (const text of createInterface({ input: socket })) {
+    for await (const text of linesOf(socket)) {
       const line = JSON.parse(text) as Line
       if ('finding' in line) await on.onFinding?.(line.finding)
       else if ('progress' in line) on.onProgress?.(line.progress)
@@ -140,5 +198,23 @@ async function ask(path: string, call: { method: Method; argument: unknown }, on
   } finally {
     socket.destroy()
   }
-  throw new UploadError('setup', 'the server ended before it had answered')
+  throw ended()
+}
+
+const ended = (cause?: unknown): UploadError =>
+  new UploadError('setup', 'the server ended before it had answered', { cause })
+
+/** Read as slowly as they are used; a socket that breaks is told, and not waited for. */
+async function* linesOf(socket: Socket): AsyncGenerator<string> {
+  let rest = ''
+  const chunks: AsyncIterator<string> = socket.setEncoding('utf8')[Symbol.asyncIterator]()
+  for (;;) {
+    const next = await chunks.next().catch((error: unknown) => {
+      throw ended(error)
+    })
+    if (next.done === true) return
+    const parts = (rest + next.value).split('\n')
+    rest = parts.pop() ?? ''
+    yield* parts
+  }
 }

@@ -21,6 +21,7 @@ export interface Operator {
   /** As the owner could. @throws Refusal for one that does not exist or is referenced already. */
   cancel(key: OperationKey): Promise<OperationRecord>
   reconcile(options?: ReconcileOptions): Promise<ReconcileReport>
+  /** Says also what keeps everything else from starting. */
   doctor(): Promise<Check[]>
 }
 
@@ -62,8 +63,11 @@ export function createOperator(deps: {
       return reconcile(deps, options)
     },
     async doctor() {
-      await ready()
-      return diagnose(deps, deps)
+      const start = await ready().then(
+        () => null,
+        (error: unknown) => ({ error }),
+      )
+      return diagnose(deps, { ...deps, start })
     },
   }
 }

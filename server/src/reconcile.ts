@@ -32,7 +32,7 @@ export interface ReconcileReport {
   readonly done: Readonly<Record<Exclude<Finding['action'], 'none'>, number>>
   /** In quarantine, and not overdue. */
   readonly quarantined: number
-  /** Why nothing was deleted or set aside. */
+  /** Why nothing was deleted or set aside; after a mere look: why nothing would be. */
   readonly refused: string | null
   /** What still differs: 0 is what should be. Quarantined and foreign ones do not count. */
   readonly difference: number
@@ -80,20 +80,17 @@ export async function reconcile(
   const { ledger, blobs, clock } = deps
   const { apply = false, force = false, acceptRestored = false, quarantineMs = WEEK_MS } = options
   const startedAtMs = clock.monotonicMs()
-  const restoredAt = await restored()
-
+  const { restoredAt } = await ledger.mark()
   const { operations: of } = await ledger.health()
 
   const looked = await compare('looking', async () => 'none', apply ? undefined : options.onFinding)
   const doomed = looked.found.leftover + looked.found.unknown + looked.found.overdue
   const refused = refusal(looked, doomed)
-  if (!apply) return report(looked, null)
-  return report(await compare('applying', (finding) => act(finding, refused === null), options.onFinding), refused)
-
-  async function restored(): Promise<number | null> {
-    if (acceptRestored && apply) await ledger.advanceMark({ mark: 0, restored: false })
-    return (await ledger.mark()).restoredAt
-  }
+  if (!apply) return report(looked, refused)
+  const applied = await compare('applying', (finding) => act(finding, refused === null), options.onFinding)
+  // Last: what was refused or broken off has to be accepted again.
+  if (acceptRestored && refused === null) await ledger.advanceMark({ mark: 0, restored: false })
+  return report(applied, refused)
 
   function refusal({ found, blobs: count }: Seen, wanted: number): string | null {
     if (found.unknown + found.overdue > 0 && restoredAt !== null && !acceptRestored)
@@ -143,6 +140,7 @@ export async function reconcile(
     }
     const aside = new Set<string>()
     const tell = async (finding: Omit<Finding, 'action'>): Promise<void> => {
+      options.signal?.throwIfAborted()
       seen.found[finding.type] += 1
       const action = await decide({ ...finding, action: 'none' })
       if (action !== 'none') seen.done[action] += 1
@@ -248,8 +246,12 @@ function differs(claim: Claim, sizeBytes: number | null): 'missing' | 'leftover'
   return sizeBytes < expected ? 'missing' : null
 }
 
-/** The greatest key below this one, or close enough: keys are hexadecimal. */
-const before = (key: string): string => key.slice(0, -1)
+const DIGITS = '0123456789abcdef'
+/** Behind every smaller key, and before this one: keys are hexadecimal, and of one length. */
+function before(key: string): string {
+  const smaller = DIGITS[DIGITS.indexOf(key.slice(-1)) - 1]
+  return key.slice(0, -1) + (smaller === undefined ? '' : `${smaller}~`)
+}
 
 async function* pages(
   blobs: AsyncIterable<StoredBlob>,

@@ -1,71 +1,13 @@
-import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { createServer } from 'node:net'
 import { join } from 'node:path'
-import { fileURLToPath } from 'node:url'
-import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { describe, expect, test } from 'vitest'
 import { readSettings } from '../src/settings.js'
-import { temporaryDirectory } from './fixtures.js'
 import { content, digestOf, later, newId } from './harness.js'
+import { useProgram } from './program.js'
 
-// The built program: what a user runs. `npm test` builds before it tests.
-const CLI = fileURLToPath(new URL('../dist/cli.js', import.meta.url))
-
-let directory: Awaited<ReturnType<typeof temporaryDirectory>>
-let children: ChildProcess[] = []
-beforeEach(async () => {
-  directory = await temporaryDirectory()
-})
-afterEach(async () => {
-  for (const child of children) if (child.exitCode === null && child.signalCode === null) child.kill('SIGKILL')
-  children = []
-  await directory.remove()
-})
-
-function start(args: readonly string[], env: Record<string, string> = {}) {
-  const child = spawn(process.execPath, [CLI, ...args], { env: { PATH: process.env['PATH'], ...env } })
-  children.push(child)
-  const output = { out: '', err: '' }
-  child.stdout.on('data', (chunk: Buffer) => (output.out += chunk.toString()))
-  child.stderr.on('data', (chunk: Buffer) => (output.err += chunk.toString()))
-  const exited = once(child, 'close').then(([code, signal]) => ({
-    code: code as number | null,
-    signal: signal as string | null,
-    ...output,
-  }))
-  return { child, output, exited }
-}
-
-async function serve(env: Record<string, string> = {}) {
-  const started = start(['serve'], {
-    LANDFALL_PORT: '0',
-    LANDFALL_DATA_DIR: join(directory.path, 'data'),
-    LANDFALL_OWNER_HEADER: 'X-Owner',
-    ...env,
-  })
-  for (const deadline = Date.now() + 15_000; !started.output.out.includes('\n'); await later(20)) {
-    if (Date.now() > deadline || started.child.exitCode !== null) throw new Error(started.output.err)
-  }
-  const address = /^landfall listens on (http:\/\/127\.0\.0\.1:\d+\/uploads)\n$/.exec(started.output.out)?.[1] ?? ''
-  const request = (
-    method: string,
-    path: string,
-    init: { headers?: Record<string, string>; body?: string | Uint8Array<ArrayBuffer> } = {},
-  ) =>
-    fetch(address + path, { method, ...init, headers: { 'X-Owner': 'ann', 'Landfall-Version': '1', ...init.headers } })
-  const declare = (id: string, size: number) =>
-    request('PUT', `/operations/${id}`, { body: JSON.stringify({ file: { name: 'a', size, type: '' } }) })
-  const patch = (id: string, offset: number, body: Uint8Array<ArrayBuffer>) =>
-    request('PATCH', `/files/${id}`, {
-      headers: {
-        'Tus-Resumable': '1.0.0',
-        'Upload-Offset': String(offset),
-        'Content-Type': 'application/offset+octet-stream',
-      },
-      body,
-    })
-  return { ...started, address, request, declare, patch }
-}
+const program = useProgram()
+const { start, serve } = program
 
 test('says one line with its address, and takes a file', async () => {
   const { child, exited, address, request, declare, patch } = await serve()
@@ -134,7 +76,7 @@ test('a second one on the same data is refused, and harms nothing', async () => 
     '--port',
     '0',
     '--data-dir',
-    join(directory.path, 'data'),
+    join(program.directory, 'data'),
     '--owner-header',
     'x-owner',
   ])
@@ -153,7 +95,7 @@ test('a port that is taken is said by name', async () => {
     '--port',
     String(port),
     '--data-dir',
-    join(directory.path, 'data'),
+    join(program.directory, 'data'),
     '--owner-header',
     'x-owner',
   ]).exited
@@ -164,7 +106,7 @@ test('a port that is taken is said by name', async () => {
 
 test('bad settings are refused by name, all of them, and nothing is made', async () => {
   const { code, out, err } = await start(['serve', '--port', 'http'], {
-    LANDFALL_DATA_DIR: join(directory.path, 'data'),
+    LANDFALL_DATA_DIR: join(program.directory, 'data'),
     LANDFALL_LEASE_MS: '-5',
     LANDFALL_MAXSIZE: '7',
   }).exited
@@ -172,7 +114,7 @@ test('bad settings are refused by name, all of them, and nothing is made', async
   for (const name of ['LANDFALL_PORT', 'LANDFALL_OWNER_HEADER', 'LANDFALL_LEASE_MS', 'LANDFALL_MAXSIZE'])
     expect(err).toContain(name)
   const { readdir } = await import('node:fs/promises')
-  expect(await readdir(directory.path)).toEqual([])
+  expect(await readdir(program.directory)).toEqual([])
 })
 
 describe('settings', () => {

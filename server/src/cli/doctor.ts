@@ -1,6 +1,6 @@
 import { Command } from 'commander'
 import type { Check } from '../doctor.js'
-import { json, line, styled } from './print.js'
+import { json, line, printable, styled } from './print.js'
 import { addSettings, settingsOf } from './settings-options.js'
 import { withOperator } from './with-operator.js'
 
@@ -11,6 +11,7 @@ const COLOUR = { ok: 'green', warning: 'yellow', failed: 'red' } as const
 export function doctorCommand(): Command {
   return addSettings(new Command('doctor').description('look at everything that uploads rest on, and say what to do'))
     .option('--json', 'one check a line, as JSON')
+    .addHelpText('after', '\nExit status: 0 nothing failed, 1 something did, 2 it could not look.')
     .action(async (flags: { json?: true }, command: Command) => {
       const settings = settingsOf(command, { serves: false })
       const checks = await withOperator(settings, async (operator, where) => {
@@ -35,6 +36,6 @@ type Line = Omit<Check, 'name'> & { readonly name: Check['name'] | 'settings' | 
 const SETTINGS_OK: Line = { name: 'settings', state: 'ok', found: 'all are known and make sense', advice: null }
 
 function print({ name, state, found, advice }: Line): void {
-  line(`${styled(COLOUR[state], state.padEnd(7))}  ${name.padEnd(10)}  ${found}`)
+  line(`${styled(COLOUR[state], state.padEnd(7))}  ${name.padEnd(10)}  ${printable(found)}`)
   if (advice !== null) line(`${' '.repeat(21)}${advice}`)
 }

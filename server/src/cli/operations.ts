@@ -3,7 +3,7 @@ import { Command, Option } from 'commander'
 import { UploadError } from '../errors.js'
 import type { EffectStanding, OperationKey, OperationRecord } from '../ports.js'
 import type { Operator } from '../operator.js'
-import { bytes, json, line, table, time } from './print.js'
+import { aside, bytes, facts, json, line, table, time } from './print.js'
 import { addSettings, DATA_SETTINGS, settingsOf } from './settings-options.js'
 import { withOperator } from './with-operator.js'
 
@@ -30,10 +30,13 @@ export function operationsCommand(): Command {
     .option('--json', 'one operation a line, as JSON')
     .action(async (flags: ListFlags, command: Command) => {
       const { json: asJson, limit, ...filter } = flags
+      const most = countOf(limit)
       await withOperator(settingsOf(command, { serves: false }), async (operator) => {
-        const found = await operator.list({ ...filter, limit: countOf(limit) })
+        const found = await operator.list({ ...filter, limit: most })
         if (asJson === true) for (const operation of found) json(operation)
         else printList(found)
+        const last = found.at(-1)
+        if (last !== undefined && found.length === most) aside(`there may be more: --after ${last.blobKey}`)
       })
     })
   const one = (name: string, description: string): Command =>
@@ -106,12 +109,15 @@ function printList(found: readonly OperationRecord[]): void {
 }
 
 function printOne(operation: OperationRecord, effects: readonly EffectStanding[]): void {
-  table([
+  facts([
     ['id', operation.id],
     ['owner', operation.owner],
     ['kind', operation.kind],
     ['point', pointOf(operation)],
-    ['file', `${JSON.stringify(operation.file.name)}, ${bytes(operation.file.size)}, ${operation.file.type}`],
+    [
+      'file',
+      `${JSON.stringify(operation.file.name)}, ${bytes(operation.file.size)}, ${operation.file.type === '' ? 'type not said' : operation.file.type}`,
+    ],
     ['accepted', `${operation.offset} of ${operation.file.size} bytes`],
     ['digest', operation.reference?.digest ?? operation.content?.digest ?? operation.digest ?? '-'],
     ['blob', operation.blobKey],

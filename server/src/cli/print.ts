@@ -3,15 +3,32 @@ import { styleText } from 'node:util'
 /** Standard output is for results; what is only for people who wait goes to standard error. */
 export const line = (text = ''): void => void process.stdout.write(`${text}\n`)
 export const json = (value: unknown): void => line(JSON.stringify(value))
+export const aside = (text: string): void => void process.stderr.write(`${text}\n`)
 
-/** Columns as wide as their widest cell; the last one is not padded. */
-export function table(rows: readonly (readonly string[])[]): void {
-  const widths = rows.reduce<number[]>(
-    (all, row) => row.map((cell, column) => Math.max(all[column] ?? 0, cell.length)),
-    [],
+/** Names and messages come from anywhere: none may break a line, or tell a terminal what to do. */
+export const printable = (text: string): string =>
+  text.replace(
+    /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu,
+    (character) => `\\u{${(character.codePointAt(0) ?? 0).toString(16).padStart(4, '0')}}`,
   )
-  for (const row of rows)
-    line(row.map((cell, column) => (column === row.length - 1 ? cell : cell.padEnd(widths[column] ?? 0))).join('  '))
+
+/** Columns as wide as their widest cell; numbers stand below each other; the last one is not padded. */
+export function table(rows: readonly (readonly string[])[]): void {
+  const printed = rows.map((row) => row.map(printable))
+  const columns = printed[0]?.map((_, column) => printed.map((row) => row[column] ?? '')) ?? []
+  const widths = columns.map((cells) => Math.max(...cells.map(({ length }) => length)))
+  const numeric = columns.map((cells) => cells.slice(1).every((cell) => /^\d+$/.test(cell)))
+  const pad = (cell: string, column: number): string => {
+    if (numeric[column] === true) return cell.padStart(widths[column] ?? 0)
+    return column === columns.length - 1 ? cell : cell.padEnd(widths[column] ?? 0)
+  }
+  for (const row of printed) line(row.map(pad).join('  '))
+}
+
+/** One fact a line. */
+export function facts(rows: readonly (readonly [string, string])[]): void {
+  const width = Math.max(...rows.map(([name]) => name.length))
+  for (const [name, value] of rows) line(`${name.padEnd(width)}  ${printable(value)}`)
 }
 
 export const time = (at: number | null): string => (at === null ? '-' : new Date(at).toISOString())

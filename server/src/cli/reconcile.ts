@@ -1,8 +1,8 @@
-import { progress } from '@clack/prompts'
 import { Command } from 'commander'
 import { UploadError } from '../errors.js'
-import type { Finding, FindingType, ReconcileProgress, ReconcileReport } from '../reconcile.js'
-import { json, line, styled, table } from './print.js'
+import type { Finding, FindingType, ReconcileReport } from '../reconcile.js'
+import { json, line, printable, styled, table } from './print.js'
+import { createBar } from './progress.js'
 import { addSettings, DATA_SETTINGS, settingsOf } from './settings-options.js'
 import { withOperator } from './with-operator.js'
 
@@ -39,20 +39,24 @@ export function reconcileCommand(): Command {
     .option('--accept-restored', 'the ledger was restored from a backup on purpose: give up what was stored after it')
     .option('--quarantine-days <days>', 'how long unknown blobs are set aside before they are deleted', '7')
     .option('--json', 'one finding a line, the report last, as JSON')
+    .addHelpText('after', '\nExit status: 0 nothing differs, 1 something does, 2 it could not look.')
     .action(async (flags: Flags, command: Command) => {
-      const report = await withOperator(settingsOf(command, { serves: false }), async (operator) => {
-        const bar = flags.json === true || !process.stderr.isTTY ? null : createBar()
-        const result = await operator.reconcile({
+      const quarantineMs = daysOf(flags.quarantineDays) * DAY_MS
+      const bar = createBar()
+      const report = await withOperator(settingsOf(command, { serves: false }), (operator) =>
+        operator.reconcile({
           apply: flags.apply ?? false,
           force: flags.force ?? false,
           acceptRestored: flags.acceptRestored ?? false,
-          quarantineMs: daysOf(flags.quarantineDays) * DAY_MS,
-          onFinding: (finding) => (flags.json === true ? json({ finding }) : printFinding(finding)),
-          onProgress: (seen) => bar?.show(seen),
-        })
-        bar?.end()
-        return result
-      })
+          quarantineMs,
+          onFinding(finding) {
+            bar.clear()
+            if (flags.json === true) json({ finding })
+            else printFinding(finding)
+          },
+          onProgress: (seen) => bar.show(seen),
+        }),
+      ).finally(() => bar.clear())
       if (flags.json === true) json({ report })
       else printReport(report)
       if (report.difference > 0) process.exitCode = EXIT_DIFFERENT
@@ -65,35 +69,12 @@ function daysOf(text: string): number {
   return days
 }
 
-/** Only of runs that are long enough to be waited for. */
-const BAR_AFTER_MS = 2_000
-
-function createBar() {
-  const startMs = performance.now()
-  let bar: ReturnType<typeof progress> | null = null
-  let shown = 0
-  let doing: ReconcileProgress['doing'] = 'looking'
-  return {
-    show(seen: ReconcileProgress) {
-      if (performance.now() - startMs < BAR_AFTER_MS) return
-      if (bar === null || seen.doing !== doing) {
-        bar?.stop(doing)
-        bar = progress({ max: Math.max(1, seen.of), output: process.stderr })
-        bar.start(seen.doing)
-        shown = 0
-        ;({ doing } = seen)
-      }
-      bar.advance(Math.max(0, seen.operations - shown), `${seen.doing}: ${seen.operations} of ${seen.of} operations`)
-      shown = seen.operations
-    },
-    end: () => bar?.stop('done'),
-  }
-}
-
 function printFinding({ type, blob, operation, sizeBytes, action }: Finding): void {
   const of = operation === null ? '' : `  ${operation.id} of ${operation.owner} (${operation.point})`
   line(
-    `${type.padEnd(9)}  ${blob}  ${sizeBytes === null ? 'absent' : `${sizeBytes} bytes`}${of}${action === 'none' ? '' : `  -> ${action}`}`,
+    printable(
+      `${type.padEnd(9)}  ${blob}  ${sizeBytes === null ? 'absent' : `${sizeBytes} bytes`}${of}${action === 'none' ? '' : `  -> ${action}`}`,
+    ),
   )
 }
 
@@ -105,7 +86,8 @@ function printReport(report: ReconcileReport): void {
   if (report.quarantined > 0) line(`${report.quarantined} in quarantine`)
   if (report.applied)
     line(`done: ${done['taken-back']} taken back, ${done.quarantined} set aside, ${done.deleted} deleted`)
-  if (report.refused !== null) line(styled('red', `nothing was deleted or set aside: ${report.refused}`))
+  if (report.refused !== null)
+    line(styled('red', `nothing ${report.applied ? 'was' : 'would be'} deleted or set aside: ${report.refused}`))
   else if (!report.applied && report.difference > found.missing) line('use --apply to mend what can be mended')
   line(report.difference === 0 ? styled('green', 'nothing differs') : styled('red', `${report.difference} differ`))
 }

@@ -13,7 +13,7 @@ export function claims(
     .all(
       `SELECT o.owner, o.id, o.blob_key, o.point, o.file_size, o."offset", o.lease_holder, o.cleanup_due, o.removed_at,
          r.blob_key AS r_blob_key, EXISTS (SELECT 1 FROM landfall_effects e WHERE e.owner = o.owner
-           AND e.operation_id = o.id AND e.type = 'remove-bytes' AND e.delivered_at IS NULL) AS removal_due
+           AND e.operation_id = o.id AND e.type = 'remove-bytes' AND e.delivered_at IS NULL AND e.given_up_at IS NULL) AS removal_due
        FROM landfall_operations o LEFT JOIN landfall_references r ON r.operation_id = o.id AND r.owner = o.owner
        WHERE o.blob_key > ? ${bound} ORDER BY o.blob_key LIMIT ?`,
       [after, ...(upTo === null ? [] : [upTo]), limit],

@@ -1,0 +1,180 @@
+import { execFile } from 'node:child_process'
+import { mkdirSync } from 'node:fs'
+import { createServer } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { promisify } from 'node:util'
+import { createClient } from '@libsql/client'
+import { temporaryDirectory } from '../src/files.js'
+import { repository } from '../src/landfall.js'
+import { type RunningProcess, startProcess } from '../src/processes.js'
+import { compiled } from './systems.js'
+
+/** How many deliveries Landfall has under way to one receiver. */
+const PARALLEL = 16
+const NAMES = ['quick', 'hangs'] as const
+const execute = promisify(execFile)
+
+/**
+ * `npm run bench -- --only effects [--count 10000]`: the webhooks of so many operations, drained to a receiver on
+ * loopback; beside them a loop that only POSTs as many bodies, as many at a time; and the same operations again while
+ * a second receiver of theirs takes requests and never answers.
+ *
+ * @returns false where one was not delivered, or more than once.
+ */
+export async function benchEffects(count: number, say: (text: string) => void): Promise<boolean> {
+  const bare = await bareLoop(count)
+  say(rate('a bare loop of POSTs', bare, count))
+  const alone = await drain(count, false)
+  say(rate('webhooks, one receiver', alone.wallMs, count))
+  const beside = await drain(count, true)
+  say(rate('webhooks, while a second receiver hangs', beside.wallMs, count))
+  say(
+    `÷ the bare loop: ${(alone.wallMs / bare).toFixed(2)}; ` +
+      `÷ undisturbed, while one hangs: ${(beside.wallMs / alone.wallMs).toFixed(2)} ` +
+      `(${beside.hung} requests hung at the end)`,
+  )
+  const wrong = [alone, beside].flatMap(({ deliveries, ids, delivered }) =>
+    deliveries === count && ids === count && delivered === count ? [] : [{ deliveries, ids, delivered }],
+  )
+  say(wrong.length === 0 ? `each of ${count} was delivered once, and recorded` : `WRONG: ${JSON.stringify(wrong)}`)
+  return wrong.length === 0
+}
+
+interface Drained {
+  /** From the first request to the last of all. */
+  readonly wallMs: number
+  readonly deliveries: number
+  readonly ids: number
+  /** By the ledger. */
+  readonly delivered: number
+  readonly hung: number
+}
+
+async function drain(count: number, oneHangs: boolean): Promise<Drained> {
+  const parent = `${repository}data`
+  mkdirSync(parent, { recursive: true })
+  const directory = await temporaryDirectory('bench-effects-', parent)
+  const quick = await receiver()
+  const hanging = await receiver({ answers: false })
+  try {
+    const empty = await startServer(directory.path)
+    await empty.kill()
+    await owe(directory.path, count, oneHangs ? NAMES : ['quick'])
+    const server = await startServer(directory.path, quick.url, ...(oneHangs ? [hanging.url] : []))
+    try {
+      await quick.until(count)
+      const hung = hanging.ids.length
+      const wallMs = quick.tookMs()
+      // Each is recorded after its answer.
+      const delivered = await untilDelivered(directory.path, count)
+      return { wallMs, deliveries: quick.ids.length, ids: new Set(quick.ids).size, delivered, hung }
+    } finally {
+      await server.kill()
+    }
+  } finally {
+    await Promise.all([quick.close(), hanging.close()])
+    await directory.remove()
+  }
+}
+
+const startServer = (...args: string[]): Promise<RunningProcess> =>
+  startProcess({
+    name: 'an application that owes effects',
+    command: process.execPath,
+    args: [compiled('bench/effects-server.js'), ...args],
+    env: { NODE_ENV: 'production' },
+    ready: /ready/,
+  })
+
+async function bareLoop(count: number): Promise<number> {
+  const to = await receiver()
+  try {
+    await execute(process.execPath, [compiled('bench/post-bodies.js'), to.url, String(count), String(PARALLEL)])
+    return to.tookMs()
+  } finally {
+    await to.close()
+  }
+}
+
+/** As many referenced operations, each with what a reference's transaction would have left as owed. */
+async function owe(directory: string, count: number, names: readonly string[]): Promise<void> {
+  const client = createClient({ url: `file:${join(directory, 'app.db')}` })
+  const digest = 'sha-256=:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=:'
+  try {
+    await client.execute({
+      sql: `INSERT INTO landfall_operations (owner, id, kind, point, file_name, file_size, file_type, metadata, validated,
+          facts, blob_key, created_at, updated_at, expires_at, owes_effects)
+        WITH RECURSIVE numbers (n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM numbers WHERE n + 1 < ?)
+        SELECT 'bench', printf('00000000-0000-4000-8000-%012x', n), 'file', 'referenced', 'photo.jpg', 0, 'image/jpeg',
+          '{}', '{}', 'file', printf('%032x', n), 1, 1, 1, 1 FROM numbers`,
+      args: [count],
+    })
+    await client.execute(
+      `INSERT INTO landfall_references (owner, operation_id, blob_key, size, type, digest, digest_source, stored_at, data)
+        SELECT owner, id, blob_key, 0, 'image/jpeg', '${digest}', 'server', 1, 'null' FROM landfall_operations`,
+    )
+    for (const name of names)
+      await client.execute({
+        sql: `INSERT INTO landfall_effects (effect_id, owner, operation_id, kind, name, type, payload, due_at, created_at)
+          SELECT ? || id, owner, id, 'file', ?, 'webhook', json_object(
+            'operation', json_object('id', id, 'owner', owner, 'kind', kind, 'file',
+              json_object('name', file_name, 'size', 0, 'type', file_type), 'metadata', json('{}'), 'createdAt', 1),
+            'reference', json_object('size', 0, 'type', file_type, 'digest', '${digest}', 'storedAt', 1, 'data', NULL)),
+            1, 1 FROM landfall_operations`,
+        args: [`${name}-`, name],
+      })
+  } finally {
+    client.close()
+  }
+}
+
+const RECORDED_WITHIN_MS = 30_000
+
+async function untilDelivered(directory: string, count: number): Promise<number> {
+  const client = createClient({ url: `file:${join(directory, 'app.db')}` })
+  try {
+    for (const deadline = performance.now() + RECORDED_WITHIN_MS; ; await sleep(50)) {
+      const { rows } = await client.execute(
+        `SELECT COUNT(*) AS n FROM landfall_effects WHERE name = 'quick' AND delivered_at IS NOT NULL`,
+      )
+      const delivered = Number(rows[0]?.['n'])
+      if (delivered >= count || performance.now() > deadline) return delivered
+    }
+  } finally {
+    client.close()
+  }
+}
+
+/** Counts requests; `answers` false: takes them and is silent. */
+async function receiver({ answers = true }: { answers?: boolean } = {}) {
+  const ids: string[] = []
+  let firstMs = 0
+  let lastMs = 0
+  const server = createServer((request, response) => {
+    if (ids.length === 0) firstMs = performance.now()
+    lastMs = performance.now()
+    ids.push(String(request.headers['webhook-id']))
+    request.resume()
+    if (answers) request.on('end', () => response.writeHead(204).end())
+  })
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+  const { port } = server.address() as AddressInfo
+  return {
+    url: `http://127.0.0.1:${port}/hook`,
+    ids,
+    tookMs: () => lastMs - firstMs,
+    async until(count: number) {
+      for (const deadline = performance.now() + 600_000; ids.length < count; await sleep(20))
+        if (performance.now() > deadline) throw new Error(`only ${ids.length} of ${count} were delivered in 10 minutes`)
+    },
+    async close() {
+      server.closeAllConnections()
+      await new Promise((resolve) => server.close(resolve))
+    },
+  }
+}
+
+const rate = (what: string, wallMs: number, count: number): string =>
+  `${what}: ${count.toLocaleString('en')} in ${(wallMs / 1000).toFixed(2)} s, ${Math.round(count / (wallMs / 1000)).toLocaleString('en')}/s`

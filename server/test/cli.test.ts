@@ -1,0 +1,577 @@
+/** The commands beside the server, as an operator runs them: the built program, real files, a real server. */
+import { execFileSync, spawnSync } from 'node:child_process'
+import { once } from 'node:events'
+import { copyFileSync, cpSync, existsSync, mkdirSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { createServer } from 'node:net'
+import { join } from 'node:path'
+import Database from 'libsql'
+import { beforeEach, describe, expect, test, vi } from 'vitest'
+import { relativePath } from '../src/blobs/key.js'
+import { content, eventually, newId } from './harness.js'
+import { CLI, useProgram } from './program.js'
+
+// Each command is a process of its own, and machines are busy.
+vi.setConfig({ testTimeout: 120_000 })
+const program = useProgram()
+const { start, serve } = program
+let data: string
+beforeEach(() => {
+  data = join(program.directory, 'data')
+})
+
+const landfall = (...args: string[]) => start([...args, '--data-dir', data]).exited
+const lines = (text: string): string[] => text.trimEnd().split('\n')
+const parsed = (text: string): Record<string, unknown>[] =>
+  lines(text).map((line) => JSON.parse(line) as Record<string, unknown>)
+const ISO = /\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z/
+const UNKNOWN = '0190000000007000800000000000000a'
+const pathOf = (key: string, directory = data): string => join(directory, 'blobs/blobs', relativePath(key))
+const plant = (key: string, directory = data): void => {
+  mkdirSync(join(pathOf(key, directory), '..'), { recursive: true })
+  writeFileSync(pathOf(key, directory), 'whose?')
+}
+const stored = (directory = data): string[] =>
+  readdirSync(join(directory, 'blobs/blobs'), { recursive: true, withFileTypes: true })
+    .filter((entry) => entry.isFile())
+    .map(({ name }) => name)
+    .toSorted()
+
+/** On the database itself, while no server has it open for long: another writer waits. */
+function inDatabase(sql: string, directory = data): void {
+  const db = new Database(join(directory, 'landfall.db'), { timeout: 5_000 })
+  db.exec(sql)
+  db.close()
+}
+/** As an operation is whose hook has failed for too long. */
+const stall = (id: string): void =>
+  inDatabase(
+    `UPDATE landfall_operations SET stalled = 1, due_at = NULL, last_error = 'the scanner is away' WHERE id = '${id}'`,
+  )
+
+type Server = Awaited<ReturnType<typeof serve>>
+async function upload(server: Server, size = 5, bytes = size): Promise<string> {
+  const id = newId()
+  expect((await server.declare(id, size)).status).toBe(201)
+  if (bytes > 0) expect((await server.patch(id, 0, content(size).subarray(0, bytes))).status).toBe(204)
+  return id
+}
+async function stop({ child, exited }: Server, signal: NodeJS.Signals = 'SIGTERM'): Promise<void> {
+  child.kill(signal)
+  await exited
+}
+
+// Every command does the same through the server's socket and by itself.
+describe.each(['beside a running server', 'while no server runs'] as const)('%s', (where) => {
+  const isBeside = where === 'beside a running server'
+  /** Leaves the server running, or stops it. */
+  const then = async (server: Server): Promise<void> => {
+    if (!isBeside) await stop(server)
+  }
+
+  test('operations list is a table, newest first, with bytes and times; filters and pages', async () => {
+    const server = await serve()
+    const first = await upload(server, 12_345)
+    const second = await upload(server, 100, 40)
+    await server.declare(newId(), 7, 'bob')
+    stall(second)
+    await then(server)
+    const { code, out, err } = await landfall('operations', 'list')
+    expect([code, err]).toEqual([0, ''])
+    const [head = '', ...rows] = lines(out)
+    expect(head.split(/\s{2,}/)).toEqual(['id', 'owner', 'point', 'bytes', 'of', 'changed', 'file'])
+    expect(rows.map((row) => row.split(/\s{2,}/))).toEqual([
+      [expect.any(String), 'bob', 'declared', '0', '7', expect.stringMatching(ISO), '"a"'],
+      [second, 'ann', 'declared (stalled)', '40', '100', expect.stringMatching(ISO), '"a"'],
+      [
+        first,
+        'ann',
+        expect.stringMatching(/^(referenced|completed)$/),
+        '12345',
+        '12345',
+        expect.stringMatching(ISO),
+        '"a"',
+      ],
+    ])
+    // Columns stand below each other.
+    for (const row of rows) expect(row.indexOf('"a"')).toBe(head.indexOf('file'))
+    const of = async (...args: string[]) => parsed((await landfall('operations', 'list', '--json', ...args)).out)
+    expect((await of('--owner', 'bob')).map(({ owner }) => owner)).toEqual(['bob'])
+    expect((await of('--stalled')).map(({ id }) => id)).toEqual([second])
+    expect((await of('--point', 'declared')).map(({ owner }) => owner)).toEqual(['bob', 'ann'])
+    // A page says how to go on.
+    const page = await landfall('operations', 'list', '--limit', '2', '--json')
+    const after = /--after ([0-9a-f]{32})\n$/.exec(page.err)?.[1] ?? ''
+    expect(parsed(page.out).at(-1)).toMatchObject({ id: second, blobKey: after })
+    expect((await of('--after', after)).map(({ id }) => id)).toEqual([first])
+    expect(await landfall('operations', 'list', '--given-up')).toMatchObject({ code: 0, out: 'none\n', err: '' })
+  })
+
+  test('operations show says where one stands and why, and what is owed', async () => {
+    const server = await serve({
+      LANDFALL_WEBHOOK_URL: 'http://127.0.0.1:9/hook',
+      LANDFALL_WEBHOOK_SECRET: 'whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw',
+    })
+    const id = await upload(server, 2_048)
+    await eventually(
+      async () => (await start(['operations', 'show', id, '--json', '--data-dir', data]).exited).out,
+      (text) => text.includes('not allowed'),
+      15_000,
+    )
+    const half = await upload(server, 100, 40)
+    stall(half)
+    await then(server)
+    const { code, out } = await landfall('operations', 'show', id)
+    expect(code).toBe(0)
+    expect(out).toMatch(/^point +referenced$/m)
+    expect(out).toMatch(/^file +"a", 2\.0 KiB, type not said$/m)
+    expect(out).toMatch(/^accepted +2048 of 2048 bytes$/m)
+    expect(out).toMatch(/^digest +sha-256=:.+:$/m)
+    expect(out).toMatch(/^webhook +[-0-9a-f]{36} +webhook +\d+ +due .+Z +.*not allowed/m)
+    expect((await landfall('operations', 'show', half)).out).toMatch(/^last error +the scanner is away$/m)
+    expect(parsed((await landfall('operations', 'show', id, '--json')).out)).toMatchObject([
+      { operation: { id, point: 'referenced' }, effects: [{ name: 'webhook', deliveredAt: null }] },
+    ])
+  })
+
+  test('operations retry clears a stall, and says when there is none', async () => {
+    const server = await serve()
+    const id = await upload(server, 100, 40)
+    expect((await server.request('GET', `/operations/${id}`)).status).toBe(200)
+    stall(id)
+    await then(server)
+    expect(await landfall('operations', 'retry', id)).toMatchObject({
+      code: 0,
+      out: `it is tried again ${isBeside ? 'now' : 'when a server runs'}\n`,
+      err: '',
+    })
+    const { operation } = parsed((await landfall('operations', 'show', id, '--json')).out)[0] ?? {}
+    expect(operation).toMatchObject({ stalled: false, offset: 40 })
+    expect(await landfall('operations', 'retry', id)).toMatchObject({
+      code: 2,
+      out: '',
+      err: 'there is nothing to retry: it is not stalled, and no effect was given up\n',
+    })
+  })
+
+  test('operations cancel ends what has no reference, again and again, and refuses the rest', async () => {
+    const server = await serve()
+    const half = await upload(server, 100, 40)
+    const whole = await upload(server)
+    await then(server)
+    for (let n = 0; n < 2; n += 1)
+      expect(await landfall('operations', 'cancel', half)).toMatchObject({ code: 0, out: 'cancelled\n', err: '' })
+    const refused = await landfall('operations', 'cancel', whole)
+    expect(refused).toMatchObject({ code: 2, out: '' })
+    expect(refused.err).toBe('The file is stored already\n')
+  })
+
+  test('an id that several owners use, or nobody, is not guessed', async () => {
+    const server = await serve()
+    const id = newId()
+    await server.declare(id, 5)
+    await server.declare(id, 5, 'bob')
+    await then(server)
+    for (const command of ['show', 'retry', 'cancel']) {
+      expect(await landfall('operations', command, id)).toMatchObject({
+        code: 2,
+        out: '',
+        err: 'several owners use this id: say --owner\n',
+      })
+      expect(await landfall('operations', command, newId())).toMatchObject({
+        code: 2,
+        err: 'there is no such operation\n',
+      })
+      expect(await landfall('operations', command, 'x', '--owner', "o'brien")).toMatchObject({ code: 2, out: '' })
+    }
+    expect(await landfall('operations', 'cancel', id, '--owner', 'bob')).toMatchObject({ code: 0 })
+    const points = parsed((await landfall('operations', 'list', '--json')).out)
+    expect(points.map(({ owner, point }) => [owner, point])).toEqual([
+      ['bob', 'cancelled'],
+      ['ann', 'declared'],
+    ])
+  })
+
+  test('reconcile only looks; its exit status is 0 only for a zero difference', async () => {
+    const server = await serve()
+    await upload(server)
+    await upload(server, 100, 40)
+    await then(server)
+    const clean = await landfall('reconcile')
+    expect(clean).toMatchObject({ code: 0, err: '' })
+    expect(clean.out).toMatch(/^2 operations, 2 blobs, \d+\.\d s\nnothing differs\n$/)
+    plant(UNKNOWN)
+    const different = await landfall('reconcile')
+    expect(different).toMatchObject({ code: 1, err: '' })
+    expect(lines(different.out)).toEqual([
+      `unknown    ${UNKNOWN}  6 bytes`,
+      expect.stringMatching(/^2 operations, 3 blobs/),
+      '1  unknown  bytes of which the ledger has no row',
+      expect.stringMatching(/^nothing would be deleted or set aside: 1 of 3 blobs would go, more than 1 %.*--force$/),
+      '1 differ',
+    ])
+    expect(stored()).toHaveLength(3)
+    const json = await landfall('reconcile', '--json')
+    expect(json).toMatchObject({ code: 1, err: '' })
+    expect(parsed(json.out)).toMatchObject([
+      { finding: { type: 'unknown', blob: UNKNOWN, operation: null, sizeBytes: 6, action: 'none' } },
+      { report: { applied: false, operations: 2, blobs: 3, difference: 1, found: { unknown: 1, missing: 0 } } },
+    ])
+  })
+
+  test('reconcile --apply sets aside what --force allows, and deletes it when its time in quarantine is over', async () => {
+    const server = await serve()
+    await upload(server)
+    plant(UNKNOWN)
+    await then(server)
+    const refused = await landfall('reconcile', '--apply')
+    expect(refused.code).toBe(1)
+    expect(refused.out).toContain('done: 0 taken back, 0 set aside, 0 deleted\n')
+    expect(refused.out).toMatch(/nothing was deleted or set aside: 1 of 2 blobs would go, more than 1 %/)
+    expect(stored()).toContain(UNKNOWN)
+    const forced = await landfall('reconcile', '--apply', '--force')
+    expect(forced.code).toBe(0)
+    expect(forced.out).toContain(`unknown    ${UNKNOWN}  6 bytes  -> quarantined\n`)
+    expect(forced.out).toContain('1 in quarantine\ndone: 0 taken back, 1 set aside, 0 deleted\n')
+    expect(stored()).not.toContain(UNKNOWN)
+    const over = await landfall('reconcile', '--apply', '--force', '--quarantine-days', '0')
+    expect(over.out).toContain(`overdue    ${UNKNOWN}  6 bytes  -> deleted\n`)
+    expect(over.code).toBe(0)
+    expect(await landfall('reconcile')).toMatchObject({ code: 0 })
+  })
+
+  test('doctor says a line on each thing, and what to do about it', async () => {
+    const server = await serve()
+    const id = await upload(server, 100, 40)
+    stall(id)
+    await then(server)
+    const { code, out, err } = await landfall('doctor')
+    expect([code, err]).toEqual([0, ''])
+    const checks = lines(out).filter((line) => !line.startsWith(' '))
+    expect(checks.map((line) => line.split(/\s{2,}/).slice(0, 2))).toEqual([
+      ['ok', 'settings'],
+      [isBeside ? 'ok' : 'warning', 'server'],
+      ['ok', 'database'],
+      ['ok', 'store'],
+      ['ok', 'identity'],
+      [expect.stringMatching(/ok|warning/), 'space'],
+      ['ok', 'clock'],
+      ['ok', 'completer'],
+      ['warning', 'operations'],
+      ['ok', 'effects'],
+    ])
+    for (const [n, line] of lines(out).entries())
+      if (line.startsWith('warning')) expect(lines(out)[n + 1]).toMatch(/^ {21}\S.*\.$/)
+    expect(out).toMatch(/operations {2}1 open, 1 of them stalled\n {21}.*operations list --stalled/)
+    const json = parsed((await landfall('doctor', '--json')).out)
+    expect(json).toHaveLength(10)
+    for (const check of json)
+      expect(check).toEqual({
+        name: expect.any(String),
+        state: expect.stringMatching(/^(ok|warning|failed)$/),
+        found: expect.any(String),
+        advice: check['state'] === 'ok' ? null : expect.any(String),
+      })
+  })
+})
+
+describe('a ledger that does not belong to the bytes', () => {
+  test('restored from an older backup: reconcile --apply deletes nothing and says why, until that is accepted', async () => {
+    const first = await serve()
+    await upload(first)
+    await stop(first)
+    const database = join(data, 'landfall.db')
+    // What is committed stands in the log beside it, until it is moved.
+    inDatabase('PRAGMA wal_checkpoint(TRUNCATE)')
+    copyFileSync(database, `${database}.backup`)
+    const second = await serve()
+    const lost = await upload(second)
+    const half = await upload(second, 100, 40)
+    await stop(second)
+    const keys = parsed((await landfall('operations', 'list', '--json')).out)
+    const keyOf = (id: string): string => keys.find((operation) => operation['id'] === id)?.['blobKey'] as string
+    for (const suffix of ['-wal', '-shm']) rmSync(database + suffix, { force: true })
+    copyFileSync(`${database}.backup`, database)
+    // Whether a server runs or not; and a server that has worked since does not make it forget.
+    const third = await serve()
+    for (let n = 0; n < 3; n += 1) await upload(third)
+    const before = stored()
+    for (const beside of [true, false]) {
+      if (!beside) await stop(third)
+      const { code, out } = await landfall('reconcile', '--apply', '--force', '--quarantine-days', '0')
+      expect(code).toBe(1)
+      for (const id of [lost, half]) expect(out).toMatch(new RegExp(`^unknown    ${keyOf(id)}  \\d+ bytes$`, 'm'))
+      expect(out).toContain(
+        "nothing was deleted or set aside: the ledger is older than its store: it was restored from a backup, and 2 blobs that it does not know may be somebody's files. Restore a newer backup, or give them up with --accept-restored\n",
+      )
+      expect(stored()).toEqual(before)
+      const identity = lines((await landfall('doctor')).out).find((line) => line.includes('  identity  '))
+      expect(identity).toMatch(
+        /^warning  identity    the ledger was found to be older than its store on .*Z: it was restored/,
+      )
+    }
+    // What is accepted and then refused for another reason is not forgotten.
+    const tooMany = await landfall('reconcile', '--apply', '--accept-restored')
+    expect(tooMany.out).toMatch(/nothing was deleted or set aside: 2 of 6 blobs would go/)
+    expect((await landfall('reconcile', '--apply', '--force')).out).toContain('restored from a backup')
+    expect(stored()).toEqual(before)
+    const accepted = await landfall('reconcile', '--apply', '--force', '--accept-restored')
+    expect(accepted.out).toContain('done: 0 taken back, 2 set aside, 0 deleted\n')
+    expect(accepted.code).toBe(0)
+    expect(await landfall('reconcile')).toMatchObject({ code: 0 })
+  })
+
+  test("another environment's database: every command is refused, and nothing is touched", async () => {
+    const mine = await serve()
+    await upload(mine)
+    await stop(mine)
+    const theirs = join(program.directory, 'theirs')
+    const other = await serve({ LANDFALL_DATA_DIR: theirs })
+    await upload(other)
+    await stop(other)
+    // Their database, on my bytes.
+    const mixed = join(program.directory, 'mixed')
+    cpSync(theirs, mixed, { recursive: true })
+    rmSync(join(mixed, 'blobs'), { recursive: true })
+    cpSync(join(data, 'blobs'), join(mixed, 'blobs'), { recursive: true })
+    const before = stored(mixed)
+    const on = (...args: string[]) => start([...args, '--data-dir', mixed]).exited
+    for (const args of [
+      ['reconcile', '--apply', '--force', '--accept-restored', '--quarantine-days', '0'],
+      ['reconcile'],
+      ['operations', 'list'],
+    ]) {
+      const { code, out, err } = await on(...args)
+      expect([code, out]).toEqual([2, ''])
+      expect(err).toBe(
+        'this directory of blobs belongs to another database: give each environment a directory of its own\n',
+      )
+    }
+    expect(stored(mixed)).toEqual(before)
+    // The doctor says it among the rest.
+    const { code, out } = await on('doctor')
+    expect(code).toBe(1)
+    expect(out).toMatch(
+      /^failed {3}identity {4}this directory of blobs belongs to another database.*\n {21}Nothing can be stored until then/m,
+    )
+    expect(out).toMatch(/^ok {7}database/m)
+    // A server says so too.
+    await expect(serve({ LANDFALL_DATA_DIR: mixed })).rejects.toThrow('belongs to another database')
+  })
+})
+
+describe('nothing is made, and nothing guessed', () => {
+  const COMMANDS = [['operations', 'list'], ['reconcile', '--apply'], ['doctor']]
+
+  test.each(COMMANDS)('%s %s on a directory that is not there', async (...args) => {
+    expect(await landfall(...args)).toMatchObject({
+      code: 2,
+      out: '',
+      err: `LANDFALL_DATA_DIR: there is no directory ${data}\n`,
+    })
+    expect(readdirSync(program.directory)).toEqual([])
+  })
+
+  test.each(COMMANDS)("%s %s on somebody's directory, with a database of theirs", async (...args) => {
+    mkdirSync(data)
+    writeFileSync(join(data, 'thesis.txt'), 'mine')
+    const none = await landfall(...args)
+    expect(none).toMatchObject({ code: 2, out: '' })
+    expect(none.err).toContain('no server has ever run on')
+    inDatabase('CREATE TABLE photos (name TEXT)')
+    expect((await landfall(...args)).err).toContain('no server has ever run on')
+    writeFileSync(join(data, 'landfall.db'), 'this is no database, whatever its name says. '.repeat(100))
+    expect(await landfall(...args)).toMatchObject({ code: 2, err: expect.stringContaining('cannot be read') })
+    expect(readdirSync(data).toSorted()).toEqual(['landfall.db', 'thesis.txt'])
+  })
+
+  test.each([
+    [['reconcile', '--nonsense'], 'unknown option'],
+    [['reconcile', '--quarantine-days', 'soon'], '--quarantine-days: 0 to 3650'],
+    [['reconcile', '--quarantine-days', '-1'], '--quarantine-days: 0 to 3650'],
+    [['operations', 'list', '--limit', '0'], '--limit: a number from 1 to 999999'],
+    [['operations', 'list', '--point', 'nowhere'], 'Allowed choices are declared'],
+    [['operations', 'show'], "missing required argument 'id'"],
+    [['operations', 'explode'], "unknown command 'explode'"],
+    [['reconcile', '--database-url', 'mysql://x'], 'LANDFALL_DATABASE_URL'],
+    [['operations'], 'Usage: landfall operations'],
+  ])('%j: exit status 2, and what is wrong', async (args, message) => {
+    const server = await serve()
+    plant(UNKNOWN)
+    const { code, out, err } = await start(args, { LANDFALL_DATA_DIR: data }).exited
+    expect([code, out]).toEqual([2, ''])
+    expect(err).toContain(message)
+    expect(err).not.toMatch(/\n\s+at /)
+    expect(stored()).toEqual([UNKNOWN])
+    await stop(server)
+  })
+
+  test('--help and --version are answers', async () => {
+    const help = await start(['reconcile', '--help']).exited
+    expect(help).toMatchObject({ code: 0, err: '' })
+    expect(help.out).toContain('Exit status: 0 nothing differs, 1 something does, 2 it could not look.')
+    expect(await start(['--version']).exited).toMatchObject({
+      code: 0,
+      out: expect.stringMatching(/^\d+\.\d+\.\d+\n$/),
+    })
+  })
+})
+
+describe("the server's socket", () => {
+  test('only its own user may open it, and it goes with the server', async () => {
+    const server = await serve()
+    const socket = join(data, 'landfall.sock')
+    expect(statSync(socket).mode & 0o777).toBe(0o600)
+    await stop(server)
+    expect(existsSync(socket)).toBe(false)
+  })
+
+  test('one that a killed server left behind stands in nobody’s way', async () => {
+    const server = await serve()
+    const id = await upload(server)
+    await stop(server, 'SIGKILL')
+    expect(existsSync(join(data, 'landfall.sock'))).toBe(true)
+    expect(parsed((await landfall('operations', 'list', '--json')).out)).toMatchObject([{ id }])
+    const again = await serve()
+    expect(lines((await landfall('doctor')).out)).toContain('ok       server      runs and answers')
+    await stop(again)
+  })
+
+  test('a server that hangs is told, and not waited for', async () => {
+    const server = await serve()
+    server.child.kill('SIGSTOP')
+    try {
+      const [list, doctor] = await Promise.all([landfall('operations', 'list'), landfall('doctor')])
+      expect(list).toMatchObject({ code: 2, out: '' })
+      expect(list.err).toMatch(/^a server has this data directory, and did not answer within 10 s/)
+      expect(doctor.code).toBe(1)
+      expect(doctor.out).toMatch(/^failed {3}server {6}a server has this data directory, and did not answer/m)
+    } finally {
+      server.child.kill('SIGCONT')
+    }
+    expect(await landfall('operations', 'list')).toMatchObject({ code: 0 })
+  })
+
+  test('a server of another version is told', async () => {
+    const first = await serve()
+    await stop(first)
+    const other = createServer((socket) => {
+      socket.on('error', () => {})
+      socket.on('data', () => socket.end(`${JSON.stringify({ result: { protocol: 99 } })}\n`))
+    })
+    other.listen(join(data, 'landfall.sock'))
+    await once(other, 'listening')
+    const { code, err } = await landfall('operations', 'list')
+    other.close()
+    expect([code, err]).toEqual([
+      2,
+      'the server that runs is of another version: use the `landfall` command of that version\n',
+    ])
+  })
+
+  test('where its path is too long the command asks for the server to be stopped', async () => {
+    data = join(program.directory, 'd'.repeat(120))
+    const server = await serve({ LANDFALL_DATA_DIR: data })
+    const { code, err } = await landfall('operations', 'list')
+    expect(code).toBe(2)
+    expect(err).toContain('another process uses this directory of blobs')
+    await stop(server)
+    expect(await landfall('operations', 'list')).toMatchObject({ code: 0 })
+  })
+})
+
+describe('output that goes elsewhere', () => {
+  /** Many findings: more than a pipe holds. */
+  const plantMany = (count: number): void => {
+    for (let n = 0; n < count; n += 1) plant(`0190000000007000800000000${n.toString(16).padStart(7, '0')}`)
+  }
+
+  test('a reader that goes away ends the command quietly', async () => {
+    const server = await serve()
+    plantMany(3_000)
+    for (const beside of [true, false]) {
+      if (!beside) await stop(server)
+      const { stdout, stderr } = spawnSync(
+        'bash',
+        [
+          '-c',
+          `"$0" "$1" reconcile --json --data-dir "$2" | head -1; echo "\${PIPESTATUS[0]}"`,
+          process.execPath,
+          CLI,
+          data,
+        ],
+        { encoding: 'utf8' },
+      )
+      const [finding = '', status] = lines(stdout)
+      expect(JSON.parse(finding)).toMatchObject({ finding: { type: 'unknown' } })
+      expect([status, stderr]).toEqual(['141', ''])
+    }
+    // The server has noticed it, goes on, and has nothing to complain of.
+    expect(server.output.err).not.toMatch(/Warning|unhandled/i)
+  })
+
+  test('no colours and no bar without a terminal; names that would move the cursor are spelt out', async () => {
+    const server = await serve()
+    await server.request('PUT', `/operations/${newId()}`, {
+      headers: { 'X-Owner': 'a\u009b31m' },
+      body: JSON.stringify({ file: { name: 'x\u001b[2Jy', size: 5, type: '' } }),
+    })
+    mkdirSync(join(data, 'blobs/blobs'), { recursive: true })
+    writeFileSync(join(data, 'blobs/blobs', 'a\u001b[31m\nb'), '')
+    const outputs = [await landfall('operations', 'list'), await landfall('reconcile'), await landfall('doctor')]
+    for (const { out, err } of outputs) {
+      // oxlint-disable-next-line no-control-regex -- that is what must not be there
+      expect(out).not.toMatch(/[\u0000-\u0009\u000b-\u001f\u007f-\u009f]/)
+      expect(err).toBe('')
+    }
+    expect(outputs[1]?.out).toContain('foreign    blobs/a\\u{001b}[31m\\u{000a}b')
+    await stop(server)
+  })
+
+  test('findings that pile up before a slow reader are kept back by the server, without a warning', async () => {
+    const server = await serve()
+    plantMany(3_000)
+    const { child, exited } = start(['reconcile', '--json', '--data-dir', data])
+    // Stopped, it reads nothing: the socket fills, again and again.
+    for (let n = 0; n < 15; n += 1) {
+      child.kill('SIGSTOP')
+      execFileSync('sleep', ['0.05'])
+      child.kill('SIGCONT')
+      await new Promise((resolve) => setTimeout(resolve, 20))
+    }
+    const { code, out } = await exited
+    expect([code, lines(out).length]).toEqual([1, 3_001])
+    expect(server.output.err).not.toContain('MaxListeners')
+  })
+})
+
+test('Ctrl-C ends reconcile by the signal; the server stops working for it, and goes on', async () => {
+  const server = await serve()
+  for (let n = 0; n < 4_000; n += 1) plant(`0190000000007000800000000${n.toString(16).padStart(7, '0')}`)
+  const before = stored().length
+  const { child, output, exited } = start(['reconcile', '--apply', '--force', '--data-dir', data])
+  await eventually(
+    async () => output.out,
+    (text) => text.includes('-> quarantined'),
+    60_000,
+  )
+  child.kill('SIGINT')
+  expect(await exited).toMatchObject({ code: null, signal: 'SIGINT' })
+  // It comes to rest before all is done: what counts is moved, nothing is lost.
+  const aside = (): number => readdirSync(join(data, 'blobs/quarantine')).length
+  let seen = -1
+  await eventually(
+    async () => {
+      const same = aside() === seen
+      seen = aside()
+      await new Promise((resolve) => setTimeout(resolve, 200))
+      return same
+    },
+    (same) => same,
+    30_000,
+  )
+  expect(seen).toBeGreaterThan(0)
+  expect(seen).toBeLessThan(before)
+  expect(stored().length + seen).toBe(before)
+  expect((await server.declare(newId(), 5)).status).toBe(201)
+  await stop(server)
+})

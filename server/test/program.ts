@@ -1,0 +1,88 @@
+import { type ChildProcess, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { afterEach, beforeEach } from 'vitest'
+import { temporaryDirectory } from './fixtures.js'
+import { later } from './harness.js'
+
+// The built program: what a user runs. `npm test` builds before it tests.
+export const CLI = fileURLToPath(new URL('../dist/cli.js', import.meta.url))
+
+/** The built program on a directory of its own for each test; what was started and still runs is killed after it. */
+export function useProgram() {
+  let directory: Awaited<ReturnType<typeof temporaryDirectory>>
+  let children: ChildProcess[] = []
+  beforeEach(async () => {
+    directory = await temporaryDirectory()
+  })
+  afterEach(async () => {
+    for (const child of children) {
+      if (child.exitCode !== null || child.signalCode !== null) continue
+      child.kill('SIGKILL')
+      await once(child, 'exit')
+    }
+    children = []
+    await directory.remove()
+  })
+
+  function start(args: readonly string[], env: Record<string, string> = {}) {
+    const child = spawn(process.execPath, [CLI, ...args], { env: { PATH: process.env['PATH'], ...env } })
+    children.push(child)
+    const output = { out: '', err: '' }
+    child.stdout.on('data', (chunk: Buffer) => (output.out += chunk.toString()))
+    child.stderr.on('data', (chunk: Buffer) => (output.err += chunk.toString()))
+    const exited = once(child, 'close').then(([code, signal]) => ({
+      code: code as number | null,
+      signal: signal as string | null,
+      ...output,
+    }))
+    return { child, output, exited }
+  }
+
+  async function serve(env: Record<string, string> = {}) {
+    const started = start(['serve'], {
+      LANDFALL_PORT: '0',
+      LANDFALL_DATA_DIR: join(directory.path, 'data'),
+      LANDFALL_OWNER_HEADER: 'X-Owner',
+      ...env,
+    })
+    for (const deadline = Date.now() + 60_000; !started.output.out.includes('\n'); await later(20)) {
+      if (Date.now() > deadline || started.child.exitCode !== null) throw new Error(started.output.err)
+    }
+    const address = /^landfall listens on (http:\/\/127\.0\.0\.1:\d+\/uploads)\n$/.exec(started.output.out)?.[1] ?? ''
+    const request = (
+      method: string,
+      path: string,
+      init: { headers?: Record<string, string>; body?: string | Uint8Array<ArrayBuffer> } = {},
+    ) =>
+      fetch(address + path, {
+        method,
+        ...init,
+        headers: { 'X-Owner': 'ann', 'Landfall-Version': '1', ...init.headers },
+      })
+    const declare = (id: string, size: number, owner = 'ann') =>
+      request('PUT', `/operations/${id}`, {
+        headers: { 'X-Owner': owner },
+        body: JSON.stringify({ file: { name: 'a', size, type: '' } }),
+      })
+    const patch = (id: string, offset: number, body: Uint8Array<ArrayBuffer>) =>
+      request('PATCH', `/files/${id}`, {
+        headers: {
+          'Tus-Resumable': '1.0.0',
+          'Upload-Offset': String(offset),
+          'Content-Type': 'application/offset+octet-stream',
+        },
+        body,
+      })
+    return { ...started, address, request, declare, patch }
+  }
+
+  return {
+    start,
+    serve,
+    get directory() {
+      return directory.path
+    },
+  }
+}
