@@ -41,6 +41,14 @@ export async function killBrowser(userDataDirectory: string): Promise<number[]> 
   throw new Error(`processes of ${userDataDirectory} are left after SIGKILL`)
 }
 
+/** The processes in which pages of that profile run, and such that wait for one. */
+export const renderersOf = (userDataDirectory: string): number[] => {
+  const family = new Set(familyOf(userDataDirectory))
+  return processEntries()
+    .filter(({ pid, commandLine }) => family.has(pid) && commandLine.join(' ').includes('--type=renderer'))
+    .map(({ pid }) => pid)
+}
+
 interface ProcessEntry {
   readonly pid: number
   readonly parent: number
