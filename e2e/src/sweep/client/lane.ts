@@ -137,7 +137,7 @@ export async function openClientLane(firstSeed: number, page = PAGE): Promise<Cl
         early.push(`told success before there is a reference (${note.id})`)
     }
     const visit = await visitor.visit(kill)
-    return { visit, finished, seen: { journal: await visit.journal(), notes, died: false, early } }
+    return { visit, finished, seen: { journal: visit.journal, notes, died: false, early } }
   }
 
   /** One visit from its beginning to its death, or to the end of all that it had to do. */

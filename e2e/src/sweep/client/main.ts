@@ -90,9 +90,11 @@ function runsOf(
   scenario: ClientScenario,
   { moments, base, resuming }: { moments: readonly Moment[]; base: Moment; resuming: readonly Moment[] },
 ): { runs: Run[]; moments: number } {
-  const kills = moments.filter(({ nth }) => nth <= MOST_OF_A_NAME)
+  const isSwept = ({ name, nth }: Moment): boolean =>
+    nth <= MOST_OF_A_NAME && (scenario.isFirstVisit === true || !name.startsWith('create'))
+  const kills = moments.filter(isSwept)
   const once = kills.flatMap((kill) => USERS.map((user) => ({ scenario, kill, variant: { user } })))
-  const again = resuming.filter(({ nth }) => nth <= MOST_OF_A_NAME)
+  const again = resuming.filter(isSwept)
   const twice = again.map((moment, index) => ({
     scenario,
     kill: base,

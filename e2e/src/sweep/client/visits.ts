@@ -11,7 +11,8 @@ declare const sweep: { moments: Moment[] }
 
 /** One page of the user's browser, from its opening to its end. */
 export interface Visit {
-  journal(): Promise<StoredRecord[]>
+  /** As it found it. */
+  readonly journal: readonly StoredRecord[]
   forget(): Promise<void>
   begin(wanted: Wanted): void
   /** Those that were reached; only while it lives. */
@@ -36,36 +37,49 @@ export async function openVisitor(origin: string, desk: Desk): Promise<Visitor> 
   let current: Page | null = context.pages()[0] ?? null
   let isDead = false
 
-  /** Its only page stands still; a spare process that Chromium keeps ready holds none. */
-  const killPage = (): void => {
+  /** Its only page stands still; spare processes, which Chromium keeps ready for the next one, hold none. */
+  async function killPage(page: Page): Promise<void> {
+    const crashed = new Promise<void>((resolve) => page.once('crash', () => resolve()))
     isDead = true
     for (const pid of renderersOf(home.path)) process.kill(pid, 'SIGKILL')
+    await crashed
+  }
+
+  async function openPage(): Promise<Page> {
+    const before = current
+    const page = before !== null && !isDead ? before : await context.newPage()
+    current = page
+    if (isDead) await before?.close()
+    isDead = false
+    await page.goto(origin)
+    await page.waitForFunction(() => 'swept' in globalThis)
+    return page
+  }
+
+  /** The browser may give a new page one of the spare processes that died too: then another one. */
+  async function openLivingPage(): Promise<{ page: Page; journal: StoredRecord[] }> {
+    for (let attempt = 1; ; attempt += 1) {
+      try {
+        const page = await openPage()
+        return { page, journal: await page.evaluate(() => swept.journal()) }
+      } catch (error) {
+        if (attempt === 3 || !String(error).includes('crashed')) throw error
+        isDead = true
+      }
+    }
   }
 
   return {
     async visit(kill) {
-      const before = current
-      const page = before !== null && !isDead ? before : await context.newPage()
-      current = page
-      if (isDead) await before?.close()
-      isDead = false
       desk.plan = kill
+      const { page, journal } = await openLivingPage()
       const died = new Promise<void>((resolve, reject) => {
-        const crashed = new Promise<void>((gone) => page.once('crash', () => gone()))
-        desk.onStopped = () => {
-          try {
-            killPage()
-            void crashed.then(resolve)
-          } catch (error) {
-            reject(error instanceof Error ? error : new Error(String(error)))
-          }
-        }
+        desk.onStopped = () => void killPage(page).then(resolve, reject)
       })
-      await page.goto(origin)
-      await page.waitForFunction(() => 'swept' in globalThis)
+      died.catch(() => {})
       return {
         died,
-        journal: () => page.evaluate(() => swept.journal()),
+        journal,
         forget: () => page.evaluate(() => swept.forget()),
         // It may die on the way: whoever looks at `died` knows.
         begin: (wanted) => void page.evaluate((what) => swept.begin(what), wanted).catch(() => {}),
