@@ -45,9 +45,13 @@ export async function killBrowser(userDataDirectory: string): Promise<number[]> 
 export const renderersOf = (userDataDirectory: string): number[] => {
   const family = new Set(familyOf(userDataDirectory))
   return processEntries()
-    .filter(({ pid, commandLine }) => family.has(pid) && commandLine.join(' ').includes('--type=renderer'))
+    .filter(({ pid, commandLine }) => family.has(pid) && isRenderer(commandLine.join(' ')))
     .map(({ pid }) => pid)
 }
+
+/** Not of the browser's own pages and extensions. */
+const isRenderer = (commandLine: string): boolean =>
+  commandLine.includes('--type=renderer') && !/--(top-chrome-webui|extension-process)/.test(commandLine)
 
 interface ProcessEntry {
   readonly pid: number

@@ -168,6 +168,12 @@ export async function openClientLane(firstSeed: number, page = PAGE): Promise<Cl
     before = new Set((await place.world.stored()).operations.map(({ id }) => id))
   }
 
+  /** What an application leaves unacknowledged, a later visit takes. */
+  async function tidy(scenario: ClientScenario): Promise<void> {
+    if (!scenario.options.acknowledges)
+      await live(await enter(null), { ...scenario, options: { ...scenario.options, acknowledges: true } }, [], 0)
+  }
+
   /** The visits of one run, with a look at everything between them. */
   async function visits(
     scenario: ClientScenario,
@@ -208,8 +214,7 @@ export async function openClientLane(firstSeed: number, page = PAGE): Promise<Cl
       const found = await check([first.seen], scenario, true)
       if (found.length > 0) throw new Error(`without any kill:\n${found.join('\n')}`)
       allNumbered(moments)
-      // What an application leaves unacknowledged, a later visit takes.
-      await live(await enter(null), { ...scenario, options: { ...scenario.options, acknowledges: true } }, [], 0)
+      await tidy(scenario)
       const all = moments.filter(({ name }) => scenario.base.test(name))
       const base = all[Math.floor(all.length / 2)]
       if (base === undefined) throw new Error(`${scenario.name}: nothing matches ${scenario.base}`)
@@ -219,7 +224,7 @@ export async function openClientLane(firstSeed: number, page = PAGE): Promise<Cl
       const third = await enter(null)
       await live(third, scenario, [], IDLE_MS)
       const resuming = await third.visit.moments()
-      await live(await enter(null), { ...scenario, options: { ...scenario.options, acknowledges: true } }, [], 0)
+      await tidy(scenario)
       return { moments, base, resuming }
     },
 

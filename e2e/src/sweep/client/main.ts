@@ -42,11 +42,13 @@ const USERS = ['back', 'gone'] as const
 
 export async function sweepClient(options: ClientSweepOptions): Promise<ClientSweepReport> {
   const startMs = performance.now()
-  const lanes: ClientLane[] = []
   const results: ClientResult[] = []
+  const lanes = await Promise.all(
+    Array.from({ length: options.parallel }, (_, n) =>
+      openClientLane(options.seed * 1_000_000 + n * 100_000, options.page),
+    ),
+  )
   try {
-    for (let n = 0; n < options.parallel; n += 1)
-      lanes.push(await openClientLane(options.seed * 1_000_000 + n * 100_000, options.page))
     const scenarios = CLIENT_SCENARIOS.filter(({ name }) => name.includes(options.only ?? ''))
     const { all, moments } = await allRuns(lanes, scenarios)
     const chosen = options.sample === null ? all : sampleOf(all, options.sample, options.seed)
