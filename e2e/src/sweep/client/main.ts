@@ -16,6 +16,8 @@ export interface ClientSweepOptions {
   readonly parallel: number
   /** Only scenarios whose name contains it. */
   readonly only?: string
+  /** Only kills at moments like this; matched against `before put …`. */
+  readonly at?: RegExp
   /** Of a page that was built on a changed client. */
   readonly page?: string
   readonly onResult?: (result: ClientResult, done: number, of: number) => void
@@ -50,7 +52,9 @@ export async function sweepClient(options: ClientSweepOptions): Promise<ClientSw
   )
   try {
     const scenarios = CLIENT_SCENARIOS.filter(({ name }) => name.includes(options.only ?? ''))
-    const { all, moments } = await allRuns(lanes, scenarios)
+    const recorded = await allRuns(lanes, scenarios)
+    const { moments } = recorded
+    const all = recorded.all.filter(({ kill, variant }) => (options.at ?? /^/).test(kindOf(variant.again ?? kill)))
     const chosen = options.sample === null ? all : sampleOf(all, options.sample, options.seed)
     const queue = [...chosen]
     const isOver = (): boolean => options.bail === true && results.some(({ outcome }) => outcome === 'bad')
@@ -148,6 +152,7 @@ async function main(): Promise<void> {
       seed: { type: 'string', default: '1' },
       parallel: { type: 'string', default: '2' },
       only: { type: 'string', default: '' },
+      at: { type: 'string', default: '^' },
       bail: { type: 'boolean', default: false },
       page: { type: 'string' },
     },
@@ -157,6 +162,7 @@ async function main(): Promise<void> {
     seed: Number(values.seed),
     parallel: Number(values.parallel),
     only: values.only,
+    at: new RegExp(values.at),
     bail: values.bail,
     ...(values.page === undefined ? {} : { page: values.page }),
     onResult: (result, done, of) => process.stdout.write(`${done}/${of} ${describeClient(result)}\n`),
