@@ -6,6 +6,7 @@ import { digestOf } from '../scenarios.js'
 import { openWorld, type World } from '../world.js'
 import { afterDeath, inTheEnd, strangers, type VisitSeen } from './checks.js'
 import { createDesk, type Desk } from './desk.js'
+import { pause, within } from './patience.js'
 import type { ClientScenario } from './scenarios.js'
 import type { Moment, Note } from './swept-page.js'
 import { openVisitor, type Visit, type Visitor } from './visits.js'
@@ -149,7 +150,7 @@ export async function openClientLane(firstSeed: number, page = PAGE): Promise<Cl
   ): Promise<void> {
     visit.begin({ ...options, files })
     const died = visit.died.then(() => void (seen.died = true))
-    await within(Promise.race([died, finished]), SETTLE_MS, seen)
+    await within(Promise.race([died, finished]), SETTLE_MS, () => `a visit, which said ${JSON.stringify(seen.notes)}`)
     if (!seen.died && patienceMs > 0) await Promise.race([died, pause(patienceMs)])
   }
 
@@ -263,16 +264,3 @@ export async function openClientLane(firstSeed: number, page = PAGE): Promise<Cl
 }
 
 const NOT_REACHED = 'not reached'
-
-const pause = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms))
-
-async function within<T>(work: Promise<T>, ms: number, seen: VisitSeen): Promise<T> {
-  let timer: NodeJS.Timeout | undefined
-  const late = new Promise<never>((_resolve, reject) => {
-    timer = setTimeout(
-      () => reject(new Error(`a visit is not over within ${ms} ms; it said ${JSON.stringify([...seen.notes])}`)),
-      ms,
-    )
-  })
-  return Promise.race([work, late]).finally(() => clearTimeout(timer))
-}

@@ -54,7 +54,7 @@ export async function sweepClient(options: ClientSweepOptions): Promise<ClientSw
     const scenarios = CLIENT_SCENARIOS.filter(({ name }) => name.includes(options.only ?? ''))
     const recorded = await allRuns(lanes, scenarios)
     const { moments } = recorded
-    const all = recorded.all.filter(({ kill, variant }) => (options.at ?? /^/).test(kindOf(variant.again ?? kill)))
+    const all = recorded.all.filter(({ kill, variant }) => (options.at ?? /^/).test(nameOf(variant.again ?? kill)))
     const chosen = options.sample === null ? all : sampleOf(all, options.sample, options.seed)
     const queue = [...chosen]
     const isOver = (): boolean => options.bail === true && results.some(({ outcome }) => outcome === 'bad')
@@ -109,17 +109,27 @@ function runsOf(
   return { runs: [...once, ...twice], moments: kills.length + again.length }
 }
 
-/** Of what kind a moment is, in whatever scenario. */
-const kindOf = ({ name, when }: Moment): string => `${when} ${name}`
+const nameOf = ({ name, when }: Moment): string => `${when} ${name}`
 
+/** Of what kind a moment is, whatever the record says and which database it is. */
+const kindOf = ({ name, when }: Moment): string => {
+  const words = name.split(' ')
+  const told = words[0] === 'open' || words[0] === 'create' || words[0] === 'asked' ? 1 : words[0] === 'commit' ? 3 : 2
+  return `${when} ${words.slice(0, told).join(' ')}`
+}
+
+/** Each kind of moment once, in a first visit where it comes there; then whatever comes. */
 function sampleOf(all: readonly Run[], count: number, seed: number): Run[] {
   const shuffled = seeded(seed).shuffled(all)
   const chosen = new Set<Run>()
   const kinds = new Set<string>()
-  // Each kind of moment once in a first visit; then whatever comes, second kills among it.
-  for (const run of shuffled) {
-    if (run.variant.again !== undefined || kinds.has(kindOf(run.kill))) continue
-    kinds.add(kindOf(run.kill))
+  const firstVisitsFirst = shuffled.toSorted(
+    (a, b) => Number(a.variant.again !== undefined) - Number(b.variant.again !== undefined),
+  )
+  for (const run of firstVisitsFirst) {
+    const kind = kindOf(run.variant.again ?? run.kill)
+    if (kinds.has(kind)) continue
+    kinds.add(kind)
     chosen.add(run)
   }
   for (const run of shuffled) {

@@ -1,9 +1,10 @@
 import { join } from 'node:path'
 import type { BrowserContext, Page } from '@playwright/test'
-import { openProfile, renderersOf } from '../../chromium.js'
+import { killBrowser, openProfile, renderersOf } from '../../chromium.js'
 import { temporaryDirectory } from '../../files.js'
 import { repository } from '../../landfall.js'
 import type { Desk } from './desk.js'
+import { within } from './patience.js'
 import type { Moment, StoredRecord, SweptPage, Wanted } from './swept-page.js'
 
 declare const swept: SweptPage
@@ -28,6 +29,9 @@ export interface Visitor {
   close(): Promise<void>
 }
 
+/** Against hanging only. */
+const PATIENCE_MS = 30_000
+
 const PRELOAD = join(repository, 'e2e/src/sweep/client/page-preload.js')
 
 export async function openVisitor(origin: string, desk: Desk): Promise<Visitor> {
@@ -42,14 +46,15 @@ export async function openVisitor(origin: string, desk: Desk): Promise<Visitor> 
     const crashed = new Promise<void>((resolve) => page.once('crash', () => resolve()))
     isDead = true
     for (const pid of renderersOf(home.path)) process.kill(pid, 'SIGKILL')
-    await crashed
+    await within(crashed, PATIENCE_MS, () => 'the end of a killed page')
   }
 
   async function openPage(): Promise<Page> {
     const before = current
     const page = before !== null && !isDead ? before : await context.newPage()
     current = page
-    if (isDead) await before?.close()
+    // Of a page whose process is gone it may never be over.
+    if (isDead) void before?.close().catch(() => {})
     isDead = false
     await page.goto(origin)
     await page.waitForFunction(() => 'swept' in globalThis)
@@ -61,7 +66,14 @@ export async function openVisitor(origin: string, desk: Desk): Promise<Visitor> 
     for (let attempt = 1; ; attempt += 1) {
       try {
         const page = await openPage()
-        return { page, journal: await page.evaluate(() => swept.journal()) }
+        return {
+          page,
+          journal: await within(
+            page.evaluate(() => swept.journal()),
+            PATIENCE_MS,
+            () => 'the journal',
+          ),
+        }
       } catch (error) {
         if (attempt === 3 || !String(error).includes('crashed')) throw error
         isDead = true
@@ -80,14 +92,19 @@ export async function openVisitor(origin: string, desk: Desk): Promise<Visitor> 
       return {
         died,
         journal,
-        forget: () => page.evaluate(() => swept.forget()),
+        forget: () =>
+          within(
+            page.evaluate(() => swept.forget()),
+            PATIENCE_MS,
+            () => 'forgetting',
+          ),
         // It may die on the way: whoever looks at `died` knows.
         begin: (wanted) => void page.evaluate((what) => swept.begin(what), wanted).catch(() => {}),
         moments: () => page.evaluate(() => sweep.moments),
       }
     },
     async close() {
-      await context.close()
+      await within(context.close(), PATIENCE_MS, () => 'the end of the browser').catch(() => killBrowser(home.path))
       await home.remove()
     },
   }
