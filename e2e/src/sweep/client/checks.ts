@@ -1,3 +1,4 @@
+import { isDeepStrictEqual } from 'node:util'
 import type { Stored } from '../invariants.js'
 import type { Note, StoredRecord } from './swept-page.js'
 
@@ -50,7 +51,13 @@ export function afterDeath(stored: Stored, visits: readonly VisitSeen[], journal
 }
 
 /** What the user was told, and what is left, when the last visit ended undisturbed. */
-export function inTheEnd(stored: Stored, visits: readonly VisitSeen[], left: readonly StoredRecord[]): string[] {
+export function inTheEnd(
+  stored: Stored,
+  visits: readonly VisitSeen[],
+  left: readonly StoredRecord[],
+  /** The references as the server shows them now, by operation. */
+  shown: ReadonlyMap<string, unknown>,
+): string[] {
   const found: string[] = []
   const notes = visits.flatMap((visit) => visit.notes)
   for (const id of idsOf(notes)) {
@@ -64,9 +71,7 @@ export function inTheEnd(stored: Stored, visits: readonly VisitSeen[], left: rea
         say(note.ok ? 'success without a reference' : 'failure with a reference')
       if (!note.ok && note.problem !== 'cancelled') say(`failure: ${note.problem}`)
       if (note.reference === null || reference === undefined) continue
-      const { digest, size, operationId } = note.reference
-      if (digest !== reference.digest || size !== reference.size || operationId !== id)
-        say('another reference than the one that is stored')
+      if (!isDeepStrictEqual(note.reference, shown.get(id))) say('another reference than the one that the server shows')
     }
     const wasCancelled = of(notes, 'cancelling', id).length > 0
     const wasPromised = of(notes, 'promised', id).length > 0

@@ -4,7 +4,7 @@ import { type Site, startSite } from '../../site.js'
 import { type History, type Known, newHistory, type Stored, violations } from '../invariants.js'
 import { digestOf } from '../scenarios.js'
 import { openWorld, type World } from '../world.js'
-import { afterDeath, inTheEnd, strangers, type VisitSeen } from './checks.js'
+import { afterDeath, idsOf, inTheEnd, strangers, type VisitSeen } from './checks.js'
 import { createDesk, type Desk } from './desk.js'
 import { pause, within } from './patience.js'
 import type { ClientScenario } from './scenarios.js'
@@ -116,6 +116,17 @@ export async function openClientLane(firstSeed: number, page = PAGE): Promise<Cl
       .filter(({ path, status }) => path.includes(id) && status === 204)
       .reduce((most, { answerHeaders }) => Math.max(most, Number(answerHeaders['upload-offset'] ?? 0)), 0)
 
+  /** References as anybody who asks is shown them. */
+  async function shownOf(seen: readonly VisitSeen[]): Promise<Map<string, unknown>> {
+    const shown = new Map<string, unknown>()
+    for (const id of idsOf(seen.flatMap(({ notes }) => notes))) {
+      const url = `${place.world.proxy.origin}/uploads/operations/${id}`
+      const answer = await fetch(url, { headers: { [OWNER_HEADER]: OWNER } })
+      if (answer.ok) shown.set(id, ((await answer.json()) as { reference: unknown }).reference)
+    }
+    return shown
+  }
+
   /** Opens a page; what it says is collected, and looked at while it waits. */
   async function enter(kill: Moment | null): Promise<{ visit: Visit; seen: VisitSeen; finished: Promise<void> }> {
     const { desk, visitor, world } = place
@@ -201,7 +212,8 @@ export async function openClientLane(firstSeed: number, page = PAGE): Promise<Cl
     // And once more: nothing is told again, nothing is left.
     const last = await enter(null)
     await live(last, scenario, [], 0)
-    found.push(...inTheEnd(await place.world.stored(), [...seen, last.seen], last.seen.journal))
+    const all = [...seen, last.seen]
+    found.push(...inTheEnd(await place.world.stored(), all, last.seen.journal, await shownOf(all)))
     return [...found, ...seen.flatMap(({ early }) => early), ...(seen.some(({ died }) => died) ? [] : [NOT_REACHED])]
   }
 

@@ -7,7 +7,8 @@ export type Note =
       readonly id: string
       readonly ok: boolean
       readonly problem: string | null
-      readonly reference: { readonly digest: string; readonly size: number; readonly operationId: string } | null
+      /** As it was told, whole. */
+      readonly reference: object | null
     }
   | { readonly note: 'acknowledging'; readonly id: string }
   | { readonly note: 'acknowledged'; readonly id: string }
