@@ -4,7 +4,7 @@ import { killBrowser, openProfile, renderersOf } from '../../chromium.js'
 import { temporaryDirectory } from '../../files.js'
 import { repository } from '../../landfall.js'
 import type { Desk } from './desk.js'
-import { within } from './patience.js'
+import { pause, within } from './patience.js'
 import type { Moment, StoredRecord, SweptPage, Wanted } from './swept-page.js'
 
 declare const swept: SweptPage
@@ -75,8 +75,9 @@ export async function openVisitor(origin: string, desk: Desk): Promise<Visitor> 
           ),
         }
       } catch (error) {
-        if (attempt === 3 || !String(error).includes('crashed')) throw error
+        if (attempt === 10 || !String(error).includes('crashed')) throw error
         isDead = true
+        await pause(200 * attempt)
       }
     }
   }
