@@ -41,6 +41,18 @@ export async function killBrowser(userDataDirectory: string): Promise<number[]> 
   throw new Error(`processes of ${userDataDirectory} are left after SIGKILL`)
 }
 
+/** The processes in which pages of that profile run, and such that wait for one. */
+export const renderersOf = (userDataDirectory: string): number[] => {
+  const family = new Set(familyOf(userDataDirectory))
+  return processEntries()
+    .filter(({ pid, commandLine }) => family.has(pid) && isRenderer(commandLine.join(' ')))
+    .map(({ pid }) => pid)
+}
+
+/** Not of the browser's own pages and extensions. */
+const isRenderer = (commandLine: string): boolean =>
+  commandLine.includes('--type=renderer') && !/--(top-chrome-webui|extension-process)/.test(commandLine)
+
 interface ProcessEntry {
   readonly pid: number
   readonly parent: number

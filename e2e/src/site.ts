@@ -20,6 +20,11 @@ export interface SiteOptions {
     readonly port: number
     readonly headers: Readonly<Record<string, string>>
   }
+  /** Requests below this path are answered by the one who started the site. */
+  readonly own?: {
+    readonly path: string
+    readonly answer: (req: IncomingMessage, res: ServerResponse) => void
+  }
 }
 
 const TYPES: Readonly<Record<string, string>> = {
@@ -29,10 +34,11 @@ const TYPES: Readonly<Record<string, string>> = {
 }
 
 /** A web server for a built page, in front of a server that has the uploads. */
-export async function startSite({ directory, headers = {}, forward }: SiteOptions): Promise<Site> {
+export async function startSite({ directory, headers = {}, forward, own }: SiteOptions): Promise<Site> {
   const server = createServer((req, res) => {
     const path = new URL(req.url ?? '/', 'http://site').pathname
-    if (forward !== undefined && path.startsWith(forward.path)) pass(req, res, forward.port, forward.headers)
+    if (own !== undefined && path.startsWith(own.path)) own.answer(req, res)
+    else if (forward !== undefined && path.startsWith(forward.path)) pass(req, res, forward.port, forward.headers)
     else sendFile(join(directory, normalize(path === '/' ? '/index.html' : path)), headers, res)
   })
   const port = await listen(server)
