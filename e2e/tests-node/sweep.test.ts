@@ -1,6 +1,7 @@
 import { type Browser, chromium } from '@playwright/test'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { launchOptions } from '../src/chromium.js'
+import { clientSummary, describeClient, sweepClient } from '../src/sweep/client/main.js'
 import { describe as inWords, kindOf, summary, sweep } from '../src/sweep/main.js'
 
 let browser: Browser
@@ -21,4 +22,11 @@ test('a server that is killed around its external calls, twice, and with its pow
   const swept = new Set(report.results.filter(({ outcome }) => outcome === 'ok').map(({ kill }) => kindOf(kill)))
   expect(report.kinds.filter((kind) => !swept.has(kind))).toEqual([])
   expect(report.kinds.length).toBeGreaterThan(30)
+}, 600_000)
+
+test('a page that is killed around its journal writes and requests breaks no invariant, and its user is told the truth', async () => {
+  const report = await sweepClient({ sample: 30, seed, parallel: 2 })
+  process.stdout.write(`client sweep, seed ${seed}: ${clientSummary(report)}\n`)
+  expect(report.results.filter(({ outcome }) => outcome === 'bad').map(describeClient)).toEqual([])
+  expect(report.results.filter(({ outcome }) => outcome === 'ok').length).toBeGreaterThanOrEqual(25)
 }, 600_000)
