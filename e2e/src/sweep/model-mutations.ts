@@ -112,14 +112,6 @@ export const MODEL_MUTATIONS: readonly ModelMutation[] = [
     where: 'a small file, its client leaves:',
   },
   {
-    name: 'what a dead receiver left is believed',
-    edits: [
-      { file: 'receive.js', find: 'if (recorder.view().uncleanHolder !== null)', put: 'if (false)' },
-      { file: 'rules.js', find: 'if (operation.uncleanHolder !== null)', put: 'if (false)' },
-    ],
-    where: 'a small file, its client leaves:',
-  },
-  {
     name: 'effects are owed in a transaction of their own, before the reference',
     edits: [
       {
