@@ -1,0 +1,130 @@
+/**
+ * Mistakes put into a built copy of the server that the model (`server/test/model.test.ts`, with
+ * `LANDFALL_MODEL_DIST` at the copy) must turn red.
+ */
+export interface ModelMutation {
+  readonly name: string
+  readonly edits: readonly {
+    /** Below the server's `dist`. */
+    readonly file: string
+    /** Must be found, or the mutation is out of date. */
+    readonly find: string | RegExp
+    readonly put: string
+  }[]
+  /** In the name of the test that shows it. */
+  readonly where: string
+}
+
+const OPERATIONS = 'ledger/sqlite-operations.js'
+
+export const MODEL_MUTATIONS: readonly ModelMutation[] = [
+  {
+    name: 'writes ignore the lease token',
+    edits: [
+      {
+        file: OPERATIONS,
+        find: 'owner = ? AND id = ? AND lease_token = ? AND lease_holder = ? AND digest IS ?`',
+        put: 'owner = ? AND id = ? AND ? IS NOT NULL AND ? IS NOT NULL AND digest IS ?`',
+      },
+    ],
+    where: 'two chunks:',
+  },
+  {
+    name: 'neither the key nor the compare-and-set keeps a second reference away',
+    edits: [
+      {
+        file: 'ledger/migrations.js',
+        find: /data TEXT NOT NULL,\s*PRIMARY KEY \(operation_id, owner\)/,
+        put: 'data TEXT NOT NULL',
+      },
+      {
+        file: 'ledger/migrations.js',
+        find: 'CREATE UNIQUE INDEX landfall_references_blob_key',
+        put: 'CREATE INDEX landfall_references_blob_key',
+      },
+      {
+        file: 'ledger/migrations.js',
+        find: 'CREATE UNIQUE INDEX landfall_effects_name',
+        put: 'CREATE INDEX landfall_effects_name',
+      },
+      {
+        file: OPERATIONS,
+        find: 'WHERE ${FENCE} AND point IN ${OPEN} RETURNING',
+        put: 'WHERE owner = ? AND id = ? AND ? IS NOT NULL AND ? IS NOT NULL AND ? IS ?5 RETURNING',
+      },
+    ],
+    where: 'a small file:',
+  },
+  {
+    name: 'what is too short or absent is taken for sealed',
+    edits: [
+      {
+        file: 'steps.js',
+        find: "return found === 'sealed' ? { point: 'sealed' } : rejected(problem('bytes-lost'));",
+        put: "return { point: 'sealed' };",
+      },
+    ],
+    where: 'two chunks:',
+  },
+  {
+    name: 'the bytes go before the intent is recorded',
+    edits: [{ file: 'drive.js', find: 'await record({}); // the intent first, the bytes second', put: ';' }],
+    where: 'another digest:',
+  },
+  {
+    name: 'cleaned up is recorded before it is done',
+    edits: [
+      {
+        file: 'drive.js',
+        find: /await deps\.blobs\.remove\(operation\.blobKey\);\s*await record\(\{ cleanupDue: false, attempts: 0, lastError: null \}\);/,
+        put: 'await record({ cleanupDue: false, attempts: 0, lastError: null }); await deps.blobs.remove(operation.blobKey);',
+      },
+    ],
+    where: 'another digest:',
+  },
+  {
+    name: 'a cancel leaves the lease where it is',
+    edits: [
+      {
+        file: OPERATIONS,
+        find: /stalled = 0, lease_token = lease_token \+ 1, lease_holder = NULL,\s*lease_purpose = NULL, lease_expires_at = NULL, cleanup_due/,
+        put: 'stalled = 0, cleanup_due',
+      },
+    ],
+    where: 'cancelled half way:',
+  },
+  {
+    name: 'a reference does not look at the digest that it was decided without',
+    edits: [
+      { file: OPERATIONS, find: 'AND lease_holder = ? AND digest IS ?`', put: 'AND lease_holder = ? AND ? IS NOT 0`' },
+    ],
+    where: 'a small file:',
+  },
+  {
+    name: 'what has expired is not looked at once more',
+    edits: [
+      {
+        file: 'steps.js',
+        find: /if \(found\.outcome === 'kept' && found\.offset === operation\.file\.size\)\s*return arrived\(operation, found\.offset\);\s*return \{ point: 'expired'/,
+        put: "return { point: 'expired'",
+      },
+    ],
+    where: 'a small file, its client leaves:',
+  },
+  {
+    name: 'effects are owed in a transaction of their own, before the reference',
+    edits: [
+      {
+        file: 'ledger/sqlite.js',
+        find: 'operation = referIn(on, lease, from, intent, accepted);',
+        put: 'operation = referIn(on, lease, from, { ...intent, effects: [] }, accepted);',
+      },
+      {
+        file: 'ledger/sqlite.js',
+        find: 'if (operation === null)\n',
+        put: 'if (operation !== null) await write((on) => intent.effects.forEach((e) => on.run("INSERT INTO landfall_effects (effect_id, owner, operation_id, kind, name, type, payload, due_at, created_at) VALUES (?, ?, ?, ?, ?, ?, ?, 0, 0)", [e.effectId, from.owner, from.id, from.kind, e.name, e.type, JSON.stringify(e.payload(operation.reference))])));\n        if (operation === null)\n',
+      },
+    ],
+    where: 'an effect:',
+  },
+]

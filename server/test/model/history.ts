@@ -1,0 +1,205 @@
+import { sql } from 'drizzle-orm'
+import { v7 as uuidv7 } from 'uuid'
+import type { EffectFunction } from '../../src/delivery.js'
+import type { SqlRow } from '../../src/ledger/statements.js'
+import { createClient, type Client } from './client.js'
+import { DUE, type ModelDatabase } from './database.js'
+import { applies, ENDING, type Fault, type Stage, strikeOf } from './faults.js'
+import { INVARIANTS, steps } from './invariants.js'
+import { kind, reject } from './modules.js'
+import type { Scenario } from './scenarios.js'
+import { createWorld, EXPIRES_AFTER_MS, type Tx, type World } from './world.js'
+
+export interface Outcome {
+  /** By their invariant; empty: all hold. */
+  readonly violations: readonly string[]
+  /** The boundaries that were crossed. */
+  readonly calls: readonly string[]
+  /** How many of the faults had a boundary to happen at. */
+  readonly struck: number
+}
+
+/** One upload with its faults, from its first request until nothing moves any more. */
+export async function runHistory(
+  database: ModelDatabase,
+  scenario: Scenario,
+  faults: readonly Fault[],
+  seed = 1,
+): Promise<Outcome> {
+  const random = Math.random
+  Math.random = seeded(seed)
+  try {
+    const history = createHistory(database, { exclusive: scenario.exclusive === true, faults })
+    const client = history.upload(scenario, seed)
+    await history.world.finish(client.upload())
+    return await history.end()
+  } finally {
+    Math.random = random
+  }
+}
+
+type Hook = Parameters<typeof kind<Tx, { arrived: boolean }>>[0]['onReference']
+type Notify = EffectFunction<unknown, unknown>
+
+interface Upload {
+  readonly id: string
+  readonly scenario: Scenario
+  readonly client: Client
+  seen: SqlRow | null
+}
+
+/** Several uploads of one owner, on one disk and in one database. */
+export function createHistory(
+  database: ModelDatabase,
+  { exclusive, faults }: { exclusive: boolean; faults: readonly Fault[] },
+) {
+  const owner = uuidv7()
+  const violations = new Set<string>()
+  const violated = (words: string): void => void violations.add(words)
+  const uploads = new Map<string, Upload>()
+  const deliveries: { id: string; effectId: string }[] = []
+  const pending = new Set<Promise<unknown>>()
+  /** The latest upload; a fault is its client's where it needs one. */
+  let active: Upload | null = null
+  let struck = 0
+  let peaceful = true
+
+  const rowOf = (id: string): SqlRow | null =>
+    database.read('SELECT * FROM landfall_operations WHERE owner = ? AND id = ?', [owner, id])[0] ?? null
+
+  function observe(): void {
+    for (const upload of uploads.values()) {
+      const row = rowOf(upload.id)
+      const wrong = steps(upload.seen, row, upload.client.content, world.disk)
+      if (wrong !== null) violated(wrong)
+      upload.seen = row
+    }
+  }
+
+  const world: World = createWorld({
+    database,
+    owner,
+    exclusive,
+    checkpoints: true,
+    observe,
+    violated,
+    strikeAt({ index, call }) {
+      const fault = faults.find(({ at }) => at === index)
+      if (fault === undefined || active === null || !applies(fault.how, call)) return null
+      struck++
+      if (ENDING.has(fault.how)) peaceful = false
+      const stage: Stage = { world, client: active.client, pending }
+      return strikeOf(fault.how, stage)
+    },
+    kindsOf(cross) {
+      const onReference: Hook = (tx, { operation, blob }) =>
+        cross('hook', async () => {
+          await tx.run(sql`INSERT INTO arrivals VALUES (${operation.id}, ${owner}, ${blob.digest})`)
+          return operation.kind === 'refused' ? reject('unwanted') : { arrived: true }
+        })
+      const scan = (): Promise<string> => cross('prepare', async () => 'clean')
+      const notify: Notify = ({ effectId, operation }) =>
+        cross('effect', async () => void deliveries.push({ id: operation.id, effectId }))
+      return {
+        plain: kind({ onReference }),
+        refused: kind({ onReference }),
+        prepared: kind({ onReference, prepare: { scan } }),
+        notified: kind({ onReference, effects: { notify } }),
+      }
+    },
+  })
+
+  /** The completers of all processes pass until nothing is due before `untilAt`. */
+  async function settle(untilAt: number): Promise<void> {
+    for (let passes = 0; passes < 80; passes++) {
+      while (pending.size > 0) await world.finish(Promise.all(pending))
+      const dueAt = database.read(`SELECT MIN(due) AS due FROM (${DUE})`, [])[0]?.['due'] ?? null
+      if (dueAt === null || Number(dueAt) > untilAt) return
+      if (Number(dueAt) > world.now()) await world.pass(Number(dueAt) - world.now())
+      const [first = world.server(), ...others] = world.alive()
+      for (const server of [first, ...others]) await world.finish(server.runOnce())
+    }
+    violated('6: the completer never finds an end')
+  }
+
+  function check(): void {
+    observe()
+    const keys = new Set(
+      database.read('SELECT blob_key FROM landfall_operations WHERE owner = ?', [owner]).map((row) => row['blob_key']),
+    )
+    const strays = [...world.disk.stored.keys()].filter((key) => !keys.has(key))
+    for (const { id, scenario, client } of uploads.values()) {
+      const of = (table: string): SqlRow[] =>
+        database.read(`SELECT * FROM ${table} WHERE owner = ? AND operation_id = ?`, [owner, id])
+      const { digest, kind: name, leaves, cancelAfter } = scenario
+      const ending = {
+        id,
+        content: client.content,
+        told: client.told,
+        operation: rowOf(id),
+        references: of('landfall_references'),
+        arrivals: of('arrivals'),
+        effects: of('landfall_effects'),
+        deliveries: deliveries.filter((delivery) => delivery.id === id).map(({ effectId }) => effectId),
+        disk: world.disk,
+        strays,
+        owed: name === 'notified' ? ['notify'] : [],
+        rejects: name === 'refused',
+        mustArrive:
+          peaceful && !digest.endsWith('wrong') && name !== 'refused' && leaves !== true && cancelAfter === undefined,
+        nowAt: world.now(),
+      }
+      for (const [number, holds] of INVARIANTS) {
+        const wrong = holds(ending)
+        if (wrong !== null) violated(`${number}: ${wrong}`)
+      }
+    }
+  }
+
+  return {
+    world,
+    uploads,
+    violated,
+    pending,
+    upload(scenario: Scenario, seed: number): Client {
+      const id = uuidv7()
+      const client = createClient(world, scenario, id, seed)
+      active = { id, scenario, client, seen: null }
+      uploads.set(id, active)
+      return client
+    },
+    /** Which upload the next faults are about. */
+    aim(client: Client): void {
+      active = [...uploads.values()].find((upload) => upload.client === client) ?? null
+    },
+    disturbed: (): void => void (peaceful = false),
+    async end(): Promise<Outcome> {
+      try {
+        // What waits for its client may stand; nothing else may.
+        await settle(world.now() + EXPIRES_AFTER_MS / 3)
+        check()
+        // And in the end nothing may.
+        if (violations.size === 0) {
+          await settle(Number.POSITIVE_INFINITY)
+          check()
+        }
+      } finally {
+        world.end()
+        await world.quiet()
+        database.forget()
+      }
+      return { violations: [...violations], calls: world.calls, struck }
+    },
+  }
+}
+
+/** mulberry32: backoff is drawn at random, and a history must be the same each time. */
+export function seeded(seed: number): () => number {
+  let state = seed
+  return () => {
+    state = (state + 0x6d2b79f5) | 0
+    let t = Math.imul(state ^ (state >>> 15), 1 | state)
+    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t
+    return ((t ^ (t >>> 14)) >>> 0) / 4_294_967_296
+  }
+}

@@ -1,0 +1,45 @@
+/** What one user does with one file, and what the application has declared for it. */
+export interface Scenario {
+  readonly name: string
+  readonly sizes: readonly number[]
+  /** What the client says of the digest, and when. */
+  readonly digest: 'none' | 'right' | 'wrong' | 'pending' | 'pending-wrong' | 'pending-never'
+  /** All chunks go in one request; the store acknowledges on the way. */
+  readonly oneRequest?: boolean
+  /** What the application has declared: nothing but the reference, a step before it, an effect after it, a no. */
+  readonly kind?: 'plain' | 'prepared' | 'notified' | 'refused'
+  /** Cancelled after so many chunks. */
+  readonly cancelAfter?: number
+  readonly remove?: boolean
+  /** Its client asks again at once, while the lease of a process that died keeps everybody away. */
+  readonly impatient?: boolean
+  /** The client never comes back after the first answer that it did not get. */
+  readonly leaves?: boolean
+  /** A store that belongs to one process at a time. */
+  readonly exclusive?: boolean
+}
+
+export const SCENARIOS: readonly Scenario[] = [
+  { name: 'a small file', sizes: [40], digest: 'none' },
+  { name: 'a small file, its client leaves', sizes: [40], digest: 'none', leaves: true },
+  { name: 'an empty file', sizes: [], digest: 'none' },
+  { name: 'two chunks', sizes: [32, 33], digest: 'right', impatient: true },
+  { name: 'two chunks, its client leaves', sizes: [32, 33], digest: 'none', leaves: true, exclusive: true },
+  { name: 'two chunks in one request, acknowledged on the way', sizes: [32, 33], digest: 'none', oneRequest: true },
+  { name: 'a digest that follows', sizes: [40], digest: 'pending' },
+  { name: 'a digest that never follows', sizes: [40], digest: 'pending-never', leaves: true },
+  { name: 'another digest', sizes: [40], digest: 'wrong' },
+  { name: 'another digest that follows', sizes: [40], digest: 'pending-wrong', exclusive: true },
+  { name: 'a prepare step', sizes: [40], digest: 'none', kind: 'prepared' },
+  { name: 'a hook that rejects', sizes: [40], digest: 'none', kind: 'refused' },
+  { name: 'cancelled half way', sizes: [32, 33], digest: 'none', cancelAfter: 1 },
+  { name: 'cancelled with all bytes there', sizes: [40], digest: 'none', cancelAfter: 1, exclusive: true },
+  { name: 'removed', sizes: [40], digest: 'none', remove: true },
+  { name: 'an effect', sizes: [40], digest: 'none', kind: 'notified' },
+]
+
+export const sizeOf = ({ sizes }: Scenario): number => sizes.reduce((sum, size) => sum + size, 0)
+
+/** Never the same bytes at two places, so that a splice shows. */
+export const contentOf = (size: number, seed: number): Uint8Array<ArrayBuffer> =>
+  Uint8Array.from({ length: size }, (_, n) => (n * 37 + seed * 101 + 11) & 0xff)

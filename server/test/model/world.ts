@@ -1,0 +1,311 @@
+import { AsyncLocalStorage } from 'node:async_hooks'
+import { Hono } from 'hono'
+import { vi } from 'vitest'
+import type { Kind } from '../../src/kinds.js'
+import type { BlobRef, BlobStore, Clock, Ledger } from '../../src/ports.js'
+import type { SqliteTx } from '../../src/ledger/sqlite.js'
+import { type ModelDatabase, writing } from './database.js'
+import { createDisk, type Disk } from './memory-blobs.js'
+import { createUploads, sqliteLedger, UploadError } from './modules.js'
+
+export type Tx = SqliteTx<Record<string, never>>
+type Ledgers = Ledger<Tx>
+
+/** A process of the server. Killed, nothing that it has in flight goes on. */
+export interface Server {
+  readonly died: AbortSignal
+  kill(): void
+  /** null: it died over it. */
+  request(
+    method: string,
+    path: string,
+    init?: { headers?: Record<string, string>; body?: Body },
+  ): Promise<Response | null>
+  runOnce(): Promise<unknown>
+  /** In a transaction of the application's. */
+  remove(id: string): Promise<boolean>
+}
+type Body = string | Uint8Array<ArrayBuffer>
+
+/** A call on its way through a boundary: to the ledger, to the blob store, or to what the application wrote. */
+export interface Crossing {
+  readonly index: number
+  readonly call: string
+  readonly server: Server
+  /** Of an append: the bytes that it is about to write. */
+  readonly append: { blob: BlobRef; offset: number; chunk: Uint8Array } | null
+}
+
+export interface Strike {
+  before?(crossing: Crossing): Promise<void> | void
+  /** The call fails, without effect or with it. */
+  readonly fails?: 'undone' | 'done'
+  after?(crossing: Crossing): Promise<void> | void
+}
+
+export interface WorldOptions {
+  readonly database: ModelDatabase
+  readonly owner: string
+  readonly exclusive: boolean
+  readonly checkpoints: boolean
+  kindsOf(cross: <T>(call: string, act: () => Promise<T>) => Promise<T>): Record<string, Kind<Tx>>
+  /** What happens at this boundary; null: nothing. */
+  strikeAt(crossing: Crossing): Strike | null
+  /** After everything that may have changed something. */
+  observe(): void
+  violated(words: string): void
+}
+
+export const LEASE_MS = 30_000
+export const EXPIRES_AFTER_MS = 60 * 60_000
+const START_AT = Date.UTC(2026, 0, 1)
+/** Turns of the event loop in which nothing crosses a boundary: whoever waits now waits for time. The writer needs two. */
+const QUIET_TURNS = 5
+const MOST_STEPS = 3_000
+/** Reads: what happens before one happens as well before what follows it. */
+const UNCOUNTED = new Set(['find', 'renew', 'nextDueInMs'])
+
+const never = <T>(): Promise<T> => new Promise<T>(() => {})
+const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve))
+const silent = { debug: () => {}, info: () => {}, warn: () => {}, error: () => {} }
+
+export type World = ReturnType<typeof createWorld>
+
+/** Processes, a disk, and time that moves only when it is told to. Fake timers must be installed. */
+export function createWorld(options: WorldOptions) {
+  const disk: Disk = createDisk(options.database.identity)
+  const servers: Server[] = []
+  /** Nothing of a hook's own context goes over to what happens meanwhile. */
+  const apart = AsyncLocalStorage.snapshot()
+  const calls: string[] = []
+  let jumpedMs = 0
+  let activity = 0
+  let happening = 0
+  const startedAtMs = performance.now()
+  // Whole milliseconds, as timers have them: a rest of less would be slept for ever without any time passing.
+  const monotonicMs = (): number => Math.round(performance.now() - startedAtMs) + jumpedMs
+  const now = (): number => START_AT + monotonicMs()
+  const clock: Clock = {
+    now,
+    monotonicMs,
+    sleep: (ms, signal) =>
+      new Promise((resolve) => {
+        const timer = setTimeout(resolve, ms)
+        if (signal?.aborted === true) resolve()
+        signal?.addEventListener(
+          'abort',
+          () => {
+            clearTimeout(timer)
+            resolve()
+          },
+          { once: true },
+        )
+      }),
+  }
+
+  /** While something happens at a boundary, time stands still for everybody else. */
+  async function happen(what: Strike['before'], crossing: Crossing): Promise<void> {
+    if (what === undefined) return
+    happening++
+    await apart(async () => what(crossing)).finally(() => happening--)
+  }
+
+  async function cross<T>(
+    server: Server,
+    call: string,
+    act: () => Promise<T>,
+    fault: () => Error,
+    append: Crossing['append'] = null,
+  ): Promise<T> {
+    if (server.died.aborted) return never()
+    // Whoever waits for a lease asks for it again and again.
+    const again = call === 'ledger.lease' && calls.at(-1) === call
+    const crossing: Crossing = { index: again ? calls.length - 1 : calls.push(call) - 1, call, server, append }
+    const strike = again ? null : options.strikeAt(crossing)
+    activity++
+    await happen(strike?.before, crossing)
+    if (server.died.aborted) return never()
+    if (strike?.fails === 'undone') throw fault()
+    try {
+      const result = await act()
+      activity++
+      await happen(strike?.after, crossing)
+      if (server.died.aborted) return never()
+      options.observe()
+      if (strike?.fails === 'done') throw fault()
+      return result
+    } catch (error) {
+      activity++
+      if (server.died.aborted) return never()
+      throw error
+    }
+  }
+
+  function ledgerOf(server: Server, ledger: Ledgers): Ledgers {
+    const fault = (): Error => new UploadError('ledger-unavailable', 'the database is away')
+    // The start of a process and its pulse are no part of any operation's way; each would be a commit more.
+    const beside = {
+      migrate: async () => ({ identity: options.database.identity, store: 'known' }),
+      mark: async () => ({ mark: 0, restoredAt: null }),
+      advanceMark: async () => {},
+      heartbeat: async () => {},
+    }
+    return new Proxy(ledger, {
+      get(target, name: keyof Ledgers) {
+        if (name === 'onChange' || name === 'remove') return target[name]
+        if (name in beside) return beside[name as keyof typeof beside]
+        const method = target[name] as (...args: unknown[]) => Promise<unknown>
+        return (...args: unknown[]) => {
+          const act = (): Promise<unknown> =>
+            name === 'record' || name === 'refer'
+              ? writing.run({ lease: args[0] as never, violated: options.violated }, () => method(...args))
+              : method(...args)
+          if (!UNCOUNTED.has(name)) return cross(server, `ledger.${name}`, act, fault)
+          if (server.died.aborted) return never()
+          return act().then(
+            (result) => (server.died.aborted ? never() : (activity++, result)),
+            (error: unknown) => (server.died.aborted ? never() : Promise.reject(error)),
+          )
+        }
+      },
+    })
+  }
+
+  function blobsOf(server: Server): BlobStore {
+    const store = disk.session(server.died, options)
+    const fault = (): Error => new UploadError('storage-unavailable', 'the store is away')
+    const through = <T>(call: string, act: () => Promise<T>): Promise<T> => cross(server, `blobs.${call}`, act, fault)
+    return {
+      ...store,
+      append: async (blob, request) => {
+        const chunks = await collect(request.source)
+        const append = { blob, offset: request.offset, chunk: chunks[0] ?? new Uint8Array() }
+        return cross(
+          server,
+          'blobs.append',
+          () => store.append(blob, { ...request, source: each(chunks) }),
+          fault,
+          append,
+        )
+      },
+      recover: (blob, request) => through('recover', () => store.recover(blob, request)),
+      seal: (blob) => through('seal', () => store.seal(blob)),
+      inspect: (blob, signal) => through('inspect', () => store.inspect(blob, signal)),
+      remove: (key) =>
+        through('remove', async () => {
+          const named = options.database.read('SELECT operation_id FROM landfall_references WHERE blob_key = ?', [key])
+          if (named.length > 0) options.violated('5: the blob of a committed reference is deleted')
+          const [row] = options.database.read('SELECT point, removed_at FROM landfall_operations WHERE blob_key = ?', [
+            key,
+          ])
+          if (row?.['removed_at'] === null && !['cancelled', 'expired', 'rejected'].includes(String(row['point'])))
+            options.violated(`5: bytes are deleted at ${String(row['point'])}, before their end is committed`)
+          await store.remove(key)
+        }),
+    }
+  }
+
+  function start(): Server {
+    const death = new AbortController()
+    const dead = new Promise<null>((resolve) => death.signal.addEventListener('abort', () => resolve(null)))
+    const orDead = <T>(work: Promise<T>): Promise<T | null> => Promise.race([work, dead])
+    const server: Server = {
+      died: death.signal,
+      kill: () => death.abort(),
+      request: (method, path, init = {}) =>
+        orDead(
+          Promise.resolve(
+            app.request(`http://host.test/uploads${path}`, {
+              method,
+              headers: { 'X-Owner': options.owner, 'Landfall-Version': '1', ...init.headers },
+              ...(init.body === undefined ? {} : { body: init.body, duplex: 'half' }),
+            }),
+          ),
+        ),
+      runOnce: () => orDead(uploads.runOnce({ maxMs: 1_000_000 }).catch(() => null)),
+      remove: async (id) => (await orDead(db.transaction(async (tx) => uploads.remove(tx, id)))) ?? false,
+    }
+    const db = options.database.connect({ died: death.signal, now })
+    const uploads = createUploads<Tx, Record<string, Kind<Tx>>>({
+      ledger: ledgerOf(server, sqliteLedger(db) as Ledgers),
+      blobs: blobsOf(server),
+      authenticate: (c) => c.req.header('X-Owner') ?? null,
+      kinds: options.kindsOf((call, act) => cross(server, call, act, () => new Error('the application has failed'))),
+      completer: 'manual',
+      clock,
+      logger: silent,
+      leaseMs: LEASE_MS,
+      expiresAfterMs: EXPIRES_AFTER_MS,
+    })
+    const app = new Hono().route('/uploads', uploads.routes)
+    servers.push(server)
+    return server
+  }
+
+  const alive = (): Server[] => servers.filter(({ died }) => !died.aborted)
+
+  async function quiet(until: () => boolean = () => false): Promise<void> {
+    for (let still = 0; still < QUIET_TURNS && !until();) {
+      const seen = activity
+      await turn()
+      still = seen === activity ? still + 1 : 0
+    }
+  }
+
+  return {
+    disk,
+    now,
+    /** Every boundary that was crossed, in order. */
+    calls,
+    alive,
+    quiet,
+    /** The process that clients are sent to; started where there is none. */
+    server: (): Server => alive()[0] ?? start(),
+    /** A second one on the same database and store; null where the store allows only one. */
+    other: (than: Server): Server | null =>
+      options.exclusive ? null : (alive().find((server) => server !== than) ?? start()),
+    /** The clocks go on while every process stands still: their timers are late. */
+    jump: (ms: number): void => void (jumpedMs += ms),
+    losePower(): void {
+      for (const server of alive()) server.kill()
+      disk.losePower()
+    },
+    /** Time passes, with all that is due by then. */
+    async pass(ms: number): Promise<void> {
+      happening++
+      vi.advanceTimersByTime(ms)
+      activity++
+      await quiet().finally(() => happening--)
+    },
+    /** Waits for the work; where everybody waits for time, time moves. */
+    async finish<T>(work: Promise<T>): Promise<T | null> {
+      let done = false
+      const result = work.finally(() => (done = true))
+      result.catch(() => {})
+      for (let steps = 0; steps < MOST_STEPS; steps++) {
+        await quiet(() => done)
+        if (done) return result
+        if (happening > 0) continue
+        if (vi.getTimerCount() === 0) break
+        vi.advanceTimersToNextTimer()
+        activity++
+      }
+      options.violated('6: something waits for ever')
+      return null
+    },
+    end(): void {
+      for (const server of alive()) server.kill()
+      vi.clearAllTimers()
+    },
+  }
+}
+
+async function collect(source: AsyncIterable<Uint8Array>): Promise<Uint8Array[]> {
+  const chunks: Uint8Array[] = []
+  for await (const chunk of source) chunks.push(chunk)
+  return chunks
+}
+
+async function* each<T>(items: readonly T[]): AsyncIterable<T> {
+  yield* items
+}
