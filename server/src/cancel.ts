@@ -1,4 +1,4 @@
-import { isFinal, problem } from '@landfall/shared'
+import { isFinal, isOpen, problem } from '@landfall/shared'
 import { refuse } from './context.js'
 import type { Leases } from './leases.js'
 import type { Ledger, OperationKey, OperationRecord } from './ports.js'
@@ -16,15 +16,18 @@ export function createCancel({
   wake: () => void
 }): Cancel {
   return async function cancel(key) {
-    const cancelled = await ledger.cancel(key, problem('cancelled'))
-    if (cancelled !== null) {
-      leases.drop(key)
-      wake()
-      return cancelled
+    for (;;) {
+      const cancelled = await ledger.cancel(key, problem('cancelled'))
+      if (cancelled !== null) {
+        leases.drop(key)
+        wake()
+        return cancelled
+      }
+      const operation = await ledger.find(key)
+      if (operation === null) throw refuse('not-found')
+      if (isFinal(operation.point)) return operation
+      if (!isOpen(operation.point)) throw refuse('already-referenced')
+      // Declared between the two: once more.
     }
-    const operation = await ledger.find(key)
-    if (operation === null) throw refuse('not-found')
-    if (isFinal(operation.point)) return operation
-    throw refuse('already-referenced')
   }
 }

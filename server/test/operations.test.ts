@@ -526,6 +526,27 @@ describe('a final no', () => {
     expect(await get(stored)).toMatchObject({ recoveryPoint: 'referenced' })
   })
 
+  test('a DELETE that is overtaken by the declaration cancels what was declared', async () => {
+    let overtake: (() => Promise<unknown>) | null = null
+    const { declare, request, get } = await start(undefined, {
+      ledgerOf: (ledger) => ({
+        ...ledger,
+        async cancel(...args) {
+          const answer = await ledger.cancel(...args)
+          const meanwhile = overtake
+          overtake = null
+          await meanwhile?.()
+          return answer
+        },
+      }),
+    })
+    const id = newId()
+    overtake = () => declare(id, { size: 5 })
+    const answer = await request('DELETE', `/operations/${id}`)
+    expect(answer.status).toBe(200)
+    expect(await get(id)).toMatchObject({ recoveryPoint: 'cancelled' })
+  })
+
   test('cancelled while bytes come in: the receiver stops, and nothing stays', async () => {
     const { declare, patch, request, uploads, directory } = await start()
     const id = newId()
