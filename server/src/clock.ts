@@ -21,6 +21,12 @@ export interface ClockGuard {
   trusted(): boolean
   /** When it is worth asking again, in milliseconds. */
   askAgainMs(): number
+  /** Wall clock and monotonic clock disagree: one of them was set. */
+  apart(): boolean
+  /** Whether they were found apart since the last `settled`. */
+  disturbed(): boolean
+  /** The ledger's clock reads `nowAt`, and its rows are in order with that; `stepped`: they had to be put in order. */
+  settled(nowAt: number, stepped: boolean): void
 }
 
 const TOLERATED_MS = 60_000
@@ -28,14 +34,32 @@ const ASK_AGAIN_MS = 60_000
 
 /**
  * A wall clock that has run apart from the monotonic clock by more than a minute has been set: nothing expires and
- * nothing is deleted until it is set back or the process is started anew. Nothing expires in the first `settleMs`
- * after the start either: the clients had no chance to come back while the server was down.
+ * nothing is deleted until the ledger's rows have been put in order, and `settleMs` longer. Nothing expires in the
+ * first `settleMs` after the start either: the clients had no chance to come back while the server was down.
  */
 export function createClockGuard(clock: Clock, settleMs: number): ClockGuard {
-  const start = { wall: clock.now(), monotonicMs: clock.monotonicMs() }
-  const passed = (): number => clock.monotonicMs() - start.monotonicMs
+  const look = () => ({ wall: clock.now(), monotonicMs: clock.monotonicMs() })
+  let anchor = look()
+  let calmSinceMs = anchor.monotonicMs
+  let wasApart = false
+  const passed = (): number => clock.monotonicMs() - calmSinceMs
+  const apart = (): boolean => {
+    const { wall, monotonicMs } = look()
+    const isApart = Math.abs(wall - anchor.wall - (monotonicMs - anchor.monotonicMs)) > TOLERATED_MS
+    wasApart ||= isApart
+    return isApart
+  }
   return {
-    trusted: () => passed() >= settleMs && Math.abs(clock.now() - start.wall - passed()) <= TOLERATED_MS,
+    trusted: () => !apart() && passed() >= settleMs,
     askAgainMs: () => (passed() < settleMs ? settleMs - passed() : ASK_AGAIN_MS),
+    apart,
+    disturbed: () => wasApart,
+    settled(nowAt, stepped) {
+      // A process whose clock is not that of its ledger compares times of two clocks: it must not judge by them.
+      if (Math.abs(clock.now() - nowAt) > TOLERATED_MS) return
+      anchor = look()
+      if (stepped || wasApart) calmSinceMs = anchor.monotonicMs
+      wasApart = false
+    },
   }
 }

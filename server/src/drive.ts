@@ -43,7 +43,7 @@ const QUICK_BYTES = 8 * 1024 * 1024
 /** A hook that takes longer than this must not keep the client waiting for the acknowledgement of its bytes. */
 const RECORD_EARLY_MS = 100
 /** When to look again at what another version must drive. */
-const LOOK_AGAIN_MS = 60_000
+export const LOOK_AGAIN_MS = 60_000
 
 /** Faults of the surroundings: they pass, and are no reason to give an operation up. */
 const PASSING: ReadonlySet<string | null> = new Set([

@@ -20,6 +20,8 @@ import {
 export interface Effects {
   /** Takes what is due, as much as there are free hands for, and lets it run; answers how many were taken. */
   deliverDue(): Promise<number>
+  /** The longest time that nobody else takes what one process has taken. */
+  readonly leaseMs: number
   /** Where something could be sent to just now. */
   free(): EffectTarget[]
   /** How many deliveries run or wait for a hand. */
@@ -55,6 +57,9 @@ const LONGEST_WAIT_MS = 60_000
 const leaseMsOf = ({ timeLimitMs }: Target): number => LONGEST_WAIT_MS + timeLimitMs + 30_000
 /** A receiver that asks for more patience than this is asked sooner. */
 const LONGEST_ASKED_MS = 24 * 60 * 60_000
+
+/** No attempt is put off for longer than this. */
+export const longestPauseMs = ({ backoff }: EffectSettings): number => LONGEST_ASKED_MS + backoff.mostMs
 
 const removalSchema = v.object({ blobKey: v.string() })
 
@@ -164,6 +169,7 @@ export function createEffects(deps: {
   }
 
   return {
+    leaseMs: Math.max(...targets.map(leaseMsOf)),
     free,
     async deliverDue() {
       const wanted = free()

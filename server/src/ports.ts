@@ -237,6 +237,25 @@ export interface OperationFilter {
   readonly givenUp?: boolean
 }
 
+/** What a process knows of time when it asks the ledger to look at its clock. */
+export interface ClockLook {
+  /** By the monotonic clock since its last look; 0: it has just begun, and knows nothing of the time before. */
+  readonly passedMs: number
+  /** It has seen the clock set and set back since. */
+  readonly disturbed: boolean
+  /** How long leases on operations last, and those on effects. */
+  readonly leaseMs: number
+  readonly effectLeaseMs: number
+  /** Also to be looked for: what is due later than any pause could have put it. null: not now. */
+  readonly longestPauses: { readonly operationMs: number; readonly effectMs: number } | null
+}
+
+export interface ClockSettled {
+  readonly nowAt: number
+  /** How far the ledger's clock was set, ahead or back; 0: it was not. */
+  readonly steppedMs: number
+}
+
 export interface LedgerHealth {
   readonly identity: string
   readonly nowAt: number
@@ -333,6 +352,14 @@ export interface Ledger<Tx> {
   advanceMark(to: { mark: number; restored: boolean | null }): Promise<void>
   /** Says that the completer lives, and answers when it last said so before. */
   heartbeat(): Promise<void>
+  /**
+   * Compares the ledger's clock with the time that has passed for this process. Where it was set by more than a minute,
+   * and where nobody was there for so long, one transaction moves the times of rows: ahead, so that nothing ends
+   * earlier for want of a client; back, so that nothing is due and no lease ends later than pauses and leases last.
+   */
+  settleClock(look: ClockLook): Promise<ClockSettled>
+  /** How much time has passed since then, without that by which the clock was set ahead and in which nobody was there. */
+  attendedMs(sinceAt: number): Promise<number>
   /** What `doctor` asks: the database's clock and when the completer was last alive. */
   health(): Promise<LedgerHealth>
   /** When the next operation, or effect of these targets, is due, in milliseconds from now; null: none. */

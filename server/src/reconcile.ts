@@ -153,7 +153,7 @@ export async function reconcile(
       aside.add(key)
       const [claim] = await claimOf(key)
       if (claim !== undefined && counts(claim) > 0) continue
-      if (clock.now() - sinceAt < quarantineMs) seen.quarantined += 1
+      if ((await ledger.attendedMs(sinceAt)) < quarantineMs) seen.quarantined += 1
       else await tell({ type: 'overdue', blob: key, operation: null, sizeBytes })
     }
 

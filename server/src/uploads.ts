@@ -7,8 +7,8 @@ import { createCancel } from './cancel.js'
 import { createClockGuard, systemClock } from './clock.js'
 import { type Completer, createCompleter, type Pass } from './completer.js'
 import type { Env } from './context.js'
-import { createDrive } from './drive.js'
-import { createEffects, EFFECT_SETTINGS, type EffectSettings } from './effects.js'
+import { createDrive, LOOK_AGAIN_MS } from './drive.js'
+import { createEffects, EFFECT_SETTINGS, type EffectSettings, longestPauseMs } from './effects.js'
 import { UploadError } from './errors.js'
 import { type Kind, kind, type KindFor } from './kinds.js'
 import { createLeases } from './leases.js'
@@ -20,6 +20,7 @@ import { createSendFile } from './routes/files.js'
 import { createTusLibrary } from './routes/tus-library.js'
 import { createSteps } from './steps.js'
 import { createTide } from './tide.js'
+import { createTimekeeping } from './timekeeping.js'
 import { createWatch } from './watch.js'
 
 // The kinds' own types of metadata and data differ; what they share is the transaction.
@@ -93,6 +94,8 @@ const WEEK_MS = 7 * 24 * 60 * 60_000
 const TIDE_MS = 60_000
 /** After a start the clients get this long to come back before anything expires. */
 const SETTLE_MS = 10 * 60_000
+/** Beyond the longest pause that was ever drawn. */
+const MARGIN_MS = 60_000
 
 /**
  * Uploads that end as exactly one reference in the application's own database.
@@ -114,6 +117,12 @@ export function createUploads<Tx, const K extends Kinds<Tx>>(options: UploadsOpt
   const guard = createClockGuard(clock, Math.min(SETTLE_MS, expiresAfterMs))
   const leases = createLeases({ ledger, clock, log, holder: createHolderName(), leaseMs })
   const watch = createWatch(ledger, clock)
+  const settings = {
+    digestGraceMs: options.digestGraceMs ?? 60_000,
+    maxAttempts: options.maxAttempts ?? 20,
+    backoff: { firstMs: 500, mostMs: 5 * 60_000 },
+    patienceMs: leaseMs,
+  }
   const drive = createDrive({
     ledger,
     blobs,
@@ -121,28 +130,25 @@ export function createUploads<Tx, const K extends Kinds<Tx>>(options: UploadsOpt
     clock,
     guard,
     log,
-    settings: {
-      digestGraceMs: options.digestGraceMs ?? 60_000,
-      maxAttempts: options.maxAttempts ?? 20,
-      backoff: { firstMs: 500, mostMs: 5 * 60_000 },
-      patienceMs: leaseMs,
-    },
+    settings,
     onDue: (inMs) => completer.wake(inMs),
+  })
+  const effectSettings = { ...EFFECT_SETTINGS, ...options.effects }
+  const effects = createEffects({
+    ledger,
+    blobs,
+    kinds,
+    clock,
+    log,
+    holder: leases.holder,
+    settings: effectSettings,
+    onFree: () => completer.wake(0),
   })
   const completer: Completer = createCompleter({
     ledger,
     leases,
     drive,
-    effects: createEffects({
-      ledger,
-      blobs,
-      kinds,
-      clock,
-      log,
-      holder: leases.holder,
-      settings: { ...EFFECT_SETTINGS, ...options.effects },
-      onFree: () => completer.wake(0),
-    }),
+    effects,
     clock,
     log,
     settings: { intervalMs: options.completerIntervalMs ?? 5_000, leaseMs },
@@ -160,6 +166,20 @@ export function createUploads<Tx, const K extends Kinds<Tx>>(options: UploadsOpt
     settings: { expiresAfterMs, patienceMs: leaseMs },
   })
 
+  const timekeeping = createTimekeeping({
+    ledger,
+    clock,
+    guard,
+    log,
+    settings: {
+      leaseMs,
+      effectLeaseMs: effects.leaseMs,
+      longestPauses: {
+        operationMs: Math.max(leaseMs, settings.backoff.mostMs, settings.digestGraceMs, LOOK_AGAIN_MS) + MARGIN_MS,
+        effectMs: Math.max(effects.leaseMs, longestPauseMs(effectSettings)) + MARGIN_MS,
+      },
+    },
+  })
   const tide = createTide({ ledger, blobs, log })
   let tides: ReturnType<typeof setInterval> | null = null
   const operator = createOperator({
@@ -168,7 +188,7 @@ export function createUploads<Tx, const K extends Kinds<Tx>>(options: UploadsOpt
     clock,
     cancel,
     wake: () => completer.wake(0),
-    ready: () => ready(),
+    ready: () => ready().then(timekeeping.look),
     completerIntervalMs: options.completerIntervalMs ?? 5_000,
     automatic: options.completer !== 'manual',
   })
@@ -184,6 +204,7 @@ export function createUploads<Tx, const K extends Kinds<Tx>>(options: UploadsOpt
     const { identity, store } = await ledger.migrate()
     await blobs.open(identity, store)
     if (store === 'new') await ledger.rememberStore()
+    await timekeeping.begin()
     await tide.begin()
     tides ??= setInterval(() => {
       tide.advance().catch((error: unknown) => log.warn({ err: error }, 'the mark could not be set'))
@@ -236,12 +257,14 @@ export function createUploads<Tx, const K extends Kinds<Tx>>(options: UploadsOpt
     remove: (tx, operationId, owner) => ledger.remove(tx, operationId, owner ?? null),
     async runOnce(once) {
       await ready()
+      await timekeeping.look()
       return completer.runOnce(once)
     },
     operator,
     async close({ withinMs = 10_000 } = {}) {
       const deadline = clock.monotonicMs() + withinMs
       watch.close()
+      timekeeping.stop()
       await completer.stop(withinMs)
       await leases.close(Math.max(0, deadline - clock.monotonicMs()))
       if (tides !== null) {

@@ -60,11 +60,17 @@ function nameOf(database, sql) {
 }
 /** What another connection may see only once it is synced: the end of the write-ahead log after each commit. */
 function committed(database) {
-  const file = paths.get(database)
-  if (database.inTransaction || file === undefined) return
+  if (database.inTransaction) return
+  const file = fileOf(database)
+  if (!file.startsWith(ROOT)) return
   const wal = `${file}-wal`
   const size = real.statSync(wal, { throwIfNoEntry: false })?.size ?? 0
   tell({ wal, size, synced: synchronous(database) >= 2 })
+}
+const paths = new WeakMap()
+function fileOf(database) {
+  if (!paths.has(database)) paths.set(database, prepare.call(database, 'PRAGMA database_list').get().file)
+  return paths.get(database)
 }
 const settings = new WeakMap()
 function synchronous(database) {
@@ -75,16 +81,6 @@ function synchronous(database) {
 
 const Database = require(process.env.SWEEP_LIBSQL)
 const { prepare, exec } = Database.prototype
-/** Databases do not tell where they are. */
-const paths = new WeakMap()
-require.cache[process.env.SWEEP_LIBSQL].exports = new Proxy(Database, {
-  construct(plain, [name, ...rest]) {
-    const database = new plain(name, ...rest)
-    const file = name.replace(/^file:(\/\/)?/, '').replace(/\?.*$/, '')
-    if (file.startsWith(ROOT)) paths.set(database, file)
-    return database
-  },
-})
 Database.prototype.exec = function (sql) {
   const end = begin(nameOf(this, sql))
   const result = exec.call(this, sql)

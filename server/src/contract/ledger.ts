@@ -45,6 +45,8 @@ export const intentOf = (changes: Partial<Intent> = {}): Intent => ({
 
 const LEASE_MS = 30_000
 const TAKING = { holder: 'n1', leaseMs: LEASE_MS, limit: 10 }
+/** Of a process that has just begun. */
+const LOOK = { passedMs: 0, disturbed: false, leaseMs: LEASE_MS, effectLeaseMs: LEASE_MS, longestPauses: null }
 const DELIVERED = { outcome: 'delivered' } as const
 const DIGEST = 'sha-256=:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=:' as const
 const OTHER_DIGEST = 'sha-256=:LPJNul+wow4m6DsqxbninhsWHlwfp0JecwQzYpOLmCQ=:' as const
@@ -728,6 +730,78 @@ export function ledgerContract<Tx>(test: RegisterTest, create: () => Promise<Led
       dueEffects: 1,
       givenUpEffects: 0,
     })
+  })
+
+  on('a clock that nobody has set is no reason for anything', async ({ ledger, another }) => {
+    const { nowAt: before } = await ledger.health()
+    const { nowAt, steppedMs } = await ledger.settleClock(LOOK)
+    assert.equal(steppedMs, 0)
+    assert.ok(nowAt >= before && nowAt < before + 10_000)
+    const { key } = await declared(ledger)
+    const waiting = await get(ledger, key)
+    const other = await another()
+    for (const each of await Promise.all([ledger, other, ledger].map((one) => one.settleClock(LOOK))))
+      assert.equal(each.steppedMs, 0)
+    assert.deepEqual(await get(ledger, key), waiting)
+  })
+
+  on('a clock that was set ahead: what waits for a client ends as much later', async ({ ledger }) => {
+    const DAYS_MS = 8 * 24 * 60 * 60_000
+    await ledger.settleClock(LOOK)
+    const { key } = await declared(ledger)
+    const before = await get(ledger, key)
+    // So much less time has passed than the ledger's clock says.
+    const { steppedMs } = await ledger.settleClock({ ...LOOK, passedMs: -DAYS_MS })
+    assert.ok(Math.abs(steppedMs - DAYS_MS) < 10_000)
+    assert.ok((await ledger.attendedMs(before.createdAt - DAYS_MS)) < 10_000)
+    const { expiresAt, dueAt } = await get(ledger, key)
+    assert.equal(expiresAt, before.expiresAt + steppedMs)
+    assert.equal(dueAt, (before.dueAt ?? 0) + steppedMs)
+  })
+
+  on('a clock that was set back: leases end and pauses are over, what waits for a client stays', async ({ ledger }) => {
+    const { key: waiting } = await declared(ledger)
+    const { key: held } = await declared(ledger)
+    const lease = await take(ledger, held, 'holder', 'drive')
+    const paused = await dueIn(ledger, 60 * 60_000, { offset: 100, attempts: 1 })
+    await owing(ledger, ['notify'])
+    const target = { kind: 'photo', name: 'notify' }
+    const [effect] = await ledger.takeEffects(target, TAKING)
+    assert.ok(effect)
+    await ledger.settleEffect(effect, { outcome: 'again', error: 'no', retryInMs: 60 * 60_000 })
+    const before = await get(ledger, waiting)
+    const ids = async () => (await ledger.leaseDue({ ...TAKING, inUse: [] })).map(({ operation: { id } }) => id)
+
+    // Nothing is due later than it could be.
+    const longestPauses = { operationMs: 2 * 60 * 60_000, effectMs: 2 * 60 * 60_000 }
+    await ledger.settleClock({ ...LOOK, longestPauses })
+    assert.deepEqual([await ids(), await ledger.takeEffects(target, TAKING)], [[], []])
+    await ledger.settleClock({ ...LOOK, disturbed: true })
+    assert.deepEqual(await ids(), [paused.id])
+    assert.equal((await ledger.takeEffects(target, TAKING)).length, 1)
+    assert.deepEqual(await get(ledger, waiting), before)
+    assert.deepEqual(await ledger.renew([lease], LEASE_MS), [lease])
+    await ledger.settleClock({ ...LOOK, disturbed: true, leaseMs: 0 })
+    assert.deepEqual((await ids()).toSorted(), [held.id, paused.id].toSorted())
+  })
+
+  on('a stalled operation whose driver died is due for nobody, and keeps nobody awake', async ({ ledger }) => {
+    const stalled = await dueIn(ledger, 0, { offset: 100, stalled: true })
+    await take(ledger, stalled, 'dead', 'drive')
+    await ledger.forgetOtherHolders('n1')
+    assert.deepEqual(await ledger.leaseDue({ ...TAKING, inUse: [] }), [])
+    assert.equal(await ledger.nextDueInMs([]), null)
+    assert.equal(await ledger.retry(stalled), true)
+    assert.equal(await ledger.nextDueInMs([]), 0)
+  })
+
+  on('what is due later than any pause could have put it is due', async ({ ledger }) => {
+    const paused = await dueIn(ledger, 60 * 60_000, { offset: 100, attempts: 1 })
+    await ledger.settleClock({ ...LOOK, longestPauses: { operationMs: 30 * 60_000, effectMs: 30 * 60_000 } })
+    assert.deepEqual(
+      (await ledger.leaseDue({ ...TAKING, inUse: [] })).map(({ operation: { id } }) => id),
+      [paused.id],
+    )
   })
 
   on('says when the next is due', async ({ ledger }) => {

@@ -1,5 +1,6 @@
 import type { EffectRecord, EffectResult, EffectStanding, EffectTarget, OperationKey, OwedEffect } from '../ports.js'
 import type { OperationRecord } from '../ports.js'
+import { DUE_EFFECTS } from './sqlite-due.js'
 import { NOW, toEffect, toEffectStanding } from './sqlite-rows.js'
 import type { Connection } from './statements.js'
 
@@ -26,9 +27,7 @@ export function takeEffects(
   return on
     .all(
       `UPDATE landfall_effects SET attempts = attempts + 1, holder = ?, due_at = ${NOW} + ?
-       WHERE effect_id IN (SELECT effect_id FROM landfall_effects
-         WHERE kind = ? AND name = ? AND due_at IS NOT NULL AND due_at <= ${NOW} ORDER BY due_at LIMIT ?)
-       RETURNING *, ? AS disabled`,
+       WHERE effect_id IN (${DUE_EFFECTS}) RETURNING *, ? AS disabled`,
       [holder, leaseMs, kind, name, limit, disabled === undefined ? 0 : 1],
     )
     .map(toEffect)

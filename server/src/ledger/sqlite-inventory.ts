@@ -62,11 +62,11 @@ export function list(
     .map(toOperation)
 }
 
-const meta = (on: Connection, key: string): string | null => {
+export const meta = (on: Connection, key: string): string | null => {
   const value = on.get(`SELECT value FROM landfall_meta WHERE key = ?`, [key])?.['value']
   return typeof value === 'string' ? value : null
 }
-const setMeta = (on: Connection, key: string, value: string): void =>
+export const setMeta = (on: Connection, key: string, value: string): void =>
   void on.run(
     `INSERT INTO landfall_meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value`,
     [key, value],

@@ -13,12 +13,11 @@ import type {
 } from '../ports.js'
 import { MIGRATIONS } from './migrations.js'
 import { owe } from './sqlite-effects.js'
-import { assignments, NOW, OPERATION_WITH_REFERENCE, toOperation } from './sqlite-rows.js'
+import { COMPLETABLE, DUE_OPERATIONS, dueArgs } from './sqlite-due.js'
+import { assignments, NOW, OPEN, OPERATION_WITH_REFERENCE, toOperation } from './sqlite-rows.js'
 import type { Connection, SqlValue } from './statements.js'
 
 // What the ledger does on a connection, each within one job of the queue.
-
-const OPEN = `('declared', 'received', 'sealed', 'verified')`
 
 /** The lease, the digest or the point is another now: everything is rolled back. Never seen outside. */
 export class Lost extends Error {}
@@ -169,26 +168,16 @@ export function leaseDue(
   on: Connection,
   request: { holder: string; leaseMs: number; limit: number; inUse: readonly OperationKey[] },
 ): { lease: Lease; operation: OperationRecord }[] {
+  const { holder, leaseMs, limit } = request
   return on
-    .all(
-      // A lease of our own that looks expired is one whose clock has jumped if it is in use; else it is one that could
-      // not be given back, and nobody prolongs it.
-      `UPDATE landfall_operations SET ${GRANT} WHERE rowid IN (
-         SELECT rowid FROM landfall_operations WHERE due_at IS NOT NULL AND due_at <= ${NOW}
-           AND (lease_holder IS NULL OR (lease_expires_at <= ${NOW} AND (lease_holder <> ? OR NOT EXISTS (
-             SELECT 1 FROM json_each(?) WHERE value ->> 0 = owner AND value ->> 1 = landfall_operations.id))))
-           AND ((point IN ${OPEN} AND stalled = 0) OR cleanup_due = 1)
-         ORDER BY due_at LIMIT ?) RETURNING *`,
-      [
-        request.holder,
-        'drive',
-        request.leaseMs,
-        request.leaseMs,
-        request.holder,
-        JSON.stringify(request.inUse.map(({ owner, id }) => [owner, id])),
-        request.limit,
-      ],
-    )
+    .all(`UPDATE landfall_operations SET ${GRANT} WHERE rowid IN (${DUE_OPERATIONS}) RETURNING *`, [
+      holder,
+      'drive',
+      leaseMs,
+      leaseMs,
+      ...dueArgs(request),
+      limit,
+    ])
     .map(granted)
 }
 
@@ -288,12 +277,7 @@ export function cancel(on: Connection, key: OperationKey, why: Problem): Operati
   return row === undefined ? null : toOperation(row)
 }
 
-export function complete(on: Connection, limit: number): number {
-  return on.run(
-    `UPDATE landfall_operations SET point = 'completed', updated_at = ${NOW} WHERE rowid IN (
-       SELECT o.rowid FROM landfall_operations o WHERE o.point = 'referenced' AND o.owes_effects = 0 AND NOT EXISTS (
-         SELECT 1 FROM landfall_effects e WHERE e.owner = o.owner AND e.operation_id = o.id AND e.delivered_at IS NULL)
-       ORDER BY o.updated_at LIMIT ?)`,
-    [limit],
-  )
-}
+export const complete = (on: Connection, limit: number): number =>
+  on.run(`UPDATE landfall_operations SET point = 'completed', updated_at = ${NOW} WHERE rowid IN (${COMPLETABLE})`, [
+    limit,
+  ])

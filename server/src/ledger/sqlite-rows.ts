@@ -5,6 +5,8 @@ import type { SqlRow, SqlValue } from './statements.js'
 /** SQLite's clock in milliseconds since 1970; the same for every statement of one transaction step. */
 export const NOW = `CAST(unixepoch('subsec') * 1000 AS INTEGER)`
 
+export const OPEN = `('declared', 'received', 'sealed', 'verified')`
+
 const text = (row: SqlRow, name: string): string => row[name] as string
 const maybeText = (row: SqlRow, name: string): string | null => row[name] as string | null
 const number = (row: SqlRow, name: string): number => Number(row[name])

@@ -24,9 +24,11 @@ import {
   takeLease,
 } from './sqlite-operations.js'
 import { advanceMark, claims, health, heartbeat, list, mark } from './sqlite-inventory.js'
+import { attendedMs, lookAtClock, settleClock } from './sqlite-clock.js'
+import { COMPLETABLE, DUE_EFFECTS, DUE_OPERATIONS, dueArgs, NEXT_DUE } from './sqlite-due.js'
 import { NOW } from './sqlite-rows.js'
 import { effectsDueAt, effectsOf, retryEffects, settleEffect, takeEffects } from './sqlite-effects.js'
-import { type Connection, isAway } from './statements.js'
+import { type Connection, isAway, type SqlValue } from './statements.js'
 
 type AnySchema = Record<string, unknown>
 /** The transaction that Drizzle hands to the callback of `db.transaction`. */
@@ -48,6 +50,9 @@ export function sqliteLedger<Schema extends AnySchema>(db: LibSQLDatabase<Schema
   }
   const read = <T>(query: (connection: Connection) => T): Promise<T> => told(async () => query(await access.reader()))
   const write = <T>(work: (connection: Connection) => T): Promise<T> => told(() => access.writer.write(work))
+  /** Takes the writer only where a reader finds something; what comes a moment later is found by the next look. */
+  const writeIfAny = async <T>(pick: string, args: SqlValue[], none: T, work: (on: Connection) => T): Promise<T> =>
+    (await read((on) => on.get(pick, [...args, 1]))) === undefined ? none : write(work)
 
   return {
     migrate: () => write(migrate),
@@ -75,7 +80,7 @@ export function sqliteLedger<Schema extends AnySchema>(db: LibSQLDatabase<Schema
 
     lease: (key, request) => write((on) => takeLease(on, key, request)),
 
-    leaseDue: (request) => write((on) => leaseDue(on, request)),
+    leaseDue: (request) => writeIfAny(DUE_OPERATIONS, dueArgs(request), [], (on) => leaseDue(on, request)),
 
     renew: (leases, leaseMs) => write((on) => leases.filter((lease) => renewLease(on, lease, leaseMs))),
 
@@ -107,9 +112,10 @@ export function sqliteLedger<Schema extends AnySchema>(db: LibSQLDatabase<Schema
 
     remove: (tx, id, owner) => remove(tx, id, owner),
 
-    complete: (limit) => write((on) => complete(on, limit)),
+    complete: (limit) => writeIfAny(COMPLETABLE, [], 0, (on) => complete(on, limit)),
 
-    takeEffects: (target, request) => write((on) => takeEffects(on, target, request)),
+    takeEffects: (target, request) =>
+      writeIfAny(DUE_EFFECTS, [target.kind, target.name], [], (on) => takeEffects(on, target, request)),
 
     settleEffect: (effect, result) => write((on) => settleEffect(on, effect, result)),
 
@@ -139,11 +145,18 @@ export function sqliteLedger<Schema extends AnySchema>(db: LibSQLDatabase<Schema
 
     heartbeat: () => write(heartbeat),
 
+    async settleClock(look) {
+      const found = await read((on) => lookAtClock(on, look))
+      return found.due ? write((on) => settleClock(on, look)) : { nowAt: found.nowAt, steppedMs: 0 }
+    },
+
+    attendedMs: (sinceAt) => read((on) => attendedMs(on, sinceAt)),
+
     health: () => read(health),
 
     nextDueInMs: (targets) =>
       read((on) => {
-        const row = on.get(`SELECT MIN(due_at) AS due, ${NOW} AS now FROM landfall_operations WHERE due_at IS NOT NULL`)
+        const row = on.get(`SELECT (${NEXT_DUE}) AS due, ${NOW} AS now`)
         const now = Number(row?.['now'])
         const due = [row?.['due'] ?? null, effectsDueAt(on, targets)].filter((at) => at !== null)
         return due.length === 0 ? null : Math.max(0, Math.min(...due.map(Number)) - now)

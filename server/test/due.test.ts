@@ -1,0 +1,62 @@
+/** What is due is looked for with a reader: the one writer is only for what there is to write. */
+import { join } from 'node:path'
+import { afterEach, beforeEach, expect, test } from 'vitest'
+import { intentOf } from '../src/contract/ledger.js'
+import { MIGRATIONS } from '../src/ledger/migrations.js'
+import { COMPLETABLE, DUE_EFFECTS, DUE_OPERATIONS, NEXT_DUE } from '../src/ledger/sqlite-due.js'
+import { sqliteLedger } from '../src/ledger/sqlite.js'
+import { openConnection } from '../src/ledger/statements.js'
+import { photos, openDatabase, temporaryDirectory } from './fixtures.js'
+import { later } from './harness.js'
+
+let directory: Awaited<ReturnType<typeof temporaryDirectory>>
+let database: Awaited<ReturnType<typeof openDatabase>>
+beforeEach(async () => {
+  directory = await temporaryDirectory()
+  database = await openDatabase(join(directory.path, 'app.db'))
+})
+afterEach(async () => {
+  database.client.close()
+  await directory.remove()
+})
+
+const TARGET = { kind: 'photo', name: 'notify' }
+const TAKING = { holder: 'n1', leaseMs: 30_000, limit: 10 }
+
+test('who finds nothing due does not wait for the writer, who finds something does', async () => {
+  const ledger = sqliteLedger(database.db)
+  await ledger.migrate()
+  const looks = () => [
+    ledger.leaseDue({ ...TAKING, inUse: [] }),
+    ledger.takeEffects(TARGET, TAKING),
+    ledger.complete(10),
+  ]
+  await database.db.transaction(async (tx) => {
+    await tx.insert(photos).values({ name: 'keeps the writer' })
+    expect(await Promise.all(looks())).toEqual([[], [], 0])
+  })
+  await ledger.declare(intentOf({ file: { name: 'empty', size: 0, type: 'text/plain' } }))
+  let found: Promise<unknown[]> | undefined
+  await database.db.transaction(async (tx) => {
+    await tx.insert(photos).values({ name: 'keeps the writer' })
+    found = ledger.leaseDue({ ...TAKING, inUse: [] })
+    expect(await Promise.race([found, later(50)])).toBeUndefined()
+  })
+  expect(await found).toHaveLength(1)
+})
+
+test('each look is a search in an index', () => {
+  const connection = openConnection(join(directory.path, 'plan.db'))
+  for (const statement of MIGRATIONS.flat()) connection.exec(statement)
+  const plan = (sql: string, args: readonly (string | number)[]) =>
+    connection.all(`EXPLAIN QUERY PLAN ${sql}`, args).map(({ detail }) => detail)
+  expect(plan(DUE_OPERATIONS, ['n1', '[]', 1])[0]).toBe(
+    'SEARCH landfall_operations USING INDEX landfall_operations_due (due_at>? AND due_at<?)',
+  )
+  expect(plan(DUE_EFFECTS, ['photo', 'notify', 1])).toEqual([
+    'SEARCH landfall_effects USING INDEX landfall_effects_target (kind=? AND name=? AND due_at>? AND due_at<?)',
+  ])
+  expect(plan(COMPLETABLE, [1])[0]).toBe('SCAN o USING INDEX landfall_operations_incomplete')
+  expect(plan(NEXT_DUE, [])[0]).toMatch(/^S\w+ landfall_operations USING INDEX landfall_operations_due/)
+  connection.close()
+})
