@@ -63,6 +63,7 @@ async function main(): Promise<void> {
   if (values.json) process.stdout.write(`${JSON.stringify(reports, null, 2)}\n`)
   else say(`\n${markdown(reports)}\n`)
   for (const reason of new Set(reports.flatMap(({ left }) => left))) say(`left out: ${reason}`)
+  for (const { system, sentAgain } of reports) for (const line of sentAgain) say(`${system}: ${line}`)
   for (const { system, violations } of reports) for (const violation of violations) say(`${system}: ${violation}`)
   if (reports.some(({ system, violations }) => system === 'landfall' && violations.length > 0)) process.exitCode = 1
 }

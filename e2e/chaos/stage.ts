@@ -33,6 +33,8 @@ export interface Stage {
 }
 
 const LEASE_MS = 2_000
+/** Against hanging only. */
+const READY_WITHIN_MS = 300_000
 const PAGE = join(repository, 'e2e/build/sweep')
 
 export async function openStage(system: System, machine: Machine): Promise<Stage> {
@@ -49,6 +51,7 @@ export async function openStage(system: System, machine: Machine): Promise<Stage
   const server = await startProcess({
     ...program,
     command,
+    readyWithinMs: READY_WITHIN_MS,
     args: [...before, ...(program.args ?? [])],
     env: {
       ...program.env,

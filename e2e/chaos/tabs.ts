@@ -20,7 +20,9 @@ export async function runTab(
   operations: readonly Operation[],
 ): Promise<void> {
   await until(planned[0]?.atMs ?? 0)
+  await turns.take()
   const context = await browser.newContext()
+  context.setDefaultTimeout(PATIENCE_MS)
   try {
     let page = await visit(context, origin)
     const following = operations.map(async (operation) => {
@@ -40,6 +42,28 @@ export async function runTab(
     await Promise.all(operations.map((operation) => goOn(page, operation)))
   } finally {
     await context.close()
+    turns.giveBack()
+  }
+}
+
+/** On a busy machine tabs come later, instead of more and more at once. */
+const MOST_TABS = 6
+const PATIENCE_MS = 300_000
+const turns = createTurns(MOST_TABS)
+
+function createTurns(most: number) {
+  let free = most
+  const waiting: (() => void)[] = []
+  return {
+    async take(): Promise<void> {
+      if (free > 0) free -= 1
+      else await new Promise<void>((resolve) => waiting.push(resolve))
+    },
+    giveBack(): void {
+      const next = waiting.shift()
+      if (next === undefined) free += 1
+      else next()
+    },
   }
 }
 

@@ -30,6 +30,8 @@ export interface Verdict {
   readonly unfinished: number
   readonly sentBytes: number
   readonly fileBytes: number
+  /** The operations of which most was sent again. */
+  readonly sentAgain: readonly string[]
   readonly violations: readonly string[]
 }
 
@@ -69,7 +71,10 @@ export async function judge(
   if (reconciled !== null) for (const key of after.orphans) violations.push(`an orphan after reconcile: ${key}`)
 
   const finished = began.filter(isToldSuccess)
-  const { sentBytes, fileBytes } = trafficOf(finished, requests)
+  const sent = sentOf(finished, requests)
+  const sentBytes = finished.reduce((sum, operation) => sum + (sent.get(operation) ?? 0), 0)
+  const fileBytes = finished.reduce((sum, { planned }) => sum + planned.sizeBytes, 0)
+  const again = (operation: Operation): number => (sent.get(operation) ?? 0) - operation.planned.sizeBytes
   if (sentBytes > MOST_SENT * fileBytes)
     violations.push(`${sentBytes} bytes were sent for ${fileBytes}: more than ${MOST_SENT} times`)
 
@@ -99,17 +104,24 @@ export async function judge(
     unfinished: after.unfinished.length,
     sentBytes,
     fileBytes,
+    sentAgain: finished
+      .filter((operation) => again(operation) > 0)
+      .toSorted((a, b) => again(b) - again(a))
+      .slice(0, 8)
+      .map((operation) => `${again(operation)} bytes again: ${inWords(operation)}`),
     violations,
   }
 }
 
-/** Payload that their clients put on the line, whatever became of it, and what their files have. */
-function trafficOf(finished: readonly Operation[], requests: readonly RecordedRequest[]) {
-  const ids = new Set(finished.flatMap(({ fileIds }) => [...fileIds]))
-  let sentBytes = 0
-  for (const { method, path, bodyBytes } of requests)
-    if (method === 'PATCH' && ids.has(path.split('?')[0]?.split('/').at(-1) ?? '')) sentBytes += bodyBytes
-  return { sentBytes, fileBytes: finished.reduce((sum, { planned }) => sum + planned.sizeBytes, 0) }
+/** Payload that their clients put on the line, whatever became of it. */
+function sentOf(finished: readonly Operation[], requests: readonly RecordedRequest[]): ReadonlyMap<Operation, number> {
+  const byId = new Map(finished.flatMap((operation) => [...operation.fileIds].map((id) => [id, operation] as const)))
+  const sent = new Map<Operation, number>()
+  for (const { method, path, bodyBytes } of requests) {
+    const operation = method === 'PATCH' ? byId.get(path.split('?')[0]?.split('/').at(-1) ?? '') : undefined
+    if (operation !== undefined) sent.set(operation, (sent.get(operation) ?? 0) + bodyBytes)
+  }
+  return sent
 }
 
 function inWords({ planned, id, via, told, why }: Operation): string {
