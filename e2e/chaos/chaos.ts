@@ -22,6 +22,8 @@ export interface ChaosOptions {
   readonly browser: Browser | null
   /** Words of the names of faults that are left out. */
   readonly without?: readonly string[]
+  /** Every fault strikes at least once, in quick succession, however long that takes. Default: as many as fit. */
+  readonly wholeRound?: boolean
   readonly say?: (line: string) => void
 }
 
@@ -43,10 +45,10 @@ export interface ChaosReport extends Verdict {
 
 /** The line of all clients together. */
 const BYTES_PER_SECOND = 8 * 1024 * 1024
-/** After the last fault: for clients to be told, and for the server to come to rest. */
-const SETTLE_MS = 150_000
+/** After the last fault: for clients to be told, and for the server to come to rest. Against hanging only. */
+const SETTLE_MS = 600_000
 const REST_MS = 60_000
-const PAUSE_MS = { from: 500, to: 3_500 }
+const PAUSES = { long: { fromMs: 500, toMs: 3_500 }, short: { fromMs: 100, toMs: 600 } }
 
 /** Users with their files, and faults, for so long; then peace, reconcile, and the count. */
 export async function runChaos(options: ChaosOptions): Promise<ChaosReport> {
@@ -117,7 +119,7 @@ function startClients(
 }
 
 async function strikeAll(
-  { machine, seed, without = [], say }: ChaosOptions,
+  { machine, seed, without = [], wholeRound = false, say }: ChaosOptions,
   stage: Stage,
   recovery: Recovery,
   untilMs: number,
@@ -126,10 +128,12 @@ async function strikeAll(
   const random = seeded(seed + 7)
   const faults: Record<string, number> = {}
   const violations: string[] = []
-  const pause = (): Promise<void> => sleep(PAUSE_MS.from + random.below(PAUSE_MS.to - PAUSE_MS.from))
+  const { fromMs, toMs } = PAUSES[wholeRound ? 'short' : 'long']
+  const pause = (): Promise<void> => sleep(fromMs + random.below(toMs - fromMs))
+  const isRound = (): boolean => !wholeRound || possible.every(({ name }) => name in faults)
   await pause()
   for (const fault of schedule(possible, random)) {
-    if (performance.now() > untilMs) break
+    if (performance.now() > untilMs && isRound()) break
     say?.(`${((untilMs - performance.now()) / 1000).toFixed(0).padStart(4)} s left: ${fault.name}`)
     recovery.faultBegins()
     try {

@@ -35,7 +35,12 @@ export function markdown(reports: readonly ChaosReport[]): string {
   const names = [...new Set(reports.flatMap(({ faults }) => Object.keys(faults)))].toSorted()
   const faults: Line[] = names.map((name) => [`*${name}*`, (report) => String(report.faults[name] ?? 0)])
   const rows = [
-    ['', ...reports.map(({ system, seed, durationMs }) => `${system}, seed ${seed}, ${durationMs / 60_000} min`)],
+    [
+      '',
+      ...reports.map(
+        ({ system, seed, durationMs }) => `${system}, seed ${seed}, ${(durationMs / 60_000).toFixed(1)} min`,
+      ),
+    ],
     ['---', ...reports.map(() => '---:')],
     ...[...LINES, ...faults].map(([title, cell]) => [title, ...reports.map(cell)]),
   ]

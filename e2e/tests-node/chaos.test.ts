@@ -27,7 +27,14 @@ beforeAll(async () => {
 afterAll(() => browser.close())
 
 test('through kills, cuts, stops, a full disk and torn files nobody is told what is not so', async () => {
-  const report = await runChaos({ system: landfallSystem(), seed, durationMs: DURATION_MS, machine, browser })
+  const report = await runChaos({
+    system: landfallSystem(),
+    seed,
+    durationMs: DURATION_MS,
+    machine,
+    browser,
+    wholeRound: true,
+  })
   say(`${markdown([report])}\n${report.left.map((reason) => `left out: ${reason}\n`).join('')}`)
   expect(report.violations).toEqual([])
   expect(report).toMatchObject({
@@ -43,8 +50,8 @@ test('through kills, cuts, stops, a full disk and torn files nobody is told what
     referencesOfSuccesses: report.toldSuccess,
   })
   expect(report.toldSuccess).toBeGreaterThanOrEqual(12)
-  expect(Object.keys(report.faults).length).toBeGreaterThanOrEqual(3)
-}, 500_000)
+  expect(Object.keys(report.faults)).toHaveLength(FAULT_NAMES.length - report.left.length)
+}, 900_000)
 
 test('the harness counts a success that was told without a row', async () => {
   const system = peerSystem('tus', join(import.meta.dirname, 'fixtures/lying-peer.mjs'))
@@ -123,7 +130,7 @@ describe('faults that not every machine can have', () => {
       }
       expect(felt).toBe(true)
       await arrives(stage)
-      expect(await clockOf(stage)).toBe(0)
+      expect(await clockOf(stage)).toBeCloseTo(0)
     } finally {
       await stage.close()
     }
