@@ -71,8 +71,10 @@ export async function runChaos(options: ChaosOptions): Promise<ChaosReport> {
     const before = await untilQuiet(stage)
     const settledMs = performance.now() - peaceAtMs
     const reconciled = (await system.reconcile?.(stage.directory)) ?? null
+    // What is told from here on is not what the rows below were asked for.
+    const told = operations.map((operation) => ({ ...operation }))
     const after = (await stage.look()) ?? before
-    const verdict = await judge(operations, stage.proxy.requests, { before, after, reconciled })
+    const verdict = await judge(told, stage.proxy.requests, { before, after, reconciled })
     stopping.abort()
     return {
       system: system.name,
