@@ -1,7 +1,7 @@
 import { chmod, readdir, readFile, stat, truncate, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { fileURLToPath } from 'node:url'
+import { repository } from '../src/landfall.js'
 import { startProcess } from '../src/processes.js'
 import type { RecordedRequest } from '../src/proxy.js'
 import type { Seeded } from '../src/seeded.js'
@@ -108,7 +108,7 @@ const clock: Fault = {
   },
 }
 
-const HOLDER = fileURLToPath(new URL('hold-database.js', import.meta.url))
+const HOLDER = join(repository, 'e2e/dist/chaos/hold-database.js')
 
 const databaseAway: Fault = {
   name: 'database locked by another process',

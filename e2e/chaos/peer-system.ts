@@ -1,10 +1,10 @@
 import { readdir, readFile, stat } from 'node:fs/promises'
 import { join } from 'node:path'
-import { fileURLToPath } from 'node:url'
 import { createClient } from '@libsql/client'
+import { repository } from '../src/landfall.js'
 import type { StoredFile, System } from './system.js'
 
-const PROGRAM = fileURLToPath(new URL('../src/tus-peer.js', import.meta.url))
+const PROGRAM = join(repository, 'e2e/dist/src/tus-peer.js')
 const SIDECAR = '.json'
 
 /** The usual stack (see `src/tus-peer.ts`). It knows uploads only by the file's name, so that is the operation's id. */
