@@ -11,6 +11,9 @@ const found = (id: string): Upload => {
   return upload
 }
 
+const fileOf = (sizeBytes: number, seed: number): File =>
+  new File([sweptBytes(sizeBytes, seed)], `${seed}.bin`, { type: 'application/octet-stream' })
+
 /** Uploads without the client, which would never send a digest of other bytes; tried again until there is an answer. */
 const others = new Map<string, Promise<{ ok: boolean }>>()
 const WRONG_DIGEST = 'sha-256=:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=:'
@@ -47,9 +50,14 @@ async function insist(id: string, sizeBytes: number, seed: number): Promise<{ ok
 
 const swept: Swept = {
   start: () => uploader.start(),
-  add(sizeBytes, seed) {
-    const file = new File([sweptBytes(sizeBytes, seed)], `${seed}.bin`, { type: 'application/octet-stream' })
-    return uploader.add(file).id
+  add: (sizeBytes, seed) => uploader.add(fileOf(sizeBytes, seed)).id,
+  pickAgain(id, sizeBytes, seed) {
+    const provide = (): void => {
+      const upload = uploader.get(id)
+      if (upload?.snapshot().activity.state === 'needs-file') upload.provide(fileOf(sizeBytes, seed))
+    }
+    uploader.subscribe(provide)
+    provide()
   },
   addWrong(sizeBytes, seed) {
     const id = crypto.randomUUID()

@@ -1,0 +1,40 @@
+import { createHash } from 'node:crypto'
+import { sweptBytes } from '../src/sweep/bytes.js'
+import type { PlannedOperation } from './plan.js'
+
+/** What the harness knows of an upload that somebody began. */
+export interface Operation {
+  readonly planned: PlannedOperation
+  readonly via: 'tab' | 'stock'
+  /** Empty until a page has made it. */
+  id: string
+  /** The last parts of the paths that its bytes were sent to. */
+  readonly fileIds: Set<string>
+  startedAtMs: number | null
+  /** What its user was told; null: nothing yet, or nobody was there. */
+  told: 'success' | 'cancelled' | 'failure' | null
+  /** The reason of a failure. */
+  why: string | null
+  /** A client is there that goes on. */
+  attended: boolean
+}
+
+export const newOperation = (planned: PlannedOperation, via: Operation['via'], id: string): Operation => ({
+  planned,
+  via,
+  id,
+  fileIds: new Set(),
+  startedAtMs: null,
+  told: null,
+  why: null,
+  attended: false,
+})
+
+export const bytesOf = ({ sizeBytes, contentSeed }: PlannedOperation): Buffer => {
+  const bytes = sweptBytes(sizeBytes, contentSeed)
+  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length)
+}
+
+/** Lower-case hexadecimal. */
+export const digestOf = (planned: PlannedOperation): string =>
+  createHash('sha256').update(bytesOf(planned)).digest('hex')

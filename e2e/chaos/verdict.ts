@@ -1,0 +1,130 @@
+import { sha256Of } from '../src/files.js'
+import type { RecordedRequest } from '../src/proxy.js'
+import { digestOf, type Operation } from './operation.js'
+import type { Looked, Reconciled } from './system.js'
+
+/** What a run came to. All of the first block should be as told; `violations` says what is not. */
+export interface Verdict {
+  readonly operations: number
+  readonly toldSuccess: number
+  /** Of those. */
+  readonly referencesOfSuccesses: number
+  /** Of all: the completer also finishes what nobody waits for any more. */
+  readonly references: number
+  readonly duplicates: number
+  readonly successWithoutReference: number
+  /** Told that it was cancelled, or had failed. */
+  readonly failureWithReference: number
+  readonly wrongBytes: number
+  /** Told a failure that nobody had asked for. */
+  readonly failures: number
+  /** Somebody still waits. */
+  readonly toldNothing: number
+  readonly orphansBefore: number
+  /** Null: there is nothing that could mend. */
+  readonly orphansAfter: number | null
+  readonly differenceBefore: number | null
+  readonly differenceAfter: number | null
+  readonly open: number
+  readonly stalled: number
+  readonly unfinished: number
+  readonly sentBytes: number
+  readonly fileBytes: number
+  /** The operations of which most was sent again. */
+  readonly sentAgain: readonly string[]
+  readonly violations: readonly string[]
+}
+
+/** Some more were sent than the files have, at most so many times. */
+export const MOST_SENT = 1.1
+
+export async function judge(
+  operations: readonly Operation[],
+  requests: readonly RecordedRequest[],
+  looked: { before: Looked; after: Looked; reconciled: Reconciled | null },
+): Promise<Verdict> {
+  const { before, after, reconciled } = looked
+  const violations: string[] = []
+  const began = operations.filter(({ startedAtMs }) => startedAtMs !== null)
+  const count = (what: string | null, holds: (operation: Operation) => boolean): number => {
+    const found = began.filter(holds)
+    if (what !== null) for (const operation of found) violations.push(`${what}: ${inWords(operation)}`)
+    return found.length
+  }
+  const referencesOf = ({ id }: Operation): number => after.references.get(id)?.length ?? 0
+  const isToldSuccess = ({ told }: Operation): boolean => told === 'success'
+
+  const wrong = new Set<Operation>()
+  for (const operation of began) {
+    const stored = after.references.get(operation.id) ?? []
+    // Whoever cancelled was told so, and that there is a row all the same is counted elsewhere.
+    if (stored.length === 0 || operation.told === 'cancelled') continue
+    const expected = digestOf(operation.planned)
+    for (const { path } of stored) if (path === null || (await sha256Of(path)) !== expected) wrong.add(operation)
+  }
+  const known = new Set(began.map(({ id }) => id))
+  const strangers = [...after.references.keys()].filter((id) => !known.has(id))
+  for (const id of strangers) violations.push(`a reference of an upload that nobody began: ${id}`)
+  for (const where of after.unfinished) violations.push(`neither final, nor open, nor stalled: ${where}`)
+  if (reconciled !== null && reconciled.differenceAfter > 0)
+    violations.push(`${reconciled.differenceAfter} differ after reconcile: ${reconciled.refused ?? ''}`)
+  if (reconciled !== null) for (const key of after.orphans) violations.push(`an orphan after reconcile: ${key}`)
+
+  const finished = began.filter(isToldSuccess)
+  const sent = sentOf(finished, requests)
+  const sentBytes = finished.reduce((sum, operation) => sum + (sent.get(operation) ?? 0), 0)
+  const fileBytes = finished.reduce((sum, { planned }) => sum + planned.sizeBytes, 0)
+  const again = (operation: Operation): number => (sent.get(operation) ?? 0) - operation.planned.sizeBytes
+  if (sentBytes > MOST_SENT * fileBytes)
+    violations.push(`${sentBytes} bytes were sent for ${fileBytes}: more than ${MOST_SENT} times`)
+
+  return {
+    operations: began.length,
+    toldSuccess: finished.length,
+    referencesOfSuccesses: finished.reduce((sum, operation) => sum + referencesOf(operation), 0),
+    references: [...after.references.values()].reduce((sum, files) => sum + files.length, 0),
+    duplicates: count('several references', (operation) => referencesOf(operation) > 1),
+    successWithoutReference: count(
+      'told success without a reference',
+      (operation) => isToldSuccess(operation) && referencesOf(operation) === 0,
+    ),
+    failureWithReference: count(
+      'told failure with a reference',
+      (operation) => (operation.told === 'failure' || operation.told === 'cancelled') && referencesOf(operation) > 0,
+    ),
+    wrongBytes: count('wrong bytes', (operation) => wrong.has(operation)),
+    failures: count('told failure', ({ told }) => told === 'failure'),
+    toldNothing: count('its user still waits', ({ attended, told }) => attended && told === null),
+    orphansBefore: before.orphans.length,
+    orphansAfter: reconciled === null ? null : after.orphans.length,
+    differenceBefore: reconciled?.differenceBefore ?? null,
+    differenceAfter: reconciled?.differenceAfter ?? null,
+    open: after.open,
+    stalled: after.stalled,
+    unfinished: after.unfinished.length,
+    sentBytes,
+    fileBytes,
+    sentAgain: finished
+      .filter((operation) => again(operation) > 0)
+      .toSorted((a, b) => again(b) - again(a))
+      .slice(0, 8)
+      .map((operation) => `${again(operation)} bytes again: ${inWords(operation)}`),
+    violations,
+  }
+}
+
+/** Payload that their clients put on the line, whatever became of it. */
+function sentOf(finished: readonly Operation[], requests: readonly RecordedRequest[]): ReadonlyMap<Operation, number> {
+  const byId = new Map(finished.flatMap((operation) => [...operation.fileIds].map((id) => [id, operation] as const)))
+  const sent = new Map<Operation, number>()
+  for (const { method, path, bodyBytes } of requests) {
+    const operation = method === 'PATCH' ? byId.get(path.split('?')[0]?.split('/').at(-1) ?? '') : undefined
+    if (operation !== undefined) sent.set(operation, (sent.get(operation) ?? 0) + bodyBytes)
+  }
+  return sent
+}
+
+function inWords({ planned, id, via, told, why }: Operation): string {
+  const cancelled = planned.cancelAfterMs === null ? '' : ', to be cancelled'
+  return `#${planned.index} ${id} (${planned.sizeBytes} bytes, ${via}${cancelled}), told ${told ?? 'nothing'}${why === null || why === '' ? '' : `: ${why}`}`
+}
