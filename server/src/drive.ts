@@ -141,8 +141,9 @@ export function createDrive<Tx>(deps: DriveDeps<Tx>): Drive {
             case 'clean': // repeatable: deletes again what no committed row names
               if (recorder.noted().point !== undefined) await record({}) // the intent first, the bytes second
               await deps.blobs.remove(operation.blobKey)
-              await record({ cleanupDue: false, attempts: 0, lastError: null })
-              break
+              // In one commit with the lease's end: else a row that owes nothing could keep a lease, and be due, for ever.
+              await record({ cleanupDue: false, attempts: 0, lastError: null, dueInMs: null, release: true })
+              return recorder.view()
             case 'leave':
               return await leave(LOOK_AGAIN_MS)
             case 'rest':

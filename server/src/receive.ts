@@ -111,7 +111,7 @@ export function createReceive(deps: ReceiveDeps): Receive {
       acknowledge: (offset) => acknowledge(recorder, offset),
     })
     if (appended.outcome === 'lost') {
-      await recorder.write({ ...rejected(problem('bytes-lost')), release: true }, 'fact')
+      await recorder.write({ ...rejected(problem('bytes-lost')), dueInMs: 0, release: true }, 'fact')
       return { outcome: 'refused', problem: problem('bytes-lost') }
     }
     if (appended.ended === 'excess') {

@@ -46,7 +46,7 @@ export function createRecorder(ledger: Ledger<unknown>, clock: Clock, held: Held
     if (fresh?.leaseHolder !== held.lease.holder || fresh.point !== current.point || fresh.digest === current.digest)
       throw new UploadError('lease-lost', 'another holder has taken over the operation')
     current = fresh
-    const { point: _point, content: _content, problem: _problem, cleanupDue: _cleanup, dueInMs: _due, ...bytes } = noted
+    const { point: _point, content: _content, problem: _problem, cleanupDue: _cleanup, ...bytes } = noted
     noted = bytes
   }
 

@@ -33,7 +33,7 @@ export interface StepDeps<Tx> {
 }
 
 /** A final "no": the intent is recorded first, the bytes are deleted second. */
-export const rejected = (why: Problem): Changes => ({ point: 'rejected', problem: why, cleanupDue: true, dueInMs: 0 })
+export const rejected = (why: Problem): Changes => ({ point: 'rejected', problem: why, cleanupDue: true })
 
 export const blobOf = (operation: OperationRecord): BlobRef => ({
   key: operation.blobKey,
@@ -73,7 +73,7 @@ export function createSteps<Tx>({ ledger, blobs, kinds }: StepDeps<Tx>): Steps {
         writtenBy: operation.uncleanHolder,
       })
       if (found.outcome === 'kept' && found.offset === operation.file.size) return arrived(operation, found.offset)
-      return { point: 'expired', problem: problem('expired'), cleanupDue: true, dueInMs: 0 }
+      return { point: 'expired', problem: problem('expired'), cleanupDue: true }
     },
 
     async seal(operation) {

@@ -50,10 +50,15 @@ export interface Stage {
 
 /** Asked at every pass, whatever there is; what could happen there happens as well before the call that follows. */
 const POLLS = new Set(['ledger.takeEffects', 'ledger.complete', 'ledger.forgetOtherHolders'])
-const AT_POLLS = new Set<How>(['crash after', 'fails', 'answer lost', 'removal'])
+const AT_POLLS = new Set<How>(['crash after', 'fails', 'answer lost', 'removal', 'cancel'])
+
+/** Another process goes on with the operation, or ends it. */
+const BY_ANOTHER = new Set<How>(['lease lost', 'lease lost to a receiver', 'expiry'])
 
 /** Whether it makes a difference at such a call. */
-export function applies(how: How, call: string): boolean {
+export function applies(how: How, call: string, exclusive: boolean): boolean {
+  // A store of several processes must fence bytes by itself, and this one does not: it stands for a directory.
+  if (call === 'blobs.append' && BY_ANOTHER.has(how) && !exclusive) return false
   if (POLLS.has(call) && !AT_POLLS.has(how)) return false
   switch (how) {
     case 'crash in the middle':

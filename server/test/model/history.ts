@@ -85,7 +85,7 @@ export function createHistory(
     violated,
     strikeAt({ index, call }) {
       const fault = faults.find(({ at }) => at === index)
-      if (fault === undefined || active === null || !applies(fault.how, call)) return null
+      if (fault === undefined || active === null || !applies(fault.how, call, exclusive)) return null
       struck++
       if (ENDING.has(fault.how)) peaceful = false
       const stage: Stage = { world, client: active.client, pending }
@@ -111,11 +111,15 @@ export function createHistory(
 
   /** The completers of all processes pass until nothing is due before `untilAt`. */
   async function settle(untilAt: number): Promise<void> {
+    const jumpedBeforeMs = world.jumpedMs()
+    // What is due and yet not taken waits for something within a process: for its target's pause.
+    let waitMs = 0
     for (let passes = 0; passes < 80; passes++) {
       while (pending.size > 0) await world.finish(Promise.all(pending))
       const dueAt = database.read(`SELECT MIN(due) AS due FROM (${DUE})`, [])[0]?.['due'] ?? null
-      if (dueAt === null || Number(dueAt) > untilAt) return
-      if (Number(dueAt) > world.now()) await world.pass(Number(dueAt) - world.now())
+      if (dueAt === null || Number(dueAt) > untilAt + world.jumpedMs() - jumpedBeforeMs) return
+      waitMs = Number(dueAt) > world.now() ? 0 : Math.min(60_000, Math.max(500, waitMs * 2))
+      await world.pass(Math.max(Number(dueAt) - world.now(), waitMs / 2))
       const [first = world.server(), ...others] = world.alive()
       for (const server of [first, ...others]) await world.finish(server.runOnce())
     }
@@ -148,6 +152,7 @@ export function createHistory(
         mustArrive:
           peaceful && !digest.endsWith('wrong') && name !== 'refused' && leaves !== true && cancelAfter === undefined,
         nowAt: world.now(),
+        jumpedMs: world.jumpedMs(),
       }
       for (const [number, holds] of INVARIANTS) {
         const wrong = holds(ending)

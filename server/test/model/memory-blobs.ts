@@ -137,7 +137,14 @@ export function createDisk(belongsTo: string | null = null): Disk {
         }
         const all = writers.get(blob.key) ?? new Set()
         writers.set(blob.key, all.add(stop))
-        return serialised(blob.key, () => append(blob, request, stop.signal, checkpoints)).finally(() => {
+        // A process that dies while it waits for its ledger closes its descriptors.
+        const dead = new Promise<never>((_resolve, reject) =>
+          died.addEventListener('abort', () => reject(away('its process is dead')), { once: true }),
+        )
+        dead.catch(() => {})
+        return serialised(blob.key, () =>
+          Promise.race([append(blob, request, stop.signal, checkpoints), dead]),
+        ).finally(() => {
           all.delete(stop)
           for (const signal of [request.signal, died]) signal.removeEventListener('abort', ask)
         })

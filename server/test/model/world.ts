@@ -143,12 +143,14 @@ export function createWorld(options: WorldOptions) {
 
   function ledgerOf(server: Server, ledger: Ledgers): Ledgers {
     const fault = (): Error => new UploadError('ledger-unavailable', 'the database is away')
-    // The start of a process and its pulse are no part of any operation's way; each would be a commit more.
+    // The start of a process and its pulse are no part of any operation's way; each would be a commit more. And clocks
+    // that are set have tests of their own: here each history begins at the same time on the same database.
     const beside = {
       migrate: async () => ({ identity: options.database.identity, store: 'known' }),
       mark: async () => ({ mark: 0, restoredAt: null }),
       advanceMark: async () => {},
       heartbeat: async () => {},
+      settleClock: async () => ({ nowAt: now(), steppedMs: 0 }),
     }
     return new Proxy(ledger, {
       get(target, name: keyof Ledgers) {
@@ -266,6 +268,7 @@ export function createWorld(options: WorldOptions) {
       options.exclusive ? null : (alive().find((server) => server !== than) ?? start()),
     /** The clocks go on while every process stands still: their timers are late. */
     jump: (ms: number): void => void (jumpedMs += ms),
+    jumpedMs: (): number => jumpedMs,
     losePower(): void {
       for (const server of alive()) server.kill()
       disk.losePower()
