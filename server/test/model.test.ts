@@ -1,4 +1,4 @@
-import fc from 'fast-check'
+import * as fc from 'fast-check'
 import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from 'vitest'
 import { blobStoreContract } from '../src/contract/index.js'
 import { type ModelDatabase, openModelDatabase } from './model/database.js'

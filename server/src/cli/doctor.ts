@@ -2,7 +2,7 @@ import { Command } from 'commander'
 import type { Check } from '../doctor.js'
 import { json, line, printable, styled } from './print.js'
 import { addSettings, settingsOf } from './settings-options.js'
-import { withOperator } from './with-operator.js'
+import { ServerDoesNotTalk, withOperator } from './with-operator.js'
 
 const EXIT_FAILED = 1
 const COLOUR = { ok: 'green', warning: 'yellow', failed: 'red' } as const
@@ -22,6 +22,9 @@ export function doctorCommand(): Command {
           advice: where === 'server' ? null : 'Start one with `landfall serve`.',
         }
         return [SETTINGS_OK, server, ...(await operator.doctor())]
+      }).catch((error: unknown): Line[] => {
+        if (!(error instanceof ServerDoesNotTalk)) throw error
+        return [SETTINGS_OK, { name: 'server', state: 'failed', found: error.message, advice: SILENT }]
       })
       for (const check of checks)
         if (flags.json === true) json(check)
@@ -31,6 +34,8 @@ export function doctorCommand(): Command {
 }
 
 type Line = Omit<Check, 'name'> & { readonly name: Check['name'] | 'settings' | 'server' }
+
+const SILENT = 'Look at its log. If it stands still, end it and start it again: nothing is lost.'
 
 /** Bad ones are refused by name before anything is looked at. */
 const SETTINGS_OK: Line = { name: 'settings', state: 'ok', found: 'all are known and make sense', advice: null }

@@ -10,6 +10,9 @@ import { databaseUrl, type Settings } from '../settings.js'
 
 const CLOSE_MS = 10_000
 
+/** A server has the directory, and nothing can be learnt from it. */
+export class ServerDoesNotTalk extends UploadError {}
+
 /**
  * With the operator of the server that runs on the data directory, or with one of our own while none does.
  *
@@ -23,7 +26,7 @@ export async function withOperator<T>(
   const { LANDFALL_DATA_DIR: directory } = settings
   if (!isDirectory(directory)) throw new UploadError('setup', `LANDFALL_DATA_DIR: there is no directory ${directory}`)
   const connected = await connectOperator(directory)
-  if (connected.outcome === 'refused') throw new UploadError('setup', connected.why)
+  if (connected.outcome === 'refused') throw new ServerDoesNotTalk('setup', connected.why)
   if (connected.outcome === 'connected') return work(connected.operator, 'server')
   // A command that looks must not make a ledger where somebody mistyped a name.
   if (!(await hasLedger(databaseUrl(settings))))

@@ -59,7 +59,7 @@ export function createClient(world: World, scenario: Scenario, id: string, seed:
     told.acknowledged = Math.max(told.acknowledged, offset)
   }
 
-  function end(no: string): void {
+  function endWith(no: string): void {
     if (told.success) told.contradictions.push(`1: told success, then ${no}`)
     if (told.no !== null && told.no !== no) told.contradictions.push(`1: told ${told.no}, then ${no}`)
     told.no = no
@@ -72,7 +72,7 @@ export function createClient(world: World, scenario: Scenario, id: string, seed:
       if (told.no !== null && told.no !== 'removed') told.contradictions.push(`1: told ${told.no}, then success`)
       if (reference !== null) told.success = true
       else if (problem?.code !== 'removed') told.contradictions.push('1: referenced without a reference')
-    } else if (['cancelled', 'expired', 'rejected'].includes(recoveryPoint)) end(problem?.code ?? recoveryPoint)
+    } else if (['cancelled', 'expired', 'rejected'].includes(recoveryPoint)) endWith(problem?.code ?? recoveryPoint)
     return operation
   }
 

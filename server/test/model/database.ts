@@ -75,7 +75,7 @@ export async function openModelDatabase() {
 
 /** The real queue of writes, with the clock of the model, and with a fence that watches the ledger's fence. */
 function clientOf(base: ReturnType<typeof serializedLibsql>, living: Living) {
-  const { writer, reader, intMode } = (base as unknown as Record<symbol, SqliteAccess>)[ACCESS] as SqliteAccess
+  const { writer, reader, intMode } = (base as unknown as Record<typeof ACCESS, SqliteAccess>)[ACCESS]
   const virtual = (on: Connection): Connection => withClock(on, living.now)
   const alive = (): void => {
     if (living.died.aborted) throw new Dropped('its process is dead')

@@ -39,7 +39,7 @@ const problemOf = ({ operation }: Ending): unknown =>
   (JSON.parse(String(operation?.['problem'] ?? 'null')) as { code?: string } | null)?.code
 
 /** 1. Told success: one reference, and a readable blob with the source's bytes. What was told stays true. */
-const told: Invariant = (ending) => {
+const whatWasTold: Invariant = (ending) => {
   const { told, references, content, disk } = ending
   const [reference] = references
   if (told.contradictions[0] !== undefined) return told.contradictions[0]
@@ -139,7 +139,7 @@ const effects: Invariant = (ending) => {
 
 // 7 and 8 are watched while it happens: at every boundary, and at every statement under a lease.
 export const INVARIANTS: ReadonlyMap<string, Invariant> = new Map([
-  ['1', told],
+  ['1', whatWasTold],
   ['2', one],
   ['3', together],
   ['4', acknowledged],

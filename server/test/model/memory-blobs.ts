@@ -41,12 +41,8 @@ export function createDisk(belongsTo: string | null = null): Disk {
   function serialised<T>(key: string, work: () => Promise<T>): Promise<T> {
     if (!/^[\w-]{1,128}$/.test(key)) return Promise.reject(away('this store has not made that key'))
     const result = (tails.get(key) ?? Promise.resolve()).then(work)
-    const tail = result.then(
-      () => {},
-      () => {},
-    )
+    const tail = result.catch(() => {}).finally(() => tails.get(key) === tail && tails.delete(key))
     tails.set(key, tail)
-    void tail.then(() => tails.get(key) === tail && tails.delete(key))
     return result
   }
 

@@ -1,4 +1,4 @@
-import fc from 'fast-check'
+import * as fc from 'fast-check'
 import type { Client } from './client.js'
 import type { ModelDatabase } from './database.js'
 import type { Tally } from './enumerate.js'
@@ -83,10 +83,10 @@ export function histories(database: ModelDatabase, tally: Tally): fc.IAsyncPrope
     ],
     { maxCommands: 12 },
   )
-  return fc.asyncProperty(commands, faults, fc.boolean(), async (all, faults, exclusive) => {
+  return fc.asyncProperty(commands, faults, fc.boolean(), async (all, struck, exclusive) => {
     const random = Math.random
     Math.random = seeded(7)
-    const history = createHistory(database, { exclusive, faults })
+    const history = createHistory(database, { exclusive, faults: struck })
     try {
       await fc.asyncModelRun(() => ({ model: { uploads: 0 }, real: { clients: [], history } }), all)
     } finally {
@@ -95,5 +95,5 @@ export function histories(database: ModelDatabase, tally: Tally): fc.IAsyncPrope
       tally.histories++
       if (violations.length > 0) throw new Error(violations.join('\n')) // oxlint-disable-line no-unsafe-finally -- what ended the run early is of less interest
     }
-  }) as unknown as fc.IAsyncPropertyWithHooks<unknown[]>
+  })
 }

@@ -130,7 +130,7 @@ export function createWorld(options: WorldOptions) {
       const result = await act()
       activity++
       await happen(strike?.after, crossing)
-      if (server.died.aborted) return never()
+      if (server.died.aborted) return await never()
       options.observe()
       if (strike?.fails === 'done') throw fault()
       return result
@@ -229,7 +229,7 @@ export function createWorld(options: WorldOptions) {
     }
     const db = options.database.connect({ died: death.signal, now })
     const uploads = createUploads<Tx, Record<string, Kind<Tx>>>({
-      ledger: ledgerOf(server, sqliteLedger(db) as Ledgers),
+      ledger: ledgerOf(server, sqliteLedger(db)),
       blobs: blobsOf(server),
       authenticate: (c) => c.req.header('X-Owner') ?? null,
       kinds: options.kindsOf((call, act) => cross(server, call, act, () => new Error('the application has failed'))),
