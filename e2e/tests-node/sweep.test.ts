@@ -25,7 +25,7 @@ test('a server that is killed around its external calls, twice, and with its pow
 }, 600_000)
 
 test('a page that is killed around its journal writes and requests breaks no invariant, and its user is told the truth', async () => {
-  const report = await sweepClient({ sample: 30, seed, parallel: 2 })
+  const report = await sweepClient({ sample: 30, seed, parallel: 4 })
   process.stdout.write(`client sweep, seed ${seed}: ${clientSummary(report)}\n`)
   expect(report.results.filter(({ outcome }) => outcome === 'bad').map(describeClient)).toEqual([])
   expect(report.results.filter(({ outcome }) => outcome === 'ok').length).toBeGreaterThanOrEqual(25)

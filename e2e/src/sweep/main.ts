@@ -163,15 +163,15 @@ export const kindOf = ({ name }: Point): string =>
 const kindOfRun = ({ kill, variant: { again } }: Run): string =>
   again === undefined ? kindOf(kill) : `again ${kindOf(again)}`
 
-/** Each kind of call, as the first kill and as the second; what is left of the number goes to others. */
+/** Each kind of call; what is left of the number goes to second kills, each kind of call again, and then to others. */
 function sampleOf(all: readonly Run[], count: number, seed: number): Run[] {
   const shuffled = seeded(seed).shuffled(all)
   const chosen = new Set<Run>()
   const kinds = new Set<string>()
-  for (const run of shuffled) {
-    const kind = kindOfRun(run)
-    if (kinds.has(kind)) continue
-    kinds.add(kind)
+  const isTwice = ({ variant }: Run): boolean => variant.again !== undefined
+  for (const run of [...shuffled.filter((each) => !isTwice(each)), ...shuffled.filter(isTwice)]) {
+    if (kinds.has(kindOfRun(run)) || (isTwice(run) && chosen.size >= count)) continue
+    kinds.add(kindOfRun(run))
     chosen.add(run)
   }
   for (const run of shuffled) {
