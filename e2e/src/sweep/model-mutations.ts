@@ -1,16 +1,12 @@
+import type { Edit } from './mutate.js'
+
 /**
  * Mistakes put into a built copy of the server that the model (`server/test/model.test.ts`, with
  * `LANDFALL_MODEL_DIST` at the copy) must turn red.
  */
 export interface ModelMutation {
   readonly name: string
-  readonly edits: readonly {
-    /** Below the server's `dist`. */
-    readonly file: string
-    /** Must be found, or the mutation is out of date. */
-    readonly find: string | RegExp
-    readonly put: string
-  }[]
+  readonly edits: readonly Edit[]
   /** In the name of the test that shows it. */
   readonly where: string
 }
@@ -76,8 +72,8 @@ export const MODEL_MUTATIONS: readonly ModelMutation[] = [
     edits: [
       {
         file: 'drive.js',
-        find: /await deps\.blobs\.remove\(operation\.blobKey\);\s*await record\(\{ cleanupDue: false, attempts: 0, lastError: null \}\);/,
-        put: 'await record({ cleanupDue: false, attempts: 0, lastError: null }); await deps.blobs.remove(operation.blobKey);',
+        find: /await deps\.blobs\.remove\(operation\.blobKey\);[^;]*await record\((\{ cleanupDue: false[^}]*\})\);/,
+        put: 'await record($1); await deps.blobs.remove(operation.blobKey);',
       },
     ],
     where: 'another digest:',

@@ -84,7 +84,10 @@ export function unsyncedOf(lines: readonly LogLine[]): Unsynced {
       entries.push({ type: 'created', path: line.created })
       contents.delete(line.created)
     } else if ('opened' in line) {
-      if (!contents.has(line.opened)) contentOf(line.opened).durable.push({ from: 0, to: line.size })
+      const known = contents.get(line.opened)
+      // Of what was being written when the process was killed there is no line: the next sync makes it durable too.
+      if (known !== undefined) known.pending.push({ from: 0, to: line.size })
+      else contentOf(line.opened).durable.push({ from: 0, to: line.size })
     } else if ('written' in line) {
       const { from, to } = line
       const content = contentOf(line.written)
