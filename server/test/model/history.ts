@@ -152,7 +152,6 @@ export function createHistory(
         mustArrive:
           peaceful && !digest.endsWith('wrong') && name !== 'refused' && leaves !== true && cancelAfter === undefined,
         nowAt: world.now(),
-        jumpedMs: world.jumpedMs(),
       }
       for (const [number, holds] of INVARIANTS) {
         const wrong = holds(ending)

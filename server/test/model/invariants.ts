@@ -23,8 +23,6 @@ export interface Ending {
   /** Its client comes back, nobody ends it, and its bytes are what it says. */
   readonly mustArrive: boolean
   readonly nowAt: number
-  /** How long processes have stood still in all. */
-  readonly jumpedMs: number
 }
 
 export type Invariant = (ending: Ending) => string | null
@@ -98,9 +96,7 @@ const atRest: Invariant = (ending) => {
     const waits = point === 'declared' && Number(operation['offset']) < Number(operation['file_size'])
     const waitsForDigest = point === 'received' && operation['digest_pending'] === 1
     if (!waits && !waitsForDigest && !isStalled) return `stands at ${String(point)}: ${String(operation['last_error'])}`
-    // A process that stood still between its decision and its record puts the next look off by as much.
-    if (Number(operation['expires_at']) + ending.jumpedMs <= nowAt && !isStalled)
-      return `open after its expiry at ${String(point)}`
+    if (Number(operation['expires_at']) <= nowAt && !isStalled) return `open after its expiry at ${String(point)}`
   }
   if (operation['lease_holder'] !== null) return 'a lease that nobody has'
   if (operation['cleanup_due'] === 1) return `bytes still to be removed at ${String(point)}`
