@@ -1,9 +1,9 @@
 import { execFile } from 'node:child_process'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
-import { createClient } from '@libsql/client'
 import { landfallServe, OWNER_HEADER, repository } from '../src/landfall.js'
-import { readStored, type Stored } from '../src/sweep/invariants.js'
+import type { Stored } from '../src/sweep/invariants.js'
+import { openReader } from '../src/sweep/reader.js'
 import type { Reconciled, StoredFile, System } from './system.js'
 
 export const OWNER = 'swept'
@@ -39,11 +39,11 @@ export function landfallSystem(serverFolder = join(repository, 'server')): Syste
       { path: join(directory, 'blobs', 'store.json'), refuses: /store\.json in the directory of blobs cannot be read/ },
     ],
     async look(directory) {
-      const client = createClient({ url: `file:${join(directory, 'landfall.db')}`, timeout: 10_000 })
+      const reader = openReader(directory)
       try {
-        return looked(await readStored(client, join(directory, 'blobs', 'blobs')))
+        return looked(await reader.read())
       } finally {
-        client.close()
+        await reader.end()
       }
     },
     async reconcile(directory) {

@@ -3,7 +3,6 @@ import { mkdir } from 'node:fs/promises'
 import { createRequire } from 'node:module'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { type Client, createClient } from '@libsql/client'
 import type { Browser, BrowserContext, Page } from '@playwright/test'
 import type { Swept } from './swept.js'
 import type { SweptAppSettings } from './swept-app.js'
@@ -13,8 +12,9 @@ import { listen } from '../ports.js'
 import { type RunningProcess, startProcess } from '../processes.js'
 import { type Proxy, startProxy } from '../proxy.js'
 import { type Site, startSite } from '../site.js'
-import { isQuiet, readStored, type Stored } from './invariants.js'
+import { isQuiet, type Stored } from './invariants.js'
 import { type Losses, losePower, readLog, unsyncedOf } from './power.js'
+import { openReader } from './reader.js'
 
 declare const swept: Swept
 
@@ -124,21 +124,11 @@ export async function openWorld({
     directory: PAGE,
     forward: { path: '/uploads', port: proxy.port, headers: { [OWNER_HEADER]: OWNER } },
   })
-  let reading: Promise<unknown> = Promise.resolve()
-  async function read(): Promise<Stored> {
-    const database: Client = createClient({ url: `file:${join(directory, 'landfall.db')}`, timeout: 5_000 })
-    try {
-      return await readStored(database, join(directory, 'blobs', 'blobs'))
-    } finally {
-      database.close()
-    }
-  }
+  const reader = openReader(directory)
   /** Only while the server runs: the last connection that closes tidies the database up, and a kill must find it as it is. */
   async function stored(): Promise<Stored> {
     if (!server.running) throw new Error(`the server does not run:\n${server.output().slice(-3_000)}`)
-    const now = read()
-    reading = Promise.allSettled([reading, now])
-    return now
+    return reader.read()
   }
   let planned = (): void => {}
   server.onMessage(() => planned())
@@ -161,7 +151,7 @@ export async function openWorld({
     },
     async restart(kill = null) {
       await server.kill('SIGKILL')
-      await reading
+      await reader.end()
       try {
         await server.restart({ env: envOf(kill) })
       } catch (error) {
@@ -173,7 +163,7 @@ export async function openWorld({
     },
     async losePower(how) {
       if (server.running) throw new Error('the server still runs')
-      await reading
+      await reader.end()
       const losses = await losePower(unsyncedOf(readLog(current)), how)
       // What is there now is there for good.
       current = join(home.path, `calls.${(logs += 1)}`)
@@ -208,7 +198,7 @@ export async function openWorld({
       await site.close()
       await proxy.close()
       await server.kill('SIGKILL')
-      await reading
+      await reader.end()
       receiver.closeAllConnections()
       await new Promise((resolve) => receiver.close(resolve))
       await home.remove()

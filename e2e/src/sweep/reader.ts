@@ -1,0 +1,65 @@
+import { readdirSync, readlinkSync } from 'node:fs'
+import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { setFlagsFromString } from 'node:v8'
+import { runInNewContext } from 'node:vm'
+import { type Client, createClient } from '@libsql/client'
+import { readStored, type Stored } from './invariants.js'
+
+/**
+ * Reads what a server has stored, past it. libsql keeps the files of a connection open after `close`, until it is
+ * collected; such a connection goes on with an index of the write-ahead log that a loss of power has taken away, and
+ * whoever opens the same file in this process shares it and does not see what is committed since. So a reader ends
+ * only when nothing is open any more.
+ */
+export interface Reader {
+  /** @throws when the database cannot be read */
+  read(): Promise<Stored>
+  /** Waits for reads that run; nothing of the database is held open after this, and the next `read` starts anew. */
+  end(): Promise<void>
+}
+
+const END_WITHIN_MS = 5_000
+
+setFlagsFromString('--expose-gc')
+const collect = runInNewContext('gc') as () => void
+
+/** `directory`: of a server with the embedded default. */
+export function openReader(directory: string): Reader {
+  let database: Client | null = null
+  let reads: Promise<unknown> = Promise.resolve()
+
+  async function read(): Promise<Stored> {
+    database ??= createClient({ url: `file:${join(directory, 'landfall.db')}`, timeout: 10_000 })
+    return readStored(database, join(directory, 'blobs', 'blobs'))
+  }
+
+  return {
+    async read() {
+      const now = read()
+      reads = Promise.allSettled([reads, now])
+      return now
+    },
+    async end() {
+      await reads
+      database?.close()
+      database = null
+      for (const deadline = performance.now() + END_WITHIN_MS; ; await sleep(1)) {
+        if (!isOpenBelow(directory)) return
+        collect()
+        if (performance.now() > deadline) throw new Error(`a file of ${directory} is still open in this process`)
+      }
+    },
+  }
+}
+
+function isOpenBelow(directory: string): boolean {
+  return readdirSync('/proc/self/fd').some((descriptor) => {
+    try {
+      return readlinkSync(join('/proc/self/fd', descriptor)).startsWith(directory)
+    } catch {
+      // Closed meanwhile, as the one that listed them.
+      return false
+    }
+  })
+}
