@@ -83,9 +83,14 @@ export function createDrive<Tx>(deps: DriveDeps<Tx>): Drive {
       if (dueInMs !== null) deps.onDue(dueInMs)
       return recorder.view()
     }
-    // What is over by the clock, and yet to be waited for, is so because the clock is not trusted.
-    const leaveUntil = (at: number): Promise<OperationRecord> =>
-      leave(at > clock.now() ? at - clock.now() : guard.askAgainMs())
+    const leaveUntil = async (at: number, dueAt: 'expiry' | 'digest-due'): Promise<OperationRecord> => {
+      const inMs = at - clock.now()
+      // What is over by the clock, and yet to be waited for, is so because the clock is not trusted.
+      if (inMs <= 0) return leave(guard.askAgainMs())
+      await record({ dueAt, release: true })
+      deps.onDue(inMs)
+      return recorder.view()
+    }
 
     try {
       for (;;) {
@@ -102,7 +107,7 @@ export function createDrive<Tx>(deps: DriveDeps<Tx>): Drive {
               await record(await steps.recover(operation))
               break
             case 'await-bytes':
-              return await leaveUntil(next.untilAt)
+              return await leaveUntil(next.untilAt, 'expiry')
             case 'expire': // repeatable: looks once more before it ends anything
               await record(await steps.expire(operation))
               break
@@ -116,7 +121,7 @@ export function createDrive<Tx>(deps: DriveDeps<Tx>): Drive {
               })
               break
             case 'await-digest':
-              return await leaveUntil(next.untilAt)
+              return await leaveUntil(next.untilAt, 'digest-due')
             case 'give-up-digest': // repeatable: says what is true
               await record(rejected(problem('expired', { detail: 'The digest of the file did not arrive' })))
               break

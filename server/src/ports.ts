@@ -127,6 +127,11 @@ export interface Changes {
   cleanupDue?: boolean
   /** null: the completer need not come by itself. */
   dueInMs?: number | null
+  /**
+   * Instead: at a moment that the row names itself. A process may stand still between its look and this write; counted
+   * from the write, the operation would then be looked at so much too late.
+   */
+  dueAt?: 'expiry' | 'digest-due'
   /** Slides the expiry: this long after now. */
   expiresInMs?: number
   purpose?: LeasePurpose

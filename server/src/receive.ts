@@ -60,7 +60,7 @@ export function createReceive(deps: ReceiveDeps): Receive {
 
   /** Without new bytes: the operation expires when it would have. */
   const giveBack = (recorder: Recorder): Promise<OperationRecord> =>
-    recorder.write({ dueInMs: Math.max(0, recorder.view().expiresAt - clock.now()), release: true }, 'fact')
+    recorder.write({ dueAt: 'expiry', release: true }, 'fact')
   /** With new bytes: the expiry slides. */
   const alive = { expiresInMs: settings.expiresAfterMs, dueInMs: settings.expiresAfterMs, release: true } as const
 

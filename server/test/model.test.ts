@@ -20,11 +20,14 @@ const RUNS = mode === 'full' ? 2_000 : mode === 'singles' ? 0 : 60
 const SEED = Number(process.env['LANDFALL_MODEL_SEED'] ?? 20_261_124)
 const LIMIT_MS = 24 * 60 * 60_000
 
-describe('the disk of the model keeps the contract of a blob store', () =>
+describe.each([
+  { exclusive: true, name: 'of one process' },
+  { exclusive: false, name: 'of several' },
+])('the disk of the model, $name, keeps the contract of a blob store', ({ exclusive }) =>
   blobStoreContract(test, async () => {
     const disk = createDisk()
     const open = async (identity: string, store: 'new' | 'known') => {
-      const session = disk.session(new AbortController().signal, { exclusive: true, checkpoints: false })
+      const session = disk.session(new AbortController().signal, { exclusive, checkpoints: false })
       await session.open(identity, store)
       return session
     }
@@ -34,7 +37,8 @@ describe('the disk of the model keeps the contract of a blob store', () =>
       reopen: (identity = 'ledger-1') => open(identity, 'known'),
       dispose: async () => {},
     }
-  }))
+  }),
+)
 
 describe('the invariants hold', () => {
   let database: ModelDatabase

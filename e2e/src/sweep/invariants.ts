@@ -47,17 +47,34 @@ export interface Stored {
   readonly blobs: ReadonlyMap<string, string>
 }
 
+export type Moving = Pick<Stored, 'operations' | 'effects'>
+
 const FINAL_POINTS = new Set(['cancelled', 'expired', 'rejected'])
 const DONE_POINTS = new Set(['referenced', 'completed'])
 const ORDER = ['declared', 'received', 'sealed', 'verified', 'referenced', 'completed']
 
+const OPERATIONS = `SELECT owner, id, file_size, "offset", point, stalled, lease_holder, cleanup_due, blob_key, removed_at, expires_at, due_at, problem, last_error
+  FROM landfall_operations`
+const EFFECTS = 'SELECT operation_id, effect_id, name, delivered_at, given_up_at FROM landfall_effects'
+
+/** What may still move, by far the least of it: cheap enough to be asked again and again. */
+export async function readMoving(database: Client): Promise<Moving> {
+  const [operations, effects] = await database.batch(
+    [
+      `${OPERATIONS} WHERE point NOT IN ('completed', 'cancelled', 'expired', 'rejected') OR cleanup_due = 1 OR lease_holder IS NOT NULL`,
+      `${EFFECTS} WHERE delivered_at IS NULL`,
+    ],
+    'read',
+  )
+  return { operations: operationsOf(operations), effects: effectsOf(effects) }
+}
+
 export async function readStored(database: Client, blobs: string): Promise<Stored> {
   const [operations, references, effects] = await database.batch(
     [
-      `SELECT owner, id, file_size, "offset", point, stalled, lease_holder, cleanup_due, blob_key, removed_at, expires_at, due_at, problem, last_error
-       FROM landfall_operations ORDER BY blob_key`,
+      `${OPERATIONS} ORDER BY blob_key`,
       'SELECT owner, operation_id, blob_key, size, digest FROM landfall_references',
-      'SELECT operation_id, effect_id, name, delivered_at, given_up_at FROM landfall_effects',
+      EFFECTS,
     ],
     'read',
   )
@@ -65,22 +82,7 @@ export async function readStored(database: Client, blobs: string): Promise<Store
   const arrivals = tables.rows.length > 0 ? await database.execute('SELECT operation_id FROM arrivals') : null
   const entries = await readdir(blobs, { recursive: true, withFileTypes: true }).catch(() => [])
   return {
-    operations: rowsOf(operations).map((row) => ({
-      owner: text(row, 'owner'),
-      id: text(row, 'id'),
-      size: Number(row['file_size']),
-      offset: Number(row['offset']),
-      point: text(row, 'point'),
-      stalled: row['stalled'] === 1,
-      leased: row['lease_holder'] !== null,
-      cleanupDue: row['cleanup_due'] === 1,
-      blobKey: text(row, 'blob_key'),
-      removed: row['removed_at'] !== null,
-      expiresAt: Number(row['expires_at']),
-      dueAt: row['due_at'] === null ? null : Number(row['due_at']),
-      problem: row['problem'] === 'null' ? null : text(row, 'problem'),
-      lastError: row['last_error'] === null ? null : text(row, 'last_error'),
-    })),
+    operations: operationsOf(operations),
     references: rowsOf(references).map((row) => ({
       owner: text(row, 'owner'),
       id: text(row, 'operation_id'),
@@ -88,19 +90,40 @@ export async function readStored(database: Client, blobs: string): Promise<Store
       size: Number(row['size']),
       digest: text(row, 'digest'),
     })),
-    effects: rowsOf(effects).map((row) => ({
-      id: text(row, 'operation_id'),
-      effectId: text(row, 'effect_id'),
-      name: text(row, 'name'),
-      delivered: row['delivered_at'] !== null,
-      givenUp: row['given_up_at'] !== null,
-    })),
+    effects: effectsOf(effects),
     arrivals: arrivals === null ? null : rowsOf(arrivals).map((row) => text(row, 'operation_id')),
     blobs: new Map(
       entries.filter((entry) => entry.isFile()).map(({ name, parentPath }) => [name, join(parentPath, name)]),
     ),
   }
 }
+
+const operationsOf = (result: { rows: Row[] } | undefined): Stored['operations'] =>
+  rowsOf(result).map((row) => ({
+    owner: text(row, 'owner'),
+    id: text(row, 'id'),
+    size: Number(row['file_size']),
+    offset: Number(row['offset']),
+    point: text(row, 'point'),
+    stalled: row['stalled'] === 1,
+    leased: row['lease_holder'] !== null,
+    cleanupDue: row['cleanup_due'] === 1,
+    blobKey: text(row, 'blob_key'),
+    removed: row['removed_at'] !== null,
+    expiresAt: Number(row['expires_at']),
+    dueAt: row['due_at'] === null ? null : Number(row['due_at']),
+    problem: row['problem'] === 'null' ? null : text(row, 'problem'),
+    lastError: row['last_error'] === null ? null : text(row, 'last_error'),
+  }))
+
+const effectsOf = (result: { rows: Row[] } | undefined): Stored['effects'] =>
+  rowsOf(result).map((row) => ({
+    id: text(row, 'operation_id'),
+    effectId: text(row, 'effect_id'),
+    name: text(row, 'name'),
+    delivered: row['delivered_at'] !== null,
+    givenUp: row['given_up_at'] !== null,
+  }))
 
 const rowsOf = (result: { rows: Row[] } | undefined): Row[] => result?.rows ?? []
 
@@ -111,7 +134,7 @@ function text(row: Row, column: string): string {
 }
 
 /** Nothing moves any more, and nothing is left to be done by the server alone. */
-export const isQuiet = ({ operations, effects }: Stored): boolean =>
+export const isQuiet = ({ operations, effects }: Moving): boolean =>
   operations.every(
     ({ point, offset, size, leased, stalled, cleanupDue }) =>
       !leased &&

@@ -7,7 +7,7 @@ import { parseArgs } from 'node:util'
 import { type Browser, chromium } from '@playwright/test'
 import { launchOptions } from '../chromium.js'
 import { seeded } from '../seeded.js'
-import { type Lane, openLane, type Result, type Variant } from './run.js'
+import { type Lane, openLane, type Result, type Run, type Variant } from './run.js'
 import { type Scenario, SCENARIOS } from './scenarios.js'
 import type { Kill, Point } from './world.js'
 
@@ -31,12 +31,6 @@ export interface SweepReport {
   readonly kinds: readonly string[]
   readonly results: readonly Result[]
   readonly tookMs: number
-}
-
-export interface Run {
-  readonly scenario: Scenario
-  readonly kill: Kill
-  readonly variant: Variant
 }
 
 /** The same call again and again in one run says nothing new. */
@@ -181,17 +175,22 @@ function sampleOf(all: readonly Run[], count: number, seed: number): Run[] {
   return [...chosen]
 }
 
-export function describe({ scenario, kill, variant, outcome, violations, losses, tookMs }: Result): string {
+function inWords({ scenario, kill, variant }: Run): string {
   const lossOf = (how: string | undefined, which: string): string =>
     how === undefined ? '' : `, power lost ${which} (${how})`
   const power = lossOf(variant.power, 'first') + lossOf(variant.powerAgain, 'second')
   const again = variant.again === undefined ? '' : `, again ${variant.again.when} ${variant.again.name}`
+  return `${scenario.name}, client ${variant.client}${power}: ${kill.when} #${kill.nth} ${kill.name}${again}`
+}
+
+export function describe(result: Result): string {
+  const { outcome, violations, losses, tookMs } = result
   const lost =
     losses === null
       ? ''
       : ` [lost: ${losses.files.reduce((sum, { bytes }) => sum + bytes, 0)} bytes of ${losses.files.length} files, ${losses.names.length} names, ${losses.walBytes} bytes of the log]`
   return [
-    `${outcome}  ${scenario}, client ${variant.client}${power}: ${kill.when} #${kill.nth} ${kill.name}${again}  ${Math.round(tookMs)} ms${lost}`,
+    `${outcome}  ${inWords(result)}  ${Math.round(tookMs)} ms${lost}`,
     ...violations.map((words) => `     ${words}`),
   ].join('\n')
 }
@@ -209,6 +208,8 @@ async function main(): Promise<void> {
       parallel: { type: 'string', default: '2' },
       bail: { type: 'boolean', default: false },
       server: { type: 'string' },
+      // Words of the line that a run is printed as, separated by `;`.
+      only: { type: 'string', default: '' },
     },
   })
   const browser = await chromium.launch(launchOptions())
@@ -217,6 +218,7 @@ async function main(): Promise<void> {
     seed: Number(values.seed),
     parallel: Number(values.parallel),
     bail: values.bail,
+    only: (run) => values.only.split(';').every((words) => inWords(run).includes(words)),
     ...(values.server === undefined ? {} : { serverFolder: values.server }),
     onResult: (result, done, of) => process.stdout.write(`${done}/${of} ${describe(result)}\n`),
   })

@@ -79,48 +79,10 @@ export const MODEL_MUTATIONS: readonly ModelMutation[] = [
     where: 'another digest:',
   },
   {
-    name: 'a cancel leaves the lease where it is',
-    edits: [
-      {
-        file: OPERATIONS,
-        find: /stalled = 0, lease_token = lease_token \+ 1, lease_holder = NULL,\s*lease_purpose = NULL, lease_expires_at = NULL, cleanup_due/,
-        put: 'stalled = 0, cleanup_due',
-      },
-    ],
-    where: 'cancelled half way:',
-  },
-  {
     name: 'a reference does not look at the digest that it was decided without',
     edits: [
       { file: OPERATIONS, find: 'AND lease_holder = ? AND digest IS ?`', put: 'AND lease_holder = ? AND ? IS NOT 0`' },
     ],
     where: 'a small file:',
-  },
-  {
-    name: 'what has expired is not looked at once more',
-    edits: [
-      {
-        file: 'steps.js',
-        find: /if \(found\.outcome === 'kept' && found\.offset === operation\.file\.size\)\s*return arrived\(operation, found\.offset\);\s*return \{ point: 'expired'/,
-        put: "return { point: 'expired'",
-      },
-    ],
-    where: 'a small file, its client leaves:',
-  },
-  {
-    name: 'effects are owed in a transaction of their own, before the reference',
-    edits: [
-      {
-        file: 'ledger/sqlite.js',
-        find: 'operation = referIn(on, lease, from, intent, accepted);',
-        put: 'operation = referIn(on, lease, from, { ...intent, effects: [] }, accepted);',
-      },
-      {
-        file: 'ledger/sqlite.js',
-        find: 'if (operation === null)\n',
-        put: 'if (operation !== null) await write((on) => intent.effects.forEach((e) => on.run("INSERT INTO landfall_effects (effect_id, owner, operation_id, kind, name, type, payload, due_at, created_at) VALUES (?, ?, ?, ?, ?, ?, ?, 0, 0)", [e.effectId, from.owner, from.id, from.kind, e.name, e.type, JSON.stringify(e.payload(operation.reference))])));\n        if (operation === null)\n',
-      },
-    ],
-    where: 'an effect:',
   },
 ]

@@ -8,9 +8,10 @@ import { join } from 'node:path'
 import { type Browser, chromium } from '@playwright/test'
 import { launchOptions } from '../chromium.js'
 import { repository } from '../landfall.js'
-import { describe, type Run, sweep } from './main.js'
+import { describe, sweep } from './main.js'
 import { MODEL_MUTATIONS, type ModelMutation } from './model-mutations.js'
 import { type Edit, mutate } from './mutate.js'
+import type { Run } from './run.js'
 
 interface Mutation {
   readonly name: string
@@ -109,6 +110,21 @@ export const MUTATIONS: readonly Mutation[] = [
         file: 'ledger/sqlite-operations.js',
         find: /on\.run\(`INSERT INTO landfall_references/,
         put: "on.exec('RELEASE landfall_job; COMMIT; BEGIN IMMEDIATE; SAVEPOINT landfall_job'); on.run(`INSERT INTO landfall_references",
+      },
+    ],
+  },
+  {
+    name: 'effects are owed in a transaction after that of the reference',
+    edits: [
+      {
+        file: 'ledger/sqlite.js',
+        find: 'operation = referIn(on, lease, from, intent, accepted);',
+        put: 'operation = referIn(on, lease, from, { ...intent, effects: [] }, accepted);',
+      },
+      {
+        file: 'ledger/sqlite.js',
+        find: 'if (operation === null)\n',
+        put: 'if (operation !== null) await write((on) => intent.effects.forEach((e) => on.run("INSERT INTO landfall_effects (effect_id, owner, operation_id, kind, name, type, payload, due_at, created_at) VALUES (?, ?, ?, ?, ?, ?, ?, 0, 0)", [e.effectId, from.owner, from.id, from.kind, e.name, e.type, JSON.stringify(e.payload(operation.reference))])));\n        if (operation === null)\n',
       },
     ],
   },

@@ -4,7 +4,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
 import { type Client, createClient } from '@libsql/client'
-import { readStored, type Stored } from './invariants.js'
+import { type Moving, readMoving, readStored, type Stored } from './invariants.js'
 
 /**
  * Reads what a server has stored, past it. libsql keeps the files of a connection open after `close`, until it is
@@ -15,6 +15,7 @@ import { readStored, type Stored } from './invariants.js'
 export interface Reader {
   /** @throws when the database cannot be read */
   read(): Promise<Stored>
+  readMoving(): Promise<Moving>
   /** Waits for reads that run; nothing of the database is held open after this, and the next `read` starts anew. */
   end(): Promise<void>
 }
@@ -29,17 +30,16 @@ export function openReader(directory: string): Reader {
   let database: Client | null = null
   let reads: Promise<unknown> = Promise.resolve()
 
-  async function read(): Promise<Stored> {
+  async function reading<T>(read: (from: Client) => Promise<T>): Promise<T> {
     database ??= createClient({ url: `file:${join(directory, 'landfall.db')}`, timeout: 10_000 })
-    return readStored(database, join(directory, 'blobs', 'blobs'))
+    const now = read(database)
+    reads = Promise.allSettled([reads, now])
+    return now
   }
 
   return {
-    async read() {
-      const now = read()
-      reads = Promise.allSettled([reads, now])
-      return now
-    },
+    read: async () => reading(async (from) => readStored(from, join(directory, 'blobs', 'blobs'))),
+    readMoving: async () => reading(readMoving),
     async end() {
       await reads
       database?.close()

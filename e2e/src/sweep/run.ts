@@ -16,10 +16,13 @@ export interface Variant {
   readonly again?: Kill
 }
 
-export interface Result {
-  readonly scenario: string
+export interface Run {
+  readonly scenario: Scenario
   readonly kill: Kill
   readonly variant: Variant
+}
+
+export interface Result extends Run {
   /** `not reached`: the call did not come in this run. */
   readonly outcome: 'ok' | 'bad' | 'not reached'
   readonly violations: readonly string[]
@@ -30,6 +33,9 @@ export interface Result {
 const SETTLE_MS = 30_000
 /** Calls that come with the first file of a store, or of some minutes. */
 const ONLY_AT_FIRST = /^mkdir|^sync blobs(\/blobs(\/#)?)?$/
+
+/** Of one world: what is looked at grows with each. */
+const MOST_OF_A_WORLD = 60
 
 /** Runs one after the other on one server and its data, which grow old together. */
 export interface Lane {
@@ -44,6 +50,7 @@ export async function openLane(browser: Browser, firstSeed: number, options: Wor
   let visited: { page: Page; context: BrowserContext } = await world.visit(browser)
   let history: History = newHistory()
   let known: Known[] = []
+  let runs = 0
   let seed = firstSeed
 
   async function begin(scenario: Scenario): Promise<Begun & { upload: Known }> {
@@ -89,6 +96,7 @@ export async function openLane(browser: Browser, firstSeed: number, options: Wor
     visited = await world.visit(browser)
     history = newHistory()
     known = []
+    runs = 0
   }
 
   async function check(upload: Known, told: Known['told']): Promise<string[]> {
@@ -120,7 +128,7 @@ export async function openLane(browser: Browser, firstSeed: number, options: Wor
       const startMs = performance.now()
       let losses: Losses | null = null
       const result = (outcome: Result['outcome'], found: readonly string[] = []): Result => ({
-        scenario: scenario.name,
+        scenario,
         kill,
         variant,
         outcome,
@@ -129,7 +137,8 @@ export async function openLane(browser: Browser, firstSeed: number, options: Wor
         tookMs: performance.now() - startMs,
       })
       try {
-        if (ONLY_AT_FIRST.test(kill.name)) await renew()
+        if (ONLY_AT_FIRST.test(kill.name) || runs >= MOST_OF_A_WORLD) await renew()
+        runs += 1
         world.proxy.forget()
         await world.plan(kill)
         const { server } = world

@@ -14,6 +14,7 @@ import { type Proxy, startProxy } from '../proxy.js'
 import { type Site, startSite } from '../site.js'
 import { isQuiet, type Stored } from './invariants.js'
 import { type Losses, losePower, readLog, unsyncedOf } from './power.js'
+import { programsOf } from './programs.js'
 import { openReader } from './reader.js'
 
 declare const swept: Swept
@@ -69,6 +70,7 @@ export async function openWorld({
   program = 'serve',
   serverFolder = join(repository, 'server'),
 }: WorldOptions = {}): Promise<World> {
+  const files = await programsOf(serverFolder)
   const home = await temporaryDirectory('landfall-sweep-')
   const directory = join(home.path, 'data')
   await mkdir(directory)
@@ -95,7 +97,7 @@ export async function openWorld({
     LANDFALL_WEBHOOK_ALLOW_PRIVATE: 'true',
     LANDFALL_LOG_LEVEL: 'warn',
     SWEEP_DIRECTORY: directory,
-    SWEEP_LIBSQL: createRequire(join(serverFolder, 'dist/cli.js')).resolve('libsql'),
+    SWEEP_LIBSQL: createRequire(files.cli).resolve('libsql'),
   })
   const envOf = (kill: Kill | null) => ({
     ...serving.env,
@@ -109,8 +111,8 @@ export async function openWorld({
     completerIntervalMs: INTERVAL_MS,
   }
   const programs = {
-    serve: [join(serverFolder, 'dist/cli.js'), 'serve'],
-    app: [join(repository, 'e2e/dist/src/sweep/swept-app.js'), JSON.stringify(appSettings)],
+    serve: [files.cli, 'serve'],
+    app: [files.app, JSON.stringify(appSettings)],
   }
   const server = await startProcess({
     ...serving,
@@ -126,9 +128,9 @@ export async function openWorld({
   })
   const reader = openReader(directory)
   /** Only while the server runs: the last connection that closes tidies the database up, and a kill must find it as it is. */
-  async function stored(): Promise<Stored> {
+  function whileItRuns(): typeof reader {
     if (!server.running) throw new Error(`the server does not run:\n${server.output().slice(-3_000)}`)
-    return reader.read()
+    return reader
   }
   let planned = (): void => {}
   server.onMessage(() => planned())
@@ -169,13 +171,16 @@ export async function openWorld({
       current = join(home.path, `calls.${(logs += 1)}`)
       return losses
     },
-    stored,
+    stored: async () => whileItRuns().read(),
     async untilQuiet(withinMs = 20_000) {
       const { pid } = server
       for (const deadline = performance.now() + withinMs; ; await sleep(25)) {
         if (server.pid !== pid) throw new Error('the server was started again meanwhile')
-        const now = await stored()
-        if (isQuiet(now)) return now
+        const now = await whileItRuns().readMoving()
+        if (isQuiet(now)) {
+          const stored = await whileItRuns().read()
+          if (isQuiet(stored)) return stored
+        }
         if (performance.now() > deadline)
           throw new Error(
             `something still moves after ${withinMs} ms:\n${JSON.stringify(

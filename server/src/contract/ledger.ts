@@ -813,6 +813,21 @@ export function ledgerContract<Tx>(test: RegisterTest, create: () => Promise<Led
     assert.equal(await ledger.nextDueInMs([]), 0)
   })
 
+  on('is due at a moment that its row names, however late that is recorded', async ({ ledger }) => {
+    const { key } = await declared(ledger)
+    const lease = await take(ledger, key, 'n1')
+    const before = await get(ledger, key)
+    await new Promise((resolve) => setTimeout(resolve, 20))
+    const left = await ledger.record(lease, before, { dueAt: 'expiry', release: true })
+    assert.equal(left?.dueAt, before.expiresAt)
+    const again = await take(ledger, key, 'n1')
+    const waiting = await ledger.record(again, left, { digestDueInMs: 60_000 })
+    assert.ok(waiting)
+    const later = await ledger.record(again, waiting, { dueAt: 'digest-due', release: true })
+    assert.ok(later !== null && later.dueAt !== null)
+    assert.equal(later.dueAt, waiting.digestDueAt)
+  })
+
   on('tells of changes after they are committed', async ({ ledger }) => {
     const seen: string[] = []
     const off = ledger.onChange((operation) => seen.push(`${operation.point}:${operation.offset}`))

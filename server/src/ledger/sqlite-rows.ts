@@ -107,6 +107,8 @@ export function toEffectStanding(row: SqlRow): EffectStanding {
 const after = (ms: number | null): { sql: string; args: SqlValue[] } =>
   ms === null ? { sql: 'NULL', args: [] } : { sql: `${NOW} + ?`, args: [Math.round(ms)] }
 
+const MOMENTS = { expiry: 'expires_at', 'digest-due': 'digest_due_at' } as const
+
 /** The SET list of an UPDATE. Its text depends only on which changes are given, so that statements are kept. */
 export function assignments(changes: Changes): { sql: string; args: SqlValue[] } {
   const parts: string[] = []
@@ -138,6 +140,7 @@ export function assignments(changes: Changes): { sql: string; args: SqlValue[] }
   if (changes.lastError !== undefined) set('last_error', changes.lastError)
   if (changes.cleanupDue !== undefined) set('cleanup_due', changes.cleanupDue ? 1 : 0)
   if (changes.dueInMs !== undefined) setAfter('due_at', changes.dueInMs)
+  if (changes.dueAt !== undefined) parts.push(`due_at = ${MOMENTS[changes.dueAt]}`)
   if (changes.owesEffects !== undefined) set('owes_effects', changes.owesEffects ? 1 : 0)
   if (changes.expiresInMs !== undefined) setAfter('expires_at', changes.expiresInMs)
   if (changes.purpose !== undefined) set('lease_purpose', changes.purpose)

@@ -15,10 +15,8 @@ export interface Tally {
 }
 
 /** Each fault that can happen at or behind a boundary of the history. */
-const faultsAt = ({ exclusive = false }: Scenario, calls: readonly string[], from: number): Fault[] =>
-  calls.flatMap((call, at) =>
-    at < from ? [] : HOWS.filter((how) => applies(how, call, exclusive)).map((how) => ({ at, how })),
-  )
+const faultsAt = (calls: readonly string[], from: number): Fault[] =>
+  calls.flatMap((call, at) => (at < from ? [] : HOWS.filter((how) => applies(how, call)).map((how) => ({ at, how }))))
 
 async function run(
   database: ModelDatabase,
@@ -44,7 +42,7 @@ export async function singles(
   tally: Tally,
 ): Promise<{ fault: Fault; calls: readonly string[] }[]> {
   const all = []
-  for (const fault of faultsAt(scenario, await run(database, scenario, [], tally), 0)) {
+  for (const fault of faultsAt(await run(database, scenario, [], tally), 0)) {
     // Of a copy with a mistake one history that shows it is enough.
     if (process.env['LANDFALL_MODEL_DIST'] !== undefined && tally.found.length > 0) break
     all.push({ fault, calls: await run(database, scenario, [fault], tally) })
@@ -61,7 +59,7 @@ export async function pairs(
   tally: Tally,
 ): Promise<void> {
   const all = firsts.flatMap(({ fault, calls }) =>
-    faultsAt(scenario, calls, fault.at + 1).map((second) => [fault, second] as const),
+    faultsAt(calls, fault.at + 1).map((second) => [fault, second] as const),
   )
   const random = seeded(seed)
   const chosen = most >= all.length ? all : Array.from({ length: most }, () => all[Math.floor(random() * all.length)])

@@ -23,6 +23,8 @@ export const HOWS = [
   'removal',
   'digest arrives',
   'another digest arrives',
+  'bytes vanish',
+  'the last byte vanishes',
 ] as const
 export type How = (typeof HOWS)[number]
 
@@ -39,11 +41,15 @@ export const ENDING: ReadonlySet<How> = new Set<How>([
   'expiry',
   'removal',
   'another digest arrives',
+  'bytes vanish',
+  'the last byte vanishes',
 ])
 
 export interface Stage {
   readonly world: World
   readonly client: Client
+  /** The disk loses what was acknowledged, where it is not sealed. */
+  readonly damage: (how: 'gone' | 'cut') => void
   /** Requests that are still on their way; whoever ends the history waits for them. */
   readonly pending: Set<Promise<unknown>>
 }
@@ -52,13 +58,8 @@ export interface Stage {
 const POLLS = new Set(['ledger.takeEffects', 'ledger.complete', 'ledger.forgetOtherHolders'])
 const AT_POLLS = new Set<How>(['crash after', 'fails', 'answer lost', 'removal', 'cancel'])
 
-/** Another process goes on with the operation, or ends it. */
-const BY_ANOTHER = new Set<How>(['lease lost', 'lease lost to a receiver', 'expiry'])
-
 /** Whether it makes a difference at such a call. */
-export function applies(how: How, call: string, exclusive: boolean): boolean {
-  // A store of several processes must fence bytes by itself, and this one does not: it stands for a directory.
-  if (call === 'blobs.append' && BY_ANOTHER.has(how) && !exclusive) return false
+export function applies(how: How, call: string): boolean {
   if (POLLS.has(call) && !AT_POLLS.has(how)) return false
   switch (how) {
     case 'crash in the middle':
@@ -153,6 +154,10 @@ export function strikeOf(how: How, stage: Stage): Strike {
       return { before: ({ server }) => meanwhile(client.put(server, digestOf(client.content))) }
     case 'another digest arrives':
       return { before: ({ server }) => meanwhile(client.put(server, client.wrong)) }
+    case 'bytes vanish':
+      return { before: () => stage.damage('gone') }
+    case 'the last byte vanishes':
+      return { before: () => stage.damage('cut') }
     default:
       return how satisfies never
   }

@@ -46,6 +46,8 @@ interface Upload {
   readonly scenario: Scenario
   readonly client: Client
   seen: SqlRow | null
+  /** The disk has lost bytes of it. */
+  damaged: boolean
 }
 
 /** Several uploads of one owner, on one disk and in one database. */
@@ -64,13 +66,23 @@ export function createHistory(
   let struck = 0
   let peaceful = true
 
+  const stageOf = (upload: Upload): Stage => ({
+    world,
+    client: upload.client,
+    pending,
+    damage(how) {
+      const key = String(rowOf(upload.id)?.['blob_key'])
+      if (world.disk.damage(key, how)) upload.damaged = true
+    },
+  })
+
   const rowOf = (id: string): SqlRow | null =>
     database.read('SELECT * FROM landfall_operations WHERE owner = ? AND id = ?', [owner, id])[0] ?? null
 
   function observe(): void {
     for (const upload of uploads.values()) {
       const row = rowOf(upload.id)
-      const wrong = steps(upload.seen, row, upload.client.content, world.disk)
+      const wrong = steps(upload.seen, row, upload.client.content, upload.damaged ? null : world.disk)
       if (wrong !== null) violated(wrong)
       upload.seen = row
     }
@@ -85,11 +97,10 @@ export function createHistory(
     violated,
     strikeAt({ index, call }) {
       const fault = faults.find(({ at }) => at === index)
-      if (fault === undefined || active === null || !applies(fault.how, call, exclusive)) return null
+      if (fault === undefined || active === null || !applies(fault.how, call)) return null
       struck++
       if (ENDING.has(fault.how)) peaceful = false
-      const stage: Stage = { world, client: active.client, pending }
-      return strikeOf(fault.how, stage)
+      return strikeOf(fault.how, stageOf(active))
     },
     kindsOf(cross) {
       const onReference: Hook = (tx, { operation, blob }) =>
@@ -132,7 +143,7 @@ export function createHistory(
       database.read('SELECT blob_key FROM landfall_operations WHERE owner = ?', [owner]).map((row) => row['blob_key']),
     )
     const strays = [...world.disk.stored.keys()].filter((key) => !keys.has(key))
-    for (const { id, scenario, client } of uploads.values()) {
+    for (const { id, scenario, client, damaged } of uploads.values()) {
       const of = (table: string): SqlRow[] =>
         database.read(`SELECT * FROM ${table} WHERE owner = ? AND operation_id = ?`, [owner, id])
       const { digest, kind: name, leaves, cancelAfter } = scenario
@@ -149,6 +160,7 @@ export function createHistory(
         strays,
         owed: name === 'notified' ? ['notify'] : [],
         rejects: name === 'refused',
+        damaged,
         mustArrive:
           peaceful && !digest.endsWith('wrong') && name !== 'refused' && leaves !== true && cancelAfter === undefined,
         nowAt: world.now(),
@@ -168,13 +180,14 @@ export function createHistory(
     upload(scenario: Scenario, seed: number): Client {
       const id = uuidv7()
       const client = createClient(world, scenario, id, seed)
-      active = { id, scenario, client, seen: null }
+      active = { id, scenario, client, seen: null, damaged: false }
       uploads.set(id, active)
       return client
     },
-    /** Which upload the next faults are about. */
-    aim(client: Client): void {
+    /** What the next faults are about. */
+    aim(client: Client): Stage | null {
       active = [...uploads.values()].find((upload) => upload.client === client) ?? null
+      return active === null ? null : stageOf(active)
     },
     disturbed: (): void => void (peaceful = false),
     async end(): Promise<Outcome> {

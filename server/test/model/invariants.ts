@@ -20,6 +20,8 @@ export interface Ending {
   readonly owed: readonly string[]
   /** The hook answers no. */
   readonly rejects: boolean
+  /** The disk has lost acknowledged bytes of it, before they were sealed. */
+  readonly damaged: boolean
   /** Its client comes back, nobody ends it, and its bytes are what it says. */
   readonly mustArrive: boolean
   readonly nowAt: number
@@ -91,6 +93,7 @@ const atRest: Invariant = (ending) => {
   if (operation === null) return mustArrive ? 'never declared' : null
   const point = pointOf(ending)
   const isStalled = operation['stalled'] === 1
+  if (ending.damaged && isStalled) return 'bytes are lost, and its user is not told'
   if (OPEN.has(point)) {
     if (operation['due_at'] === null && !isStalled) return `open at ${String(point)}, and nobody will look at it`
     const waits = point === 'declared' && Number(operation['offset']) < Number(operation['file_size'])
@@ -145,8 +148,13 @@ export const INVARIANTS: ReadonlyMap<string, Invariant> = new Map([
   ['10', effects],
 ])
 
-/** What may never be seen, at no moment: between two looks at one operation. */
-export function steps(before: SqlRow | null, after: SqlRow | null, content: Uint8Array, disk: Disk): string | null {
+/** What may never be seen, at no moment: between two looks at one operation. `disk`: null where it has lost bytes. */
+export function steps(
+  before: SqlRow | null,
+  after: SqlRow | null,
+  content: Uint8Array,
+  disk: Disk | null,
+): string | null {
   if (after === null) return before === null ? null : '6: an operation is gone'
   const point = String(after['point'])
   if (before !== null) {
@@ -155,7 +163,7 @@ export function steps(before: SqlRow | null, after: SqlRow | null, content: Uint
     if (!isForward(String(before['point']), point)) return `7: from ${String(before['point'])} to ${point}`
     if (before['digest'] !== null && before['digest'] !== after['digest']) return '1: a digest was changed'
   }
-  if (!OPEN.has(point)) return null
+  if (!OPEN.has(point) || disk === null) return null
   const offset = Number(after['offset'])
   const blob = disk.stored.get(String(after['blob_key']))
   if (offset > 0 && blob === undefined) return '8: acknowledged bytes are gone'

@@ -2,7 +2,7 @@ import * as fc from 'fast-check'
 import type { Client } from './client.js'
 import type { ModelDatabase } from './database.js'
 import type { Tally } from './enumerate.js'
-import { ENDING, type Fault, HOWS, type How, type Stage, strikeOf } from './faults.js'
+import { ENDING, type Fault, HOWS, type How, strikeOf } from './faults.js'
 import { createHistory, seeded } from './history.js'
 import { SCENARIOS, type Scenario } from './scenarios.js'
 
@@ -43,12 +43,12 @@ class Happen implements fc.AsyncCommand<Count, Uploads & { history: History }> {
   }
   check = (count: Readonly<Count>): boolean => count.uploads > 0
   async run(_count: Count, { clients, history }: Uploads & { history: History }): Promise<void> {
-    const { world, pending } = history
+    const { world } = history
     const client = clients[this.which % clients.length]
     if (client === undefined) return
-    history.aim(client)
+    const stage = history.aim(client)
+    if (stage === null) return
     if (ENDING.has(this.how)) history.disturbed()
-    const stage: Stage = { world, client, pending }
     const strike = strikeOf(this.how, stage)
     const crossing = { index: -1, call: 'between', server: world.server(), append: null }
     await strike.before?.(crossing)

@@ -9,7 +9,7 @@ import { createDesk, type Desk } from './desk.js'
 import { pause, within } from './patience.js'
 import type { ClientScenario } from './scenarios.js'
 import type { Moment, Note } from './swept-page.js'
-import { openVisitor, type Visit, type Visitor } from './visits.js'
+import { NoPage, openVisitor, type Visit, type Visitor } from './visits.js'
 
 /** What becomes of the user. */
 export interface ClientVariant {
@@ -42,7 +42,10 @@ const OWNER = 'swept'
 const SETTLE_MS = 60_000
 /** After all was over: what the page still does in the background. */
 const IDLE_MS = 300
-/** On a machine so busy that IndexedDB takes seconds the client goes on without a journal, and says so. */
+/**
+ * On a machine so busy that IndexedDB takes seconds the client goes on without a journal, and says so; and now and then a
+ * browser of which a process was killed opens no page any more.
+ */
 const ATTEMPTS = 3
 
 interface Place {
@@ -259,7 +262,7 @@ export async function openClientLane(firstSeed: number, page = PAGE): Promise<Cl
           return result(bad.length > 0 ? 'bad' : found.length > 0 ? 'not reached' : 'ok', bad)
         } catch (error) {
           await renew()
-          if (error instanceof Degraded && attempt < ATTEMPTS) continue
+          if ((error instanceof Degraded || error instanceof NoPage) && attempt < ATTEMPTS) continue
           return result('bad', [error instanceof Error ? (error.stack ?? error.message) : String(error)])
         }
       }

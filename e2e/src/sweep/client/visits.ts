@@ -22,6 +22,10 @@ export interface Visit {
   readonly died: Promise<void>
 }
 
+/** The browser gives no page that lives. */
+export class NoPage extends Error {}
+const OPENINGS = 10
+
 /** A user's browser with its profile; one page at a time. */
 export interface Visitor {
   /** Opens the page anew; the one before is over. `kill`: where it is killed. */
@@ -75,7 +79,8 @@ export async function openVisitor(origin: string, desk: Desk): Promise<Visitor> 
           ),
         }
       } catch (error) {
-        if (attempt === 10 || !String(error).includes('crashed')) throw error
+        if (!String(error).includes('crashed')) throw error
+        if (attempt === OPENINGS) throw new NoPage(String(error))
         isDead = true
         await pause(200 * attempt)
       }
