@@ -434,7 +434,14 @@ export interface Quarantine {
  * Faults reject with an `UploadError` (`storage-unavailable`, `storage-full`); they never read as "absent".
  */
 export interface BlobStore {
-  /** Belongs to one process at a time, proven by a lock: leases of others are then dead. */
+  /**
+   * Belongs to one process at a time, proven by a lock: leases of others are then dead.
+   *
+   * A store of several processes must fence bytes by itself, for a lease fences rows only, and whoever lost one may not
+   * know it yet. So there an upload is begun under the lease (`acknowledge` with the offset it has), bytes have their
+   * place in it whoever writes them, nothing is written to what is sealed or removed, and `append` and `recover` answer
+   * a blob that another has sealed as whole.
+   */
   readonly exclusive: boolean
   /**
    * Must be called first. A new store is given the ledger's identity; refused are one that carries another's, one that
