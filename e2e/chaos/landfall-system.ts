@@ -2,7 +2,7 @@ import { execFile } from 'node:child_process'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { landfallServe, OWNER_HEADER, repository } from '../src/landfall.js'
-import type { Stored } from '../src/sweep/invariants.js'
+import { type Stored, waitsForClient } from '../src/sweep/invariants.js'
 import { openReader } from '../src/sweep/reader.js'
 import type { Reconciled, StoredFile, System } from './system.js'
 
@@ -63,9 +63,7 @@ function looked(stored: Stored) {
   for (const { id, blobKey } of stored.references)
     references.set(id, [...(references.get(id) ?? []), { name: blobKey, path: stored.blobs.get(blobKey) ?? null }])
   const claimed = new Set(stored.operations.map(({ blobKey }) => blobKey))
-  const open = stored.operations.filter(
-    ({ point, stalled, offset, size }) => point === 'declared' && !stalled && offset < size,
-  )
+  const open = stored.operations.filter((operation) => !operation.stalled && waitsForClient(operation))
   const unfinished = stored.operations.filter(
     (operation) =>
       !operation.stalled &&

@@ -31,6 +31,8 @@ export interface Stored {
     point: string
     stalled: boolean
     leased: boolean
+    /** Its receiver died, and nobody has looked yet how far it came. */
+    unclean: boolean
     cleanupDue: boolean
     blobKey: string
     removed: boolean
@@ -53,7 +55,7 @@ const FINAL_POINTS = new Set(['cancelled', 'expired', 'rejected'])
 const DONE_POINTS = new Set(['referenced', 'completed'])
 const ORDER = ['declared', 'received', 'sealed', 'verified', 'referenced', 'completed']
 
-const OPERATIONS = `SELECT owner, id, file_size, "offset", point, stalled, lease_holder, cleanup_due, blob_key, removed_at, expires_at, due_at, problem, last_error
+const OPERATIONS = `SELECT owner, id, file_size, "offset", point, stalled, lease_holder, unclean_holder, cleanup_due, blob_key, removed_at, expires_at, due_at, problem, last_error
   FROM landfall_operations`
 const EFFECTS = 'SELECT operation_id, effect_id, name, delivered_at, given_up_at FROM landfall_effects'
 
@@ -107,6 +109,7 @@ const operationsOf = (result: { rows: Row[] } | undefined): Stored['operations']
     point: text(row, 'point'),
     stalled: row['stalled'] === 1,
     leased: row['lease_holder'] !== null,
+    unclean: row['unclean_holder'] !== null,
     cleanupDue: row['cleanup_due'] === 1,
     blobKey: text(row, 'blob_key'),
     removed: row['removed_at'] !== null,
@@ -133,13 +136,20 @@ function text(row: Row, column: string): string {
   return value
 }
 
+/** Only its client can bring what is missing. */
+export const waitsForClient = ({ point, offset, size, unclean }: Stored['operations'][number]): boolean =>
+  point === 'declared' && offset < size && !unclean
+
 /** Nothing moves any more, and nothing is left to be done by the server alone. */
 export const isQuiet = ({ operations, effects }: Moving): boolean =>
   operations.every(
-    ({ point, offset, size, leased, stalled, cleanupDue }) =>
-      !leased &&
-      !cleanupDue &&
-      (point === 'completed' || FINAL_POINTS.has(point) || stalled || (point === 'declared' && offset < size)),
+    (operation) =>
+      !operation.leased &&
+      !operation.cleanupDue &&
+      (operation.point === 'completed' ||
+        FINAL_POINTS.has(operation.point) ||
+        operation.stalled ||
+        waitsForClient(operation)),
   ) && effects.every(({ delivered, givenUp }) => delivered || givenUp)
 
 /** What earlier looks at the same place have shown; kept from one check to the next. */
