@@ -51,7 +51,7 @@ const PARALLEL = 16
 const TAKEN = 2 * PARALLEL
 /** Of an application's own function, and of a removal. */
 const TIME_LIMIT_MS = 30_000
-/** How long what was taken may wait for a free hand; later it is left for the next time. */
+/** How long what was taken may wait for a free hand; later it is given back. */
 const LONGEST_WAIT_MS = 60_000
 /** Nobody else takes it meanwhile, while this process lives. */
 const leaseMsOf = ({ timeLimitMs }: Target): number => LONGEST_WAIT_MS + timeLimitMs + 30_000
@@ -141,10 +141,19 @@ export function createEffects(deps: {
     }
   }
 
-  async function settle(target: Target, effect: EffectRecord): Promise<void> {
+  /** Of one that was taken, and whose turn has come. */
+  async function resultOf(target: Target, effect: EffectRecord, takenAtMs: number): Promise<EffectResult> {
+    const nowMs = clock.monotonicMs()
+    if (nowMs < target.pausedUntilMs) return { outcome: 'untried', retryInMs: target.pausedUntilMs - nowMs }
+    // Its time may be over while it is tried.
+    if (nowMs - takenAtMs > LONGEST_WAIT_MS) return { outcome: 'untried', retryInMs: 0 }
+    return attempt(target, effect)
+  }
+
+  async function settle(target: Target, effect: EffectRecord, takenAtMs: number): Promise<void> {
     const { id: operationId, effectId, name, attempts } = effect
-    const result = await attempt(target, effect)
-    if (result.outcome !== 'delivered')
+    const result = await resultOf(target, effect, takenAtMs)
+    if (result.outcome === 'again' || result.outcome === 'given-up')
       log.warn({ operationId, effectId, name, attempts, ...result }, 'an effect was not delivered')
     try {
       await ledger.settleEffect(effect, result)
@@ -158,8 +167,7 @@ export function createEffects(deps: {
     const takenAtMs = clock.monotonicMs()
     const ended: Promise<void> = target
       .hands(async () => {
-        if (stopped || clock.monotonicMs() - takenAtMs > LONGEST_WAIT_MS) return
-        await settle(target, effect)
+        if (!stopped) await settle(target, effect, takenAtMs)
       })
       .finally(() => {
         running.delete(ended)

@@ -218,6 +218,8 @@ export interface EffectStanding extends EffectTarget {
 export type EffectResult =
   | { readonly outcome: 'delivered' }
   | { readonly outcome: 'again'; readonly error: string; readonly retryInMs: number }
+  /** Taken and not tried: it does not count as an attempt. */
+  | { readonly outcome: 'untried'; readonly retryInMs: number }
   /** `disable`: so are all others of the same target, until an operator's `retry`. */
   | { readonly outcome: 'given-up'; readonly error: string; readonly disable?: true }
 

@@ -235,6 +235,20 @@ test.each([
   expect(received).toHaveLength(1)
 })
 
+test('what was taken already waits as well, and has had no attempt', async () => {
+  const { url, received } = await receiver({ status: 429, headers: { 'Retry-After': '120' } }, 200)
+  const server = await serverWith({ notify: hookTo(url) })
+  const ids = []
+  for (let n = 0; n < 30; n += 1) ids.push(await upload(server))
+  await server.uploads.runOnce()
+  // As many as there are hands were on their way when the first answer came.
+  expect(received.length).toBeLessThanOrEqual(16)
+  const all = await Promise.all(ids.map((id) => standing(server, id)))
+  const untried = all.filter((effect) => effect?.attempts === 0)
+  expect(untried.length).toBeGreaterThanOrEqual(30 - 16)
+  for (const effect of untried) expect((effect?.dueAt ?? 0) - Date.now()).toBeGreaterThan(100_000)
+})
+
 test('redirects are not followed', async () => {
   const target = await receiver(200)
   const { url } = await receiver({ status: 307, headers: { Location: target.url } })

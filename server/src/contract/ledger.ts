@@ -555,6 +555,29 @@ export function ledgerContract<Tx>(test: RegisterTest, create: () => Promise<Led
     assert.ok(standing?.deliveredAt !== null)
   })
 
+  on('an effect that was taken and not tried has had no attempt', async ({ ledger, transaction }) => {
+    const operation = await referenced(ledger)
+    await transaction((tx) => ledger.remove(tx, operation.id, operation.owner))
+    const [first] = await ledger.takeEffects(REMOVAL, TAKING)
+    assert.ok(first !== undefined)
+    await ledger.settleEffect(first, { outcome: 'untried', retryInMs: 60_000 })
+    assert.deepEqual(await ledger.takeEffects(REMOVAL, TAKING), [])
+    const [waiting] = await ledger.effectsOf(operation)
+    assert.ok(waiting !== undefined && waiting.dueAt !== null)
+    assert.deepEqual(pick(waiting, ['attempts', 'lastError']), { attempts: 0, lastError: null })
+    // Of an attempt that somebody else has taken over, it says nothing.
+    const other = await referenced(ledger)
+    await transaction((tx) => ledger.remove(tx, other.id, other.owner))
+    const [late] = await ledger.takeEffects(REMOVAL, { ...TAKING, leaseMs: 0 })
+    const [taken] = await ledger.takeEffects(REMOVAL, TAKING)
+    assert.ok(late !== undefined && taken !== undefined)
+    await ledger.settleEffect(late, { outcome: 'untried', retryInMs: 0 })
+    assert.deepEqual(await ledger.takeEffects(REMOVAL, TAKING), [])
+    await ledger.settleEffect(taken, { outcome: 'untried', retryInMs: 0 })
+    const [again] = await ledger.takeEffects(REMOVAL, TAKING)
+    assert.equal(again?.attempts, taken.attempts)
+  })
+
   on('owes with the reference what its kind declares, and completes with the last of it', async ({ ledger }) => {
     const operation = await owing(ledger, ['first', 'second'])
     assert.equal((await get(ledger, operation)).point, 'referenced')

@@ -61,6 +61,13 @@ export function settleEffect(
         [Math.round(result.retryInMs), result.error, effectId, attempts],
       )
       return
+    case 'untried':
+      on.run(
+        `UPDATE landfall_effects SET due_at = ${NOW} + ?, holder = NULL, attempts = attempts - 1
+         WHERE effect_id = ? AND attempts = ? AND delivered_at IS NULL AND given_up_at IS NULL`,
+        [Math.round(result.retryInMs), effectId, attempts],
+      )
+      return
     case 'given-up': {
       const row = on.get(
         `UPDATE landfall_effects SET due_at = NULL, given_up_at = ${NOW}, holder = NULL, last_error = ?
