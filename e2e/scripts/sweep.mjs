@@ -3,7 +3,8 @@ import { bin, main, root, run, say, Stop } from './run.mjs'
 import { setup } from './setup.mjs'
 
 const USAGE = `npm run sweep [-- server|client|mutations|model] [options]
-  server      the server killed around each of its external calls; --sample N, --seed S, --parallel P
+  server      the server killed around each of its external calls; --sample N, --seed S, --parallel P,
+              --only WORDS (of the line that a run is printed as; several: 'WORDS;WORDS')
   client      the page killed around each journal write and each request; the same options
   model       every pair of faults, by the model
   mutations   changed copies of the server: each must turn one of them red

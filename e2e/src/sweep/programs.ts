@@ -1,3 +1,4 @@
+import { rmSync } from 'node:fs'
 import { cp, mkdir } from 'node:fs/promises'
 import { basename, join } from 'node:path'
 import { build } from 'vite'
@@ -24,7 +25,9 @@ export function programsOf(serverFolder: string): Promise<Programs> {
 }
 
 async function make(serverFolder: string): Promise<Programs> {
-  const folder = join(repository, 'e2e/build/swept', basename(serverFolder))
+  // Of this process alone: another one may sweep as well.
+  const folder = join(repository, 'e2e/build/swept', `${basename(serverFolder)}-${process.pid}`)
+  process.on('exit', () => rmSync(folder, { recursive: true, force: true }))
   const isOwn = serverFolder === join(repository, 'server')
   const input = {
     cli: join(serverFolder, 'dist/cli.js'),
