@@ -220,29 +220,43 @@ export async function openClientLane(firstSeed: number, page = PAGE): Promise<Cl
     return [...found, ...seen.flatMap(({ early }) => early), ...(seen.some(({ died }) => died) ? [] : [NOT_REACHED])]
   }
 
+  async function record(scenario: ClientScenario): ReturnType<ClientLane['record']> {
+    await start()
+    const first = await enter(null)
+    if (scenario.isFirstVisit === true) await first.visit.forget()
+    await live(first, scenario, filesOf(scenario), IDLE_MS)
+    const moments = await first.visit.moments()
+    const found = await check([first.seen], scenario, true)
+    if (found.length > 0) throw new Error(`without any kill:\n${found.join('\n')}`)
+    allNumbered(moments)
+    await tidy(scenario)
+    const all = moments.filter(({ name }) => scenario.base.test(name))
+    const base = all[Math.floor(all.length / 2)]
+    if (base === undefined) throw new Error(`${scenario.name}: nothing matches ${scenario.base}`)
+    await start()
+    const second = await enter(base)
+    await live(second, scenario, filesOf(scenario), IDLE_MS)
+    const third = await enter(null)
+    await live(third, scenario, [], IDLE_MS)
+    const resuming = await third.visit.moments()
+    await tidy(scenario)
+    return { moments, base, resuming }
+  }
+
+  /** On a place that does not work, and through no fault of the client's, once more on another. */
+  async function patiently<T>(work: () => Promise<T>): Promise<T> {
+    for (let attempt = 1; ; attempt += 1) {
+      try {
+        return await work()
+      } catch (error) {
+        await renew()
+        if (attempt === ATTEMPTS || !(error instanceof Degraded || error instanceof NoPage)) throw error
+      }
+    }
+  }
+
   return {
-    async record(scenario) {
-      await start()
-      const first = await enter(null)
-      if (scenario.isFirstVisit === true) await first.visit.forget()
-      await live(first, scenario, filesOf(scenario), IDLE_MS)
-      const moments = await first.visit.moments()
-      const found = await check([first.seen], scenario, true)
-      if (found.length > 0) throw new Error(`without any kill:\n${found.join('\n')}`)
-      allNumbered(moments)
-      await tidy(scenario)
-      const all = moments.filter(({ name }) => scenario.base.test(name))
-      const base = all[Math.floor(all.length / 2)]
-      if (base === undefined) throw new Error(`${scenario.name}: nothing matches ${scenario.base}`)
-      await start()
-      const second = await enter(base)
-      await live(second, scenario, filesOf(scenario), IDLE_MS)
-      const third = await enter(null)
-      await live(third, scenario, [], IDLE_MS)
-      const resuming = await third.visit.moments()
-      await tidy(scenario)
-      return { moments, base, resuming }
-    },
+    record: (scenario) => patiently(() => record(scenario)),
 
     async run(scenario, kill, variant) {
       const startMs = performance.now()
@@ -254,17 +268,13 @@ export async function openClientLane(firstSeed: number, page = PAGE): Promise<Cl
         violations: found,
         tookMs: performance.now() - startMs,
       })
-      for (let attempt = 1; ; attempt += 1) {
-        try {
-          const found = await visits(scenario, kill, variant)
-          const bad = found.filter((words) => words !== NOT_REACHED)
-          if (bad.length > 0) await renew()
-          return result(bad.length > 0 ? 'bad' : found.length > 0 ? 'not reached' : 'ok', bad)
-        } catch (error) {
-          await renew()
-          if ((error instanceof Degraded || error instanceof NoPage) && attempt < ATTEMPTS) continue
-          return result('bad', [error instanceof Error ? (error.stack ?? error.message) : String(error)])
-        }
+      try {
+        const found = await patiently(() => visits(scenario, kill, variant))
+        const bad = found.filter((words) => words !== NOT_REACHED)
+        if (bad.length > 0) await renew()
+        return result(bad.length > 0 ? 'bad' : found.length > 0 ? 'not reached' : 'ok', bad)
+      } catch (error) {
+        return result('bad', [error instanceof Error ? (error.stack ?? error.message) : String(error)])
       }
     },
     close: () => closePlace(place),

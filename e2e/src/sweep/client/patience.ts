@@ -1,8 +1,10 @@
-/** @throws when it takes longer; `what` is said then */
+export class TooLate extends Error {}
+
+/** @throws TooLate, with what `what` says then */
 export async function within<T>(work: Promise<T>, ms: number, what: () => string): Promise<T> {
   let timer: NodeJS.Timeout | undefined
   const late = new Promise<never>((_resolve, reject) => {
-    timer = setTimeout(() => reject(new Error(`${what()}: not within ${ms} ms`)), ms)
+    timer = setTimeout(() => reject(new TooLate(`${what()}: not within ${ms} ms`)), ms)
   })
   return Promise.race([work, late]).finally(() => clearTimeout(timer))
 }

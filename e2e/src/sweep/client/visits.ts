@@ -4,7 +4,7 @@ import { killBrowser, openProfile, renderersOf } from '../../chromium.js'
 import { temporaryDirectory } from '../../files.js'
 import { repository } from '../../landfall.js'
 import type { Desk } from './desk.js'
-import { pause, within } from './patience.js'
+import { pause, TooLate, within } from './patience.js'
 import type { Moment, StoredRecord, SweptPage, Wanted } from './swept-page.js'
 
 declare const swept: SweptPage
@@ -25,6 +25,8 @@ export interface Visit {
 /** The browser gives no page that lives. */
 export class NoPage extends Error {}
 const OPENINGS = 10
+/** Of a page whose process never came up Chromium says nothing at all. */
+const OPENING_MS = 40_000
 
 /** A user's browser with its profile; one page at a time. */
 export interface Visitor {
@@ -69,7 +71,7 @@ export async function openVisitor(origin: string, desk: Desk): Promise<Visitor> 
   async function openLivingPage(): Promise<{ page: Page; journal: StoredRecord[] }> {
     for (let attempt = 1; ; attempt += 1) {
       try {
-        const page = await openPage()
+        const page = await within(openPage(), OPENING_MS, () => 'a page')
         return {
           page,
           journal: await within(
@@ -79,6 +81,7 @@ export async function openVisitor(origin: string, desk: Desk): Promise<Visitor> 
           ),
         }
       } catch (error) {
+        if (error instanceof TooLate) throw new NoPage(error.message)
         if (!String(error).includes('crashed')) throw error
         if (attempt === OPENINGS) throw new NoPage(String(error))
         isDead = true
@@ -106,7 +109,12 @@ export async function openVisitor(origin: string, desk: Desk): Promise<Visitor> 
           ),
         // It may die on the way: whoever looks at `died` knows.
         begin: (wanted) => void page.evaluate((what) => swept.begin(what), wanted).catch(() => {}),
-        moments: () => page.evaluate(() => sweep.moments),
+        moments: () =>
+          within(
+            page.evaluate(() => sweep.moments),
+            PATIENCE_MS,
+            () => 'the moments',
+          ),
       }
     },
     async close() {
