@@ -25,8 +25,8 @@ test('a server that is killed around its external calls, twice, and with its pow
 }, 600_000)
 
 test('a page that is killed around its journal writes and requests breaks no invariant, and its user is told the truth', async () => {
-  const report = await sweepClient({ sample: 30, seed, parallel: 4 })
+  const report = await sweepClient({ sample: 24, seed, parallel: 4 })
   process.stdout.write(`client sweep, seed ${seed}: ${clientSummary(report)}\n`)
   expect(report.results.filter(({ outcome }) => outcome === 'bad').map(describeClient)).toEqual([])
-  expect(report.results.filter(({ outcome }) => outcome === 'ok').length).toBeGreaterThanOrEqual(25)
+  expect(report.results.filter(({ outcome }) => outcome === 'ok').length).toBeGreaterThanOrEqual(20)
 }, 600_000)
