@@ -1,6 +1,6 @@
 import type { OperationKey } from '../ports.js'
-import { NOW, OPEN } from './sqlite-rows.js'
-import type { SqlValue } from './statements.js'
+import { OPEN } from './rows.js'
+import { NOW, type SqlValue } from './statements.js'
 
 // What is picked: by a reader that looks whether there is anything, and then by the statement that takes it. Most looks
 // find nothing, and must not keep the application from its one writer.

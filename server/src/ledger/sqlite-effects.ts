@@ -1,8 +1,8 @@
 import type { EffectRecord, EffectResult, EffectStanding, EffectTarget, OperationKey, OwedEffect } from '../ports.js'
 import type { OperationRecord } from '../ports.js'
+import { toEffect, toEffectStanding } from './rows.js'
 import { DUE_EFFECTS } from './sqlite-due.js'
-import { NOW, toEffect, toEffectStanding } from './sqlite-rows.js'
-import type { Connection } from './statements.js'
+import { type Connection, NOW } from './statements.js'
 
 // What the ledger does with effects on a connection, each within one job of the queue.
 

@@ -1,65 +1,18 @@
-import type { Claim, LedgerHealth, OperationFilter, OperationRecord } from '../ports.js'
-import { NOW, OPERATION_WITH_REFERENCE, toOperation } from './sqlite-rows.js'
-import type { Connection, SqlRow, SqlValue } from './statements.js'
+import type { Claim, LedgerHealth, OperationRecord } from '../ports.js'
+import { claimsIn, listed } from './inventory.js'
+import { toClaim, toOperation } from './rows.js'
+import { type Connection, NOW } from './statements.js'
 
 // What reconcile, lists and doctor ask.
 
-export function claims(
-  on: Connection,
-  { after, upTo, limit }: { after: string; upTo: string | null; limit: number },
-): Claim[] {
-  const bound = upTo === null ? '' : 'AND o.blob_key <= ?'
-  return on
-    .all(
-      `SELECT o.owner, o.id, o.blob_key, o.point, o.file_size, o."offset", o.lease_holder, o.cleanup_due, o.removed_at,
-         r.blob_key AS r_blob_key, EXISTS (SELECT 1 FROM landfall_effects e WHERE e.owner = o.owner
-           AND e.operation_id = o.id AND e.type = 'remove-bytes' AND e.delivered_at IS NULL AND e.given_up_at IS NULL) AS removal_due
-       FROM landfall_operations o LEFT JOIN landfall_references r ON r.operation_id = o.id AND r.owner = o.owner
-       WHERE o.blob_key > ? ${bound} ORDER BY o.blob_key LIMIT ?`,
-      [after, ...(upTo === null ? [] : [upTo]), limit],
-    )
-    .map(toClaim)
+export const claims = (on: Connection, range: Parameters<typeof claimsIn>[0]): Claim[] => {
+  const { sql, args } = claimsIn(range)
+  return on.all(sql, args).map(toClaim)
 }
 
-function toClaim(row: SqlRow): Claim {
-  return {
-    owner: row['owner'] as string,
-    id: row['id'] as string,
-    blobKey: row['blob_key'] as string,
-    point: row['point'] as Claim['point'],
-    sizeBytes: Number(row['file_size']),
-    offset: Number(row['offset']),
-    leased: row['lease_holder'] !== null,
-    cleanupDue: row['cleanup_due'] === 1 || row['removal_due'] === 1,
-    removed: row['removed_at'] !== null,
-    referenced: row['r_blob_key'] !== null,
-  }
-}
-
-/** By the key of the blob: it is made with the row, in the order of time. */
-export function list(
-  on: Connection,
-  { id, owner, point, stalled, givenUp, after, limit }: OperationFilter & { after: string | null; limit: number },
-): OperationRecord[] {
-  const where: string[] = []
-  const args: SqlValue[] = []
-  const also = (condition: string, ...values: SqlValue[]): void => {
-    where.push(condition)
-    args.push(...values)
-  }
-  if (after !== null) also('o.blob_key < ?', after)
-  if (id !== undefined) also('o.id = ?', id)
-  if (owner !== undefined) also('o.owner = ?', owner)
-  if (point !== undefined) also('o.point = ?', point)
-  if (stalled === true) also('o.stalled = 1')
-  if (givenUp === true)
-    also(
-      `EXISTS (SELECT 1 FROM landfall_effects e WHERE e.owner = o.owner AND e.operation_id = o.id AND e.given_up_at IS NOT NULL)`,
-    )
-  const condition = where.length === 0 ? '' : `WHERE ${where.join(' AND ')}`
-  return on
-    .all(`${OPERATION_WITH_REFERENCE} ${condition} ORDER BY o.blob_key DESC LIMIT ?`, [...args, limit])
-    .map(toOperation)
+export const list = (on: Connection, page: Parameters<typeof listed>[0]): OperationRecord[] => {
+  const { sql, args } = listed(page)
+  return on.all(sql, args).map(toOperation)
 }
 
 export const meta = (on: Connection, key: string): string | null => {

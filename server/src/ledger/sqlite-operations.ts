@@ -11,16 +11,14 @@ import type {
   OperationRecord,
   ReferenceIntent,
 } from '../ports.js'
+import { Lost } from './hook.js'
 import { MIGRATIONS } from './migrations.js'
+import { assignments, OPEN, OPERATION_WITH_REFERENCE, toOperation } from './rows.js'
 import { owe } from './sqlite-effects.js'
 import { COMPLETABLE, DUE_OPERATIONS, dueArgs } from './sqlite-due.js'
-import { assignments, NOW, OPEN, OPERATION_WITH_REFERENCE, toOperation } from './sqlite-rows.js'
-import type { Connection, SqlValue } from './statements.js'
+import { type Connection, NOW, type SqlValue } from './statements.js'
 
 // What the ledger does on a connection, each within one job of the queue.
-
-/** The lease, the digest or the point is another now: everything is rolled back. Never seen outside. */
-export class Lost extends Error {}
 
 export function migrate(on: Connection): { identity: string; store: 'new' | 'known' } {
   on.run(`CREATE TABLE IF NOT EXISTS landfall_meta (key TEXT PRIMARY KEY NOT NULL, value TEXT NOT NULL)`)
@@ -199,7 +197,7 @@ const fence = (lease: Lease, from: OperationRecord): SqlValue[] => [
 ]
 
 export function record(on: Connection, lease: Lease, from: OperationRecord, changes: Changes): OperationRecord | null {
-  const { sql: set, args } = assignments(changes)
+  const { sql: set, args } = assignments(changes, NOW)
   const row = on.get(`UPDATE landfall_operations SET ${set} WHERE ${FENCE} AND point = ? RETURNING *`, [
     ...args,
     ...fence(lease, from),
@@ -228,7 +226,7 @@ export function referIn(
     owesEffects: intent.effects.length > 0,
     release: true,
   }
-  const { sql: set, args } = assignments(changes)
+  const { sql: set, args } = assignments(changes, NOW)
   // Any open point: the same holder may have recorded an earlier one while the hook ran.
   const row = on.get(`UPDATE landfall_operations SET ${set} WHERE ${FENCE} AND point IN ${OPEN} RETURNING *`, [
     ...args,

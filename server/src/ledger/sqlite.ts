@@ -1,4 +1,3 @@
-import type { Problem } from '@landfall/shared'
 import { problem } from '@landfall/shared'
 import { sql } from 'drizzle-orm'
 import type { LibSQLDatabase } from 'drizzle-orm/libsql'
@@ -6,6 +5,7 @@ import { v7 as uuidv7 } from 'uuid'
 import { faultCode, UploadError } from '../errors.js'
 import { REMOVAL } from '../ports.js'
 import type { HookOutcome, Lease, Ledger, OperationRecord, ReferenceIntent, Referred } from '../ports.js'
+import { createPatience, Lost, Rejected } from './hook.js'
 import { hooks, type HookScope, openTransaction, sqliteAccess } from './serialized-libsql.js'
 import {
   cancel,
@@ -14,7 +14,6 @@ import {
   find,
   leaseDue,
   listOpen,
-  Lost,
   migrate,
   record,
   referIn,
@@ -26,9 +25,8 @@ import {
 import { advanceMark, claims, health, heartbeat, list, mark } from './sqlite-inventory.js'
 import { attendedMs, lookAtClock, settleClock } from './sqlite-clock.js'
 import { COMPLETABLE, DUE_EFFECTS, DUE_OPERATIONS, dueArgs, NEXT_DUE } from './sqlite-due.js'
-import { NOW } from './sqlite-rows.js'
 import { effectsDueAt, effectsOf, retryEffects, settleEffect, takeEffects } from './sqlite-effects.js'
-import { type Connection, isAway, type SqlValue } from './statements.js'
+import { type Connection, isAway, NOW, type SqlValue } from './statements.js'
 
 type AnySchema = Record<string, unknown>
 /** The transaction that Drizzle hands to the callback of `db.transaction`. */
@@ -234,32 +232,6 @@ async function told<T>(work: () => Promise<T>): Promise<T> {
     return await work()
   } catch (error) {
     throw faultOf(error)
-  }
-}
-
-/** Rolls the application's transaction back; never seen outside. */
-class Rejected extends Error {
-  readonly problem: Problem
-  constructor(why: Problem) {
-    super(why.title)
-    this.problem = why
-  }
-}
-/** Ends the waiting for a hook from outside; what the hook does later is nobody's any more. */
-function createPatience(limitMs: number) {
-  let giveUp = (_why: UploadError): void => {}
-  const given = new Promise<never>((_resolve, reject) => (giveUp = reject))
-  given.catch(() => {})
-  const timer = setTimeout(
-    () => giveUp(new UploadError('hook-timeout', `onReference took longer than ${limitMs} ms`)),
-    limitMs,
-  )
-  return {
-    giveUp: (why: UploadError): void => giveUp(why),
-    wait<T>(work: Promise<T>): Promise<T> {
-      work.catch(() => {})
-      return Promise.race([work, given]).finally(() => clearTimeout(timer))
-    },
   }
 }
 

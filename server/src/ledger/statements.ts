@@ -4,6 +4,9 @@ import { ResultSetImpl } from '@libsql/core/util'
 import Database from 'libsql'
 import { UploadError } from '../errors.js'
 
+/** SQLite's clock in milliseconds since 1970; the same for every statement of one transaction step. */
+export const NOW = `CAST(unixepoch('subsec') * 1000 AS INTEGER)`
+
 export type SqlValue = string | number | bigint | null | Uint8Array
 export type SqlRow = Readonly<Record<string, SqlValue>>
 

@@ -16,4 +16,4 @@ export const { UploadError } = await load(() => import('../../src/errors.js'), '
 export const { kind, reject } = await load(() => import('../../src/kinds.js'), 'kinds.js')
 export const { wroteInThisBoot, createHolderName } = await load(() => import('../../src/boot.js'), 'boot.js')
 export const { rules, drivable } = await load(() => import('../../src/rules.js'), 'rules.js')
-export const { NOW } = await load(() => import('../../src/ledger/sqlite-rows.js'), 'ledger/sqlite-rows.js')
+export const { NOW } = await load(() => import('../../src/ledger/statements.js'), 'ledger/statements.js')

@@ -1,9 +1,16 @@
 import type { JsonObject, JsonValue, Point, Problem } from '@landfall/shared'
-import type { Changes, ContentFacts, EffectRecord, EffectStanding, OperationRecord, ReferenceRecord } from '../ports.js'
+import type {
+  Changes,
+  Claim,
+  ContentFacts,
+  EffectRecord,
+  EffectStanding,
+  OperationRecord,
+  ReferenceRecord,
+} from '../ports.js'
 import type { SqlRow, SqlValue } from './statements.js'
 
-/** SQLite's clock in milliseconds since 1970; the same for every statement of one transaction step. */
-export const NOW = `CAST(unixepoch('subsec') * 1000 AS INTEGER)`
+// What the ledgers have in common: the rows are the same in every database, and so are most words about them.
 
 export const OPEN = `('declared', 'received', 'sealed', 'verified')`
 
@@ -104,13 +111,25 @@ export function toEffectStanding(row: SqlRow): EffectStanding {
   }
 }
 
-const after = (ms: number | null): { sql: string; args: SqlValue[] } =>
-  ms === null ? { sql: 'NULL', args: [] } : { sql: `${NOW} + ?`, args: [Math.round(ms)] }
+export function toClaim(row: SqlRow): Claim {
+  return {
+    owner: text(row, 'owner'),
+    id: text(row, 'id'),
+    blobKey: text(row, 'blob_key'),
+    point: text(row, 'point') as Point,
+    sizeBytes: number(row, 'file_size'),
+    offset: number(row, 'offset'),
+    leased: row['lease_holder'] !== null,
+    cleanupDue: number(row, 'cleanup_due') === 1 || number(row, 'removal_due') === 1,
+    removed: row['removed_at'] !== null,
+    referenced: row['r_blob_key'] !== null,
+  }
+}
 
 const MOMENTS = { expiry: 'expires_at', 'digest-due': 'digest_due_at' } as const
 
 /** The SET list of an UPDATE. Its text depends only on which changes are given, so that statements are kept. */
-export function assignments(changes: Changes): { sql: string; args: SqlValue[] } {
+export function assignments(changes: Changes, now: string): { sql: string; args: SqlValue[] } {
   const parts: string[] = []
   const args: SqlValue[] = []
   const set = (column: string, value: SqlValue): void => {
@@ -118,16 +137,15 @@ export function assignments(changes: Changes): { sql: string; args: SqlValue[] }
     args.push(value)
   }
   const setAfter = (column: string, ms: number | null): void => {
-    const value = after(ms)
-    parts.push(`${column} = ${value.sql}`)
-    args.push(...value.args)
+    parts.push(ms === null ? `${column} = NULL` : `${column} = ${now} + ?`)
+    if (ms !== null) args.push(Math.round(ms))
   }
   if (changes.point !== undefined) set('point', changes.point)
   if (changes.offset !== undefined) set('"offset"', changes.offset)
   if (changes.blobState !== undefined) set('blob_state', JSON.stringify(changes.blobState))
   if (changes.tailBase !== undefined) {
     // Once: stock clients have been shown an offset that counts from it.
-    parts.push(`tail_base = COALESCE(tail_base, ?)`, `received_at = COALESCE(received_at, ${NOW})`)
+    parts.push(`tail_base = COALESCE(tail_base, ?)`, `received_at = COALESCE(received_at, ${now})`)
     args.push(changes.tailBase)
   }
   if (changes.digestDueInMs !== undefined) setAfter('digest_due_at', changes.digestDueInMs)
@@ -145,6 +163,6 @@ export function assignments(changes: Changes): { sql: string; args: SqlValue[] }
   if (changes.expiresInMs !== undefined) setAfter('expires_at', changes.expiresInMs)
   if (changes.purpose !== undefined) set('lease_purpose', changes.purpose)
   if (changes.release === true) parts.push('lease_holder = NULL', 'lease_purpose = NULL', 'lease_expires_at = NULL')
-  parts.push(`updated_at = ${NOW}`)
+  parts.push(`updated_at = ${now}`)
   return { sql: parts.join(', '), args }
 }

