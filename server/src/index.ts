@@ -20,6 +20,8 @@ export {
   type Rejection,
 } from './kinds.js'
 export { MIGRATIONS } from './ledger/migrations.js'
+export { POSTGRES_MIGRATIONS } from './ledger/postgres-migrations.js'
+export { postgresLedger, type PostgresTx } from './ledger/postgres.js'
 export { serializedLibsql, type SerializedLibsql, type SerializedLibsqlOptions } from './ledger/serialized-libsql.js'
 export { sqliteLedger, type SqliteTx } from './ledger/sqlite.js'
 export type { Logger } from './log.js'

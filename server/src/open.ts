@@ -1,27 +1,24 @@
 import { join } from 'node:path'
-import { createClient } from '@libsql/client'
-import { drizzle } from 'drizzle-orm/libsql'
 import { makeDirectoryNow } from './blobs/durable-files.js'
 import { fileBlobs } from './blobs/file.js'
+import { openDatabase } from './engines.js'
 import { kind } from './kinds.js'
-import { serializedLibsql } from './ledger/serialized-libsql.js'
-import { sqliteLedger, type SqliteTx } from './ledger/sqlite.js'
 import type { Logger } from './log.js'
-import { databaseUrl, type Settings } from './settings.js'
+import type { Settings } from './settings.js'
 import { createUploads } from './uploads.js'
 import { standardWebhook } from './webhook.js'
 
 /** What the settings describe: for `landfall serve`, and for commands while no server runs. */
-export function openUploads(settings: Settings, log: Logger, completer: 'automatic' | 'manual') {
+export async function openUploads(settings: Settings, log: Logger, completer: 'automatic' | 'manual') {
   makeDirectoryNow(settings.LANDFALL_DATA_DIR)
-  const client = serializedLibsql(createClient({ url: databaseUrl(settings) }))
+  const database = await openDatabase(settings)
   const uploads = createUploads({
-    ledger: sqliteLedger(drizzle(client)),
+    ledger: database.ledger,
     blobs: fileBlobs({ directory: join(settings.LANDFALL_DATA_DIR, 'blobs') }),
     authenticate: (c) => c.req.header(settings.LANDFALL_OWNER_HEADER) ?? null,
     kinds: {
       file: kind({
-        onReference: async (_tx: SqliteTx<Record<string, never>>) => null,
+        onReference: async () => null,
         effects: webhookOf(settings),
       }),
     },
@@ -33,7 +30,7 @@ export function openUploads(settings: Settings, log: Logger, completer: 'automat
     allowedOrigins: settings.LANDFALL_ALLOWED_ORIGINS,
     logger: log,
   })
-  return { uploads, client }
+  return { uploads, database }
 }
 
 function webhookOf(settings: Settings) {

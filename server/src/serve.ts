@@ -25,7 +25,7 @@ const KEEP_ALIVE_MS = 75_000
 /** `landfall serve`: the routes as a program, with one kind `file`, mounted at `/uploads`. */
 export async function serve(settings: Settings): Promise<Serving> {
   const log = createLogger(settings.LANDFALL_LOG_LEVEL)
-  const { uploads, client } = openUploads(settings, log, 'automatic')
+  const { uploads, database } = await openUploads(settings, log, 'automatic')
   await uploads.ready()
   const app = new Hono().route('/uploads', uploads.routes)
   const listener = getRequestListener(app.fetch)
@@ -46,7 +46,7 @@ export async function serve(settings: Settings): Promise<Serving> {
       // The last answers go out.
       await Promise.race([closed, sleep(LAST_ANSWERS_MS)])
       server.closeAllConnections()
-      client.close()
+      await database.close()
     },
   }
 }

@@ -1,5 +1,3 @@
-import { resolve } from 'node:path'
-import { pathToFileURL } from 'node:url'
 import * as v from 'valibot'
 import { UploadError } from './errors.js'
 
@@ -30,6 +28,7 @@ const settingsSchema = v.object({
   LANDFALL_DATABASE_URL: v.optional(
     v.pipe(v.string(), v.regex(/^(file:|postgres(ql)?:\/\/)/, 'LANDFALL_DATABASE_URL: file:… or postgres://…')),
   ),
+  LANDFALL_DATABASE_CONNECTIONS: v.optional(count('LANDFALL_DATABASE_CONNECTIONS', 2, 1_000), 10),
   LANDFALL_S3_ENDPOINT: v.optional(v.string()),
   LANDFALL_S3_REGION: v.optional(v.string()),
   LANDFALL_S3_BUCKET: v.optional(v.string()),
@@ -121,15 +120,8 @@ function notTogether(settings: Settings): string[] {
     ...((settings.LANDFALL_WEBHOOK_URL === undefined) === (settings.LANDFALL_WEBHOOK_SECRET === undefined)
       ? []
       : ['LANDFALL_WEBHOOK_URL, LANDFALL_WEBHOOK_SECRET: both or none']),
-    ...(settings.LANDFALL_DATABASE_URL?.startsWith('postgres') === true
-      ? ['LANDFALL_DATABASE_URL: PostgreSQL is not supported yet; use file:…']
-      : []),
     ...SETTING_NAMES.filter((name) => name.startsWith('LANDFALL_S3_') && settings[name] !== undefined).map(
       (name) => `${name}: S3 is not supported yet`,
     ),
   ]
 }
-
-/** Where the database is: the one that is named, else in the data directory. */
-export const databaseUrl = (settings: Settings): string =>
-  settings.LANDFALL_DATABASE_URL ?? pathToFileURL(resolve(settings.LANDFALL_DATA_DIR, 'landfall.db')).href

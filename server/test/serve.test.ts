@@ -143,7 +143,7 @@ describe('settings', () => {
     ['LANDFALL_ALLOWED_ORIGINS', 'https://app.test/path'],
     ['LANDFALL_ALLOWED_ORIGINS', 'https://a.test, nonsense'],
     ['LANDFALL_DATABASE_URL', 'mysql://x'],
-    ['LANDFALL_DATABASE_URL', 'postgres://x'],
+    ['LANDFALL_DATABASE_CONNECTIONS', '1'],
     ['LANDFALL_S3_BUCKET', 'x'],
     ['LANDFALL_LOG_LEVEL', 'loud'],
     ['LANDFALL_NONSENSE', '1'],

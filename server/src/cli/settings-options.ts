@@ -5,7 +5,8 @@ const HELP: Record<SettingName, string> = {
   LANDFALL_HOST: 'address to listen on (default 127.0.0.1)',
   LANDFALL_PORT: 'port to listen on; 0 for any free one (default 3000)',
   LANDFALL_DATA_DIR: 'directory of the database and the blobs (default ./landfall-data)',
-  LANDFALL_DATABASE_URL: 'file:… (default: in the data directory)',
+  LANDFALL_DATABASE_URL: 'file:… or postgres://… (default: SQLite in the data directory)',
+  LANDFALL_DATABASE_CONNECTIONS: 'how many connections to PostgreSQL at most (default 10)',
   LANDFALL_S3_ENDPOINT: 'not supported yet',
   LANDFALL_S3_REGION: 'not supported yet',
   LANDFALL_S3_BUCKET: 'not supported yet',
@@ -25,7 +26,11 @@ const HELP: Record<SettingName, string> = {
 }
 
 /** What commands beside the server need to find its data. */
-export const DATA_SETTINGS: readonly SettingName[] = ['LANDFALL_DATA_DIR', 'LANDFALL_DATABASE_URL']
+export const DATA_SETTINGS: readonly SettingName[] = [
+  'LANDFALL_DATA_DIR',
+  'LANDFALL_DATABASE_URL',
+  'LANDFALL_DATABASE_CONNECTIONS',
+]
 
 const flagOf = (name: SettingName): string => name.slice('LANDFALL_'.length).toLowerCase().replaceAll('_', '-')
 

@@ -1,12 +1,11 @@
-import { existsSync, statSync } from 'node:fs'
-import { fileURLToPath } from 'node:url'
-import { createClient } from '@libsql/client'
+import { statSync } from 'node:fs'
+import { hasLedger } from '../engines.js'
 import { UploadError } from '../errors.js'
 import { createLogger } from '../log.js'
 import { openUploads } from '../open.js'
 import type { Operator } from '../operator.js'
 import { connectOperator } from '../operator-socket.js'
-import { databaseUrl, type Settings } from '../settings.js'
+import type { Settings } from '../settings.js'
 
 const CLOSE_MS = 10_000
 
@@ -28,18 +27,17 @@ export async function withOperator<T>(
   const connected = await connectOperator(directory)
   if (connected.outcome === 'refused') throw new ServerDoesNotTalk('setup', connected.why)
   if (connected.outcome === 'connected') return work(connected.operator, 'server')
-  // A command that looks must not make a ledger where somebody mistyped a name.
-  if (!(await hasLedger(databaseUrl(settings))))
+  if (!(await hasLedger(settings)))
     throw new UploadError(
       'setup',
       `LANDFALL_DATA_DIR, LANDFALL_DATABASE_URL: no server has ever run on ${directory}; \`landfall serve\` makes what is needed`,
     )
-  const { uploads, client } = openUploads(settings, createLogger('error'), 'manual')
+  const { uploads, database } = await openUploads(settings, createLogger('error'), 'manual')
   try {
     return await work(uploads.operator, 'here')
   } finally {
     await uploads.close({ withinMs: CLOSE_MS })
-    client.close()
+    await database.close()
   }
 }
 
@@ -48,20 +46,5 @@ function isDirectory(path: string): boolean {
     return statSync(path).isDirectory()
   } catch {
     return false
-  }
-}
-
-async function hasLedger(url: string): Promise<boolean> {
-  if (!existsSync(url.startsWith('file://') ? fileURLToPath(url) : url.slice('file:'.length))) return false
-  const client = createClient({ url })
-  try {
-    const { rows } = await client.execute(`SELECT 1 FROM sqlite_schema WHERE name = 'landfall_meta'`)
-    return rows.length > 0
-  } catch (error) {
-    throw new UploadError('setup', 'LANDFALL_DATA_DIR, LANDFALL_DATABASE_URL: the database cannot be read', {
-      cause: error,
-    })
-  } finally {
-    client.close()
   }
 }

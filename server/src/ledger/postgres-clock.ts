@@ -1,5 +1,14 @@
 import type { ClockLook, ClockSettled } from '../ports.js'
-import { attended, type ClockFinding, type ClockStep, findingOf, remembered, SAME_MS, takenBack, WAITS } from './clock-marks.js'
+import {
+  attended,
+  type ClockFinding,
+  type ClockStep,
+  findingOf,
+  remembered,
+  SAME_MS,
+  takenBack,
+  WAITS,
+} from './clock-marks.js'
 import { meta, setMeta } from './postgres-inventory.js'
 import { NOW, type Queries } from './postgres-query.js'
 import { OPEN } from './rows.js'

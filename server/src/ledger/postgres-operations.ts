@@ -180,10 +180,10 @@ export async function takeLease(
     [request.holder, request.purpose, request.leaseMs, request.leaseMs, key.owner, key.id, request.holder],
   )
   if (row !== undefined) return { outcome: 'granted', ...granted(row) }
-  const held = await on.get(`SELECT 1 AS held FROM landfall_operations o WHERE o.owner = ? AND o.id = ? AND ${useful}`, [
-    key.owner,
-    key.id,
-  ])
+  const held = await on.get(
+    `SELECT 1 AS held FROM landfall_operations o WHERE o.owner = ? AND o.id = ? AND ${useful}`,
+    [key.owner, key.id],
+  )
   return { outcome: held === undefined ? 'closed' : 'held' }
 }
 

@@ -70,7 +70,11 @@ export function isAway(error: unknown): boolean {
     if (typeof code === 'string' && /^[0-9A-Z]{5}$/.test(code)) return AWAY.test(code) || ALSO_AWAY.has(code)
     if (typeof code === 'string' && /^(E[A-Z]+|CONNECTION_[A-Z_]+|CONNECT_TIMEOUT)$/.test(code)) return true
     // node-postgres has no codes for these.
-    if (/^(Connection terminated|timeout exceeded when trying to connect|Client (was closed|has encountered))/.test(at.message))
+    if (
+      /^(Connection terminated|timeout exceeded when trying to connect|Client (was closed|has encountered))/.test(
+        at.message,
+      )
+    )
       return true
   }
   return false

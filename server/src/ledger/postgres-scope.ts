@@ -17,8 +17,12 @@ export function revocable(tx: unknown): { revoke(): void } {
       const value = Reflect.get(target, name)
       if (typeof value !== 'function') return value
       return (...args: unknown[]) => {
-        if (!open && STATEMENTS.has(name) && !isEnd(args[0]))
-          throw new UploadError('transaction-closed', 'the transaction of onReference has ended')
+        if (!open && STATEMENTS.has(name) && !isEnd(args[0])) {
+          const closed = new UploadError('transaction-closed', 'the transaction of onReference has ended')
+          // Drizzle calls this one outside of any async function.
+          if (name === 'savepoint') return Promise.reject(closed)
+          throw closed
+        }
         return Reflect.apply(value as (...all: unknown[]) => unknown, target, args)
       }
     },

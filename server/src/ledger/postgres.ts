@@ -116,7 +116,8 @@ export function postgresLedger<Database extends Executes & Pick<AnyDatabase, 'tr
       return changed(await on((queries) => cancel(queries, key, why)))
     },
 
-    retry: (key) => within(async (queries) => (await clearStall(queries, key)) + (await retryEffects(queries, key)) > 0),
+    retry: (key) =>
+      within(async (queries) => (await clearStall(queries, key)) + (await retryEffects(queries, key)) > 0),
 
     effectsOf: (key) => on((queries) => effectsOf(queries, key)),
 
@@ -173,9 +174,10 @@ export function postgresLedger<Database extends Executes & Pick<AnyDatabase, 'tr
     intent: ReferenceIntent,
     hook: (tx: Tx) => Promise<HookOutcome>,
   ): Promise<Referred> {
+    let end = (): void => {}
     try {
-      const operation = await db.transaction(async (tx) => {
-        const scope = revocable(tx)
+      const transaction = db.transaction(async (tx) => {
+        end = revocable(tx).revoke
         const queries = queriesOn(tx)
         // A process that stands still must not keep what its transaction has locked.
         const limit = String(intent.timeLimitMs + GRACE_MS)
@@ -188,9 +190,11 @@ export function postgresLedger<Database extends Executes & Pick<AnyDatabase, 'tr
           if (outcome.outcome === 'rejected') throw new Rejected(outcome.problem)
           return await referIn(queries, lease, from, intent, outcome)
         } finally {
-          scope.revoke()
+          end()
         }
       })
+      // postgres.js ends it while the hook still runs, when its connection dies: nothing is to be written on that any more.
+      const operation = await transaction.finally(() => end())
       return { outcome: 'referenced', operation }
     } catch (error) {
       if (error instanceof Rejected) return { outcome: 'rejected', problem: error.problem }
@@ -200,13 +204,22 @@ export function postgresLedger<Database extends Executes & Pick<AnyDatabase, 'tr
   }
 }
 
-/** A pool says by an event that an idle connection has died; an event that nobody listens to ends the process. */
+/**
+ * node-postgres says by an event that a connection has died which nobody is asking anything just now: the pool for those
+ * that lie idle, the connection itself for one that waits between two statements. An event that nobody listens to ends
+ * the process.
+ */
 function listenForErrors(db: unknown): void {
-  const { $client: client } = db as { $client?: { on?: unknown; listenerCount?: unknown } }
-  if (typeof client?.on !== 'function' || typeof client.listenerCount !== 'function') return
-  const emitter = client as unknown as NodeJS.EventEmitter
-  if (emitter.listenerCount('error') === 0) emitter.on('error', () => {})
+  const { $client: pool } = db as { $client?: unknown }
+  if (!isEmitter(pool)) return
+  if (pool.listenerCount('error') === 0) pool.on('error', () => {})
+  pool.on('connect', (connection: unknown) => {
+    if (isEmitter(connection)) connection.on('error', () => {})
+  })
 }
+
+const isEmitter = (value: unknown): value is NodeJS.EventEmitter =>
+  typeof value === 'object' && value !== null && 'on' in value && 'listenerCount' in value
 
 /** In the application's own transaction: the reference goes and the removal of its bytes is owed, or neither. */
 async function remove(on: Queries, id: string, owner: string | null): Promise<boolean> {

@@ -1,5 +1,14 @@
 import type { ClockLook, ClockSettled } from '../ports.js'
-import { attended, type ClockFinding, type ClockStep, findingOf, remembered, SAME_MS, takenBack, WAITS } from './clock-marks.js'
+import {
+  attended,
+  type ClockFinding,
+  type ClockStep,
+  findingOf,
+  remembered,
+  SAME_MS,
+  takenBack,
+  WAITS,
+} from './clock-marks.js'
 import { OPEN } from './rows.js'
 import { meta, setMeta } from './sqlite-inventory.js'
 import { type Connection, NOW } from './statements.js'

@@ -1,0 +1,162 @@
+import { sql } from 'drizzle-orm'
+import {
+  bigint,
+  check,
+  customType,
+  index,
+  integer,
+  pgTable,
+  primaryKey,
+  smallint,
+  text,
+  uniqueIndex,
+} from 'drizzle-orm/pg-core'
+
+/** Keys and ids are compared byte by byte, as JavaScript and the blob stores do. */
+const bytewise = customType<{ data: string }>({ dataType: () => 'text COLLATE "C"' })
+const big = (name: string) => bigint(name, { mode: 'number' })
+
+/**
+ * The ledger's tables for PostgreSQL, for applications that manage all tables with drizzle-kit. Most call
+ * `uploads.migrate()` instead. drizzle-kit knows no triggers: take the functions and triggers of `POSTGRES_MIGRATIONS`
+ * along in a custom migration, because they hold invariants 4 and 7 against every writer and count what is open.
+ *
+ * All times are milliseconds since 1970 by PostgreSQL's clock.
+ */
+export const landfallOperations = pgTable(
+  'landfall_operations',
+  {
+    owner: bytewise('owner').notNull(),
+    id: bytewise('id').notNull(),
+    kind: text('kind').notNull(),
+    point: text('point').notNull(),
+    stalled: smallint('stalled').notNull().default(0),
+    fileName: text('file_name').notNull(),
+    fileSize: big('file_size').notNull(),
+    fileType: text('file_type').notNull(),
+    fileLastModified: big('file_last_modified'),
+    metadata: text('metadata').notNull(),
+    validated: text('validated').notNull(),
+    uploadMetadata: text('upload_metadata'),
+    facts: text('facts').notNull(),
+    offset: big('offset').notNull().default(0),
+    digest: text('digest'),
+    digestPending: smallint('digest_pending').notNull().default(0),
+    digestDueAt: big('digest_due_at'),
+    blobKey: bytewise('blob_key').notNull(),
+    blobState: text('blob_state').notNull().default('null'),
+    receivedAt: big('received_at'),
+    tailBase: big('tail_base'),
+    prepared: text('prepared').notNull().default('{}'),
+    content: text('content').notNull().default('null'),
+    leaseHolder: text('lease_holder'),
+    leasePurpose: text('lease_purpose'),
+    leaseToken: big('lease_token').notNull().default(0),
+    leaseExpiresAt: big('lease_expires_at'),
+    uncleanHolder: text('unclean_holder'),
+    attempts: integer('attempts').notNull().default(0),
+    dueAt: big('due_at'),
+    problem: text('problem').notNull().default('null'),
+    lastError: text('last_error'),
+    cleanupDue: smallint('cleanup_due').notNull().default(0),
+    removedAt: big('removed_at'),
+    createdAt: big('created_at').notNull(),
+    updatedAt: big('updated_at').notNull(),
+    expiresAt: big('expires_at').notNull(),
+    owedEffects: integer('owed_effects').notNull().default(0),
+  },
+  (table) => [
+    primaryKey({ columns: [table.owner, table.id], name: 'landfall_operations_pkey' }),
+    uniqueIndex('landfall_operations_blob_key').on(table.blobKey),
+    index('landfall_operations_due')
+      .on(table.dueAt)
+      .where(sql`due_at IS NOT NULL`),
+    index('landfall_operations_open')
+      .on(table.owner, table.createdAt, table.id)
+      .where(sql`point IN ('declared', 'received', 'sealed', 'verified')`),
+    index('landfall_operations_incomplete')
+      .on(table.updatedAt)
+      .where(sql`point = 'referenced' AND owed_effects = 0`),
+    check(
+      'landfall_operations_point',
+      sql`point IN ('declared', 'received', 'sealed', 'verified', 'referenced', 'completed', 'cancelled', 'expired', 'rejected')`,
+    ),
+    check('landfall_operations_offset', sql`"offset" >= 0 AND "offset" <= file_size`),
+    check(
+      'landfall_operations_whole',
+      sql`point NOT IN ('received', 'sealed', 'verified', 'referenced', 'completed') OR "offset" = file_size`,
+    ),
+  ],
+)
+
+export const landfallReferences = pgTable(
+  'landfall_references',
+  {
+    owner: bytewise('owner').notNull(),
+    operationId: bytewise('operation_id').notNull(),
+    blobKey: bytewise('blob_key').notNull(),
+    size: big('size').notNull(),
+    type: text('type').notNull(),
+    digest: text('digest').notNull(),
+    digestSource: text('digest_source').notNull(),
+    storedAt: big('stored_at').notNull(),
+    data: text('data').notNull(),
+  },
+  (table) => [
+    // At most one reference per operation, ever (invariant 2), and no blob in two of them.
+    primaryKey({ columns: [table.operationId, table.owner], name: 'landfall_references_pkey' }),
+    uniqueIndex('landfall_references_blob_key').on(table.blobKey),
+  ],
+)
+
+export const landfallEffects = pgTable(
+  'landfall_effects',
+  {
+    effectId: bytewise('effect_id').primaryKey(),
+    owner: bytewise('owner').notNull(),
+    operationId: bytewise('operation_id').notNull(),
+    name: text('name').notNull(),
+    type: text('type').notNull(),
+    payload: text('payload').notNull(),
+    attempts: integer('attempts').notNull().default(0),
+    dueAt: big('due_at'),
+    deliveredAt: big('delivered_at'),
+    lastError: text('last_error'),
+    createdAt: big('created_at').notNull(),
+    kind: text('kind').notNull().default(''),
+    holder: text('holder'),
+    givenUpAt: big('given_up_at'),
+  },
+  (table) => [
+    uniqueIndex('landfall_effects_name').on(table.owner, table.operationId, table.name),
+    index('landfall_effects_target')
+      .on(table.kind, table.name, table.dueAt)
+      .where(sql`due_at IS NOT NULL`),
+    index('landfall_effects_given_up')
+      .on(table.givenUpAt)
+      .where(sql`given_up_at IS NOT NULL`),
+  ],
+)
+
+/** Receivers that have answered 410: nothing is sent there until an operator asks for it. */
+export const landfallDisabledTargets = pgTable(
+  'landfall_disabled_targets',
+  {
+    kind: text('kind').notNull(),
+    name: text('name').notNull(),
+    disabledAt: big('disabled_at').notNull(),
+  },
+  (table) => [primaryKey({ columns: [table.kind, table.name], name: 'landfall_disabled_targets_pkey' })],
+)
+
+/** What an owner has open, counted by triggers. */
+export const landfallUsage = pgTable('landfall_usage', {
+  owner: bytewise('owner').primaryKey(),
+  openOperations: big('open_operations').notNull().default(0),
+})
+
+/** What is true of the ledger as a whole: its identity and the version of its tables. */
+export const landfallMeta = pgTable('landfall_meta', {
+  key: text('key').primaryKey(),
+  value: text('value').notNull(),
+})
