@@ -27,11 +27,11 @@ export async function openDatabase(settings: Settings): Promise<OpenDatabase> {
     return { ledger: sqliteLedger(drizzle(client)), close: async () => client.close() }
   }
   // Only who uses it loads it.
-  const [{ default: pg }, { drizzle: drizzlePostgres }] = await Promise.all([
+  const [{ Pool }, { drizzle: drizzlePostgres }] = await Promise.all([
     import('pg'),
     import('drizzle-orm/node-postgres'),
   ])
-  const pool = new pg.Pool({
+  const pool = new Pool({
     connectionString: url,
     max: settings.LANDFALL_DATABASE_CONNECTIONS,
     connectionTimeoutMillis: CONNECT_MS,
@@ -69,12 +69,12 @@ async function hasSqliteLedger(url: string): Promise<boolean> {
 }
 
 async function hasPostgresLedger(url: string): Promise<boolean> {
-  const { default: pg } = await import('pg')
-  const client = new pg.Client({ connectionString: url, connectionTimeoutMillis: CONNECT_MS })
+  const { Client } = await import('pg')
+  const client = new Client({ connectionString: url, connectionTimeoutMillis: CONNECT_MS })
   try {
     await client.connect()
     const { rows } = await client.query<{ found: string | null }>(`SELECT to_regclass('landfall_meta') AS found`)
-    return rows[0]?.found != null
+    return typeof rows[0]?.found === 'string'
   } finally {
     await client.end()
   }

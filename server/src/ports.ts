@@ -135,8 +135,6 @@ export interface Changes {
   /** Slides the expiry: this long after now. */
   expiresInMs?: number
   purpose?: LeasePurpose
-  /** It completes with the last of its effects. */
-  owesEffects?: boolean
   /** Gives the lease back in the same statement. */
   release?: true
 }

@@ -2,7 +2,7 @@ import { drizzle as drizzleNode, type NodePgDatabase } from 'drizzle-orm/node-po
 import { pgTable, text } from 'drizzle-orm/pg-core'
 import { drizzle as drizzleJs, type PostgresJsDatabase } from 'drizzle-orm/postgres-js'
 import { sql } from 'drizzle-orm'
-import pg from 'pg'
+import { Pool } from 'pg'
 import postgres from 'postgres'
 import { generateDrizzleJson, generateMigration } from 'drizzle-kit/api'
 import { problem } from '@landfall/shared'
@@ -30,11 +30,11 @@ async function fixtureOf<Database extends NodeDatabase | JsDatabase>(
   open: (url: string) => { db: Database; end(): Promise<void> },
 ): Promise<LedgerFixture<PostgresTx<Database>>> {
   const url = await server.database()
-  const opened = open(url)
-  const all = [opened]
-  await opened.db.execute(sql`CREATE TABLE photos (name text NOT NULL)`)
+  const first = open(url)
+  const all = [first]
+  await first.db.execute(sql`CREATE TABLE photos (name text NOT NULL)`)
   return {
-    ledger: postgresLedger(opened.db),
+    ledger: postgresLedger(first.db),
     another: async () => {
       const other = open(url)
       all.push(other)
@@ -43,8 +43,8 @@ async function fixtureOf<Database extends NodeDatabase | JsDatabase>(
     async write(tx, name) {
       await tx.insert(photos).values({ name })
     },
-    written: async () => (await opened.db.select().from(photos)).map(({ name }) => name),
-    transaction: (body) => opened.db.transaction((tx) => body(tx as PostgresTx<Database>)),
+    written: async () => (await first.db.select().from(photos)).map(({ name }) => name),
+    transaction: (body) => first.db.transaction((tx) => body(tx as PostgresTx<Database>)),
     async dispose() {
       await Promise.all(all.map(({ end }) => end()))
     },
@@ -54,8 +54,8 @@ async function fixtureOf<Database extends NodeDatabase | JsDatabase>(
 describe('ledger contract: PostgreSQL by node-postgres', () =>
   ledgerContract(test, () =>
     fixtureOf((url) => {
-      const pool = new pg.Pool({ connectionString: url, max: 10 })
-      return { db: drizzleNode(pool, { schema }) as NodeDatabase, end: () => pool.end() }
+      const pool = new Pool({ connectionString: url, max: 10 })
+      return { db: drizzleNode(pool, { schema }), end: () => pool.end() }
     }),
   ))
 
@@ -63,7 +63,7 @@ describe('ledger contract: PostgreSQL by postgres.js', () =>
   ledgerContract(test, () =>
     fixtureOf((url) => {
       const client = postgres(url, { max: 10, onnotice: () => {} })
-      return { db: drizzleJs(client, { schema }) as JsDatabase, end: () => client.end() }
+      return { db: drizzleJs(client, { schema }), end: () => client.end() }
     }),
   ))
 
@@ -73,8 +73,8 @@ afterEach(async () => {
   ends = []
 })
 
-function poolOn(url: string, max = 10): pg.Pool {
-  const pool = new pg.Pool({ connectionString: url, max, connectionTimeoutMillis: 5_000 })
+function poolOn(url: string, max = 10): Pool {
+  const pool = new Pool({ connectionString: url, max, connectionTimeoutMillis: 5_000 })
   ends.push(() => pool.end())
   return pool
 }
@@ -100,7 +100,7 @@ const referring = (changes: { timeLimitMs?: number; effects?: readonly string[] 
   })),
 })
 
-async function open<Name extends keyof typeof DRIVERS>(driver: Name) {
+async function opened(driver: keyof typeof DRIVERS) {
   const url = await server.database()
   const db: NodeDatabase | JsDatabase = DRIVERS[driver](url)
   await db.execute(sql`CREATE TABLE photos (name text NOT NULL)`)
@@ -118,7 +118,7 @@ async function open<Name extends keyof typeof DRIVERS>(driver: Name) {
 
 describe.each(['node-postgres', 'postgres.js'] as const)('PostgreSQL by %s', (driver) => {
   test('what a hook writes after its end is refused, and reaches nobody', async () => {
-    const { ledger, driven, written } = await open(driver)
+    const { ledger, driven, written } = await opened(driver)
     const late: unknown[] = []
     let over = Promise.resolve()
     for (const ending of ['too late', 'thrown', 'answered'] as const) {
@@ -128,7 +128,8 @@ describe.each(['node-postgres', 'postgres.js'] as const)('PostgreSQL by %s', (dr
       const referred = ledger.refer(lease, operation, referring({ timeLimitMs: 200 }), async (tx) => {
         await tx.insert(photos).values({ name: `${ending}, in time` })
         const prepared = tx.insert(photos).values({ name: `${ending}, prepared in time` })
-        over = end.then(async () => {
+        const tryLate = async (): Promise<void> => {
+          await end
           late.push(
             await prepared.catch((error: unknown) => error),
             await tx
@@ -139,7 +140,8 @@ describe.each(['node-postgres', 'postgres.js'] as const)('PostgreSQL by %s', (dr
               .transaction(async (inner) => void (await inner.insert(photos).values({ name: ending })))
               .catch((error: unknown) => error),
           )
-        })
+        }
+        over = tryLate()
         if (ending === 'thrown') throw new Error('the application fails')
         if (ending === 'too late') await later(400)
         return { outcome: 'accepted', data: null }
@@ -158,7 +160,7 @@ describe.each(['node-postgres', 'postgres.js'] as const)('PostgreSQL by %s', (dr
   })
 
   test('declared at once on three nodes, an owner has no more open than the limit says', async () => {
-    const { url, ledger } = await open(driver)
+    const { url, ledger } = await opened(driver)
     const nodes = [ledger, ...[1, 2].map(() => postgresLedger(DRIVERS[driver](url) as NodeDatabase))]
     const intents = Array.from({ length: 60 }, () => intentOf({ maxOpenPerOwner: 10 }))
     const declared = await Promise.all(
@@ -168,12 +170,14 @@ describe.each(['node-postgres', 'postgres.js'] as const)('PostgreSQL by %s', (dr
     expect(declared.filter((outcome) => outcome === 'too-many-open')).toHaveLength(50)
     const first = intents[declared.indexOf('created')] ?? intentOf()
     await ledger.cancel(first, problem('cancelled'))
-    const later = await Promise.all(intents.slice(0, 6).map(() => ledger.declare(intentOf({ maxOpenPerOwner: 10 }))))
-    expect(later.filter(({ outcome }) => outcome === 'created')).toHaveLength(1)
+    const afterwards = await Promise.all(
+      intents.slice(0, 6).map(() => ledger.declare(intentOf({ maxOpenPerOwner: 10 }))),
+    )
+    expect(afterwards.filter(({ outcome }) => outcome === 'created')).toHaveLength(1)
   })
 
   test('the last two effects, delivered at once on two nodes, complete their operation', async () => {
-    const { url, ledger, driven } = await open(driver)
+    const { url, ledger, driven } = await opened(driver)
     const other = postgresLedger(DRIVERS[driver](url) as NodeDatabase)
     for (let n = 0; n < 20; n += 1) {
       const { lease, operation } = await driven()
@@ -199,7 +203,7 @@ describe.each(['node-postgres', 'postgres.js'] as const)('PostgreSQL by %s', (dr
 // Not with postgres.js: 3.4.9 throws where nobody can catch it when it is about to write to a connection that has just
 // died ("Cannot read properties of null (reading 'write')"); the process ends, and goes on where it was.
 test('a database that was away is a fault that passes, and no operation is given up for it', async () => {
-  const { ledger, driven, written } = await open('node-postgres')
+  const { ledger, driven, written } = await opened('node-postgres')
   const { lease, operation } = await driven()
   await ledger.find(lease)
   const restarted = server.restart('immediate')
@@ -244,13 +248,13 @@ test('drizzle-kit makes the same tables as the migrations', async () => {
     for (const statement of statements) await pool.query(statement)
     const columns = await pool.query(
       `SELECT table_name, column_name, data_type, collation_name, is_nullable, column_default FROM information_schema.columns
-       WHERE table_schema = 'public' ORDER BY table_name, column_name`,
+       WHERE table_schema = current_schema() ORDER BY table_name, column_name`,
     )
     const indexes = await pool.query(
-      `SELECT indexname, indexdef FROM pg_indexes WHERE schemaname = 'public' ORDER BY indexname`,
+      `SELECT indexname, REPLACE(indexdef, current_schema() || '.', '') AS definition FROM pg_indexes WHERE schemaname = current_schema() ORDER BY indexname`,
     )
     const constraints = await pool.query(
-      `SELECT conname, pg_get_constraintdef(oid) AS definition FROM pg_constraint WHERE contype = 'c' ORDER BY conname`,
+      `SELECT conname, pg_get_constraintdef(oid) AS definition FROM pg_constraint WHERE contype = 'c' AND connamespace = CAST(current_schema() AS regnamespace) ORDER BY conname`,
     )
     return [columns.rows, indexes.rows, constraints.rows]
   }
@@ -260,7 +264,7 @@ test('drizzle-kit makes the same tables as the migrations', async () => {
 })
 
 test("the completer's pick and the sweep for what is completed go by their indexes", async () => {
-  const { url, ledger } = await open('node-postgres')
+  const { url, ledger } = await opened('node-postgres')
   const pool = poolOn(url)
   await pool.query(
     `INSERT INTO landfall_operations (owner, id, kind, point, file_name, file_size, file_type, metadata, validated, facts,

@@ -84,9 +84,15 @@ async function bringForward(
          ELSE ? END
      WHERE due_at > ? AND (NOT ${WAITS} OR due_at > expires_at + ${SAME_MS})`,
     [
-      ...[nowAt + leaseMs, nowAt + leaseMs],
-      ...[nowAt, nowAt, nowAt, nowAt],
-      ...[nowAt + leaseMs, nowAt, nowAt + beyond.operationMs],
+      nowAt + leaseMs,
+      nowAt + leaseMs,
+      nowAt,
+      nowAt,
+      nowAt,
+      nowAt,
+      nowAt + leaseMs,
+      nowAt,
+      nowAt + beyond.operationMs,
     ].map(Math.round),
   )
   await on.run(

@@ -240,7 +240,7 @@ export async function record(
   from: OperationRecord,
   changes: Changes,
 ): Promise<OperationRecord | null> {
-  const { sql: set, args } = setting(changes)
+  const { sql: set, args } = assignments(changes, NOW)
   const row = await on.get(`UPDATE landfall_operations SET ${set} WHERE ${FENCE} AND point = ? RETURNING *`, [
     ...args,
     ...fence(lease, from),
@@ -248,9 +248,6 @@ export async function record(
   ])
   return row === undefined ? null : toOperation(row)
 }
-
-/** How much is owed is counted with the effects themselves. */
-const setting = ({ owesEffects: _, ...changes }: Changes) => assignments(changes, NOW)
 
 /** The last statements of the application's transaction. @throws Lost */
 export async function referIn(
@@ -260,18 +257,21 @@ export async function referIn(
   intent: ReferenceIntent,
   accepted: Extract<HookOutcome, { outcome: 'accepted' }>,
 ): Promise<OperationRecord> {
-  const { sql: set, args } = setting({
-    ...intent.changes,
-    point: 'referenced',
-    content: intent.content,
-    attempts: 0,
-    lastError: null,
-    problem: null,
-    stalled: false,
-    dueInMs: null,
-    uncleanHolder: null,
-    release: true,
-  })
+  const { sql: set, args } = assignments(
+    {
+      ...intent.changes,
+      point: 'referenced',
+      content: intent.content,
+      attempts: 0,
+      lastError: null,
+      problem: null,
+      stalled: false,
+      dueInMs: null,
+      uncleanHolder: null,
+      release: true,
+    },
+    NOW,
+  )
   // Any open point: the same holder may have recorded an earlier one while the hook ran. The primary key of the
   // references is invariant 2, whatever else may fail.
   const row = await on.get(

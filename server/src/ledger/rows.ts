@@ -159,7 +159,6 @@ export function assignments(changes: Changes, now: string): { sql: string; args:
   if (changes.cleanupDue !== undefined) set('cleanup_due', changes.cleanupDue ? 1 : 0)
   if (changes.dueInMs !== undefined) setAfter('due_at', changes.dueInMs)
   if (changes.dueAt !== undefined) parts.push(`due_at = ${MOMENTS[changes.dueAt]}`)
-  if (changes.owesEffects !== undefined) set('owes_effects', changes.owesEffects ? 1 : 0)
   if (changes.expiresInMs !== undefined) setAfter('expires_at', changes.expiresInMs)
   if (changes.purpose !== undefined) set('lease_purpose', changes.purpose)
   if (changes.release === true) parts.push('lease_holder = NULL', 'lease_purpose = NULL', 'lease_expires_at = NULL')

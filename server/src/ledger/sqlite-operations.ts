@@ -223,15 +223,19 @@ export function referIn(
     stalled: false,
     dueInMs: null,
     uncleanHolder: null,
-    owesEffects: intent.effects.length > 0,
     release: true,
   }
   const { sql: set, args } = assignments(changes, NOW)
   // Any open point: the same holder may have recorded an earlier one while the hook ran.
-  const row = on.get(`UPDATE landfall_operations SET ${set} WHERE ${FENCE} AND point IN ${OPEN} RETURNING *`, [
-    ...args,
-    ...fence(lease, from),
-  ])
+  const row = on.get(
+    `UPDATE landfall_operations SET ${set}, owes_effects = ? WHERE ${FENCE} AND point IN ${OPEN} RETURNING *`,
+    [
+      ...args,
+      // It completes with the last of them.
+      intent.effects.length > 0 ? 1 : 0,
+      ...fence(lease, from),
+    ],
+  )
   if (row === undefined) throw new Lost()
   const operation = toOperation(row)
   // The primary key is invariant 2, whatever else may fail.
