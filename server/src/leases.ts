@@ -37,7 +37,7 @@ export interface Leases {
   /** What this process does with the operation right now. */
   inUse(key: OperationKey): LeasePurpose | null
   /**
-   * Waits until a receiver of this process has ended: one whose client sends is given `patienceMs`, one that has gone
+   * Waits until a receiver, here or on another node, has ended: one whose client sends is given `patienceMs`, one that has gone
    * silent is asked to let go at once. False when it still runs after `waitMs`.
    */
   settleReceiver(key: OperationKey, limits: { patienceMs: number; waitMs: number }): Promise<boolean>
@@ -60,6 +60,9 @@ const SILENT_MS = 400
 /** And so long without anybody waiting: it vanished without a word, and its lease would be prolonged for ever. */
 const VANISHED_MS = 120_000
 const POLL_MS = 25
+/** How often it is looked whether another process has let go, and whether one asks: a turn within a second. */
+const REMOTE_POLL_MS = 100
+const LOOK_MS = 400
 
 const nameOf = ({ owner, id }: OperationKey): string => JSON.stringify([owner, id])
 
@@ -69,12 +72,15 @@ export function createLeases(deps: {
   log: Logger
   holder: string
   leaseMs: number
+  /** No other process can have a lease. */
+  alone: () => boolean
   /** Default two minutes. */
   vanishedMs?: number
 }): Leases {
-  const { ledger, clock, log, holder, leaseMs, vanishedMs = VANISHED_MS } = deps
+  const { ledger, clock, log, holder, leaseMs, alone, vanishedMs = VANISHED_MS } = deps
   const uses = new Map<string, Use>()
   let renewal: ReturnType<typeof setTimeout> | null = null
+  let asking: ReturnType<typeof setTimeout> | null = null
 
   /** Three chances to prolong before a lease expires. */
   const renewLater = (): void => {
@@ -111,6 +117,27 @@ export function createLeases(deps: {
     renewLater()
   }
 
+  /** Others cannot reach a receiver of this process but through the ledger. */
+  const lookLater = (): void => {
+    if (asking !== null || alone() || ![...uses.values()].some(({ purpose }) => purpose === 'receive')) return
+    asking = setTimeout(() => void look(), LOOK_MS)
+    asking.unref()
+  }
+
+  async function look(): Promise<void> {
+    try {
+      for (const { key, urgency } of await ledger.askedOf(holder)) {
+        const entry = uses.get(nameOf(key))
+        if (entry?.purpose !== 'receive') continue
+        if (urgency === 'at-once' || clock.monotonicMs() - entry.touchedAtMs > SILENT_MS) entry.controller.abort()
+      }
+    } catch (error) {
+      log.warn({ err: error }, 'it could not be looked who asks for leases')
+    }
+    asking = null
+    lookLater()
+  }
+
   const lose = (entry: Use): void => {
     log.warn({ operationId: entry.lease.id }, 'a lease was lost')
     entry.controller.abort()
@@ -129,6 +156,7 @@ export function createLeases(deps: {
     }
     uses.set(name, entry)
     renewLater()
+    lookLater()
     return {
       ...granted,
       get purpose() {
@@ -171,9 +199,10 @@ export function createLeases(deps: {
       }
       const taken = await ledger.lease(key, { holder, leaseMs, purpose })
       if (taken.outcome === 'granted') return { outcome: 'granted', held: use(taken, purpose) }
-      // Held by a process of which nothing is known here but its lease's expiry.
       if (taken.outcome === 'closed' || left() <= 0) return taken
-      await clock.sleep(Math.min(POLL_MS * 4, left()))
+      // Held by another process: it is asked to let go, and its lease expires if it is dead.
+      if (purpose === 'receive' && !alone()) await ledger.ask(key, { holder, urgency: 'at-once' })
+      await clock.sleep(Math.min(REMOTE_POLL_MS, left()))
     }
   }
 
@@ -188,8 +217,15 @@ export function createLeases(deps: {
       const from = clock.monotonicMs()
       for (;;) {
         const other = uses.get(nameOf(key))
-        if (other === undefined || other.purpose !== 'receive') return true
         const now = clock.monotonicMs()
+        if (other === undefined || other.purpose !== 'receive') {
+          if (other !== undefined || alone()) return true
+          const urgency = now - from > patienceMs ? 'at-once' : 'when-silent'
+          if (!(await ledger.ask(key, { holder, urgency }))) return true
+          if (now - from > waitMs) return false
+          await clock.sleep(REMOTE_POLL_MS)
+          continue
+        }
         if (now - from > waitMs) return false
         if (now - other.touchedAtMs > SILENT_MS || now - from > patienceMs) other.controller.abort()
         await timeout(other.ended, POLL_MS)
@@ -204,6 +240,7 @@ export function createLeases(deps: {
       }
       for (const { controller } of uses.values()) controller.abort()
       if (renewal !== null) clearTimeout(renewal)
+      if (asking !== null) clearTimeout(asking)
     },
   }
 }

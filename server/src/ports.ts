@@ -145,6 +145,9 @@ export type LeaseOutcome =
   /** No such operation, or nothing that this purpose could do at its point. */
   | { readonly outcome: 'closed' }
 
+/** How soon a receiver on another node is to let go: when its client sends nothing, or at once. */
+export type Urgency = 'when-silent' | 'at-once'
+
 export interface LeaseRequest {
   readonly holder: string
   readonly leaseMs: number
@@ -306,6 +309,10 @@ export interface Ledger<Tx> {
   leaseDue(
     request: LeaseRequest & { limit: number; inUse: readonly OperationKey[] },
   ): Promise<{ lease: Lease; operation: OperationRecord }[]>
+  /** Asks whoever else receives bytes for it to let go. False: nobody else does (any more). */
+  ask(key: OperationKey, request: { holder: string; urgency: Urgency }): Promise<boolean>
+  /** For which of this holder's leases others have asked. */
+  askedOf(holder: string): Promise<{ key: OperationKey; urgency: Urgency }[]>
   /** Prolongs leases; answers those that are still held. */
   renew(leases: readonly Lease[], leaseMs: number): Promise<readonly Lease[]>
   /**
@@ -369,6 +376,8 @@ export interface Ledger<Tx> {
   health(): Promise<LedgerHealth>
   /** When the next operation, or effect of these targets, is due, in milliseconds from now; null: none. */
   nextDueInMs(targets: readonly EffectTarget[]): Promise<number | null>
+  /** For each a word that is another one after a change, whichever node has made it; null: there is no such operation. */
+  versions(keys: readonly OperationKey[]): Promise<(string | null)[]>
   /** Calls back after each commit that changed an operation. A hint: it may be lost, and says nothing of other nodes. */
   onChange(listener: (operation: OperationRecord) => void): () => void
 }

@@ -115,8 +115,8 @@ export function createUploads<Tx, const K extends Kinds<Tx>>(options: UploadsOpt
   const allowedOrigins = options.allowedOrigins ?? []
 
   const guard = createClockGuard(clock, Math.min(SETTLE_MS, expiresAfterMs))
-  const leases = createLeases({ ledger, clock, log, holder: createHolderName(), leaseMs })
-  const watch = createWatch(ledger, clock)
+  const leases = createLeases({ ledger, clock, log, holder: createHolderName(), leaseMs, alone: () => blobs.exclusive })
+  const watch = createWatch({ ledger, clock, log, alone: () => blobs.exclusive })
   const settings = {
     digestGraceMs: options.digestGraceMs ?? 60_000,
     maxAttempts: options.maxAttempts ?? 20,

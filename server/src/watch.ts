@@ -1,3 +1,4 @@
+import type { Logger } from './log.js'
 import type { Clock, Ledger, OperationKey, OperationRecord } from './ports.js'
 
 /** Waits for changes of operations. */
@@ -24,9 +25,54 @@ export interface Watch {
   closed(): boolean
 }
 
-export function createWatch(ledger: Pick<Ledger<unknown>, 'find' | 'onChange'>, clock: Clock): Watch {
+/** How often it is looked for what other nodes have changed: one statement for all that is waited for here. */
+const LOOK_MS = 400
+
+export function createWatch({
+  ledger,
+  clock,
+  log,
+  alone,
+}: {
+  ledger: Pick<Ledger<unknown>, 'find' | 'onChange' | 'versions'>
+  clock: Clock
+  log: Logger
+  /** No other process can change an operation. */
+  alone: () => boolean
+}): Watch {
   const waiting = new Set<AbortController>()
+  const watched = new Map<AbortController, readonly OperationKey[]>()
+  const seen = new Map<string, string | null>()
+  let looking: ReturnType<typeof setTimeout> | null = null
   let isClosed = false
+
+  const nameOf = ({ owner, id }: OperationKey): string => JSON.stringify([owner, id])
+  const lookLater = (): void => {
+    if (looking !== null || watched.size === 0) return
+    looking = setTimeout(() => void look(), LOOK_MS)
+    looking.unref()
+  }
+  async function look(): Promise<void> {
+    try {
+      const keys = [...new Map([...watched.values()].flat().map((key) => [nameOf(key), key])).values()]
+      const versions = await ledger.versions(keys)
+      const changed = new Set<string>()
+      for (const [index, key] of keys.entries()) {
+        const name = nameOf(key)
+        const version = versions[index] ?? null
+        // Not known before: whoever waits has looked after it was armed, up to a moment before this.
+        if (seen.get(name) !== version) changed.add(name)
+        seen.set(name, version)
+      }
+      for (const [stopped, of] of watched) if (of.some((key) => changed.has(nameOf(key)))) stopped.abort()
+      const asked = new Set(keys.map(nameOf))
+      for (const name of seen.keys()) if (!asked.has(name)) seen.delete(name)
+    } catch (error) {
+      log.warn({ err: error }, 'it could not be looked what others have changed')
+    }
+    looking = null
+    lookLater()
+  }
 
   const change: Watch['change'] = (owner, ids, waitMs, signal) => {
     const stopped = new AbortController()
@@ -36,9 +82,17 @@ export function createWatch(ledger: Pick<Ledger<unknown>, 'find' | 'onChange'>, 
     const off = ledger.onChange((operation) => {
       if (operation.owner === owner && ids.has(operation.id)) stopped.abort()
     })
+    if (!alone()) {
+      watched.set(
+        stopped,
+        [...ids].map((id) => ({ owner, id })),
+      )
+      lookLater()
+    }
     const done = (): void => {
       off()
       waiting.delete(stopped)
+      watched.delete(stopped)
     }
     return { changed: slept.finally(done), stop: () => stopped.abort() }
   }
@@ -47,6 +101,7 @@ export function createWatch(ledger: Pick<Ledger<unknown>, 'find' | 'onChange'>, 
     change,
     close() {
       isClosed = true
+      if (looking !== null) clearTimeout(looking)
       for (const stopped of waiting) stopped.abort()
     },
     closed: () => isClosed,

@@ -33,6 +33,7 @@ async function hold(
     clock: systemClock,
     log: { ...silent, warn: (_facts: unknown, text?: string) => void warnings.push(text ?? '') },
     holder: 'here',
+    alone: () => true,
     leaseMs: LEASE_MS,
     vanishedMs,
   })

@@ -203,6 +203,47 @@ export function ledgerContract<Tx>(test: RegisterTest, create: () => Promise<Led
     assert.equal((await ledger.record(second, before, { offset: 50 }))?.offset, 50)
   })
 
+  on('who receives is told that others ask, until it lets go', async ({ ledger, another }) => {
+    const other = await another()
+    const { key } = await declared(ledger)
+    assert.equal(await other.ask(key, { holder: 'n2', urgency: 'at-once' }), false)
+    const lease = await take(ledger, key, 'n1')
+    assert.deepEqual(await ledger.askedOf('n1'), [])
+    assert.equal(await other.ask(key, { holder: 'n2', urgency: 'when-silent' }), true)
+    assert.deepEqual(await ledger.askedOf('n1'), [{ key, urgency: 'when-silent' }])
+    assert.equal(await other.ask(key, { holder: 'n2', urgency: 'at-once' }), true)
+    assert.equal(await other.ask(key, { holder: 'n3', urgency: 'when-silent' }), true)
+    assert.deepEqual(await ledger.askedOf('n1'), [{ key, urgency: 'at-once' }])
+    assert.deepEqual(await ledger.askedOf('n2'), [])
+    // Nobody is in one's own way; and who drives is never asked.
+    assert.equal(await ledger.ask(key, { holder: 'n1', urgency: 'at-once' }), false)
+    const driving = await ledger.record(lease, await get(ledger, key), { purpose: 'drive' })
+    assert.equal(await other.ask(key, { holder: 'n2', urgency: 'at-once' }), false)
+    await ledger.record(lease, driving ?? assert.fail(), { release: true })
+    await take(ledger, key, 'n2')
+    assert.deepEqual(await ledger.askedOf('n2'), [])
+    // One that is dead is waited for no longer than its lease.
+    const gone = await declared(ledger)
+    await take(ledger, gone.key, 'n1', 'receive', 0)
+    await new Promise((resolve) => setTimeout(resolve, 20))
+    assert.equal(await other.ask(gone.key, { holder: 'n2', urgency: 'at-once' }), false)
+  })
+
+  on('tells what has changed, whoever has changed it', async ({ ledger, another }) => {
+    const other = await another()
+    const { key } = await declared(ledger)
+    const unknown = { owner: key.owner, id: uuidv4() }
+    const [before, none] = await ledger.versions([key, unknown])
+    assert.equal(none, null)
+    assert.equal(typeof before, 'string')
+    assert.deepEqual(await other.versions([unknown, key]), [null, before])
+    const lease = await take(other, key, 'n2')
+    await other.record(lease, await get(other, key), { offset: 5 })
+    const [after] = await ledger.versions([key])
+    assert.notEqual(after, before)
+    assert.deepEqual(await ledger.versions([]), [])
+  })
+
   on('a lease to receive is only for what lacks bytes', async ({ ledger }) => {
     const { key } = await declared(ledger)
     const lease = await take(ledger, key, 'n1')

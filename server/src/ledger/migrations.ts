@@ -110,4 +110,9 @@ export const MIGRATIONS: readonly (readonly string[])[] = [
     `DROP INDEX IF EXISTS landfall_operations_referenced`,
     `CREATE INDEX landfall_operations_incomplete ON landfall_operations (updated_at) WHERE point = 'referenced' AND owes_effects = 0`,
   ],
+  // Several processes on one store: who receives is asked by others to let go.
+  [
+    `ALTER TABLE landfall_operations ADD COLUMN lease_asked INTEGER NOT NULL DEFAULT 0`,
+    `CREATE INDEX landfall_operations_asked ON landfall_operations (lease_holder) WHERE lease_asked > 0`,
+  ],
 ]

@@ -33,6 +33,7 @@ export const POSTGRES_MIGRATIONS: readonly (readonly string[])[] = [
       lease_purpose text,
       lease_token bigint NOT NULL DEFAULT 0,
       lease_expires_at bigint,
+      lease_asked smallint NOT NULL DEFAULT 0,
       unclean_holder text,
       attempts integer NOT NULL DEFAULT 0,
       due_at bigint,
@@ -53,6 +54,7 @@ export const POSTGRES_MIGRATIONS: readonly (readonly string[])[] = [
     `CREATE INDEX landfall_operations_due ON landfall_operations (due_at) WHERE due_at IS NOT NULL`,
     `CREATE INDEX landfall_operations_open ON landfall_operations (owner, created_at, id) WHERE point IN ('declared', 'received', 'sealed', 'verified')`,
     `CREATE INDEX landfall_operations_incomplete ON landfall_operations (updated_at) WHERE point = 'referenced' AND owed_effects = 0`,
+    `CREATE INDEX landfall_operations_asked ON landfall_operations (lease_holder) WHERE lease_asked > 0`,
     `CREATE TABLE landfall_references (
       owner text COLLATE "C" NOT NULL,
       operation_id text COLLATE "C" NOT NULL,

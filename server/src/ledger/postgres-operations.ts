@@ -11,13 +11,14 @@ import type {
   OperationKey,
   OperationRecord,
   ReferenceIntent,
+  Urgency,
 } from '../ports.js'
 import { Lost } from './hook.js'
 import { COMPLETABLE, DUE_OPERATIONS, dueArgs } from './postgres-due.js'
 import { owe } from './postgres-effects.js'
 import { POSTGRES_MIGRATIONS } from './postgres-migrations.js'
 import { NOW, type Queries } from './postgres-query.js'
-import { assignments, OPEN, OPERATION_WITH_REFERENCE, toOperation } from './rows.js'
+import { assignments, levelOf, OPEN, OPERATION_WITH_REFERENCE, toAsked, toOperation, toVersion } from './rows.js'
 import type { SqlRow, SqlValue } from './statements.js'
 
 /** Of `pg_advisory_xact_lock`: one process migrates at a time. Any number would do that nobody else uses. */
@@ -63,6 +64,16 @@ export async function findMany(on: Queries, owner: string, ids: readonly string[
   )
   const found = new Map(rows.map((row) => [row['id'], toOperation(row)]))
   return ids.map((id) => found.get(id)).filter((operation) => operation !== undefined)
+}
+
+export async function versions(on: Queries, keys: readonly OperationKey[]): Promise<(string | null)[]> {
+  const rows = await on.all(
+    `SELECT o.owner, o.id, o.point, o.updated_at, o."offset" FROM json_array_elements(CAST(CAST(? AS text) AS json)) AS wanted
+       JOIN landfall_operations o ON o.owner = wanted ->> 0 AND o.id = wanted ->> 1`,
+    [JSON.stringify(keys.map(({ owner, id }) => [owner, id]))],
+  )
+  const found = new Map(rows.map((row) => [JSON.stringify([row['owner'], row['id']]), toVersion(row)]))
+  return keys.map(({ owner, id }) => found.get(JSON.stringify([owner, id])) ?? null)
 }
 
 /**
@@ -161,7 +172,7 @@ export async function setDigest(
 /** What a lease sets. It is due when it expires: whoever dies with it is found by the completer. */
 const GRANT = `lease_token = o.lease_token + 1,
   unclean_holder = COALESCE(o.unclean_holder, CASE o.lease_purpose WHEN 'receive' THEN o.lease_holder END),
-  lease_holder = ?, lease_purpose = ?, lease_expires_at = ${NOW} + ?, due_at = ${NOW} + ?`
+  lease_holder = ?, lease_purpose = ?, lease_expires_at = ${NOW} + ?, lease_asked = 0, due_at = ${NOW} + ?`
 
 /** A holder that asks again has lost its own memory of the lease, never its process: it is not in use. */
 const FREE = `(o.lease_holder IS NULL OR o.lease_holder = ? OR o.lease_expires_at <= ${NOW})`
@@ -204,6 +215,33 @@ export async function leaseDue(
     [...dueArgs(request), limit, holder, 'drive', leaseMs, leaseMs],
   )
   return rows.map(granted)
+}
+
+/** Somebody else that receives bytes now. */
+const RECEIVES = `owner = ? AND id = ? AND lease_purpose = 'receive' AND lease_holder <> ? AND lease_expires_at > ${NOW}`
+
+export async function ask(
+  on: Queries,
+  { owner, id }: OperationKey,
+  { holder, urgency }: { holder: string; urgency: Urgency },
+): Promise<boolean> {
+  const level = levelOf(urgency)
+  const asked = await on.run(
+    `UPDATE landfall_operations SET lease_asked = ? WHERE ${RECEIVES} AND lease_asked < CAST(? AS smallint)`,
+    [level, owner, id, holder, level],
+  )
+  return (
+    asked > 0 ||
+    (await on.get(`SELECT 1 AS receives FROM landfall_operations WHERE ${RECEIVES}`, [owner, id, holder])) !== undefined
+  )
+}
+
+export async function askedOf(on: Queries, holder: string): Promise<{ key: OperationKey; urgency: Urgency }[]> {
+  const rows = await on.all(
+    `SELECT owner, id, lease_asked FROM landfall_operations WHERE lease_holder = ? AND lease_asked > 0`,
+    [holder],
+  )
+  return rows.map(toAsked)
 }
 
 /** In one statement; in the order of the rows, so that two nodes do not wait for each other. */
@@ -311,7 +349,7 @@ export async function referIn(
 export async function cancel(on: Queries, key: OperationKey, why: Problem): Promise<OperationRecord | null> {
   const row = await on.get(
     `UPDATE landfall_operations SET point = 'cancelled', problem = ?, stalled = 0, lease_token = lease_token + 1, lease_holder = NULL,
-       lease_purpose = NULL, lease_expires_at = NULL, cleanup_due = 1, attempts = 0, due_at = ${NOW}, updated_at = ${NOW}
+       lease_purpose = NULL, lease_expires_at = NULL, lease_asked = 0, cleanup_due = 1, attempts = 0, due_at = ${NOW}, updated_at = ${NOW}
      WHERE owner = ? AND id = ? AND point IN ${OPEN} RETURNING *`,
     [JSON.stringify(why), key.owner, key.id],
   )
@@ -337,7 +375,7 @@ export const forgetOtherHolders = (on: Queries, holder: string): Promise<number>
   on.run(
     `UPDATE landfall_operations SET
        unclean_holder = COALESCE(unclean_holder, CASE lease_purpose WHEN 'receive' THEN lease_holder END),
-       lease_holder = NULL, lease_purpose = NULL, lease_expires_at = NULL, lease_token = lease_token + 1, due_at = ${NOW}
+       lease_holder = NULL, lease_purpose = NULL, lease_expires_at = NULL, lease_asked = 0, lease_token = lease_token + 1, due_at = ${NOW}
      WHERE due_at IS NOT NULL AND lease_holder IS NOT NULL AND lease_holder <> ?`,
     [holder],
   )

@@ -53,6 +53,7 @@ export const landfallOperations = pgTable(
     leasePurpose: text('lease_purpose'),
     leaseToken: big('lease_token').notNull().default(0),
     leaseExpiresAt: big('lease_expires_at'),
+    leaseAsked: smallint('lease_asked').notNull().default(0),
     uncleanHolder: text('unclean_holder'),
     attempts: integer('attempts').notNull().default(0),
     dueAt: big('due_at'),
@@ -77,6 +78,9 @@ export const landfallOperations = pgTable(
     index('landfall_operations_incomplete')
       .on(table.updatedAt)
       .where(sql`point = 'referenced' AND owed_effects = 0`),
+    index('landfall_operations_asked')
+      .on(table.leaseHolder)
+      .where(sql`lease_asked > 0`),
     check(
       'landfall_operations_point',
       sql`point IN ('declared', 'received', 'sealed', 'verified', 'referenced', 'completed', 'cancelled', 'expired', 'rejected')`,

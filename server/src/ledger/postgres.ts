@@ -17,6 +17,8 @@ import {
 } from './postgres-effects.js'
 import { advanceMark, claims, health, heartbeat, list, mark } from './postgres-inventory.js'
 import {
+  ask,
+  askedOf,
   cancel,
   clearStall,
   complete,
@@ -33,6 +35,7 @@ import {
   renew,
   setDigest,
   takeLease,
+  versions,
 } from './postgres-operations.js'
 import { type Executes, faultOf, NOW, type Queries, queriesOn } from './postgres-query.js'
 import { revocable } from './postgres-scope.js'
@@ -99,6 +102,12 @@ export function postgresLedger<Database extends Executes & Pick<AnyDatabase, 'tr
     lease: (key, request) => on((queries) => takeLease(queries, key, request)),
 
     leaseDue: (request) => on((queries) => leaseDue(queries, request)),
+
+    ask: (key, request) => on((queries) => ask(queries, key, request)),
+
+    askedOf: (holder) => on((queries) => askedOf(queries, holder)),
+
+    versions: (keys) => on((queries) => versions(queries, keys)),
 
     renew: (leases, leaseMs) => on((queries) => renew(queries, leases, leaseMs)),
 

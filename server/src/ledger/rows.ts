@@ -5,8 +5,10 @@ import type {
   ContentFacts,
   EffectRecord,
   EffectStanding,
+  OperationKey,
   OperationRecord,
   ReferenceRecord,
+  Urgency,
 } from '../ports.js'
 import type { SqlRow, SqlValue } from './statements.js'
 
@@ -126,6 +128,19 @@ export function toClaim(row: SqlRow): Claim {
   }
 }
 
+/** Another one after each change that anybody can see. */
+export const toVersion = (row: SqlRow): string =>
+  `${text(row, 'point')} ${number(row, 'offset')} ${number(row, 'updated_at')}`
+
+/** As `lease_asked` says it. */
+const URGENCIES = { 'when-silent': 1, 'at-once': 2 } as const
+export const levelOf = (urgency: Urgency): number => URGENCIES[urgency]
+
+export const toAsked = (row: SqlRow): { key: OperationKey; urgency: Urgency } => ({
+  key: { owner: text(row, 'owner'), id: text(row, 'id') },
+  urgency: number(row, 'lease_asked') === URGENCIES['at-once'] ? 'at-once' : 'when-silent',
+})
+
 const MOMENTS = { expiry: 'expires_at', 'digest-due': 'digest_due_at' } as const
 
 /** The SET list of an UPDATE. Its text depends only on which changes are given, so that statements are kept. */
@@ -161,7 +176,8 @@ export function assignments(changes: Changes, now: string): { sql: string; args:
   if (changes.dueAt !== undefined) parts.push(`due_at = ${MOMENTS[changes.dueAt]}`)
   if (changes.expiresInMs !== undefined) setAfter('expires_at', changes.expiresInMs)
   if (changes.purpose !== undefined) set('lease_purpose', changes.purpose)
-  if (changes.release === true) parts.push('lease_holder = NULL', 'lease_purpose = NULL', 'lease_expires_at = NULL')
+  if (changes.release === true)
+    parts.push('lease_holder = NULL', 'lease_purpose = NULL', 'lease_expires_at = NULL', 'lease_asked = 0')
   parts.push(`updated_at = ${now}`)
   return { sql: parts.join(', '), args }
 }

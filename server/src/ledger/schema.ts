@@ -49,6 +49,7 @@ export const landfallOperations = sqliteTable(
     updatedAt: integer('updated_at').notNull(),
     expiresAt: integer('expires_at').notNull(),
     owesEffects: integer('owes_effects').notNull().default(0),
+    leaseAsked: integer('lease_asked').notNull().default(0),
   },
   (table) => [
     primaryKey({ columns: [table.owner, table.id] }),
@@ -62,6 +63,9 @@ export const landfallOperations = sqliteTable(
     index('landfall_operations_incomplete')
       .on(table.updatedAt)
       .where(sql`point = 'referenced' AND owes_effects = 0`),
+    index('landfall_operations_asked')
+      .on(table.leaseHolder)
+      .where(sql`lease_asked > 0`),
     check(
       'landfall_operations_point',
       sql`point IN ('declared', 'received', 'sealed', 'verified', 'referenced', 'completed', 'cancelled', 'expired', 'rejected')`,

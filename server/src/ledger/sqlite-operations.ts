@@ -10,10 +10,11 @@ import type {
   OperationKey,
   OperationRecord,
   ReferenceIntent,
+  Urgency,
 } from '../ports.js'
 import { Lost } from './hook.js'
 import { MIGRATIONS } from './migrations.js'
-import { assignments, OPEN, OPERATION_WITH_REFERENCE, toOperation } from './rows.js'
+import { assignments, levelOf, OPEN, OPERATION_WITH_REFERENCE, toAsked, toOperation, toVersion } from './rows.js'
 import { owe } from './sqlite-effects.js'
 import { COMPLETABLE, DUE_OPERATIONS, dueArgs } from './sqlite-due.js'
 import { type Connection, NOW, type SqlValue } from './statements.js'
@@ -130,7 +131,7 @@ export function setDigest(
 /** What a lease sets. It is due when it expires: whoever dies with it is found by the completer. */
 const GRANT = `lease_token = lease_token + 1,
   unclean_holder = COALESCE(unclean_holder, CASE lease_purpose WHEN 'receive' THEN lease_holder END),
-  lease_holder = ?, lease_purpose = ?, lease_expires_at = ${NOW} + ?, due_at = ${NOW} + ?`
+  lease_holder = ?, lease_purpose = ?, lease_expires_at = ${NOW} + ?, lease_asked = 0, due_at = ${NOW} + ?`
 
 /** A holder that asks again has lost its own memory of the lease, never its process: it is not in use. */
 const FREE = `(lease_holder IS NULL OR lease_holder = ? OR lease_expires_at <= ${NOW})`
@@ -178,6 +179,42 @@ export function leaseDue(
     ])
     .map(granted)
 }
+
+/** Somebody else that receives bytes now. */
+const RECEIVES = `owner = ? AND id = ? AND lease_purpose = 'receive' AND lease_holder <> ? AND lease_expires_at > ${NOW}`
+
+export function ask(
+  on: Connection,
+  { owner, id }: OperationKey,
+  { holder, urgency }: { holder: string; urgency: Urgency },
+): boolean {
+  const level = levelOf(urgency)
+  const asked = on.run(`UPDATE landfall_operations SET lease_asked = ? WHERE ${RECEIVES} AND lease_asked < ?`, [
+    level,
+    owner,
+    id,
+    holder,
+    level,
+  ])
+  return (
+    asked > 0 ||
+    on.get(`SELECT 1 AS receives FROM landfall_operations WHERE ${RECEIVES}`, [owner, id, holder]) !== undefined
+  )
+}
+
+export const askedOf = (on: Connection, holder: string): { key: OperationKey; urgency: Urgency }[] =>
+  on
+    .all(`SELECT owner, id, lease_asked FROM landfall_operations WHERE lease_holder = ? AND lease_asked > 0`, [holder])
+    .map(toAsked)
+
+export const versions = (on: Connection, keys: readonly OperationKey[]): (string | null)[] =>
+  keys.map(({ owner, id }) => {
+    const row = on.get(`SELECT point, updated_at, "offset" FROM landfall_operations WHERE owner = ? AND id = ?`, [
+      owner,
+      id,
+    ])
+    return row === undefined ? null : toVersion(row)
+  })
 
 export const renewLease = (on: Connection, lease: Lease, leaseMs: number): boolean =>
   on.run(
@@ -272,7 +309,7 @@ export function referIn(
 export function cancel(on: Connection, key: OperationKey, why: Problem): OperationRecord | null {
   const row = on.get(
     `UPDATE landfall_operations SET point = 'cancelled', problem = ?, stalled = 0, lease_token = lease_token + 1, lease_holder = NULL,
-       lease_purpose = NULL, lease_expires_at = NULL, cleanup_due = 1, attempts = 0, due_at = ${NOW}, updated_at = ${NOW}
+       lease_purpose = NULL, lease_expires_at = NULL, lease_asked = 0, cleanup_due = 1, attempts = 0, due_at = ${NOW}, updated_at = ${NOW}
      WHERE owner = ? AND id = ? AND point IN ${OPEN} RETURNING *`,
     [JSON.stringify(why), key.owner, key.id],
   )

@@ -8,6 +8,8 @@ import type { HookOutcome, Lease, Ledger, OperationRecord, ReferenceIntent, Refe
 import { createPatience, Lost, Rejected } from './hook.js'
 import { hooks, type HookScope, openTransaction, sqliteAccess } from './serialized-libsql.js'
 import {
+  ask,
+  askedOf,
   cancel,
   complete,
   declare,
@@ -21,6 +23,7 @@ import {
   renewLease,
   setDigest,
   takeLease,
+  versions,
 } from './sqlite-operations.js'
 import { advanceMark, claims, health, heartbeat, list, mark } from './sqlite-inventory.js'
 import { attendedMs, lookAtClock, settleClock } from './sqlite-clock.js'
@@ -80,6 +83,12 @@ export function sqliteLedger<Schema extends AnySchema>(db: LibSQLDatabase<Schema
 
     leaseDue: (request) => writeIfAny(DUE_OPERATIONS, dueArgs(request), [], (on) => leaseDue(on, request)),
 
+    ask: (key, request) => write((on) => ask(on, key, request)),
+
+    askedOf: (holder) => read((on) => askedOf(on, holder)),
+
+    versions: (keys) => read((on) => versions(on, keys)),
+
     renew: (leases, leaseMs) => write((on) => leases.filter((lease) => renewLease(on, lease, leaseMs))),
 
     async record(lease, from, changes) {
@@ -127,7 +136,7 @@ export function sqliteLedger<Schema extends AnySchema>(db: LibSQLDatabase<Schema
           // A lease always has a due time: the index of due operations finds them without a scan.
           `UPDATE landfall_operations SET
              unclean_holder = COALESCE(unclean_holder, CASE lease_purpose WHEN 'receive' THEN lease_holder END),
-             lease_holder = NULL, lease_purpose = NULL, lease_expires_at = NULL, lease_token = lease_token + 1, due_at = ${NOW}
+             lease_holder = NULL, lease_purpose = NULL, lease_expires_at = NULL, lease_asked = 0, lease_token = lease_token + 1, due_at = ${NOW}
            WHERE due_at IS NOT NULL AND lease_holder IS NOT NULL AND lease_holder <> ?`,
           [holder],
         )
