@@ -17,6 +17,11 @@ export interface Limits {
   readonly maxMetadataBytes: number
   /** Open operations of one owner at the same time. Default 1,000. */
   readonly maxOpenPerOwner: number
+  /**
+   * What an owner's references and open operations may hold together, in bytes. Reserved when an upload is declared,
+   * given back when it ends without a reference or its reference is removed. Default null: any number.
+   */
+  readonly quotaBytes: (owner: string) => number | null | Promise<number | null>
 }
 
 /** A declaration that was checked against everything the server knows. */
@@ -57,6 +62,7 @@ export function createAdmit({ ledger, kinds, limits, expiresAfterMs }: AdmitDeps
     if (kind === undefined) return refused(problem('unknown-kind'))
     const checked = await check(kind, key.owner, request, metadata, limits)
     if ('problem' in checked) return refused(checked.problem)
+    const quotaBytes = await limits.quotaBytes(key.owner)
     const declared = await ledger.declare({
       ...key,
       kind: kindName,
@@ -69,6 +75,7 @@ export function createAdmit({ ledger, kinds, limits, expiresAfterMs }: AdmitDeps
       blobKey: newBlobKey(),
       expiresAfterMs,
       maxOpenPerOwner: limits.maxOpenPerOwner,
+      quotaBytes,
     } satisfies Intent)
     switch (declared.outcome) {
       case 'mismatch':
@@ -78,6 +85,12 @@ export function createAdmit({ ledger, kinds, limits, expiresAfterMs }: AdmitDeps
           problem('too-many-open', {
             retryAfterSeconds: 30,
             detail: `at most ${limits.maxOpenPerOwner} at the same time`,
+          }),
+        )
+      case 'over-quota':
+        return refused(
+          problem('quota-exceeded', {
+            detail: `${declared.usedBytes} of ${quotaBytes ?? 0} bytes are in use or reserved`,
           }),
         )
       default:

@@ -101,12 +101,15 @@ export interface Intent extends OperationKey {
   readonly blobKey: string
   readonly expiresAfterMs: number
   readonly maxOpenPerOwner: number
+  /** What the owner's references and open operations may hold together, in bytes; null: any number. */
+  readonly quotaBytes: number | null
 }
 
 export type Declared =
   | { readonly outcome: 'created' | 'existing'; readonly operation: OperationRecord }
   | { readonly outcome: 'mismatch' }
   | { readonly outcome: 'too-many-open' }
+  | { readonly outcome: 'over-quota'; readonly usedBytes: number }
 
 /** What a holder of the lease may record. `undefined` leaves a column alone. */
 export interface Changes {

@@ -88,7 +88,12 @@ export interface Uploads<
   close(options?: { withinMs?: number }): Promise<void>
 }
 
-const DEFAULT_LIMITS: Limits = { maxSizeBytes: 1024 ** 4, maxMetadataBytes: 16 * 1024, maxOpenPerOwner: 1_000 }
+const DEFAULT_LIMITS: Limits = {
+  maxSizeBytes: 1024 ** 4,
+  maxMetadataBytes: 16 * 1024,
+  maxOpenPerOwner: 1_000,
+  quotaBytes: () => null,
+}
 const WEEK_MS = 7 * 24 * 60 * 60_000
 /** Of a backup that is younger than this the ledger's mark may not tell. */
 const TIDE_MS = 60_000

@@ -40,6 +40,7 @@ export const intentOf = (changes: Partial<Intent> = {}): Intent => ({
   blobKey: uuidv7().replaceAll('-', ''),
   expiresAfterMs: 60_000,
   maxOpenPerOwner: 100,
+  quotaBytes: null,
   ...changes,
 })
 
@@ -162,6 +163,44 @@ export function ledgerContract<Tx>(test: RegisterTest, create: () => Promise<Led
     await ledger.cancel(first, problem('cancelled'))
     assert.equal((await ledger.declare(intentOf({ maxOpenPerOwner: 2 }))).outcome, 'created')
   })
+
+  on(
+    'reserves what an owner may hold, settles it with the reference, and gives it back',
+    async ({ ledger, transaction }) => {
+      const within = (changes: Partial<Intent> = {}): Intent => intentOf({ quotaBytes: 250, ...changes })
+      const first = within()
+      const second = within()
+      assert.equal((await ledger.declare(first)).outcome, 'created')
+      assert.equal((await ledger.declare(second)).outcome, 'created')
+      assert.deepEqual(await ledger.declare(within()), { outcome: 'over-quota', usedBytes: 200 })
+      assert.equal((await ledger.declare(first)).outcome, 'existing')
+      assert.equal((await ledger.declare(within({ owner: 'bob' }))).outcome, 'created')
+      // A smaller file, one by one up to the last byte.
+      assert.equal((await ledger.declare(within({ file: { name: 'b', size: 50, type: '' } }))).outcome, 'created')
+      assert.equal((await ledger.declare(within({ file: { name: 'c', size: 0, type: '' } }))).outcome, 'created')
+      assert.equal((await ledger.declare(within({ file: { name: 'd', size: 1, type: '' } }))).outcome, 'over-quota')
+      await ledger.cancel(second, problem('cancelled'))
+      assert.equal((await ledger.declare(within())).outcome, 'created')
+      // What is referenced counts as what was reserved for it, until it is removed.
+      const lease = await take(ledger, first, 'setup', 'drive')
+      await ledger.refer(
+        lease,
+        await get(ledger, first),
+        reference({ offset: 100, tailBase: 0, point: 'verified' }),
+        accept,
+      )
+      assert.deepEqual(await ledger.declare(within()), { outcome: 'over-quota', usedBytes: 250 })
+      await assert.rejects(
+        transaction(async (tx) => {
+          await ledger.remove(tx, first.id, first.owner)
+          throw new Error('the application fails')
+        }),
+      )
+      assert.deepEqual(await ledger.declare(within()), { outcome: 'over-quota', usedBytes: 250 })
+      await transaction((tx) => ledger.remove(tx, first.id, first.owner))
+      assert.equal((await ledger.declare(within())).outcome, 'created')
+    },
+  )
 
   on('lists open operations in pages, oldest first', async ({ ledger }) => {
     const intents = Array.from({ length: 5 }, () => intentOf())

@@ -114,5 +114,34 @@ export const MIGRATIONS: readonly (readonly string[])[] = [
   [
     `ALTER TABLE landfall_operations ADD COLUMN lease_asked INTEGER NOT NULL DEFAULT 0`,
     `CREATE INDEX landfall_operations_asked ON landfall_operations (lease_holder) WHERE lease_asked > 0`,
+    // What an owner has open and holds (invariant 9), kept by triggers: against every writer.
+    `CREATE TABLE landfall_usage (owner TEXT PRIMARY KEY NOT NULL, open_operations INTEGER NOT NULL DEFAULT 0,
+      reserved_bytes INTEGER NOT NULL DEFAULT 0, stored_bytes INTEGER NOT NULL DEFAULT 0)`,
+    `INSERT INTO landfall_usage (owner, open_operations, reserved_bytes)
+      SELECT owner, COUNT(*), SUM(file_size) FROM landfall_operations
+      WHERE point IN ('declared', 'received', 'sealed', 'verified') GROUP BY owner
+      ON CONFLICT (owner) DO UPDATE SET open_operations = excluded.open_operations, reserved_bytes = excluded.reserved_bytes`,
+    `INSERT INTO landfall_usage (owner, stored_bytes)
+      SELECT owner, SUM(size) FROM landfall_references WHERE true GROUP BY owner
+      ON CONFLICT (owner) DO UPDATE SET stored_bytes = excluded.stored_bytes`,
+    `CREATE TRIGGER landfall_operation_opened AFTER INSERT ON landfall_operations
+      WHEN NEW.point IN ('declared', 'received', 'sealed', 'verified')
+      BEGIN
+        INSERT INTO landfall_usage (owner, open_operations, reserved_bytes) VALUES (NEW.owner, 1, NEW.file_size)
+          ON CONFLICT (owner) DO UPDATE SET open_operations = open_operations + 1, reserved_bytes = reserved_bytes + excluded.reserved_bytes;
+      END`,
+    `CREATE TRIGGER landfall_operation_ended AFTER UPDATE OF point ON landfall_operations
+      WHEN OLD.point IN ('declared', 'received', 'sealed', 'verified') AND NEW.point NOT IN ('declared', 'received', 'sealed', 'verified')
+      BEGIN
+        UPDATE landfall_usage SET open_operations = open_operations - 1, reserved_bytes = reserved_bytes - NEW.file_size
+          WHERE owner = NEW.owner;
+      END`,
+    `CREATE TRIGGER landfall_reference_stored AFTER INSERT ON landfall_references
+      BEGIN
+        INSERT INTO landfall_usage (owner, stored_bytes) VALUES (NEW.owner, NEW.size)
+          ON CONFLICT (owner) DO UPDATE SET stored_bytes = stored_bytes + excluded.stored_bytes;
+      END`,
+    `CREATE TRIGGER landfall_reference_gone AFTER DELETE ON landfall_references
+      BEGIN UPDATE landfall_usage SET stored_bytes = stored_bytes - OLD.size WHERE owner = OLD.owner; END`,
   ],
 ]

@@ -93,10 +93,13 @@ export const POSTGRES_MIGRATIONS: readonly (readonly string[])[] = [
       disabled_at bigint NOT NULL,
       PRIMARY KEY (kind, name)
     )`,
-    // What an owner has open: counted by triggers, because rows that several nodes insert at once cannot be counted.
+    // What an owner has open and holds (invariant 9): kept by triggers, because what several nodes insert at once cannot
+    // be counted, and against every writer.
     `CREATE TABLE landfall_usage (
       owner text COLLATE "C" PRIMARY KEY,
-      open_operations bigint NOT NULL DEFAULT 0
+      open_operations bigint NOT NULL DEFAULT 0,
+      reserved_bytes bigint NOT NULL DEFAULT 0,
+      stored_bytes bigint NOT NULL DEFAULT 0
     )`,
     `CREATE FUNCTION landfall_guard_operation() RETURNS trigger LANGUAGE plpgsql AS $$
       BEGIN
@@ -124,14 +127,27 @@ export const POSTGRES_MIGRATIONS: readonly (readonly string[])[] = [
         open constant text[] := ARRAY['declared', 'received', 'sealed', 'verified'];
       BEGIN
         IF TG_OP = 'INSERT' AND NEW.point = ANY (open) THEN
-          INSERT INTO landfall_usage AS u (owner, open_operations) VALUES (NEW.owner, 1)
-            ON CONFLICT (owner) DO UPDATE SET open_operations = u.open_operations + 1;
+          INSERT INTO landfall_usage AS u (owner, open_operations, reserved_bytes) VALUES (NEW.owner, 1, NEW.file_size)
+            ON CONFLICT (owner) DO UPDATE SET open_operations = u.open_operations + 1, reserved_bytes = u.reserved_bytes + NEW.file_size;
         ELSIF TG_OP = 'UPDATE' AND OLD.point = ANY (open) AND NOT NEW.point = ANY (open) THEN
-          UPDATE landfall_usage SET open_operations = open_operations - 1 WHERE owner = NEW.owner;
+          UPDATE landfall_usage SET open_operations = open_operations - 1, reserved_bytes = reserved_bytes - NEW.file_size
+            WHERE owner = NEW.owner;
         END IF;
         RETURN NULL;
       END $$`,
     `CREATE TRIGGER landfall_operation_counted AFTER INSERT OR UPDATE OF point ON landfall_operations
       FOR EACH ROW EXECUTE FUNCTION landfall_count_operation()`,
+    `CREATE FUNCTION landfall_count_reference() RETURNS trigger LANGUAGE plpgsql AS $$
+      BEGIN
+        IF TG_OP = 'INSERT' THEN
+          INSERT INTO landfall_usage AS u (owner, stored_bytes) VALUES (NEW.owner, NEW.size)
+            ON CONFLICT (owner) DO UPDATE SET stored_bytes = u.stored_bytes + NEW.size;
+        ELSE
+          UPDATE landfall_usage SET stored_bytes = stored_bytes - OLD.size WHERE owner = OLD.owner;
+        END IF;
+        RETURN NULL;
+      END $$`,
+    `CREATE TRIGGER landfall_reference_counted AFTER INSERT OR DELETE ON landfall_references
+      FOR EACH ROW EXECUTE FUNCTION landfall_count_reference()`,
   ],
 ]

@@ -18,7 +18,16 @@ import { COMPLETABLE, DUE_OPERATIONS, dueArgs } from './postgres-due.js'
 import { owe } from './postgres-effects.js'
 import { POSTGRES_MIGRATIONS } from './postgres-migrations.js'
 import { NOW, type Queries } from './postgres-query.js'
-import { assignments, levelOf, OPEN, OPERATION_WITH_REFERENCE, toAsked, toOperation, toVersion } from './rows.js'
+import {
+  assignments,
+  levelOf,
+  OPEN,
+  OPERATION_WITH_REFERENCE,
+  refusal,
+  toAsked,
+  toOperation,
+  toVersion,
+} from './rows.js'
 import type { SqlRow, SqlValue } from './statements.js'
 
 /** Of `pg_advisory_xact_lock`: one process migrates at a time. Any number would do that nobody else uses. */
@@ -85,14 +94,14 @@ export async function declare(on: Queries, intent: Intent): Promise<Declared> {
     `WITH own AS (
        INSERT INTO landfall_usage (owner)
        SELECT CAST(? AS text) WHERE NOT EXISTS (SELECT 1 FROM landfall_operations WHERE owner = ? AND id = ?)
-       ON CONFLICT (owner) DO UPDATE SET owner = excluded.owner RETURNING open_operations
+       ON CONFLICT (owner) DO UPDATE SET owner = excluded.owner RETURNING open_operations, reserved_bytes + stored_bytes AS used_bytes
      )
      INSERT INTO landfall_operations (owner, id, kind, point, file_name, file_size, file_type, file_last_modified, metadata,
        validated, upload_metadata, facts, digest, digest_pending, blob_key, created_at, updated_at, expires_at, due_at)
      SELECT CAST(? AS text), CAST(? AS text), CAST(? AS text), 'declared', CAST(? AS text), CAST(? AS bigint), CAST(? AS text),
        CAST(? AS bigint), CAST(? AS text), CAST(? AS text), CAST(? AS text), CAST(? AS text), CAST(? AS text),
        CAST(? AS smallint), CAST(? AS text), ${NOW}, ${NOW}, ${NOW} + CAST(? AS bigint), ${NOW} + CAST(? AS bigint)
-     FROM own WHERE open_operations < CAST(? AS bigint)
+     FROM own WHERE open_operations < CAST(? AS bigint) AND (CAST(? AS bigint) IS NULL OR used_bytes + CAST(? AS bigint) <= CAST(? AS bigint))
      ON CONFLICT (owner, id) DO NOTHING RETURNING *`,
     [
       intent.owner,
@@ -116,6 +125,9 @@ export async function declare(on: Queries, intent: Intent): Promise<Declared> {
       // An empty file needs no client any more.
       intent.file.size === 0 ? 0 : intent.expiresAfterMs,
       intent.maxOpenPerOwner,
+      intent.quotaBytes,
+      intent.file.size,
+      intent.quotaBytes,
     ],
   )
   if (row !== undefined) return { outcome: 'created', operation: toOperation(row) }
@@ -123,9 +135,16 @@ export async function declare(on: Queries, intent: Intent): Promise<Declared> {
     intent.owner,
     intent.id,
   ])
-  if (existing === undefined) return { outcome: 'too-many-open' }
+  if (existing === undefined) return refusal(await usageOf(on, intent.owner), intent)
   const operation = existing['facts'] === intent.facts ? await find(on, intent) : null
   return operation === null ? { outcome: 'mismatch' } : { outcome: 'existing', operation }
+}
+
+async function usageOf(on: Queries, owner: string): Promise<SqlRow | undefined> {
+  return on.get(
+    `SELECT open_operations, reserved_bytes + stored_bytes AS used_bytes FROM landfall_usage WHERE owner = ?`,
+    [owner],
+  )
 }
 
 export async function listOpen(

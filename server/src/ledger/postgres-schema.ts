@@ -153,10 +153,12 @@ export const landfallDisabledTargets = pgTable(
   (table) => [primaryKey({ columns: [table.kind, table.name], name: 'landfall_disabled_targets_pkey' })],
 )
 
-/** What an owner has open, counted by triggers. */
+/** What an owner has open and holds, kept by triggers. */
 export const landfallUsage = pgTable('landfall_usage', {
   owner: bytewise('owner').primaryKey(),
   openOperations: big('open_operations').notNull().default(0),
+  reservedBytes: big('reserved_bytes').notNull().default(0),
+  storedBytes: big('stored_bytes').notNull().default(0),
 })
 
 /** What is true of the ledger as a whole: its identity and the version of its tables. */

@@ -3,8 +3,10 @@ import type {
   Changes,
   Claim,
   ContentFacts,
+  Declared,
   EffectRecord,
   EffectStanding,
+  Intent,
   OperationKey,
   OperationRecord,
   ReferenceRecord,
@@ -131,6 +133,14 @@ export function toClaim(row: SqlRow): Claim {
 /** Another one after each change that anybody can see. */
 export const toVersion = (row: SqlRow): string =>
   `${text(row, 'point')} ${number(row, 'offset')} ${number(row, 'updated_at')}`
+
+/** Why an operation could not be declared, by what its owner uses; that may have changed since. */
+export function refusal(usage: SqlRow | undefined, intent: Intent): Declared {
+  const usedBytes = Number(usage?.['used_bytes'] ?? 0)
+  const isOver = intent.quotaBytes !== null && usedBytes + intent.file.size > intent.quotaBytes
+  const isFull = Number(usage?.['open_operations'] ?? 0) >= intent.maxOpenPerOwner
+  return isOver && !isFull ? { outcome: 'over-quota', usedBytes } : { outcome: 'too-many-open' }
+}
 
 /** As `lease_asked` says it. */
 const URGENCIES = { 'when-silent': 1, 'at-once': 2 } as const

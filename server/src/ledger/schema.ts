@@ -138,6 +138,14 @@ export const landfallDisabledTargets = sqliteTable(
   (table) => [primaryKey({ columns: [table.kind, table.name] })],
 )
 
+/** What an owner has open and holds, kept by triggers. */
+export const landfallUsage = sqliteTable('landfall_usage', {
+  owner: text('owner').primaryKey(),
+  openOperations: integer('open_operations').notNull().default(0),
+  reservedBytes: integer('reserved_bytes').notNull().default(0),
+  storedBytes: integer('stored_bytes').notNull().default(0),
+})
+
 /** What is true of the ledger as a whole: its identity and the version of its tables. */
 export const landfallMeta = sqliteTable('landfall_meta', {
   key: text('key').primaryKey(),

@@ -14,7 +14,16 @@ import type {
 } from '../ports.js'
 import { Lost } from './hook.js'
 import { MIGRATIONS } from './migrations.js'
-import { assignments, levelOf, OPEN, OPERATION_WITH_REFERENCE, toAsked, toOperation, toVersion } from './rows.js'
+import {
+  assignments,
+  levelOf,
+  OPEN,
+  OPERATION_WITH_REFERENCE,
+  refusal,
+  toAsked,
+  toOperation,
+  toVersion,
+} from './rows.js'
 import { owe } from './sqlite-effects.js'
 import { COMPLETABLE, DUE_OPERATIONS, dueArgs } from './sqlite-due.js'
 import { type Connection, NOW, type SqlValue } from './statements.js'
@@ -62,7 +71,8 @@ export function declare(on: Connection, intent: Intent): Declared {
     `INSERT INTO landfall_operations (owner, id, kind, point, file_name, file_size, file_type, file_last_modified, metadata,
        validated, upload_metadata, facts, digest, digest_pending, blob_key, created_at, updated_at, expires_at, due_at)
      SELECT ?1, ?2, ?3, 'declared', ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ${NOW}, ${NOW}, ${NOW} + ?15, ${NOW} + ?16
-     WHERE (SELECT COUNT(*) FROM landfall_operations WHERE owner = ?1 AND point IN ${OPEN}) < ?17
+     WHERE COALESCE((SELECT open_operations FROM landfall_usage WHERE owner = ?1), 0) < ?17 AND (?18 IS NULL OR
+       COALESCE((SELECT reserved_bytes + stored_bytes FROM landfall_usage WHERE owner = ?1), 0) + ?5 <= ?18)
      ON CONFLICT (owner, id) DO NOTHING RETURNING *`,
     [
       intent.owner,
@@ -83,11 +93,19 @@ export function declare(on: Connection, intent: Intent): Declared {
       // An empty file needs no client any more.
       intent.file.size === 0 ? 0 : intent.expiresAfterMs,
       intent.maxOpenPerOwner,
+      intent.quotaBytes,
     ],
   )
   if (row !== undefined) return { outcome: 'created', operation: toOperation(row) }
   const existing = on.get(`SELECT facts FROM landfall_operations WHERE owner = ? AND id = ?`, [intent.owner, intent.id])
-  if (existing === undefined) return { outcome: 'too-many-open' }
+  if (existing === undefined)
+    return refusal(
+      on.get(
+        `SELECT open_operations, reserved_bytes + stored_bytes AS used_bytes FROM landfall_usage WHERE owner = ?`,
+        [intent.owner],
+      ),
+      intent,
+    )
   const operation = existing['facts'] === intent.facts ? find(on, intent) : null
   return operation === null ? { outcome: 'mismatch' } : { outcome: 'existing', operation }
 }
