@@ -1,5 +1,15 @@
 import type { Logger } from './log.js'
-import type { Clock, Lease, LeaseOutcome, LeasePurpose, Ledger, OperationKey, OperationRecord } from './ports.js'
+import { NO_METRICS } from './metering.js'
+import type {
+  Clock,
+  Lease,
+  LeaseOutcome,
+  LeasePurpose,
+  Ledger,
+  Metrics,
+  OperationKey,
+  OperationRecord,
+} from './ports.js'
 
 /** A lease that this process holds and uses. */
 export interface Held {
@@ -69,10 +79,11 @@ export function createLeases(deps: {
   log: Logger
   holder: string
   leaseMs: number
+  metrics?: Metrics
   /** Default two minutes. */
   vanishedMs?: number
 }): Leases {
-  const { ledger, clock, log, holder, leaseMs, vanishedMs = VANISHED_MS } = deps
+  const { ledger, clock, log, holder, leaseMs, metrics = NO_METRICS, vanishedMs = VANISHED_MS } = deps
   const uses = new Map<string, Use>()
   let renewal: ReturnType<typeof setTimeout> | null = null
 
@@ -113,6 +124,7 @@ export function createLeases(deps: {
 
   const lose = (entry: Use): void => {
     log.warn({ operationId: entry.lease.id }, 'a lease was lost')
+    metrics.count({ type: 'lease-lost' })
     entry.controller.abort()
   }
 

@@ -1,8 +1,16 @@
-import type { Claim, LedgerHealth, OperationFilter, OperationRecord } from '../ports.js'
-import { NOW, OPERATION_WITH_REFERENCE, toOperation } from './sqlite-rows.js'
+import {
+  BACKLOG_MOST,
+  type Claim,
+  type LedgerBacklog,
+  type LedgerHealth,
+  type LedgerPulse,
+  type OperationFilter,
+  type OperationRecord,
+} from '../ports.js'
+import { NOW, OPEN, OPERATION_WITH_REFERENCE, toOperation } from './sqlite-rows.js'
 import type { Connection, SqlRow, SqlValue } from './statements.js'
 
-// What reconcile, lists and doctor ask.
+// What reconcile, lists, doctor, health checks and metrics ask.
 
 export function claims(
   on: Connection,
@@ -102,5 +110,53 @@ export function health(on: Connection): LedgerHealth {
     ),
     dueEffects: count(`landfall_effects WHERE due_at IS NOT NULL`),
     givenUpEffects: count(`landfall_effects WHERE given_up_at IS NOT NULL`),
+  }
+}
+
+export function pulse(on: Connection): LedgerPulse {
+  const heartbeatAt = meta(on, 'heartbeat')
+  return { nowAt: nowOf(on), heartbeatAt: heartbeatAt === null ? null : Number(heartbeatAt) }
+}
+
+/** Only by partial indexes: finished operations and delivered effects are in none of them. A test looks at the plans. */
+export const BACKLOG = {
+  open: `SELECT point, COUNT(*) AS n, SUM(stalled) AS stalled,
+      MIN(CASE WHEN received_at IS NULL THEN created_at END) AS unreceived, MIN(received_at) AS received
+    FROM (SELECT point, stalled, created_at, received_at FROM landfall_operations WHERE point IN ${OPEN} LIMIT ${BACKLOG_MOST})
+    GROUP BY point`,
+  owingNothing: `SELECT 1 FROM landfall_operations WHERE point = 'referenced' AND owes_effects = 0`,
+  // In no index of their own: found by what they owe. CROSS JOIN keeps SQLite from beginning with all operations.
+  owing: `SELECT 1 FROM (
+      SELECT owner, operation_id FROM landfall_effects WHERE due_at IS NOT NULL
+      UNION SELECT owner, operation_id FROM landfall_effects WHERE given_up_at IS NOT NULL LIMIT ${BACKLOG_MOST}) e
+    CROSS JOIN landfall_operations o ON o.owner = e.owner AND o.id = e.operation_id
+    WHERE o.point = 'referenced' AND o.owes_effects = 1`,
+  dueEffects: `SELECT 1 FROM landfall_effects WHERE due_at IS NOT NULL`,
+  givenUpEffects: `SELECT 1 FROM landfall_effects WHERE given_up_at IS NOT NULL`,
+}
+
+export function backlog(on: Connection): LedgerBacklog {
+  const open = on.all(BACKLOG.open)
+  const count = (sql: string): number =>
+    Number(on.get(`SELECT COUNT(*) AS n FROM (${sql} LIMIT ${BACKLOG_MOST})`)?.['n'])
+  const of = (point: string): number => Number(open.find((row) => row['point'] === point)?.['n'] ?? 0)
+  const oldest = (column: string): number | null => {
+    const times = open.flatMap((row) => (row[column] === null ? [] : [Number(row[column])]))
+    return times.length === 0 ? null : Math.min(...times)
+  }
+  return {
+    nowAt: nowOf(on),
+    points: {
+      declared: of('declared'),
+      received: of('received'),
+      sealed: of('sealed'),
+      verified: of('verified'),
+      referenced: count(BACKLOG.owingNothing) + count(BACKLOG.owing),
+    },
+    stalled: open.reduce((total, row) => total + Number(row['stalled']), 0),
+    oldestUnreceivedAt: oldest('unreceived'),
+    oldestReceivedAt: oldest('received'),
+    dueEffects: count(BACKLOG.dueEffects),
+    givenUpEffects: count(BACKLOG.givenUpEffects),
   }
 }
