@@ -7,12 +7,18 @@ import { kind } from './kinds.js'
 import { serializedLibsql } from './ledger/serialized-libsql.js'
 import { sqliteLedger, type SqliteTx } from './ledger/sqlite.js'
 import type { Logger } from './log.js'
+import type { Metrics } from './ports.js'
 import { databaseUrl, type Settings } from './settings.js'
 import { createUploads } from './uploads.js'
 import { standardWebhook } from './webhook.js'
 
 /** What the settings describe: for `landfall serve`, and for commands while no server runs. */
-export function openUploads(settings: Settings, log: Logger, completer: 'automatic' | 'manual') {
+export function openUploads(
+  settings: Settings,
+  log: Logger,
+  completer: 'automatic' | 'manual',
+  { metrics }: { metrics?: Metrics } = {},
+) {
   makeDirectoryNow(settings.LANDFALL_DATA_DIR)
   const client = serializedLibsql(createClient({ url: databaseUrl(settings) }))
   const uploads = createUploads({
@@ -32,6 +38,7 @@ export function openUploads(settings: Settings, log: Logger, completer: 'automat
     leaseMs: settings.LANDFALL_LEASE_MS,
     allowedOrigins: settings.LANDFALL_ALLOWED_ORIGINS,
     logger: log,
+    ...(metrics === undefined ? {} : { metrics }),
   })
   return { uploads, client }
 }

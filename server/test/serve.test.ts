@@ -131,6 +131,7 @@ describe('settings', () => {
       LANDFALL_LEASE_MS: 30_000,
       LANDFALL_ALLOWED_ORIGINS: [],
       LANDFALL_LOG_LEVEL: 'info',
+      LANDFALL_DRAIN_DELAY_MS: 0,
       LANDFALL_WEBHOOK_ALLOW_PRIVATE: false,
     })
   })
@@ -146,6 +147,11 @@ describe('settings', () => {
     ['LANDFALL_DATABASE_URL', 'postgres://x'],
     ['LANDFALL_S3_BUCKET', 'x'],
     ['LANDFALL_LOG_LEVEL', 'loud'],
+    ['LANDFALL_METRICS_PATH', 'metrics'],
+    ['LANDFALL_METRICS_PATH', '/uploads/files'],
+    ['LANDFALL_METRICS_PATH', '/health'],
+    ['LANDFALL_METRICS_PATH', '/:id'],
+    ['LANDFALL_DRAIN_DELAY_MS', '-1'],
     ['LANDFALL_NONSENSE', '1'],
   ])('%s=%s is refused by name', (name, value) => {
     expect(() => readSettings({ ...least, [name]: value })).toThrow(name)
