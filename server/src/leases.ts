@@ -53,7 +53,10 @@ export interface Leases {
   settleReceiver(key: OperationKey, limits: { patienceMs: number; waitMs: number }): Promise<boolean>
   /** The lease was taken away (a cancel): stops whoever uses it here. */
   drop(key: OperationKey): void
-  /** Asks all receivers to let go, waits until nothing is in use, and stops what is after that time. */
+  /**
+   * From now on nothing is taken (`held`). Asks all receivers to let go, waits until nothing is in use, and stops what
+   * is after that time.
+   */
   close(waitMs: number): Promise<void>
 }
 
@@ -70,6 +73,8 @@ const SILENT_MS = 400
 /** And so long without anybody waiting: it vanished without a word, and its lease would be prolonged for ever. */
 const VANISHED_MS = 120_000
 const POLL_MS = 25
+/** What was stopped at the end of a drain still says how far it came. */
+const LAST_RECORD_MS = 1_000
 
 const nameOf = ({ owner, id }: OperationKey): string => JSON.stringify([owner, id])
 
@@ -86,6 +91,7 @@ export function createLeases(deps: {
   const { ledger, clock, log, holder, leaseMs, metrics = NO_METRICS, vanishedMs = VANISHED_MS } = deps
   const uses = new Map<string, Use>()
   let renewal: ReturnType<typeof setTimeout> | null = null
+  let closing = false
 
   /** Three chances to prolong before a lease expires. */
   const renewLater = (): void => {
@@ -174,6 +180,8 @@ export function createLeases(deps: {
     const deadline = clock.monotonicMs() + waitMs
     const left = (): number => deadline - clock.monotonicMs()
     for (;;) {
+      // Whoever asks a process that drains is to ask another one.
+      if (closing) return { outcome: 'held' }
       const other = uses.get(nameOf(key))
       if (other !== undefined) {
         if (other.purpose === 'receive') other.controller.abort()
@@ -209,12 +217,14 @@ export function createLeases(deps: {
     },
     drop: (key) => uses.get(nameOf(key))?.controller.abort(),
     async close(waitMs) {
+      closing = true
       const from = clock.monotonicMs()
       while (uses.size > 0 && clock.monotonicMs() - from < waitMs) {
         for (const other of uses.values()) if (other.purpose === 'receive') other.controller.abort()
         await timeout(Promise.all([...uses.values()].map(({ ended }) => ended)), POLL_MS)
       }
       for (const { controller } of uses.values()) controller.abort()
+      if (uses.size > 0) await timeout(Promise.all([...uses.values()].map(({ ended }) => ended)), LAST_RECORD_MS)
       if (renewal !== null) clearTimeout(renewal)
     },
   }

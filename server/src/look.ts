@@ -5,7 +5,10 @@ export type Look<T> = () => Promise<{ readonly answer: T } | null>
  * Asks on behalf of many who want to know at once: an answer is good for `everyMs`, and nobody waits longer than
  * `waitMs`. While a question hangs no other one is asked, so that health checks do not pile up on a database that is away.
  */
-export function createLook<T>(ask: () => Promise<T>, { everyMs, waitMs }: { everyMs: number; waitMs: number }): Look<T> {
+export function createLook<T>(
+  ask: () => Promise<T>,
+  { everyMs, waitMs }: { everyMs: number; waitMs: number },
+): Look<T> {
   let last: { readonly atMs: number; readonly said: ReturnType<Look<T>> } | null = null
   let hanging = false
 

@@ -41,13 +41,7 @@ export function meteredLedger<Tx>(ledger: Ledger<Tx>, metrics: Metrics): Ledger<
 }
 
 type Told = Extract<MetricEvent, { type: 'reached' }>['point']
-const TOLD: readonly string[] = [
-  'declared',
-  'referenced',
-  'cancelled',
-  'expired',
-  'rejected',
-] satisfies readonly Told[]
+const TOLD: readonly string[] = ['declared', 'referenced', 'cancelled', 'expired', 'rejected'] satisfies readonly Told[]
 const isTold = (point: string | undefined): point is Told => point !== undefined && TOLD.includes(point)
 
 /** The same store, each of its calls counted with how it ended, and the bytes that it made durable. */

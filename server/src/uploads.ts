@@ -302,7 +302,9 @@ export function createUploads<Tx, const K extends Kinds<Tx>>(options: UploadsOpt
       const deadline = clock.monotonicMs() + withinMs
       watch.close()
       timekeeping.stop()
-      await completer.stop(withinMs)
+      // At once: a request must not wait for its acknowledgement until the completer's last drive has ended.
+      await Promise.all([completer.stop(withinMs), leases.close(withinMs)])
+      // And for what the completer had taken meanwhile.
       await leases.close(Math.max(0, deadline - clock.monotonicMs()))
       if (tides !== null) {
         clearInterval(tides)

@@ -113,7 +113,12 @@ test('a database that refuses, and one that does not answer, is said within a se
   expect(asked).toBe(2)
   answer({ nowAt: 0, heartbeatAt: null })
   pulse = async () => ({ nowAt: 0, heartbeatAt: null })
-  expect(await eventually(() => uploads.health(), ({ ready }) => ready)).toEqual(READY)
+  expect(
+    await eventually(
+      () => uploads.health(),
+      ({ ready }) => ready,
+    ),
+  ).toEqual(READY)
 })
 
 test('what cannot be opened is named, and is tried again by whoever asks', async () => {
