@@ -122,15 +122,15 @@ export function pulse(on: Connection): LedgerPulse {
 export const BACKLOG = {
   open: `SELECT point, COUNT(*) AS n, SUM(stalled) AS stalled,
       MIN(CASE WHEN received_at IS NULL THEN created_at END) AS unreceived, MIN(received_at) AS received
-    FROM (SELECT point, stalled, created_at, received_at FROM landfall_operations WHERE point IN ${OPEN} LIMIT ${BACKLOG_MOST})
+    FROM (SELECT point, stalled, created_at, received_at FROM landfall_operations WHERE point IN ${OPEN} LIMIT ${BACKLOG_MOST}) AS counted
     GROUP BY point`,
   owingNothing: `SELECT 1 FROM landfall_operations WHERE point = 'referenced' AND owes_effects = 0`,
   // In no index of their own: found by what they owe. CROSS JOIN keeps SQLite from beginning with all operations.
   owing: `SELECT 1 FROM (
       SELECT owner, operation_id FROM landfall_effects WHERE due_at IS NOT NULL
-      UNION SELECT owner, operation_id FROM landfall_effects WHERE given_up_at IS NOT NULL LIMIT ${BACKLOG_MOST}) e
-    CROSS JOIN landfall_operations o ON o.owner = e.owner AND o.id = e.operation_id
-    WHERE o.point = 'referenced' AND o.owes_effects = 1`,
+      UNION SELECT owner, operation_id FROM landfall_effects WHERE given_up_at IS NOT NULL LIMIT ${BACKLOG_MOST}) AS e
+    CROSS JOIN landfall_operations o
+    WHERE o.owner = e.owner AND o.id = e.operation_id AND o.point = 'referenced' AND o.owes_effects = 1`,
   dueEffects: `SELECT 1 FROM landfall_effects WHERE due_at IS NOT NULL`,
   givenUpEffects: `SELECT 1 FROM landfall_effects WHERE given_up_at IS NOT NULL`,
 }
@@ -138,7 +138,7 @@ export const BACKLOG = {
 export function backlog(on: Connection): LedgerBacklog {
   const open = on.all(BACKLOG.open)
   const count = (sql: string): number =>
-    Number(on.get(`SELECT COUNT(*) AS n FROM (${sql} LIMIT ${BACKLOG_MOST})`)?.['n'])
+    Number(on.get(`SELECT COUNT(*) AS n FROM (${sql} LIMIT ${BACKLOG_MOST}) AS counted`)?.['n'])
   const of = (point: string): number => Number(open.find((row) => row['point'] === point)?.['n'] ?? 0)
   const oldest = (column: string): number | null => {
     const times = open.flatMap((row) => (row[column] === null ? [] : [Number(row[column])]))
