@@ -1,6 +1,6 @@
 /** A server that is told to stop, a real process with real connections: nobody loses what was acknowledged. */
 import { once } from 'node:events'
-import { Agent, type ClientRequest, request as httpRequest } from 'node:http'
+import { Agent } from 'node:http'
 import { readFile, readdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { createClient } from '@libsql/client'
@@ -8,60 +8,10 @@ import { expect, test } from 'vitest'
 import { kind } from '../src/kinds.js'
 import { brokenBody, content, eventually, later, newId, startServer } from './harness.js'
 import { useProgram } from './program.js'
+import { slowUpload } from './slow-upload.js'
 
 const program = useProgram()
 const { serve } = program
-
-interface Answer {
-  readonly status: number
-  readonly offset: number
-  readonly problem: string
-}
-
-/** A client on a slow line: sends a piece every few milliseconds until it is answered. */
-function slowUpload(
-  address: string,
-  id: string,
-  { bytes, stock, agent }: { bytes: Uint8Array; stock: boolean; agent?: Agent },
-): { answered: Promise<Answer>; sent(): number } {
-  let sentBytes = 0
-  const request: ClientRequest = httpRequest(`${address}/files/${id}`, {
-    method: 'PATCH',
-    ...(agent === undefined ? {} : { agent }),
-    headers: {
-      'X-Owner': 'ann',
-      'Tus-Resumable': '1.0.0',
-      'Upload-Offset': '0',
-      'Content-Type': 'application/offset+octet-stream',
-      'Content-Length': String(bytes.length),
-      ...(stock ? {} : { 'Landfall-Version': '1' }),
-    },
-  })
-  const PIECE_BYTES = 1_000
-  const timer = setInterval(() => {
-    if (sentBytes >= bytes.length) return
-    request.write(bytes.subarray(sentBytes, sentBytes + PIECE_BYTES))
-    sentBytes += PIECE_BYTES
-  }, 10)
-  const answered = new Promise<Answer>((resolve, reject) => {
-    request.on('error', reject)
-    request.on('response', (response) => {
-      let text = ''
-      response.on('data', (chunk: Buffer) => (text += chunk.toString()))
-      response.on('end', () =>
-        resolve({
-          status: response.statusCode ?? 0,
-          offset: Number(response.headers['upload-offset'] ?? Number.NaN),
-          problem: text,
-        }),
-      )
-    })
-  }).finally(() => {
-    clearInterval(timer)
-    request.destroy()
-  })
-  return { answered, sent: () => sentBytes }
-}
 
 async function rows(): Promise<Record<string, unknown>[]> {
   const client = createClient({ url: `file:${join(program.directory, 'data/landfall.db')}` })
