@@ -75,7 +75,9 @@ function createCounters(registers: Registers): (event: MetricEvent) => void {
     LAG_SECONDS,
   )
   const lost = counter('landfall_leases_lost_total', 'Leases in use here that somebody else has taken over')
-  const fenced = counter('landfall_writes_fenced_total', 'Writes that were refused because their lease was lost')
+  const fenced = counter('landfall_writes_fenced_total', 'Writes that were refused because their lease was lost', [
+    'by',
+  ])
   const bytes = counter('landfall_bytes_accepted_total', 'Bytes that were made durable')
   const effects = counter('landfall_effect_attempts_total', 'Attempts to deliver an effect, by how they ended', [
     'outcome',
@@ -86,6 +88,7 @@ function createCounters(registers: Registers): (event: MetricEvent) => void {
   ])
   // Known at 0 before they happen first: an alarm on their rate misses the first one otherwise.
   for (const point of ['declared', 'referenced', 'cancelled', 'expired', 'rejected']) reached.inc({ point }, 0)
+  for (const by of ['holder', 'cancel']) fenced.inc({ by }, 0)
   for (const outcome of ['delivered', 'again', 'untried', 'given-up']) effects.inc({ outcome }, 0)
 
   return (event) => {
@@ -97,7 +100,7 @@ function createCounters(registers: Registers): (event: MetricEvent) => void {
       case 'lease-lost':
         return lost.inc()
       case 'write-fenced':
-        return fenced.inc()
+        return fenced.inc({ by: event.by })
       case 'bytes-accepted':
         return bytes.inc(event.bytes)
       case 'effect-settled':

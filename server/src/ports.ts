@@ -516,8 +516,8 @@ export type MetricEvent =
   | { readonly type: 'finalised'; readonly lagMs: number }
   /** A lease that was in use here is somebody else's. */
   | { readonly type: 'lease-lost' }
-  /** A write under a lease was refused because it is somebody else's (invariant 8). */
-  | { readonly type: 'write-fenced' }
+  /** A write under a lease was refused (invariant 8): it is another holder's, or the operation was cancelled. */
+  | { readonly type: 'write-fenced'; readonly by: 'holder' | 'cancel' }
   /** Bytes are durable that were not before. */
   | { readonly type: 'bytes-accepted'; readonly bytes: number }
   | { readonly type: 'effect-settled'; readonly outcome: EffectResult['outcome'] }

@@ -50,7 +50,7 @@ export function createRecorder(
   async function refused(): Promise<void> {
     const fresh = await ledger.find(held.lease)
     if (fresh?.leaseHolder !== held.lease.holder || fresh.point !== current.point || fresh.digest === current.digest) {
-      metrics.count({ type: 'write-fenced' })
+      metrics.count({ type: 'write-fenced', by: fresh?.point === 'cancelled' ? 'cancel' : 'holder' })
       throw new UploadError('lease-lost', 'another holder has taken over the operation')
     }
     current = fresh

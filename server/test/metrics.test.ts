@@ -70,7 +70,7 @@ test('says where operations went, how long it took and what was stored', async (
     'landfall_effect_attempts_total{outcome="delivered"}': 1,
     'landfall_store_calls_total{call="append",outcome="ok"}': 4,
     'landfall_store_calls_total{call="seal",outcome="ok"}': 2,
-    landfall_writes_fenced_total: 0,
+    'landfall_writes_fenced_total{by="holder"}': 0,
     landfall_leases_lost_total: 0,
     landfall_ledger_up: 1,
     'landfall_operations{point="declared"}': 1,
@@ -122,8 +122,30 @@ test('a lease that was lost, and the write that it refused, are counted', async 
   // Somebody else takes over.
   expect(await ledger.forgetOtherHolders('another')).toBe(1)
   expect((await sending).status).toBeGreaterThanOrEqual(400)
-  expect(await samples()).toMatchObject({ landfall_leases_lost_total: 1, landfall_writes_fenced_total: 1 })
+  expect(await samples()).toMatchObject({
+    landfall_leases_lost_total: 1,
+    'landfall_writes_fenced_total{by="holder"}': 1,
+    'landfall_writes_fenced_total{by="cancel"}': 0,
+  })
   expect(await get(id)).toMatchObject({ offset: 0 })
+})
+
+test('what a user cancels is no sign of nodes in trouble', async () => {
+  const { declare, patch, request, ledger, samples } = await measured({ file: kind({ onReference }) })
+  const id = newId()
+  await declare(id, { size: 100 })
+  const sending = patch(id, 0, brokenBody([content(40)], 'silent'))
+  await eventually(
+    () => ledger.find({ owner: 'ann', id }),
+    (operation) => operation?.leaseHolder !== null,
+  )
+  await request('DELETE', `/operations/${id}`)
+  await sending
+  expect(await samples()).toMatchObject({
+    landfall_leases_lost_total: 0,
+    'landfall_writes_fenced_total{by="holder"}': 0,
+    'landfall_writes_fenced_total{by="cancel"}': 1,
+  })
 })
 
 test('a store that fails is counted by what failed', async () => {
