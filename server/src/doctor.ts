@@ -1,4 +1,5 @@
 import { faultCode, faultMessage } from './errors.js'
+import { silentAfterMs } from './health.js'
 import type { BlobStore, Clock, Ledger } from './ports.js'
 
 /** One thing that was looked at. */
@@ -84,7 +85,7 @@ export async function diagnose(
       if (heartbeatAt === null) return warning('has never run', advice)
       const agoMs = Math.max(0, nowAt - heartbeatAt)
       const found = `was last alive ${duration(agoMs)} ago`
-      return agoMs > 3 * completerIntervalMs + 30_000 ? warning(found, advice) : ok(found)
+      return agoMs > silentAfterMs(completerIntervalMs) ? warning(found, advice) : ok(found)
     },
     'See that the database can be reached.',
   )

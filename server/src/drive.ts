@@ -4,7 +4,7 @@ import type { ClockGuard } from './clock.js'
 import { faultCode, faultMessage, UploadError } from './errors.js'
 import type { Held } from './leases.js'
 import type { Logger } from './log.js'
-import type { Changes, Clock, OperationRecord, Referred } from './ports.js'
+import type { Changes, Clock, Metrics, OperationRecord, Referred } from './ports.js'
 import { createRecorder, DigestArrived, type Recorder } from './recorder.js'
 import { rules } from './rules.js'
 import { createSteps, rejected, type StepDeps } from './steps.js'
@@ -23,6 +23,7 @@ export interface DriveDeps<Tx> extends StepDeps<Tx> {
   readonly clock: Clock
   readonly guard: ClockGuard
   readonly log: Logger
+  readonly metrics: Metrics
   readonly settings: DriveSettings
   /** Called with the time until an operation that was left is due again. */
   readonly onDue: (inMs: number) => void
@@ -65,17 +66,28 @@ export function pauseBoundMs(backoff: Backoff, failedBefore: number, error: unkn
 }
 
 /**
+ * From the last durable byte to the reference. By the ledger's clock, which knows of earlier attempts; what is recorded
+ * in one commit has one time, and took as long as this drive.
+ */
+const lagOf = ({ receivedAt, reference }: OperationRecord, droveMs: number): number =>
+  Math.max(droveMs, reference === null || receivedAt === null ? 0 : reference.storedAt - receivedAt)
+
+/**
  * THE sequence: called by the tus routes, by `PUT /operations/{id}` and by the completer.
  *
  * A step answers what to record and records nothing itself; the loop is the only writer, by compare-and-set. What is
  * cheap to repeat (seal, verify) is only noted, and recorded in one commit with what follows.
  */
 export function createDrive<Tx>(deps: DriveDeps<Tx>): Drive {
-  const { ledger, clock, guard, log, settings } = deps
+  const { ledger, clock, guard, log, metrics, settings } = deps
   const steps = createSteps(deps)
 
-  return async function drive(held, { recorder = createRecorder(ledger, clock, held), onRecorded = () => {} } = {}) {
+  return async function drive(
+    held,
+    { recorder = createRecorder(ledger, clock, held, metrics), onRecorded = () => {} } = {},
+  ) {
     held.toDrive()
+    const beganAtMs = clock.monotonicMs()
     const record = async (changes: Changes): Promise<void> =>
       onRecorded(await recorder.writePatiently(changes, 'decision', settings.patienceMs))
     const leave = async (dueInMs: number | null): Promise<OperationRecord> => {
@@ -140,6 +152,7 @@ export function createDrive<Tx>(deps: DriveDeps<Tx>): Drive {
               // repeatable: one transaction, decided by the lease in it
               const referenced = await refer(recorder, held, record)
               if (referenced === null) break
+              metrics.count({ type: 'finalised', lagMs: lagOf(referenced, clock.monotonicMs() - beganAtMs) })
               onRecorded(referenced)
               return referenced
             }

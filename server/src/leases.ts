@@ -1,5 +1,15 @@
 import type { Logger } from './log.js'
-import type { Clock, Lease, LeaseOutcome, LeasePurpose, Ledger, OperationKey, OperationRecord } from './ports.js'
+import { NO_METRICS } from './metering.js'
+import type {
+  Clock,
+  Lease,
+  LeaseOutcome,
+  LeasePurpose,
+  Ledger,
+  Metrics,
+  OperationKey,
+  OperationRecord,
+} from './ports.js'
 
 /** A lease that this process holds and uses. */
 export interface Held {
@@ -43,7 +53,10 @@ export interface Leases {
   settleReceiver(key: OperationKey, limits: { patienceMs: number; waitMs: number }): Promise<boolean>
   /** The lease was taken away (a cancel): stops whoever uses it here. */
   drop(key: OperationKey): void
-  /** Asks all receivers to let go, waits until nothing is in use, and stops what is after that time. */
+  /**
+   * From now on nothing is taken (`held`). Asks all receivers to let go, waits until nothing is in use, and stops what
+   * is after that time.
+   */
   close(waitMs: number): Promise<void>
 }
 
@@ -63,6 +76,8 @@ const POLL_MS = 25
 /** How often it is looked whether another process has let go, and whether one asks: a turn within a second. */
 const REMOTE_POLL_MS = 100
 const LOOK_MS = 400
+/** What was stopped at the end of a drain still says how far it came. */
+const LAST_RECORD_MS = 1_000
 
 const nameOf = ({ owner, id }: OperationKey): string => JSON.stringify([owner, id])
 
@@ -74,13 +89,15 @@ export function createLeases(deps: {
   leaseMs: number
   /** No other process can have a lease. */
   alone: () => boolean
+  metrics?: Metrics
   /** Default two minutes. */
   vanishedMs?: number
 }): Leases {
-  const { ledger, clock, log, holder, leaseMs, alone, vanishedMs = VANISHED_MS } = deps
+  const { ledger, clock, log, holder, leaseMs, alone, metrics = NO_METRICS, vanishedMs = VANISHED_MS } = deps
   const uses = new Map<string, Use>()
   let renewal: ReturnType<typeof setTimeout> | null = null
   let asking: ReturnType<typeof setTimeout> | null = null
+  let closing = false
 
   /** Three chances to prolong before a lease expires. */
   const renewLater = (): void => {
@@ -140,6 +157,7 @@ export function createLeases(deps: {
 
   const lose = (entry: Use): void => {
     log.warn({ operationId: entry.lease.id }, 'a lease was lost')
+    metrics.count({ type: 'lease-lost' })
     entry.controller.abort()
   }
 
@@ -190,6 +208,8 @@ export function createLeases(deps: {
     const deadline = clock.monotonicMs() + waitMs
     const left = (): number => deadline - clock.monotonicMs()
     for (;;) {
+      // Whoever asks a process that drains is to ask another one.
+      if (closing) return { outcome: 'held' }
       const other = uses.get(nameOf(key))
       if (other !== undefined) {
         if (other.purpose === 'receive') other.controller.abort()
@@ -233,12 +253,14 @@ export function createLeases(deps: {
     },
     drop: (key) => uses.get(nameOf(key))?.controller.abort(),
     async close(waitMs) {
+      closing = true
       const from = clock.monotonicMs()
       while (uses.size > 0 && clock.monotonicMs() - from < waitMs) {
         for (const other of uses.values()) if (other.purpose === 'receive') other.controller.abort()
         await timeout(Promise.all([...uses.values()].map(({ ended }) => ended)), POLL_MS)
       }
       for (const { controller } of uses.values()) controller.abort()
+      if (uses.size > 0) await timeout(Promise.all([...uses.values()].map(({ ended }) => ended)), LAST_RECORD_MS)
       if (renewal !== null) clearTimeout(renewal)
       if (asking !== null) clearTimeout(asking)
     },

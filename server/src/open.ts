@@ -4,12 +4,18 @@ import { fileBlobs } from './blobs/file.js'
 import { openDatabase } from './engines.js'
 import { kind } from './kinds.js'
 import type { Logger } from './log.js'
+import type { Metrics } from './ports.js'
 import type { Settings } from './settings.js'
 import { createUploads } from './uploads.js'
 import { standardWebhook } from './webhook.js'
 
 /** What the settings describe: for `landfall serve`, and for commands while no server runs. */
-export async function openUploads(settings: Settings, log: Logger, completer: 'automatic' | 'manual') {
+export async function openUploads(
+  settings: Settings,
+  log: Logger,
+  completer: 'automatic' | 'manual',
+  { metrics }: { metrics?: Metrics } = {},
+) {
   makeDirectoryNow(settings.LANDFALL_DATA_DIR)
   const database = await openDatabase(settings)
   const uploads = createUploads({
@@ -29,6 +35,7 @@ export async function openUploads(settings: Settings, log: Logger, completer: 'a
     leaseMs: settings.LANDFALL_LEASE_MS,
     allowedOrigins: settings.LANDFALL_ALLOWED_ORIGINS,
     logger: log,
+    ...(metrics === undefined ? {} : { metrics }),
   })
   return { uploads, database }
 }

@@ -279,6 +279,31 @@ export interface LedgerHealth {
   readonly givenUpEffects: number
 }
 
+/** Two values that a ledger reads at once, however much is in it. */
+export interface LedgerPulse {
+  readonly nowAt: number
+  /** When a completer of any process was last alive. */
+  readonly heartbeatAt: number | null
+}
+
+/** What is not finished yet. A ledger may stop counting at `BACKLOG_MOST` of a kind: then there are at least so many. */
+export interface LedgerBacklog {
+  readonly nowAt: number
+  /** Operations that are not final, by their recovery point. */
+  readonly points: Readonly<Record<OpenPoint | 'referenced', number>>
+  readonly stalled: number
+  /** When the oldest open operation of which bytes are missing was declared: its client is waited for. */
+  readonly oldestUnreceivedAt: number | null
+  /** When the oldest open one of which all bytes are durable had them: whatever is still missing is up to a server. */
+  readonly oldestReceivedAt: number | null
+  /** Effects that are owed and not given up, those in a pause included. */
+  readonly dueEffects: number
+  readonly givenUpEffects: number
+}
+
+/** Enough to raise any alarm, and few enough to count every few seconds. */
+export const BACKLOG_MOST = 100_000
+
 /**
  * The server's tables in the application's database: the only truth about where an operation stands.
  *
@@ -365,8 +390,12 @@ export interface Ledger<Tx> {
   mark(): Promise<{ mark: number; restoredAt: number | null }>
   /** Sets a higher mark, and records or forgets that the ledger was restored from a backup. */
   advanceMark(to: { mark: number; restored: boolean | null }): Promise<void>
-  /** Says that the completer lives, and answers when it last said so before. */
+  /** Says that the completer lives. */
   heartbeat(): Promise<void>
+  /** Whether the database answers, and when the completer last said so: no counting, for every health check. */
+  pulse(): Promise<LedgerPulse>
+  /** What metrics ask every few seconds: costs what is unfinished, never what is finished. */
+  backlog(): Promise<LedgerBacklog>
   /**
    * Compares the ledger's clock with the time that has passed for this process. Where it was set by more than a minute,
    * and where nobody was there for so long, one transaction moves the times of rows: ahead, so that nothing ends
@@ -487,6 +516,29 @@ export interface BlobStore {
   readMark(): Promise<number>
   writeMark(mark: number): Promise<void>
   close(): Promise<void>
+}
+
+/** Something that happened in this process and is counted. */
+export type MetricEvent =
+  /** An operation was declared, or is at a point that ends something for its client. */
+  | { readonly type: 'reached'; readonly point: 'declared' | 'referenced' | 'cancelled' | 'expired' | 'rejected' }
+  /** From the last durable byte to the committed reference. */
+  | { readonly type: 'finalised'; readonly lagMs: number }
+  /** A lease that was in use here is somebody else's. */
+  | { readonly type: 'lease-lost' }
+  /** A write under a lease was refused (invariant 8): it is another holder's, or the operation was cancelled. */
+  | { readonly type: 'write-fenced'; readonly by: 'holder' | 'cancel' }
+  /** Bytes are durable that were not before. */
+  | { readonly type: 'bytes-accepted'; readonly bytes: number }
+  | { readonly type: 'effect-settled'; readonly outcome: EffectResult['outcome'] }
+  /** A call of the blob store, or of what lies below it (S3), under a name of its own. `outcome`: `ok`, or what fault. */
+  | { readonly type: 'store-call'; readonly call: string; readonly outcome: string; readonly tookMs: number }
+
+/** Where an operator's numbers come from. Neither method may throw or wait: uploads do not depend on being counted. */
+export interface Metrics {
+  count(event: MetricEvent): void
+  /** Whom to ask for what stands in the ledger, whenever somebody wants to know. */
+  observe(look: () => Promise<LedgerPulse & LedgerBacklog>): void
 }
 
 export type { OpenPoint }

@@ -3,7 +3,7 @@ import type { Drive } from './drive.js'
 import { faultCode, UploadError } from './errors.js'
 import type { Held, Leases } from './leases.js'
 import type { Logger } from './log.js'
-import type { BlobStore, Clock, Ledger, OperationKey, OperationRecord } from './ports.js'
+import type { BlobStore, Clock, Ledger, Metrics, OperationKey, OperationRecord } from './ports.js'
 import { createRecorder, type Recorder } from './recorder.js'
 import { arrived, blobOf, rejected, type Steps } from './steps.js'
 
@@ -41,6 +41,7 @@ export interface ReceiveDeps {
   readonly leases: Leases
   readonly clock: Clock
   readonly log: Logger
+  readonly metrics: Metrics
   readonly drive: Drive
   readonly steps: Pick<Steps, 'recover'>
   readonly settings: { readonly expiresAfterMs: number; readonly patienceMs: number }
@@ -69,7 +70,7 @@ export function createReceive(deps: ReceiveDeps): Receive {
     if (taken.outcome === 'held') return { outcome: 'locked' }
     if (taken.outcome === 'closed') return { outcome: 'closed' }
     const { held } = taken
-    const recorder = createRecorder(ledger, clock, held)
+    const recorder = createRecorder(ledger, clock, held, deps.metrics)
     let handedOn = false
     try {
       if (recorder.view().uncleanHolder !== null)

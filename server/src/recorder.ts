@@ -1,6 +1,7 @@
 import { UploadError } from './errors.js'
 import type { Held } from './leases.js'
-import type { Changes, Clock, Ledger, OperationRecord } from './ports.js'
+import { NO_METRICS } from './metering.js'
+import type { Changes, Clock, Ledger, Metrics, OperationRecord } from './ports.js'
 
 /** Writes under one lease: the only writer of an operation while it is held. */
 export interface Recorder {
@@ -37,14 +38,21 @@ export class DigestArrived extends Error {
 
 const RETRY_MS = 250
 
-export function createRecorder(ledger: Ledger<unknown>, clock: Clock, held: Held): Recorder {
+export function createRecorder(
+  ledger: Ledger<unknown>,
+  clock: Clock,
+  held: Held,
+  metrics: Metrics = NO_METRICS,
+): Recorder {
   let current = held.operation
   let noted: Changes = {}
 
   async function refused(): Promise<void> {
     const fresh = await ledger.find(held.lease)
-    if (fresh?.leaseHolder !== held.lease.holder || fresh.point !== current.point || fresh.digest === current.digest)
+    if (fresh?.leaseHolder !== held.lease.holder || fresh.point !== current.point || fresh.digest === current.digest) {
+      metrics.count({ type: 'write-fenced', by: fresh?.point === 'cancelled' ? 'cancel' : 'holder' })
       throw new UploadError('lease-lost', 'another holder has taken over the operation')
+    }
     current = fresh
     const { point: _point, content: _content, problem: _problem, cleanupDue: _cleanup, ...bytes } = noted
     noted = bytes

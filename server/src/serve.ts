@@ -5,8 +5,10 @@ import { getRequestListener } from '@hono/node-server'
 import { Hono } from 'hono'
 import { UploadError } from './errors.js'
 import { createLogger } from './log.js'
+import type { OpenMetrics } from './metrics.js'
 import { openUploads } from './open.js'
 import { serveOperator } from './operator-socket.js'
+import { healthRoutes } from './routes/health.js'
 import type { Settings } from './settings.js'
 
 export interface Serving {
@@ -22,12 +24,21 @@ const LAST_ANSWERS_MS = 1_000
 /** Longer than the idle time-outs of common proxies, so that they do not send into a connection that is being closed. */
 const KEEP_ALIVE_MS = 75_000
 
-/** `landfall serve`: the routes as a program, with one kind `file`, mounted at `/uploads`. */
+/**
+ * `landfall serve`: the routes as a program, with one kind `file`, mounted at `/uploads`; beside them `/health/live`,
+ * `/health/ready` and, where the operator wants it, the metrics, all three for whoever reaches the port.
+ */
 export async function serve(settings: Settings): Promise<Serving> {
   const log = createLogger(settings.LANDFALL_LOG_LEVEL)
-  const { uploads, database } = await openUploads(settings, log, 'automatic')
+  const metrics = await metricsOf(settings)
+  const { uploads, database } = await openUploads(settings, log, 'automatic', metrics === null ? {} : { metrics })
   await uploads.ready()
-  const app = new Hono().route('/uploads', uploads.routes)
+  const app = new Hono().route('/uploads', uploads.routes).route('/health', healthRoutes(uploads))
+  if (metrics !== null && settings.LANDFALL_METRICS_PATH !== undefined)
+    app.get(settings.LANDFALL_METRICS_PATH, async (c) => {
+      const { contentType, text } = await metrics.expose()
+      return c.body(text, 200, { 'Content-Type': contentType, 'Cache-Control': 'no-store' })
+    })
   const listener = getRequestListener(app.fetch)
   const server = createServer(UPLOAD_SERVER_OPTIONS, (request, response) => void listener(request, response))
   const { port } = await listen(server, settings)
@@ -39,9 +50,13 @@ export async function serve(settings: Settings): Promise<Serving> {
   return {
     address: `http://${host}:${port}/uploads`,
     async close() {
+      const announcedMs = settings.LANDFALL_DRAIN_DELAY_MS
+      const drained = uploads.close({ withinMs: DRAIN_MS, announcedMs })
+      // Whoever balances load is told first, and sends what it has sent meanwhile to a server that still listens.
+      await sleep(announcedMs)
       const closed = new Promise((resolve) => server.close(resolve))
       await operator?.close()
-      await uploads.close({ withinMs: DRAIN_MS })
+      await drained
       server.closeIdleConnections()
       // The last answers go out.
       await Promise.race([closed, sleep(LAST_ANSWERS_MS)])
@@ -49,6 +64,13 @@ export async function serve(settings: Settings): Promise<Serving> {
       await database.close()
     },
   }
+}
+
+/** Loaded only where it is wanted: most servers are not scraped. */
+async function metricsOf({ LANDFALL_METRICS_PATH }: Settings): Promise<OpenMetrics | null> {
+  if (LANDFALL_METRICS_PATH === undefined) return null
+  const { openMetrics } = await import('./metrics.js')
+  return openMetrics({ process: true })
 }
 
 /**

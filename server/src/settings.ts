@@ -74,6 +74,17 @@ const settingsSchema = v.object({
     ),
     'false',
   ),
+  LANDFALL_METRICS_PATH: v.optional(
+    v.pipe(
+      v.string(),
+      v.regex(/^(\/[A-Za-z0-9._~-]+)+$/, 'LANDFALL_METRICS_PATH: a path such as /metrics'),
+      v.check(
+        (path) => !/^\/(uploads|health)(\/|$)/.test(path),
+        'LANDFALL_METRICS_PATH: not below /uploads or /health, which are the routes of others',
+      ),
+    ),
+  ),
+  LANDFALL_DRAIN_DELAY_MS: v.optional(count('LANDFALL_DRAIN_DELAY_MS', 0, 10 * 60_000), 0),
   LANDFALL_LOG_LEVEL: v.optional(
     v.picklist(['silent', 'error', 'warn', 'info', 'debug'], 'LANDFALL_LOG_LEVEL: silent, error, warn, info or debug'),
     'info',

@@ -10,10 +10,12 @@ import type { Env } from './context.js'
 import { createDrive, LOOK_AGAIN_MS } from './drive.js'
 import { createEffects, EFFECT_SETTINGS, type EffectSettings, longestPauseMs } from './effects.js'
 import { UploadError } from './errors.js'
+import { createHealth, type Health, type Opened } from './health.js'
 import { type Kind, kind, type KindFor } from './kinds.js'
 import { createLeases } from './leases.js'
 import { createLogger, type Logger } from './log.js'
-import type { BlobStore, Clock, Ledger } from './ports.js'
+import { meteredBlobs, meteredLedger, NO_METRICS } from './metering.js'
+import type { BlobStore, Clock, Ledger, Metrics } from './ports.js'
 import { createOperator, type Operator } from './operator.js'
 import { createReceive } from './receive.js'
 import { createSendFile } from './routes/files.js'
@@ -55,6 +57,8 @@ export interface UploadsOptions<Tx, K extends Kinds<Tx>> {
   inlineTypes?: readonly string[]
   /** pino, or anything like it. Default: pino at level `warn` on standard error. */
   logger?: Logger
+  /** Who counts what happens: `openMetrics()` from `@landfall/server/metrics`. Default: nobody. */
+  metrics?: Metrics
   /** For tests. */
   clock?: Clock
 }
@@ -82,10 +86,22 @@ export interface Uploads<
   /** What only whoever runs the server may do: look at all operations, retry and cancel them, reconcile, diagnose. */
   readonly operator: Operator
   /**
-   * Drains: running requests end at an acknowledged offset, leases are given back, the completer stops. In
-   * milliseconds, default 10,000. For SIGTERM; close the HTTP server beside it.
+   * Whether this process can take requests: the database answers, tables and blob store are open, a completer of any
+   * process is alive, and it does not drain. Looks at most once a second, takes at most one, and opens what is not open
+   * yet, as a request does. `healthRoutes(uploads)` serves it.
+   *
+   * With `completer: 'manual'` the completer counts only where `completerIntervalMs` says how often it is called.
    */
-  close(options?: { withinMs?: number }): Promise<void>
+  health(): Promise<Health>
+  /**
+   * Drains: `health` says so at once; running requests end at an acknowledged offset, leases are given back, the
+   * completer stops. For SIGTERM; close the HTTP server beside it.
+   *
+   * @param options.withinMs How long that may take. In milliseconds, default 10,000.
+   * @param options.announcedMs Serves as before for so long first, so that a load balancer that asks for health sends
+   *   nothing any more when it begins. In milliseconds, default 0.
+   */
+  close(options?: { withinMs?: number; announcedMs?: number }): Promise<void>
 }
 
 const DEFAULT_LIMITS: Limits = {
@@ -109,7 +125,10 @@ const MARGIN_MS = 60_000
  */
 export function createUploads<Tx, const K extends Kinds<Tx>>(options: UploadsOptions<Tx, K>): Uploads<Tx, TypesOf<K>> {
   checkRuntime()
-  const { ledger, blobs } = options
+  const metrics = options.metrics ?? NO_METRICS
+  const ledger = meteredLedger(options.ledger, metrics)
+  const blobs = meteredBlobs(options.blobs, metrics)
+  metrics.observe(async () => ({ ...(await ledger.pulse()), ...(await ledger.backlog()) }))
   const kinds: Kinds<Tx> = typeof options.kinds === 'function' ? options.kinds(kind) : options.kinds
   if (Object.keys(kinds).length === 0) throw new UploadError('setup', 'kinds: declare at least one')
   const clock = options.clock ?? systemClock
@@ -120,8 +139,9 @@ export function createUploads<Tx, const K extends Kinds<Tx>>(options: UploadsOpt
   const allowedOrigins = options.allowedOrigins ?? []
 
   const guard = createClockGuard(clock, Math.min(SETTLE_MS, expiresAfterMs))
-  const leases = createLeases({ ledger, clock, log, holder: createHolderName(), leaseMs, alone: () => blobs.exclusive })
-  const watch = createWatch({ ledger, clock, log, alone: () => blobs.exclusive })
+  const alone = (): boolean => blobs.exclusive
+  const leases = createLeases({ ledger, clock, log, holder: createHolderName(), leaseMs, alone, metrics })
+  const watch = createWatch({ ledger, clock, log, alone })
   const settings = {
     digestGraceMs: options.digestGraceMs ?? 60_000,
     maxAttempts: options.maxAttempts ?? 20,
@@ -135,6 +155,7 @@ export function createUploads<Tx, const K extends Kinds<Tx>>(options: UploadsOpt
     clock,
     guard,
     log,
+    metrics,
     settings,
     onDue: (inMs) => completer.wake(inMs),
   })
@@ -166,6 +187,7 @@ export function createUploads<Tx, const K extends Kinds<Tx>>(options: UploadsOpt
     leases,
     clock,
     log,
+    metrics,
     drive,
     steps: createSteps({ ledger, blobs, kinds }),
     settings: { expiresAfterMs, patienceMs: leaseMs },
@@ -198,6 +220,8 @@ export function createUploads<Tx, const K extends Kinds<Tx>>(options: UploadsOpt
     automatic: options.completer !== 'manual',
   })
 
+  let draining = false
+  let opened: Opened = 'nothing'
   let opening: Promise<void> | null = null
   const ready = (): Promise<void> =>
     (opening ??= open().catch((error: unknown) => {
@@ -207,7 +231,9 @@ export function createUploads<Tx, const K extends Kinds<Tx>>(options: UploadsOpt
 
   async function open(): Promise<void> {
     const { identity, store } = await ledger.migrate()
+    opened = 'tables'
     await blobs.open(identity, store)
+    opened = 'store'
     if (store === 'new') await ledger.rememberStore()
     await timekeeping.begin()
     await tide.begin()
@@ -217,7 +243,16 @@ export function createUploads<Tx, const K extends Kinds<Tx>>(options: UploadsOpt
     // The directory's lock proves that whoever held leases before is dead: nobody needs to wait for their expiry.
     if (blobs.exclusive) await ledger.forgetOtherHolders(leases.holder)
     if (options.completer !== 'manual') completer.start()
+    opened = 'all'
   }
+
+  const health = createHealth({
+    ledger,
+    ready,
+    opened: () => opened,
+    draining: () => draining,
+    completerIntervalMs: options.completerIntervalMs ?? (options.completer === 'manual' ? null : 5_000),
+  })
 
   const app = createApp({
     authenticate: options.authenticate,
@@ -266,11 +301,16 @@ export function createUploads<Tx, const K extends Kinds<Tx>>(options: UploadsOpt
       return completer.runOnce(once)
     },
     operator,
-    async close({ withinMs = 10_000 } = {}) {
+    health,
+    async close({ withinMs = 10_000, announcedMs = 0 } = {}) {
+      draining = true
+      if (announcedMs > 0) await clock.sleep(announcedMs)
       const deadline = clock.monotonicMs() + withinMs
       watch.close()
       timekeeping.stop()
-      await completer.stop(withinMs)
+      // At once: a request must not wait for its acknowledgement until the completer's last drive has ended.
+      await Promise.all([completer.stop(withinMs), leases.close(withinMs)])
+      // And for what the completer had taken meanwhile.
       await leases.close(Math.max(0, deadline - clock.monotonicMs()))
       if (tides !== null) {
         clearInterval(tides)

@@ -3,6 +3,7 @@ import { join } from 'node:path'
 import { afterEach, beforeEach, expect, test } from 'vitest'
 import { intentOf } from '../src/contract/ledger.js'
 import { MIGRATIONS } from '../src/ledger/migrations.js'
+import { BACKLOG } from '../src/ledger/sqlite-inventory.js'
 import { COMPLETABLE, DUE_EFFECTS, DUE_OPERATIONS, NEXT_DUE } from '../src/ledger/sqlite-due.js'
 import { sqliteLedger } from '../src/ledger/sqlite.js'
 import { openConnection } from '../src/ledger/statements.js'
@@ -58,5 +59,26 @@ test('each look is a search in an index', () => {
   ])
   expect(plan(COMPLETABLE, [1])[0]).toBe('SCAN o USING INDEX landfall_operations_incomplete')
   expect(plan(NEXT_DUE, [])[0]).toMatch(/^S\w+ landfall_operations USING INDEX landfall_operations_due/)
+  connection.close()
+})
+
+test('metrics count what is unfinished, and never look at what is finished', () => {
+  const connection = openConnection(join(directory.path, 'plan.db'))
+  for (const statement of MIGRATIONS.flat()) connection.exec(statement)
+  const tables = Object.values(BACKLOG).flatMap((sql) =>
+    connection
+      .all(`EXPLAIN QUERY PLAN ${sql}`)
+      .map(({ detail }) => String(detail))
+      .filter((detail) => /landfall_|\bo\b/.test(detail)),
+  )
+  expect(tables).toEqual([
+    'SCAN landfall_operations USING INDEX landfall_operations_open',
+    'SCAN landfall_operations USING COVERING INDEX landfall_operations_incomplete',
+    'SCAN landfall_effects USING INDEX landfall_effects_target',
+    'SEARCH landfall_effects USING INDEX landfall_effects_given_up (given_up_at>?)',
+    'SEARCH o USING INDEX sqlite_autoindex_landfall_operations_1 (owner=? AND id=?)',
+    'SCAN landfall_effects USING COVERING INDEX landfall_effects_target',
+    'SEARCH landfall_effects USING COVERING INDEX landfall_effects_given_up (given_up_at>?)',
+  ])
   connection.close()
 })

@@ -3,7 +3,7 @@ import { createServer } from 'node:net'
 import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
 import { readSettings } from '../src/settings.js'
-import { content, digestOf, later, newId } from './harness.js'
+import { content, digestOf, eventually, later, newId } from './harness.js'
 import { useProgram } from './program.js'
 
 const program = useProgram()
@@ -69,6 +69,35 @@ test('on SIGTERM a running request ends at an acknowledged offset, and the progr
   expect(await (await again.declare(id, 100_000)).json()).toMatchObject({ offset: 40_000 })
 })
 
+test('health is for everybody, metrics only for an operator who wants them', async () => {
+  const { address, declare, patch } = await serve({ LANDFALL_METRICS_PATH: '/internal/metrics' })
+  const get = (path: string) => fetch(new URL(path, address))
+  const live = await get('/health/live')
+  expect([live.status, await live.json()]).toEqual([200, { live: true }])
+  expect(
+    await eventually(
+      async () => (await get('/health/ready')).json(),
+      (health) => (health as { ready: boolean }).ready,
+    ),
+  ).toEqual({ ready: true, failed: [] })
+  const id = newId()
+  await declare(id, 5)
+  await patch(id, 0, content(5))
+  const page = await get('/internal/metrics')
+  expect(page.headers.get('Content-Type')).toBe('application/openmetrics-text; version=1.0.0; charset=utf-8')
+  const text = await page.text()
+  for (const line of [
+    'landfall_ledger_up 1',
+    'landfall_bytes_accepted_total 5',
+    'landfall_operations_reached_total{point="referenced"} 1',
+    'landfall_finalise_lag_seconds_count 1',
+  ])
+    expect(text.split('\n')).toContain(line)
+  expect(text).toContain('process_resident_memory_bytes')
+  const quiet = await serve({ LANDFALL_DATA_DIR: join(program.directory, 'other') })
+  expect((await fetch(new URL('/metrics', quiet.address))).status).toBe(404)
+})
+
 test('a second one on the same data is refused, and harms nothing', async () => {
   const { declare } = await serve()
   const second = start([
@@ -131,6 +160,7 @@ describe('settings', () => {
       LANDFALL_LEASE_MS: 30_000,
       LANDFALL_ALLOWED_ORIGINS: [],
       LANDFALL_LOG_LEVEL: 'info',
+      LANDFALL_DRAIN_DELAY_MS: 0,
       LANDFALL_WEBHOOK_ALLOW_PRIVATE: false,
     })
   })
@@ -146,6 +176,11 @@ describe('settings', () => {
     ['LANDFALL_DATABASE_CONNECTIONS', '1'],
     ['LANDFALL_S3_BUCKET', 'x'],
     ['LANDFALL_LOG_LEVEL', 'loud'],
+    ['LANDFALL_METRICS_PATH', 'metrics'],
+    ['LANDFALL_METRICS_PATH', '/uploads/files'],
+    ['LANDFALL_METRICS_PATH', '/health'],
+    ['LANDFALL_METRICS_PATH', '/:id'],
+    ['LANDFALL_DRAIN_DELAY_MS', '-1'],
     ['LANDFALL_NONSENSE', '1'],
   ])('%s=%s is refused by name', (name, value) => {
     expect(() => readSettings({ ...least, [name]: value })).toThrow(name)

@@ -22,6 +22,8 @@ const HELP: Record<SettingName, string> = {
   LANDFALL_WEBHOOK_URL: 'is told of each reference by a signed POST (Standard Webhooks; default none)',
   LANDFALL_WEBHOOK_SECRET: 'whsec_…; several while one is replaced, separated by commas',
   LANDFALL_WEBHOOK_ALLOW_PRIVATE: 'true: the webhook may be at a private address (default false)',
+  LANDFALL_METRICS_PATH: 'path of the OpenMetrics page, for your scraper only (default: none is served)',
+  LANDFALL_DRAIN_DELAY_MS: 'after SIGTERM: not ready, but serving, for so long; then it drains (default 0)',
   LANDFALL_LOG_LEVEL: 'silent, error, warn, info or debug (default info)',
 }
 

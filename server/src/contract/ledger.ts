@@ -835,6 +835,54 @@ export function ledgerContract<Tx>(test: RegisterTest, create: () => Promise<Led
     })
   })
 
+  on('tells when a completer was last alive, whichever process asks', async ({ ledger, another }) => {
+    const before = await ledger.pulse()
+    assert.equal(before.heartbeatAt, null)
+    assert.ok(Math.abs(before.nowAt - Date.now()) < 60_000)
+    await ledger.heartbeat()
+    const { nowAt, heartbeatAt } = await (await another()).pulse()
+    assert.ok(heartbeatAt !== null && heartbeatAt >= before.nowAt && heartbeatAt <= nowAt)
+  })
+
+  on('counts what is unfinished, and says how old it is', async ({ ledger }) => {
+    const none = { declared: 0, received: 0, sealed: 0, verified: 0, referenced: 0 }
+    const { nowAt: emptyAt, ...empty } = await ledger.backlog()
+    assert.ok(Math.abs(emptyAt - Date.now()) < 60_000)
+    assert.deepEqual(empty, {
+      points: none,
+      stalled: 0,
+      oldestUnreceivedAt: null,
+      oldestReceivedAt: null,
+      dueEffects: 0,
+      givenUpEffects: 0,
+    })
+    const { key: waiting } = await declared(ledger)
+    await declared(ledger)
+    const whole = await dueIn(ledger, 0, { offset: 100, tailBase: 0, point: 'received', stalled: true })
+    await dueIn(ledger, 0, { offset: 100, tailBase: 0, point: 'verified' })
+    const { key: cancelled } = await declared(ledger)
+    await ledger.cancel(cancelled, problem('cancelled'))
+    await referenced(ledger)
+    await owing(ledger, ['first', 'second'])
+    const given = await owing(ledger, ['third'])
+    const [effect] = await ledger.takeEffects({ kind: 'photo', name: 'third' }, TAKING)
+    assert.ok(effect !== undefined && effect.id === given.id)
+    await ledger.settleEffect(effect, { outcome: 'given-up', error: 'no' })
+    const { nowAt, ...counts } = await ledger.backlog()
+    assert.ok(nowAt >= emptyAt)
+    assert.deepEqual(counts, {
+      points: { declared: 2, received: 1, sealed: 0, verified: 1, referenced: 3 },
+      stalled: 1,
+      oldestUnreceivedAt: (await get(ledger, waiting)).createdAt,
+      oldestReceivedAt: (await get(ledger, whole)).receivedAt,
+      dueEffects: 2,
+      givenUpEffects: 1,
+    })
+    // What is finished costs nothing more: the one that owed nothing.
+    assert.equal(await ledger.complete(10), 1)
+    assert.equal((await ledger.backlog()).points.referenced, 2)
+  })
+
   on('a clock that nobody has set is no reason for anything', async ({ ledger, another }) => {
     const { nowAt: before } = await ledger.health()
     const { nowAt, steppedMs } = await ledger.settleClock(LOOK)

@@ -1,4 +1,12 @@
-import type { Claim, LedgerHealth, OperationRecord } from '../ports.js'
+import {
+  BACKLOG_MOST,
+  type Claim,
+  type LedgerBacklog,
+  type LedgerHealth,
+  type LedgerPulse,
+  type OperationRecord,
+} from '../ports.js'
+import { OPEN_BACKLOG, toBacklog } from './backlog.js'
 import { claimsIn, listed } from './inventory.js'
 import { NOW, type Queries } from './postgres-query.js'
 import { OPEN, toClaim, toOperation } from './rows.js'
@@ -71,4 +79,33 @@ export async function health(on: Queries): Promise<LedgerHealth> {
     dueEffects: Number(row?.['due']),
     givenUpEffects: Number(row?.['given_up']),
   }
+}
+
+export async function pulse(on: Queries): Promise<LedgerPulse> {
+  const row = await on.get(
+    `SELECT ${NOW} AS now, (SELECT value FROM landfall_meta WHERE key = 'heartbeat') AS heartbeat`,
+  )
+  const heartbeatAt = row?.['heartbeat'] ?? null
+  return { nowAt: Number(row?.['now']), heartbeatAt: heartbeatAt === null ? null : Number(heartbeatAt) }
+}
+
+const upTo = (sql: string): string => `(SELECT COUNT(*) FROM (${sql} LIMIT ${BACKLOG_MOST}) AS counted)`
+
+/** Only by partial indexes: finished operations and delivered effects are in none of them. */
+export const BACKLOG = {
+  open: OPEN_BACKLOG,
+  rest: `SELECT ${NOW} AS now,
+    ${upTo(`SELECT 1 FROM landfall_operations WHERE point = 'referenced'`)} AS referenced,
+    ${upTo(`SELECT 1 FROM landfall_effects WHERE due_at IS NOT NULL`)} AS due,
+    ${upTo(`SELECT 1 FROM landfall_effects WHERE given_up_at IS NOT NULL`)} AS given_up`,
+}
+
+export async function backlog(on: Queries): Promise<LedgerBacklog> {
+  const [open, rest] = [await on.all(BACKLOG.open), await on.get(BACKLOG.rest)]
+  return toBacklog(open, {
+    nowAt: Number(rest?.['now']),
+    referenced: Number(rest?.['referenced']),
+    dueEffects: Number(rest?.['due']),
+    givenUpEffects: Number(rest?.['given_up']),
+  })
 }

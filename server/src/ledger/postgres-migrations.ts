@@ -53,7 +53,7 @@ export const POSTGRES_MIGRATIONS: readonly (readonly string[])[] = [
     `CREATE UNIQUE INDEX landfall_operations_blob_key ON landfall_operations (blob_key)`,
     `CREATE INDEX landfall_operations_due ON landfall_operations (due_at) WHERE due_at IS NOT NULL`,
     `CREATE INDEX landfall_operations_open ON landfall_operations (owner, created_at, id) WHERE point IN ('declared', 'received', 'sealed', 'verified')`,
-    `CREATE INDEX landfall_operations_incomplete ON landfall_operations (updated_at) WHERE point = 'referenced' AND owed_effects = 0`,
+    `CREATE INDEX landfall_operations_incomplete ON landfall_operations (owed_effects, updated_at) WHERE point = 'referenced'`,
     `CREATE INDEX landfall_operations_asked ON landfall_operations (lease_holder) WHERE lease_asked > 0`,
     `CREATE TABLE landfall_references (
       owner text COLLATE "C" NOT NULL,

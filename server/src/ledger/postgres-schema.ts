@@ -76,8 +76,8 @@ export const landfallOperations = pgTable(
       .on(table.owner, table.createdAt, table.id)
       .where(sql`point IN ('declared', 'received', 'sealed', 'verified')`),
     index('landfall_operations_incomplete')
-      .on(table.updatedAt)
-      .where(sql`point = 'referenced' AND owed_effects = 0`),
+      .on(table.owedEffects, table.updatedAt)
+      .where(sql`point = 'referenced'`),
     index('landfall_operations_asked')
       .on(table.leaseHolder)
       .where(sql`lease_asked > 0`),

@@ -15,7 +15,7 @@ import {
   settleEffect,
   takeEffects,
 } from './postgres-effects.js'
-import { advanceMark, claims, health, heartbeat, list, mark } from './postgres-inventory.js'
+import { advanceMark, backlog, claims, health, heartbeat, list, mark, pulse } from './postgres-inventory.js'
 import {
   ask,
   askedOf,
@@ -162,6 +162,10 @@ export function postgresLedger<Database extends Executes & Pick<AnyDatabase, 'tr
     attendedMs: (sinceAt) => on((queries) => attendedMs(queries, sinceAt)),
 
     health: () => on(health),
+
+    pulse: () => on(pulse),
+
+    backlog: () => on(backlog),
 
     nextDueInMs: (targets) =>
       on(async (queries) => {

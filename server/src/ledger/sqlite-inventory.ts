@@ -1,9 +1,17 @@
-import type { Claim, LedgerHealth, OperationRecord } from '../ports.js'
+import {
+  BACKLOG_MOST,
+  type Claim,
+  type LedgerBacklog,
+  type LedgerHealth,
+  type LedgerPulse,
+  type OperationRecord,
+} from '../ports.js'
+import { OPEN_BACKLOG, toBacklog } from './backlog.js'
 import { claimsIn, listed } from './inventory.js'
 import { toClaim, toOperation } from './rows.js'
 import { type Connection, NOW } from './statements.js'
 
-// What reconcile, lists and doctor ask.
+// What reconcile, lists, doctor, health checks and metrics ask.
 
 export const claims = (on: Connection, range: Parameters<typeof claimsIn>[0]): Claim[] => {
   const { sql, args } = claimsIn(range)
@@ -56,4 +64,34 @@ export function health(on: Connection): LedgerHealth {
     dueEffects: count(`landfall_effects WHERE due_at IS NOT NULL`),
     givenUpEffects: count(`landfall_effects WHERE given_up_at IS NOT NULL`),
   }
+}
+
+export function pulse(on: Connection): LedgerPulse {
+  const heartbeatAt = meta(on, 'heartbeat')
+  return { nowAt: nowOf(on), heartbeatAt: heartbeatAt === null ? null : Number(heartbeatAt) }
+}
+
+/** Only by partial indexes: finished operations and delivered effects are in none of them. A test looks at the plans. */
+export const BACKLOG = {
+  open: OPEN_BACKLOG,
+  owingNothing: `SELECT 1 FROM landfall_operations WHERE point = 'referenced' AND owes_effects = 0`,
+  // In no index of their own: found by what they owe. CROSS JOIN keeps SQLite from beginning with all operations.
+  owing: `SELECT 1 FROM (
+      SELECT owner, operation_id FROM landfall_effects WHERE due_at IS NOT NULL
+      UNION SELECT owner, operation_id FROM landfall_effects WHERE given_up_at IS NOT NULL LIMIT ${BACKLOG_MOST}) AS e
+    CROSS JOIN landfall_operations o
+    WHERE o.owner = e.owner AND o.id = e.operation_id AND o.point = 'referenced' AND o.owes_effects = 1`,
+  dueEffects: `SELECT 1 FROM landfall_effects WHERE due_at IS NOT NULL`,
+  givenUpEffects: `SELECT 1 FROM landfall_effects WHERE given_up_at IS NOT NULL`,
+}
+
+export function backlog(on: Connection): LedgerBacklog {
+  const count = (sql: string): number =>
+    Number(on.get(`SELECT COUNT(*) AS n FROM (${sql} LIMIT ${BACKLOG_MOST}) AS counted`)?.['n'])
+  return toBacklog(on.all(BACKLOG.open), {
+    nowAt: nowOf(on),
+    referenced: count(BACKLOG.owingNothing) + count(BACKLOG.owing),
+    dueEffects: count(BACKLOG.dueEffects),
+    givenUpEffects: count(BACKLOG.givenUpEffects),
+  })
 }

@@ -25,7 +25,7 @@ import {
   takeLease,
   versions,
 } from './sqlite-operations.js'
-import { advanceMark, claims, health, heartbeat, list, mark } from './sqlite-inventory.js'
+import { advanceMark, backlog, claims, health, heartbeat, list, mark, pulse } from './sqlite-inventory.js'
 import { attendedMs, lookAtClock, settleClock } from './sqlite-clock.js'
 import { COMPLETABLE, DUE_EFFECTS, DUE_OPERATIONS, dueArgs, NEXT_DUE } from './sqlite-due.js'
 import { effectsDueAt, effectsOf, retryEffects, settleEffect, takeEffects } from './sqlite-effects.js'
@@ -151,6 +151,10 @@ export function sqliteLedger<Schema extends AnySchema>(db: LibSQLDatabase<Schema
     advanceMark: (to) => write((on) => advanceMark(on, to)),
 
     heartbeat: () => write(heartbeat),
+
+    pulse: () => read(pulse),
+
+    backlog: () => read(backlog),
 
     async settleClock(look) {
       const found = await read((on) => lookAtClock(on, look))

@@ -1,0 +1,114 @@
+import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
+import { once } from 'node:events'
+import { existsSync } from 'node:fs'
+import { mkdir, readFile, writeFile } from 'node:fs/promises'
+import { createServer, type AddressInfo } from 'node:net'
+import { delimiter, join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { later } from './harness.js'
+
+/** The configuration that is shipped, with the places of this machine instead of those of a container. */
+const SHIPPED = fileURLToPath(new URL('../deploy/nginx/landfall.conf', import.meta.url))
+const INSTALL_LIMIT_MS = 120_000
+
+export type Found = { readonly path: string } | { readonly missing: string }
+
+/** nginx of this machine; installed where that can be done without starting a service. */
+export function findNginx(): Found {
+  const there = () =>
+    [...(process.env['PATH'] ?? '').split(delimiter), '/usr/sbin', '/usr/local/sbin']
+      .map((folder) => join(folder, 'nginx'))
+      .find((path) => existsSync(path))
+  const path = there()
+  if (path !== undefined) return { path }
+  if (!existsSync('/usr/bin/apt-get')) return { missing: 'there is no nginx, and no apt-get to install it' }
+  if (process.getuid?.() !== 0) return { missing: 'there is no nginx, and only root could install it' }
+  if (existsSync('/run/systemd/system'))
+    return { missing: 'there is no nginx, and installing it would start a service' }
+  const { status } = spawnSync('apt-get', ['install', '-y', '--no-install-recommends', 'nginx-light'], {
+    env: { ...process.env, DEBIAN_FRONTEND: 'noninteractive' },
+    timeout: INSTALL_LIMIT_MS,
+  })
+  const installed = there()
+  return installed === undefined
+    ? { missing: `there is no nginx, and apt-get install failed (${String(status)})` }
+    : { path: installed }
+}
+
+export async function freePort(): Promise<number> {
+  const server = createServer().listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  const { port } = server.address() as AddressInfo
+  server.close()
+  await once(server, 'close')
+  return port
+}
+
+/** Before a node at `nodePort`, and another one that is not there. Users: ann and bob, password `secret`. */
+export async function startNginx(program: string, directory: string, nodePort: number) {
+  const folder = join(directory, 'nginx')
+  await mkdir(folder)
+  const port = await freePort()
+  const nobody = await freePort()
+  await writeFile(join(folder, 'users'), 'ann:{PLAIN}secret\nbob:{PLAIN}secret\n')
+  await writeFile(
+    join(folder, 'landfall.conf'),
+    replaced(await readFile(SHIPPED, 'utf8'), [
+      ['listen 80;', `listen 127.0.0.1:${port};`],
+      ['landfall-1:3000', `127.0.0.1:${nobody}`],
+      ['landfall-2:3000', `127.0.0.1:${nodePort}`],
+      ['  server landfall-3:3000 max_fails=1 fail_timeout=5s;\n', ''],
+      ['/etc/nginx/landfall-users', join(folder, 'users')],
+    ]),
+  )
+  const temporary = ['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi']
+    .map((name) => `  ${name}_temp_path ${join(folder, name)};`)
+    .join('\n')
+  await writeFile(
+    join(folder, 'nginx.conf'),
+    `${process.getuid?.() === 0 ? 'user root;\n' : ''}daemon off;
+pid ${join(folder, 'pid')};
+error_log ${join(folder, 'error.log')};
+events {}
+http {
+  access_log off;
+${temporary}
+  include landfall.conf;
+}
+`,
+  )
+  const args = ['-p', folder, '-c', join(folder, 'nginx.conf'), '-e', join(folder, 'error.log')]
+  const checked = spawnSync(program, [...args, '-t'], { encoding: 'utf8' })
+  let child: ChildProcess | null = null
+  return {
+    checked,
+    address: `http://127.0.0.1:${port}`,
+    async start() {
+      const started = spawn(program, args, { stdio: 'ignore' })
+      child = started
+      for (const deadline = Date.now() + 10_000; ; await later(20)) {
+        if (Date.now() > deadline || started.exitCode !== null)
+          throw new Error(await readFile(join(folder, 'error.log'), 'utf8'))
+        if (
+          await fetch(`http://127.0.0.1:${port}/`).then(
+            () => true,
+            () => false,
+          )
+        )
+          return
+      }
+    },
+    async stop() {
+      if (child === null || child.exitCode !== null) return
+      child.kill('SIGTERM')
+      await once(child, 'exit')
+    },
+  }
+}
+
+function replaced(text: string, pairs: readonly (readonly [string, string])[]): string {
+  return pairs.reduce((now, [from, to]) => {
+    if (!now.includes(from)) throw new Error(`the configuration does not say ${from}`)
+    return now.replace(from, to)
+  }, text)
+}
