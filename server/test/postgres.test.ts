@@ -176,6 +176,25 @@ describe.each(['node-postgres', 'postgres.js'] as const)('PostgreSQL by %s', (dr
     expect(afterwards.filter(({ outcome }) => outcome === 'created')).toHaveLength(1)
   })
 
+  test('hooks that hang leave connections for everything else', async () => {
+    const { ledger, driven } = await opened(driver)
+    const taken = await Promise.all(Array.from({ length: 30 }, driven))
+    let release = (): void => {}
+    const hanging = new Promise<void>((resolve) => (release = resolve))
+    const referred = taken.map(({ lease, operation }) =>
+      ledger.refer(lease, operation, referring({ timeLimitMs: 60_000 }), async () => {
+        await hanging
+        return { outcome: 'accepted', data: null }
+      }),
+    )
+    await later(200)
+    const leases = taken.map(({ lease }) => lease)
+    expect(await ledger.renew(leases, 30_000)).toEqual(leases)
+    expect((await ledger.declare(intentOf())).outcome).toBe('created')
+    release()
+    expect(new Set((await Promise.all(referred)).map(({ outcome }) => outcome))).toEqual(new Set(['referenced']))
+  })
+
   test('the last two effects, delivered at once on two nodes, complete their operation', async () => {
     const { url, ledger, driven } = await opened(driver)
     const other = postgresLedger(DRIVERS[driver](url) as NodeDatabase)

@@ -1,5 +1,6 @@
 import { problem } from '@landfall/shared'
 import type { PgDatabase, PgQueryResultHKT } from 'drizzle-orm/pg-core'
+import pLimit from 'p-limit'
 import { v7 as uuidv7 } from 'uuid'
 import { UploadError } from '../errors.js'
 import { REMOVAL } from '../ports.js'
@@ -75,6 +76,7 @@ export function postgresLedger<Database extends Executes & Pick<AnyDatabase, 'tr
   const within = <T>(work: (queries: Queries) => Promise<T>): Promise<T> =>
     on(() => db.transaction(async (tx) => work(queriesOn(tx))))
   listenForErrors(db)
+  const hooks = pLimit(hooksAtOnce(db))
 
   return {
     migrate: () => within(migrate),
@@ -116,7 +118,7 @@ export function postgresLedger<Database extends Executes & Pick<AnyDatabase, 'tr
     },
 
     async refer(lease, from, intent, hook) {
-      const referred = await refer(lease, from, intent, hook)
+      const referred = await hooks(() => refer(lease, from, intent, hook))
       if (referred.outcome === 'referenced') changed(referred.operation)
       return referred
     },
@@ -229,6 +231,13 @@ function listenForErrors(db: unknown): void {
   pool.on('connect', (connection: unknown) => {
     if (isEmitter(connection)) connection.on('error', () => {})
   })
+}
+
+/** Hooks that hang must not take the last connection: leases are to be prolonged, and others to go on. */
+function hooksAtOnce(db: unknown): number {
+  const { $client: client } = db as { $client?: { options?: { max?: unknown } } }
+  const max = client?.options?.max
+  return typeof max === 'number' ? Math.max(1, max - Math.max(2, Math.ceil(max / 5))) : Number.POSITIVE_INFINITY
 }
 
 const isEmitter = (value: unknown): value is NodeJS.EventEmitter =>
