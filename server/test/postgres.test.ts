@@ -13,7 +13,7 @@ import { POSTGRES_MIGRATIONS } from '../src/ledger/postgres-migrations.js'
 import * as tables from '../src/ledger/postgres-schema.js'
 import { postgresLedger, type PostgresTx } from '../src/ledger/postgres.js'
 import { later } from './harness.js'
-import { type Postgres, startPostgres } from './postgres.js'
+import { type Postgres, startPostgres } from '../../e2e/src/postgres.js'
 
 const photos = pgTable('photos', { name: text('name').notNull() })
 const schema = { photos }

@@ -1,12 +1,12 @@
 import { execFile, spawn } from 'node:child_process'
 import { existsSync } from 'node:fs'
-import { chmod, chown, cp, mkdir, mkdtemp, readdir, readFile, rm, symlink } from 'node:fs/promises'
-import { createServer } from 'node:net'
-import { tmpdir } from 'node:os'
+import { chmod, chown, cp, mkdir, readdir, readFile, symlink } from 'node:fs/promises'
 import { dirname, join, relative } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import { Client } from 'pg'
+import { temporaryDirectory } from './files.js'
+import { freePort } from './ports.js'
 
 /** A PostgreSQL of its own on loopback, for tests. */
 export interface Postgres {
@@ -29,7 +29,7 @@ const READY_WITHIN_MS = 30_000
  * @throws when there are none for this machine: the reason for tests to be skipped
  */
 export async function startPostgres(): Promise<Postgres> {
-  const home = await mkdtemp(join(tmpdir(), 'landfall-postgres-'))
+  const { path: home, remove } = await temporaryDirectory('landfall-postgres-')
   // PostgreSQL refuses to run as root.
   const as = process.getuid?.() === 0 ? await unprivileged() : null
   await chmod(home, 0o755)
@@ -86,7 +86,7 @@ export async function startPostgres(): Promise<Postgres> {
     async stop() {
       process.off('exit', onExit)
       await end('SIGINT')
-      await rm(home, { recursive: true, force: true })
+      await remove()
     },
   }
 }
@@ -148,12 +148,3 @@ async function query(port: number, sql: string): Promise<void> {
     await client.end()
   }
 }
-
-const freePort = (): Promise<number> =>
-  new Promise((resolve, reject) => {
-    const server = createServer()
-    server.once('error', reject).listen(0, '127.0.0.1', () => {
-      const { port } = server.address() as { port: number }
-      server.close(() => resolve(port))
-    })
-  })
