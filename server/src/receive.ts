@@ -3,7 +3,7 @@ import type { Drive } from './drive.js'
 import { faultCode, UploadError } from './errors.js'
 import type { Held, Leases } from './leases.js'
 import type { Logger } from './log.js'
-import type { BlobStore, Clock, Ledger, OperationKey, OperationRecord } from './ports.js'
+import type { BlobStore, Changes, Clock, Ledger, OperationKey, OperationRecord } from './ports.js'
 import { createRecorder, type Recorder } from './recorder.js'
 import { arrived, blobOf, rejected, type Steps } from './steps.js'
 
@@ -108,7 +108,7 @@ export function createReceive(deps: ReceiveDeps): Receive {
       source,
       signal: held.signal,
       onBytes: held.touch,
-      acknowledge: (offset) => acknowledge(recorder, offset),
+      acknowledge: (offset, state) => acknowledge(recorder, arrived(before, offset, state)),
     })
     if (appended.outcome === 'lost') {
       await recorder.write({ ...rejected(problem('bytes-lost')), dueInMs: 0, release: true }, 'fact')
@@ -118,7 +118,7 @@ export function createReceive(deps: ReceiveDeps): Receive {
       await giveBack(recorder)
       return { outcome: 'refused', problem: excess }
     }
-    const truths = arrived(before, appended.offset)
+    const truths = arrived(before, appended.offset, appended.state)
     if (appended.offset < before.file.size) {
       const operation = await recorder.writePatiently({ ...truths, ...alive }, 'fact', settings.patienceMs)
       return { outcome: 'acknowledged', operation }
@@ -130,9 +130,9 @@ export function createReceive(deps: ReceiveDeps): Receive {
   }
 
   /** A ledger that is away for a moment does not end an upload; a lost lease does. */
-  async function acknowledge(recorder: Recorder, offset: number): Promise<boolean> {
+  async function acknowledge(recorder: Recorder, truths: Changes): Promise<boolean> {
     try {
-      await recorder.write({ offset, expiresInMs: settings.expiresAfterMs }, 'fact')
+      await recorder.write({ ...truths, expiresInMs: settings.expiresAfterMs }, 'fact')
       return true
     } catch (error) {
       if (error instanceof UploadError && error.code === 'lease-lost') throw error
