@@ -412,8 +412,7 @@ export type Appended =
   | { readonly outcome: 'lost' }
 
 export type Recovered =
-  | { readonly outcome: 'kept'; readonly offset: number; readonly state?: JsonValue }
-  | { readonly outcome: 'lost' }
+  { readonly outcome: 'kept'; readonly offset: number; readonly state?: JsonValue } | { readonly outcome: 'lost' }
 
 /** The first bytes of a blob, enough to tell its media type, and the digest of all of them. */
 export interface Inspection {

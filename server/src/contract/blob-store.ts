@@ -317,7 +317,7 @@ export function blobStoreContract(test: RegisterTest, create: () => Promise<Blob
     const to = blob(10_000)
     const content = bytes(10_000)
     const stop = new AbortController()
-    const first = append(store, to, 0, source([bytes(4_000, 9)], 'silent'), { signal: stop.signal })
+    const first = append(store, { ...to }, 0, source([bytes(4_000, 9)], 'silent'), { signal: stop.signal })
     await new Promise((resolve) => setTimeout(resolve, 30))
     const second = append(store, to, 0, source([content]))
     stop.abort()
