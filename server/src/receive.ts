@@ -1,4 +1,4 @@
-import { isOpen, type Problem, problem } from '@landfall/shared'
+import { isOpen, isReferenced, type Problem, problem } from '@landfall/shared'
 import type { Drive } from './drive.js'
 import { faultCode, UploadError } from './errors.js'
 import type { Held, Leases } from './leases.js'
@@ -89,7 +89,10 @@ export function createReceive(deps: ReceiveDeps): Receive {
       handedOn = received.outcome === 'whole'
       return received
     } catch (error) {
-      if (faultCode(error) === 'lease-lost') return { outcome: 'closed' }
+      if (faultCode(error) === 'lease-lost') {
+        await removeAgain(key)
+        return { outcome: 'closed' }
+      }
       // What was written since the last acknowledgement is nobody's: the next request cuts it off.
       if (!handedOn)
         await giveBack(recorder).catch((again: unknown) =>
@@ -126,7 +129,23 @@ export function createReceive(deps: ReceiveDeps): Receive {
     const { promise: acknowledged, settle } = firstAnswer(before.file.size)
     recorder.note(truths)
     const driven = deps.drive(held, { recorder, onRecorded: settle })
+    void driven.then((left) => (isEnded(left) ? removeAgain(left) : undefined))
     return { outcome: 'whole', acknowledged, driven, acceptedBytes: appended.offset - before.offset }
+  }
+
+  /**
+   * An object that is put as one comes into being at its end. Where this node stood still before it, its operation may
+   * have been ended meanwhile, and what there was of it removed: then this came after that, and goes too. Only on a
+   * store of several nodes, and only of an operation that is final.
+   */
+  async function removeAgain(key: OperationKey): Promise<void> {
+    if (blobs.exclusive) return
+    try {
+      const now = await ledger.find(key)
+      if (now !== null && isEnded(now)) await blobs.remove(now.blobKey)
+    } catch (error) {
+      log.warn({ operationId: key.id, err: error }, 'what came after its removal is left to reconcile')
+    }
   }
 
   /** A ledger that is away for a moment does not end an upload; a lost lease does. */
@@ -141,6 +160,10 @@ export function createReceive(deps: ReceiveDeps): Receive {
     }
   }
 }
+
+/** Without bytes, and for ever. */
+const isEnded = ({ point, removedAt }: OperationRecord): boolean =>
+  removedAt !== null || !(isOpen(point) || isReferenced(point))
 
 /**
  * Resolves with the first record that holds all bytes, or that ends the operation. What was left otherwise could not

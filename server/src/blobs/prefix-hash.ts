@@ -5,11 +5,16 @@ import { createSHA256 } from 'hash-wasm'
  * does 1,950; so it is used only where the bytes cannot be read again.
  */
 export interface PrefixHash {
-  /** `state` null: from the beginning. Others get their turn in between. */
+  /**
+   * `state` null: from the beginning. Others get their turn in between. One that another version of the library has
+   * left cannot be gone on with: what is known is then `UNKNOWN`, from there on.
+   */
   extend(state: string | null, bytes: Uint8Array): Promise<string>
-  /** Base64. */
-  digest(state: string | null): Promise<string>
+  /** Base64; null: unknown. */
+  digest(state: string | null): Promise<string | null>
 }
+
+const UNKNOWN = ''
 
 /** About 2 ms. */
 const STEP_BYTES = 1024 * 1024
@@ -22,10 +27,19 @@ export function createPrefixHash(): PrefixHash {
   const from = (hash: Hash, state: string | null): Hash =>
     state === null ? hash.init() : hash.load(Buffer.from(state, 'base64'))
   const save = (hash: Hash): string => Buffer.from(hash.save()).toString('base64')
+  const isKnown = (hash: Hash, state: string | null): boolean => {
+    try {
+      from(hash, state)
+      return true
+    } catch {
+      return false
+    }
+  }
   return {
     async extend(state, bytes) {
       const hash = await loaded()
       let now = state
+      if (!isKnown(hash, state)) return UNKNOWN
       for (let at = 0; at < bytes.length; at += STEP_BYTES) {
         now = save(from(hash, now).update(bytes.subarray(at, at + STEP_BYTES)))
         await new Promise(setImmediate)
@@ -34,6 +48,7 @@ export function createPrefixHash(): PrefixHash {
     },
     async digest(state) {
       const hash = await loaded()
+      if (!isKnown(hash, state)) return null
       return Buffer.from(from(hash, state).digest('binary')).toString('base64')
     },
   }

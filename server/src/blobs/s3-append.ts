@@ -35,6 +35,8 @@ const IDLE_UNDER_PRESSURE_MS = 250
 /** Whoever asks a receiver to let go waits 3.5 s for it: what is in flight has so long to be stored. */
 const LET_GO_MS = 1_500
 const TICK_MS = 125
+/** What is taken at once where memory had to be waited for; what is not used within a tick goes back. */
+const CREDIT_BYTES = 1024 * 1024
 const LAST_ACKNOWLEDGEMENTS = 5
 
 /** Takes bytes as parts from memory. What was received is kept however the source ends, as far as it has no gap. */
@@ -199,18 +201,30 @@ async function take(
   }
 
   /** Over budget: who waits for too long gives back what it holds. False: it was asked to stop meanwhile. */
+  let credit = 0
   async function memoryFor(bytes: number): Promise<boolean> {
-    if (budget.tryTake(bytes)) return true
-    const granted = budget.take(bytes, stopping.signal)
-    const soon = await Promise.race([granted, sleep(IDLE_UNDER_PRESSURE_MS, null)])
-    if (soon === null) await flush(true).catch(fail)
-    return granted
+    if (credit < bytes && !budget.tryTake(bytes - credit)) {
+      // For more than this chunk: else each of the next ones would have to wait again.
+      const wanted = Math.max(bytes - credit, Math.min(CREDIT_BYTES, filling.capacity() - filling.length() - credit))
+      const granted = budget.take(wanted, stopping.signal)
+      const soon = await Promise.race([granted, sleep(IDLE_UNDER_PRESSURE_MS, null)])
+      if (soon === null) await flush(true).catch(fail)
+      if (!(await granted)) return false
+      credit += wanted
+    } else credit = Math.max(credit, bytes)
+    credit -= bytes
+    return true
+  }
+  const giveCreditBack = (): void => {
+    budget.giveBack(credit)
+    credit = 0
   }
 
-  let ticking = false
+  let ticking: Promise<void> | null = null
   const tick = async (): Promise<void> => {
     const nowMs = performance.now()
     const idleMs = budget.underPressure() ? IDLE_UNDER_PRESSURE_MS : IDLE_MS
+    if (budget.underPressure()) giveCreditBack()
     const isIdle = filling.heldBytes() > 0 && nowMs - lastByteMs >= idleMs
     const isOld = filling.unstoredBytes() > 0 && nowMs - unstoredSinceMs >= checkpoint.ms
     if (isIdle || isOld) {
@@ -223,14 +237,14 @@ async function take(
   }
   let acknowledgedAtMs = performance.now()
   const ticker = setInterval(() => {
-    if (ticking || stopping.signal.aborted) return
-    ticking = true
-    void tick()
+    if (ticking !== null || stopping.signal.aborted) return
+    ticking = tick()
       .catch(fail)
-      .finally(() => (ticking = false))
+      .finally(() => (ticking = null))
   }, TICK_MS)
 
   const allSettled = async (): Promise<void> => {
+    await ticking
     await busy
     while (inFlight.size > 0) await Promise.all(inFlight)
   }
@@ -274,14 +288,15 @@ async function take(
     clearInterval(ticker)
     if (letGo !== null) clearTimeout(letGo)
     await allSettled()
+    giveCreditBack()
     filling.drop()
     await progress.settled()
   }
 
   function endingOf(offset: number, ended: 'whole' | 'broken' | 'excess' | 'stopped') {
-    // `readChunks` calls everything excess that was refused: here that is a stop.
     if (offset === blob.size) return 'whole'
-    return ended === 'excess' ? 'stopped' : ended
+    // Cut off while it was sent; and `readChunks` calls everything excess that was refused, which here is a stop.
+    return offset < received || ended === 'excess' ? 'stopped' : ended
   }
 
   async function lastAcknowledgement(): Promise<boolean> {

@@ -21,7 +21,7 @@ export interface Notes {
   readonly uploadId: string | null
   /** ETags of the parts from the first one on, without a gap. */
   readonly parts: readonly string[]
-  /** SHA-256 over those parts, to be gone on with: parts cannot be read back before the upload is complete. */
+  /** SHA-256 over those parts, to be gone on with: parts cannot be read back before the upload is complete. null: none. */
   readonly hash: string | null
   /** What lies behind the parts, in order. */
   readonly tail: readonly Piece[]

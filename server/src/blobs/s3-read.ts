@@ -55,13 +55,15 @@ export function createReading(deps: { calls: S3Calls; names: Names; look: S3Look
 
     async digestOf(blob: BlobRef, length: number, signal: AbortSignal): Promise<string> {
       const notes = readNotes(blob.state)
-      if (length === 0) return asDigest(await hash.digest(null))
+      if (length === 0) return asDigest(createHash('sha256').digest('base64'))
       // Parts of an unfinished upload cannot be read: their digest is kept while they are sent.
       const parted = notes === null ? 0 : Math.min(blob.size, notes.parts.length * notes.partBytes)
       if (notes !== null && length >= parted && length <= noted(notes, blob.size)) {
         const tail = new Uint8Array(bytesOf(notes.tail))
-        if (await tails.read(blob.key, notes.tail, tail, signal))
-          return asDigest(await hash.digest(await hash.extend(notes.hash, tail.subarray(0, length - parted))))
+        if (await tails.read(blob.key, notes.tail, tail, signal)) {
+          const digest = await hash.digest(await hash.extend(notes.hash, tail.subarray(0, length - parted)))
+          if (digest !== null) return asDigest(digest)
+        }
       }
       if ((await look.atObject(blob, notes, signal)) !== 'whole')
         throw new UploadError('storage-unavailable', 'the digest of these bytes cannot be told before all are there')

@@ -74,7 +74,7 @@ export function createSeal({ calls, names, identity, look, tails }: Deps & { loo
   }
 
   async function isAnythingOf(blob: BlobRef, { uploadId, tail: [first] }: Notes): Promise<boolean> {
-    if (uploadId !== null && (await calls.listParts(names.blob(blob.key), uploadId, 1)) !== null) return true
+    if (uploadId !== null) return (await calls.listParts(names.blob(blob.key), uploadId, 1)) !== null
     return first !== undefined && (await calls.head(names.tail(blob.key, first.name))) !== null
   }
 
