@@ -4,6 +4,7 @@ import { v4 as uuidv4 } from 'uuid'
 import { UploadError } from '../errors.js'
 import type { Appended, AppendRequest, BlobRef } from '../ports.js'
 import type { PrefixHash } from './prefix-hash.js'
+import type { Buffers } from './s3-buffers.js'
 import type { Budget } from './s3-budget.js'
 import type { S3Calls } from './s3-calls.js'
 import { createFilling, Gone } from './s3-filling.js'
@@ -21,6 +22,7 @@ export interface S3AppendDeps {
   readonly tails: Tails
   readonly hash: PrefixHash
   readonly budget: Budget
+  readonly buffers: Buffers
   /** Parts in flight of all uploads. Held only while a part is sent, never while bytes are waited for. */
   readonly sending: LimitFunction
   readonly partBytesOf: (sizeBytes: number) => number
@@ -35,8 +37,6 @@ const IDLE_UNDER_PRESSURE_MS = 250
 /** Whoever asks a receiver to let go waits 3.5 s for it: what is in flight has so long to be stored. */
 const LET_GO_MS = 1_500
 const TICK_MS = 125
-/** What is taken at once where memory had to be waited for; what is not used within a tick goes back. */
-const CREDIT_BYTES = 1024 * 1024
 const LAST_ACKNOWLEDGEMENTS = 5
 
 /** Takes bytes as parts from memory. What was received is kept however the source ends, as far as it has no gap. */
@@ -101,7 +101,7 @@ async function take(
   const cut = new AbortController()
   const stopping = new AbortController()
   const progress = createProgress(blob, notes, request, tails)
-  const filling = createFilling({ tails, budget, signal: cut.signal }, blob, partBytes, progress)
+  const filling = createFilling({ ...deps, signal: cut.signal }, blob, partBytes, progress)
   const inFlight = new Set<Promise<void>>()
   const failures: unknown[] = []
   let isLeaseLost = false
@@ -169,6 +169,8 @@ async function take(
         )
         if (stored === 'gone') throw new Gone()
         part.done = { etag: stored.etag, hash: (await hashed) ?? '' }
+        // An attempt that broke off may be read still by its socket.
+        if (stored.attempts === 1) deps.buffers.giveBack(bytes)
       })
       const task = sent
         .finally(() => budget.giveBack(bytes.length))
@@ -193,38 +195,30 @@ async function take(
       if (bytes.length === 0 || !(await memoryFor(bytes.length))) return false
       lastByteMs = performance.now()
       if (filling.unstoredBytes() === 0) unstoredSinceMs = lastByteMs
-      filling.add(bytes)
-      rest = rest.subarray(bytes.length)
+      rest = rest.subarray(filling.add(bytes))
     }
     await sendPart()
     return !stopping.signal.aborted
   }
 
   /** Over budget: who waits for too long gives back what it holds. False: it was asked to stop meanwhile. */
-  let credit = 0
   async function memoryFor(bytes: number): Promise<boolean> {
-    if (credit < bytes && !budget.tryTake(bytes - credit)) {
-      // For more than this chunk: else each of the next ones would have to wait again.
-      const wanted = Math.max(bytes - credit, Math.min(CREDIT_BYTES, filling.capacity() - filling.length() - credit))
+    const wanted = filling.wantedBytes(bytes)
+    if (wanted === 0) return true
+    if (!budget.tryTake(wanted)) {
       const granted = budget.take(wanted, stopping.signal)
       const soon = await Promise.race([granted, sleep(IDLE_UNDER_PRESSURE_MS, null)])
       if (soon === null) await flush(true).catch(fail)
       if (!(await granted)) return false
-      credit += wanted
-    } else credit = Math.max(credit, bytes)
-    credit -= bytes
+    }
+    filling.grow(wanted)
     return true
-  }
-  const giveCreditBack = (): void => {
-    budget.giveBack(credit)
-    credit = 0
   }
 
   let ticking: Promise<void> | null = null
   const tick = async (): Promise<void> => {
     const nowMs = performance.now()
     const idleMs = budget.underPressure() ? IDLE_UNDER_PRESSURE_MS : IDLE_MS
-    if (budget.underPressure()) giveCreditBack()
     const isIdle = filling.heldBytes() > 0 && nowMs - lastByteMs >= idleMs
     const isOld = filling.unstoredBytes() > 0 && nowMs - unstoredSinceMs >= checkpoint.ms
     if (isIdle || isOld) {
@@ -288,7 +282,6 @@ async function take(
     clearInterval(ticker)
     if (letGo !== null) clearTimeout(letGo)
     await allSettled()
-    giveCreditBack()
     filling.drop()
     await progress.settled()
   }

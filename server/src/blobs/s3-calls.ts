@@ -43,7 +43,7 @@ export interface S3Calls {
   uploadPart(
     part: { name: string; uploadId: string; number: number; bytes: Uint8Array },
     signal: AbortSignal,
-  ): Promise<{ etag: string } | 'gone'>
+  ): Promise<{ etag: string; attempts: number } | 'gone'>
   /** null: the upload is not there (any more). */
   listParts(name: string, uploadId: string, limit?: number): Promise<Part[] | null>
   /** Throws what the SDK threw: what it means is found out by looking. */
@@ -198,17 +198,19 @@ export function createS3Calls(
         return UploadId
       }),
 
-    uploadPart: ({ name, uploadId, number, bytes }, signal) =>
-      call<{ etag: string }, 'gone'>(
+    uploadPart({ name, uploadId, number, bytes }, signal) {
+      let attempts = 0
+      return call<{ etag: string; attempts: number }, 'gone'>(
         'UploadPart',
         signal,
         async (abortSignal) => {
+          attempts += 1
           const { ETag } = await client.uploadPart(
             { Bucket, Key: name, UploadId: uploadId, PartNumber: number, Body: bytes },
             { abortSignal },
           )
           if (ETag === undefined) throw new Error('an UploadPart without an ETag')
-          return { etag: ETag }
+          return { etag: ETag, attempts }
         },
         async (error) => {
           if (isMissing(error)) return 'gone'
@@ -216,7 +218,8 @@ export function createS3Calls(
           if (isFinal(error) || (await listParts(name, uploadId, 1)) !== null) return undefined
           return 'gone'
         },
-      ),
+      )
+    },
 
     listParts,
 

@@ -7,6 +7,7 @@ import { createKeyQueue } from './key-queue.js'
 import { createPrefixHash } from './prefix-hash.js'
 import { appendToS3 } from './s3-append.js'
 import { createBudget } from './s3-budget.js'
+import { createBuffers } from './s3-buffers.js'
 import { createS3Calls, type ObjectSettings } from './s3-calls.js'
 import { createIdentity } from './s3-identity.js'
 import { createS3Inventory } from './s3-inventory.js'
@@ -109,6 +110,7 @@ export function s3Blobs(options: S3BlobsOptions): S3Blobs {
   const hash = createPrefixHash()
   const reading = createReading({ calls, names, look, tails, hash })
   const seal = createSeal({ calls, names, identity, look, tails })
+  const buffers = createBuffers(memoryBytes)
   const queue = createKeyQueue()
   const appendDeps = {
     calls,
@@ -117,6 +119,7 @@ export function s3Blobs(options: S3BlobsOptions): S3Blobs {
     tails,
     hash,
     budget: createBudget(memoryBytes),
+    buffers,
     sending: pLimit(options.maxConcurrentPartUploads ?? 60),
     partBytesOf: (sizeBytes: number) => store.partBytesOf(sizeBytes),
     checkpoint: { bytes: options.checkpointBytes ?? 16 * 1024 * 1024, ms: options.checkpointMs ?? 2_000 },
@@ -220,6 +223,8 @@ export function s3Blobs(options: S3BlobsOptions): S3Blobs {
     async close() {
       await queue.closeAll()
       isOpen = false
+      await hash.close()
+      buffers.close()
       store.s3.destroy()
     },
   }
