@@ -16,8 +16,8 @@ const never = new AbortController().signal
 const digestOf = (bytes: Uint8Array): string => `sha-256=:${createHash('sha256').update(bytes).digest('base64')}:`
 
 type Send = () => Promise<{ response: HttpResponse }>
-/** What happens to a call, by its method and what it is about; `send` lets it through. */
-type Interfere = (call: string, send: Send, request: HttpRequest) => ReturnType<Send>
+/** What happens to a call, by its method and what it is about; `through` lets it through. */
+type Interfere = (call: string, through: Send, request: HttpRequest) => ReturnType<Send>
 
 const callOf = ({ method, path, query }: HttpRequest): string => {
   const has = (name: string): boolean => query !== undefined && name in query
@@ -34,11 +34,11 @@ class Wire {
   private readonly handler = new NodeHttpHandler({ httpAgent: { maxSockets: 256 } })
   readonly metadata = this.handler.metadata
   readonly calls: string[] = []
-  interfere: Interfere = (_call, send) => send()
+  interfere: Interfere = (_call, through) => through()
   async handle(request: HttpRequest, options?: HttpHandlerOptions): Promise<{ response: HttpResponse }> {
     const call = callOf(request)
     this.calls.push(call)
-    return this.interfere(call, () => this.handler.handle(request as never, options) as ReturnType<Send>, request)
+    return this.interfere(call, () => this.handler.handle(request as never, options), request)
   }
   updateHttpClientConfig(): void {}
   httpHandlerConfigs(): Record<string, never> {
@@ -533,6 +533,26 @@ describe.skipIf(missing !== null)(`S3${missing === null ? '' : ` (${missing})`}`
       { key: rows[2].key, sizeBytes: 7 },
     ])
     expect(found.filter(({ key }) => key === null).length).toBe(1)
+  })
+
+  test('lists more than one answer of the store holds, in order', async () => {
+    const keys = Array.from({ length: 1_050 }, () => createRow(1).key)
+    for (let at = 0; at < keys.length; at += 50)
+      await Promise.all(
+        keys
+          .slice(at, at + 50)
+          .map((key, n) =>
+            bare.putObject({
+              Bucket: config.bucket,
+              Key: `${prefix}${n % 2 ? 'blobs' : 'tails'}/${key}${n % 2 ? '' : '/x'}`,
+              Body: 'x',
+            }),
+          ),
+      )
+    await bare.putObject({ Bucket: config.bucket, Key: `${prefix}tails/${keys[1]}/x`, Body: 'x' })
+    const found: (string | null)[] = []
+    for await (const { key } of store.list()) found.push(key)
+    expect(found).toEqual(keys.toSorted())
   })
 
   test('a signed address gives the blob to whoever has it', async () => {

@@ -5,5 +5,5 @@ import { s3Place, stopS3 } from './s3.js'
 export default async function setup(project: TestProject): Promise<() => Promise<void>> {
   const place = await s3Place()
   project.provide('s3Place', place)
-  return async () => void (await stopS3(place.directory))
+  return () => stopS3(place.directory)
 }

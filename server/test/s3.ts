@@ -1,4 +1,5 @@
 import { execFile } from 'node:child_process'
+import { rm } from 'node:fs/promises'
 import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -49,7 +50,10 @@ const run = (parameters: string[]): Promise<{ failure: string | null; output: st
     )
   })
 
-export const stopS3 = (directory: string): Promise<unknown> => run(['stop', directory])
+export async function stopS3(directory: string): Promise<void> {
+  await run(['stop', directory])
+  await rm(directory, { recursive: true, force: true })
+}
 
 export type S3Config = S3BlobsOptions['s3ClientConfig']
 
