@@ -420,6 +420,14 @@ export interface Inspection {
   readonly head: Uint8Array
 }
 
+export interface PresignOptions {
+  /** 1 to 604,800. */
+  readonly expiresInSeconds: number
+  /** Headers of its answer. */
+  readonly contentType?: string
+  readonly contentDisposition?: string
+}
+
 /** Something that lies in the store. */
 export interface StoredBlob {
   /** null: nothing that this store has made. */
@@ -474,6 +482,8 @@ export interface BlobStore {
   digestOf(blob: BlobRef, length: number, signal: AbortSignal): Promise<string>
   /** The stored bytes from `start` to `end` (exclusive). */
   read(key: string, range: { start: number; end: number }): Promise<ReadableStream<Uint8Array>>
+  /** A URL by which anybody can read the blob for a while, past this server. Only stores that can have it. */
+  presign?(key: string, options: PresignOptions): Promise<string>
   /** Removes the blob and everything that belongs to it. Repeatable; absent is fine. */
   remove(key: string): Promise<void>
   /** All that is stored, in the order of the keys; memory does not grow with it. What comes or goes meanwhile may be missed. */

@@ -539,15 +539,13 @@ describe.skipIf(missing !== null)(`S3${missing === null ? '' : ` (${missing})`}`
     const keys = Array.from({ length: 1_050 }, () => createRow(1).key)
     for (let at = 0; at < keys.length; at += 50)
       await Promise.all(
-        keys
-          .slice(at, at + 50)
-          .map((key, n) =>
-            bare.putObject({
-              Bucket: config.bucket,
-              Key: `${prefix}${n % 2 ? 'blobs' : 'tails'}/${key}${n % 2 ? '' : '/x'}`,
-              Body: 'x',
-            }),
-          ),
+        keys.slice(at, at + 50).map((key, n) =>
+          bare.putObject({
+            Bucket: config.bucket,
+            Key: `${prefix}${n % 2 ? 'blobs' : 'tails'}/${key}${n % 2 ? '' : '/x'}`,
+            Body: 'x',
+          }),
+        ),
       )
     await bare.putObject({ Bucket: config.bucket, Key: `${prefix}tails/${keys[1]}/x`, Body: 'x' })
     const found: (string | null)[] = []

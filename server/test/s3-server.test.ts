@@ -10,7 +10,7 @@ import { s3Server } from './s3.js'
 const { missing, config } = await s3Server()
 const MiB = 1024 * 1024
 
-async function serverOnS3() {
+async function serverOnS3(more: { signedUrlSeconds?: number } = {}) {
   const prefix = `${uuidv4()}/`
   const server = await startServer(
     {
@@ -21,7 +21,7 @@ async function serverOnS3() {
         },
       }),
     },
-    { blobsOf: () => s3Blobs({ s3ClientConfig: config, prefix, partSize: 5 * MiB }) },
+    { ...more, blobsOf: () => s3Blobs({ s3ClientConfig: config, prefix, partSize: 5 * MiB }) },
   )
   const bare = new S3(config)
   return {
@@ -62,6 +62,25 @@ describe.skipIf(missing !== null)(`the server on S3${missing === null ? '' : ` (
       const file = await server.request('GET', `/files/${id}`, { headers: { Range: 'bytes=5242870-5242890' } })
       expect(Buffer.from(await file.arrayBuffer()).equals(bytes.subarray(5_242_870, 5_242_891))).toBe(true)
       expect((await names()).length).toBe(1)
+    } finally {
+      await server.close()
+    }
+  })
+
+  test('where it is asked for, a download is sent on to the object store', async () => {
+    const { server } = await serverOnS3({ signedUrlSeconds: 60 })
+    try {
+      const id = uuidv4()
+      const bytes = content(1_000)
+      await server.declare(id, { size: 1_000, name: 'a "b".txt', type: 'text/plain' })
+      await server.patch(id, 0, bytes)
+      await server.get(id, '?wait=10')
+      const sent = await server.request('GET', `/files/${id}`)
+      expect(sent.status).toBe(302)
+      const file = await fetch(sent.headers.get('Location') ?? '')
+      expect(file.headers.get('Content-Disposition')).toBe('attachment; filename="a \\"b\\".txt"')
+      expect(Buffer.from(await file.arrayBuffer()).equals(bytes)).toBe(true)
+      expect((await server.request('HEAD', `/files/${id}`)).status).toBe(200)
     } finally {
       await server.close()
     }

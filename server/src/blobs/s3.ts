@@ -2,7 +2,7 @@ import type { GetObjectCommandInput, S3 } from '@aws-sdk/client-s3'
 import { type Options as S3StoreOptions, S3Store } from '@tus/s3-store'
 import pLimit from 'p-limit'
 import { UploadError } from '../errors.js'
-import type { BlobRef, BlobStore } from '../ports.js'
+import type { BlobRef, BlobStore, PresignOptions } from '../ports.js'
 import { createKeyQueue } from './key-queue.js'
 import { createPrefixHash } from './prefix-hash.js'
 import { appendToS3 } from './s3-append.js'
@@ -42,13 +42,6 @@ export interface S3BlobsOptions extends Omit<S3StoreOptions, 'useTags' | 'cache'
   checkpointMs?: number
   /** How long one call may take before it is tried again. In milliseconds, default 60,000. */
   callTimeoutMs?: number
-}
-
-export interface PresignOptions {
-  /** 1 to 604,800. */
-  readonly expiresInSeconds: number
-  readonly contentType?: string
-  readonly contentDisposition?: string
 }
 
 export interface S3Blobs extends BlobStore {
