@@ -62,8 +62,8 @@ export function meteredBlobs(blobs: BlobStore, metrics: Metrics): BlobStore {
       }
       const appended: Appended = await store.append(blob, {
         ...request,
-        async acknowledge(offset) {
-          const acknowledged = await request.acknowledge(offset)
+        async acknowledge(offset, state) {
+          const acknowledged = await request.acknowledge(offset, state)
           if (acknowledged) tell(offset)
           return acknowledged
         },

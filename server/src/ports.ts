@@ -431,22 +431,40 @@ export interface AppendRequest {
   readonly onBytes?: () => void
   /** Stops taking bytes; what was received so far is kept. One that has fired already makes nothing at all. */
   readonly signal: AbortSignal
-  /** Called after a sync, with what is durable now; false: not now, go on. Rejects when the lease was lost: then nothing more is written. */
-  readonly acknowledge: (offset: number) => Promise<boolean>
+  /**
+   * Called after a sync, with what is durable now and the store's own notes of it, which are recorded together; without
+   * notes those of before stay. False: not now, go on. Rejects when the lease was lost: then nothing more is written.
+   */
+  readonly acknowledge: (offset: number, state?: JsonValue) => Promise<boolean>
 }
 
 export type Appended =
   /** Everything up to `offset` is durable. `ended`: the source was read whole, broke, was longer than the blob, or `signal` fired. */
-  | { readonly outcome: 'kept'; readonly offset: number; readonly ended: 'whole' | 'broken' | 'excess' | 'stopped' }
+  | {
+      readonly outcome: 'kept'
+      readonly offset: number
+      /** To be recorded with the offset. */
+      readonly state?: JsonValue
+      readonly ended: 'whole' | 'broken' | 'excess' | 'stopped'
+    }
   /** Acknowledged bytes are missing. */
   | { readonly outcome: 'lost' }
 
-export type Recovered = { readonly outcome: 'kept'; readonly offset: number } | { readonly outcome: 'lost' }
+export type Recovered =
+  { readonly outcome: 'kept'; readonly offset: number; readonly state?: JsonValue } | { readonly outcome: 'lost' }
 
 /** The first bytes of a blob, enough to tell its media type, and the digest of all of them. */
 export interface Inspection {
   readonly digest: string
   readonly head: Uint8Array
+}
+
+export interface PresignOptions {
+  /** 1 to 604,800. */
+  readonly expiresInSeconds: number
+  /** Headers of its answer. */
+  readonly contentType?: string
+  readonly contentDisposition?: string
 }
 
 /** Something that lies in the store. */
@@ -503,6 +521,8 @@ export interface BlobStore {
   digestOf(blob: BlobRef, length: number, signal: AbortSignal): Promise<string>
   /** The stored bytes from `start` to `end` (exclusive). */
   read(key: string, range: { start: number; end: number }): Promise<ReadableStream<Uint8Array>>
+  /** A URL by which anybody can read the blob for a while, past this server. Only stores that can have it. */
+  presign?(key: string, options: PresignOptions): Promise<string>
   /** Removes the blob and everything that belongs to it. Repeatable; absent is fine. */
   remove(key: string): Promise<void>
   /** All that is stored, in the order of the keys; memory does not grow with it. What comes or goes meanwhile may be missed. */

@@ -1,9 +1,9 @@
-import { isOpen, type Problem, problem } from '@landfall/shared'
+import { isOpen, isReferenced, type Problem, problem } from '@landfall/shared'
 import type { Drive } from './drive.js'
 import { faultCode, UploadError } from './errors.js'
 import type { Held, Leases } from './leases.js'
 import type { Logger } from './log.js'
-import type { BlobStore, Clock, Ledger, Metrics, OperationKey, OperationRecord } from './ports.js'
+import type { BlobStore, Changes, Clock, Ledger, Metrics, OperationKey, OperationRecord } from './ports.js'
 import { createRecorder, type Recorder } from './recorder.js'
 import { arrived, blobOf, rejected, type Steps } from './steps.js'
 
@@ -90,7 +90,10 @@ export function createReceive(deps: ReceiveDeps): Receive {
       handedOn = received.outcome === 'whole'
       return received
     } catch (error) {
-      if (faultCode(error) === 'lease-lost') return { outcome: 'closed' }
+      if (faultCode(error) === 'lease-lost') {
+        await removeAgain(key)
+        return { outcome: 'closed' }
+      }
       // What was written since the last acknowledgement is nobody's: the next request cuts it off.
       if (!handedOn)
         await giveBack(recorder).catch((again: unknown) =>
@@ -109,7 +112,7 @@ export function createReceive(deps: ReceiveDeps): Receive {
       source,
       signal: held.signal,
       onBytes: held.touch,
-      acknowledge: (offset) => acknowledge(recorder, offset),
+      acknowledge: (offset, state) => acknowledge(recorder, arrived(before, offset, state)),
     })
     if (appended.outcome === 'lost') {
       await recorder.write({ ...rejected(problem('bytes-lost')), dueInMs: 0, release: true }, 'fact')
@@ -119,7 +122,7 @@ export function createReceive(deps: ReceiveDeps): Receive {
       await giveBack(recorder)
       return { outcome: 'refused', problem: excess }
     }
-    const truths = arrived(before, appended.offset)
+    const truths = arrived(before, appended.offset, appended.state)
     if (appended.offset < before.file.size) {
       const operation = await recorder.writePatiently({ ...truths, ...alive }, 'fact', settings.patienceMs)
       return { outcome: 'acknowledged', operation }
@@ -127,13 +130,29 @@ export function createReceive(deps: ReceiveDeps): Receive {
     const { promise: acknowledged, settle } = firstAnswer(before.file.size)
     recorder.note(truths)
     const driven = deps.drive(held, { recorder, onRecorded: settle })
+    void driven.then((left) => (isEnded(left) ? removeAgain(left) : undefined))
     return { outcome: 'whole', acknowledged, driven, acceptedBytes: appended.offset - before.offset }
   }
 
-  /** A ledger that is away for a moment does not end an upload; a lost lease does. */
-  async function acknowledge(recorder: Recorder, offset: number): Promise<boolean> {
+  /**
+   * An object that is put as one comes into being at its end. Where this node stood still before it, its operation may
+   * have been ended meanwhile, and what there was of it removed: then this came after that, and goes too. Only on a
+   * store of several nodes, and only of an operation that is final.
+   */
+  async function removeAgain(key: OperationKey): Promise<void> {
+    if (blobs.exclusive) return
     try {
-      await recorder.write({ offset, expiresInMs: settings.expiresAfterMs }, 'fact')
+      const now = await ledger.find(key)
+      if (now !== null && isEnded(now)) await blobs.remove(now.blobKey)
+    } catch (error) {
+      log.warn({ operationId: key.id, err: error }, 'what came after its removal is left to reconcile')
+    }
+  }
+
+  /** A ledger that is away for a moment does not end an upload; a lost lease does. */
+  async function acknowledge(recorder: Recorder, truths: Changes): Promise<boolean> {
+    try {
+      await recorder.write({ ...truths, expiresInMs: settings.expiresAfterMs }, 'fact')
       return true
     } catch (error) {
       if (error instanceof UploadError && error.code === 'lease-lost') throw error
@@ -142,6 +161,10 @@ export function createReceive(deps: ReceiveDeps): Receive {
     }
   }
 }
+
+/** Without bytes, and for ever. */
+const isEnded = ({ point, removedAt }: OperationRecord): boolean =>
+  removedAt !== null || !(isOpen(point) || isReferenced(point))
 
 /**
  * Resolves with the first record that holds all bytes, or that ends the operation. What was left otherwise could not

@@ -92,10 +92,11 @@ export function createRecorder(
 }
 
 /** Which of the changes can be seen in a record before they are recorded. */
-function visible({ point, offset, content, tailBase, cleanupDue }: Changes): Partial<OperationRecord> {
+function visible({ point, offset, blobState, content, tailBase, cleanupDue }: Changes): Partial<OperationRecord> {
   return {
     ...(point === undefined ? {} : { point }),
     ...(offset === undefined ? {} : { offset }),
+    ...(blobState === undefined ? {} : { blobState }),
     ...(content === undefined ? {} : { content }),
     ...(tailBase === undefined ? {} : { tailBase }),
     ...(cleanupDue === undefined ? {} : { cleanupDue }),

@@ -50,10 +50,14 @@ const TAIL_BYTES = 448
 export const tailBase = (sizeBytes: number, lastAcceptedBytes: number): number =>
   sizeBytes - Math.min(TAIL_BYTES, lastAcceptedBytes)
 
-/** What is true once bytes up to `offset` are durable. */
-export function arrived(operation: OperationRecord, offset: number): Changes {
+/** What is true once bytes up to `offset` are durable, with the blob store's notes of where they are. */
+export function arrived(operation: OperationRecord, offset: number, blobState?: JsonValue): Changes {
   const { size } = operation.file
-  return offset === size ? { offset, tailBase: tailBase(size, size - operation.offset) } : { offset }
+  return {
+    offset,
+    ...(blobState === undefined ? {} : { blobState }),
+    ...(offset === size ? { tailBase: tailBase(size, size - operation.offset) } : {}),
+  }
 }
 
 export function createSteps<Tx>({ ledger, blobs, kinds }: StepDeps<Tx>): Steps {
@@ -64,7 +68,7 @@ export function createSteps<Tx>({ ledger, blobs, kinds }: StepDeps<Tx>): Steps {
         writtenBy: operation.uncleanHolder,
       })
       if (found.outcome === 'lost') return { ...rejected(problem('bytes-lost')), uncleanHolder: null }
-      return { ...arrived(operation, found.offset), uncleanHolder: null }
+      return { ...arrived(operation, found.offset, found.state), uncleanHolder: null }
     },
 
     async expire(operation) {
@@ -72,7 +76,8 @@ export function createSteps<Tx>({ ledger, blobs, kinds }: StepDeps<Tx>): Steps {
         offset: operation.offset,
         writtenBy: operation.uncleanHolder,
       })
-      if (found.outcome === 'kept' && found.offset === operation.file.size) return arrived(operation, found.offset)
+      if (found.outcome === 'kept' && found.offset === operation.file.size)
+        return arrived(operation, found.offset, found.state)
       return { point: 'expired', problem: problem('expired'), cleanupDue: true }
     },
 

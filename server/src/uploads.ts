@@ -55,6 +55,12 @@ export interface UploadsOptions<Tx, K extends Kinds<Tx>> {
   allowedOrigins?: readonly string[]
   /** Media types that a browser may show in place, such as `image/*`. Default: none; files are saved. */
   inlineTypes?: readonly string[]
+  /**
+   * `GET /files/{id}` answers with a redirect to an address of the store's own, which anybody who has it can read for so
+   * long. In seconds; default: none, and the bytes go through this server. The store gives type and disposition, but not
+   * the other headers that keep what was uploaded from running; so only for a store on another origin than the pages.
+   */
+  signedUrlSeconds?: number
   /** pino, or anything like it. Default: pino at level `warn` on standard error. */
   logger?: Logger
   /** Who counts what happens: `openMetrics()` from `@landfall/server/metrics`. Default: nobody. */
@@ -283,6 +289,7 @@ export function createUploads<Tx, const K extends Kinds<Tx>>(options: UploadsOpt
         blobs,
         inlineTypes: options.inlineTypes ?? [],
         crossOrigin: allowedOrigins.length > 0,
+        signedUrlSeconds: options.signedUrlSeconds ?? null,
       }),
     },
   })

@@ -60,7 +60,7 @@ export async function takeBytes(request: TakeRequest): Promise<Taken> {
 }
 
 /** Hands on chunks until the source ends, breaks, is refused, or it is asked to stop. */
-async function readChunks(
+export async function readChunks(
   source: AsyncIterable<Uint8Array>,
   stop: Stop,
   take: (chunk: Uint8Array) => Promise<boolean>,

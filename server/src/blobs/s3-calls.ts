@@ -1,0 +1,268 @@
+import { setTimeout as sleep } from 'node:timers/promises'
+import type { CompletedPart, GetObjectCommandOutput, ListObjectsV2CommandOutput, Part, S3 } from '@aws-sdk/client-s3'
+import { boundOf } from '../backoff.js'
+import { UploadError } from '../errors.js'
+import { isFinal, isMissing, isTaken, s3Fault } from './s3-faults.js'
+
+/** What each object that is made of an upload carries. */
+export interface ObjectSettings {
+  readonly ServerSideEncryption?: 'AES256' | 'aws:kms' | 'aws:kms:dsse'
+  readonly SSEKMSKeyId?: string
+  readonly StorageClass?: string
+}
+
+export interface Found {
+  readonly sizeBytes: number
+  readonly token: string | null
+  readonly modifiedAt: number
+}
+
+export interface Multipart {
+  readonly name: string
+  readonly uploadId: string
+  readonly startedAt: number
+}
+
+/** The calls to the object store: repeated where it is of use, with faults by their code. */
+export interface S3Calls {
+  /** `once`: only where nothing is under that name; 'taken' otherwise. */
+  put(
+    name: string,
+    bytes: Uint8Array,
+    more?: { once?: true; token?: string; isBlob?: boolean; signal?: AbortSignal },
+  ): Promise<'put' | 'taken'>
+  head(name: string, signal?: AbortSignal): Promise<Found | null>
+  /** null: nothing is there. */
+  get(name: string, range: string | null, signal?: AbortSignal): Promise<GetObjectCommandOutput | null>
+  getBytes(name: string, signal?: AbortSignal): Promise<Uint8Array | null>
+  /** Absent is fine. */
+  delete(name: string): Promise<void>
+  list(prefix: string, after: string | undefined): Promise<ListObjectsV2CommandOutput>
+  createMultipart(name: string, token: string, signal: AbortSignal): Promise<string>
+  /** 'gone': the upload is not there (any more). */
+  uploadPart(
+    part: { name: string; uploadId: string; number: number; bytes: Uint8Array },
+    signal: AbortSignal,
+  ): Promise<{ etag: string; attempts: number } | 'gone'>
+  /** null: the upload is not there (any more). */
+  listParts(name: string, uploadId: string, limit?: number): Promise<Part[] | null>
+  /** Throws what the SDK threw: what it means is found out by looking. */
+  complete(name: string, uploadId: string, parts: CompletedPart[]): Promise<void>
+  /** Again and again until no part is left: one that was in flight may come after it. */
+  abort(name: string, uploadId: string): Promise<void>
+  listMultiparts(
+    prefix: string,
+    after: { name: string; uploadId: string } | null,
+  ): Promise<{ page: Multipart[]; next: { name: string; uploadId: string } | null }>
+}
+
+const TOKEN = 'landfall-token'
+const ATTEMPTS = 5
+const BACKOFF = { firstMs: 100, mostMs: 2_000 }
+const never = new AbortController().signal
+
+export function createS3Calls(
+  client: S3,
+  { Bucket, object, timeoutMs }: { Bucket: string; object: ObjectSettings; timeoutMs: number },
+): S3Calls {
+  const once = async <T>(signal: AbortSignal, send: (abortSignal: AbortSignal) => Promise<T>): Promise<T> => {
+    signal.throwIfAborted()
+    try {
+      return await send(AbortSignal.any([signal, AbortSignal.timeout(timeoutMs)]))
+    } catch (error) {
+      signal.throwIfAborted()
+      throw error
+    }
+  }
+
+  /** `expected`: an answer that is no fault. */
+  async function call<T, E = never>(
+    name: string,
+    signal: AbortSignal,
+    send: (abortSignal: AbortSignal) => Promise<T>,
+    expected: (error: unknown) => E | undefined | Promise<E | undefined> = () => undefined,
+  ): Promise<T | E> {
+    for (let failedBefore = 0; ; failedBefore++) {
+      try {
+        return await once(signal, send)
+      } catch (error) {
+        if (signal.aborted) throw signal.reason as Error
+        const answer = await expected(error)
+        if (answer !== undefined) return answer
+        if (isFinal(error) || failedBefore + 1 >= ATTEMPTS) throw s3Fault(error, name)
+      }
+      await sleep(Math.random() * boundOf(BACKOFF, failedBefore), undefined, { signal })
+    }
+  }
+  const nullIfMissing = (error: unknown): null | undefined => (isMissing(error) ? null : undefined)
+
+  const listParts: S3Calls['listParts'] = async (name, UploadId, limit) => {
+    const parts: Part[] = []
+    for (let PartNumberMarker: string | undefined; ;) {
+      const request = { Bucket, Key: name, UploadId, PartNumberMarker, MaxParts: limit }
+      const page = await call(
+        'ListParts',
+        never,
+        (abortSignal) => client.listParts(request, { abortSignal }),
+        nullIfMissing,
+      )
+      if (page === null) return null
+      parts.push(...(page.Parts ?? []))
+      if (page.IsTruncated !== true || limit !== undefined) return parts
+      PartNumberMarker = page.NextPartNumberMarker
+    }
+  }
+
+  return {
+    put: (name, bytes, { once: onlyOnce, token, isBlob = false, signal = never } = {}) =>
+      call<'put' | 'taken', 'taken'>(
+        'PutObject',
+        signal,
+        async (abortSignal) => {
+          await client.putObject(
+            {
+              Bucket,
+              Key: name,
+              Body: bytes,
+              ...(onlyOnce ? { IfNoneMatch: '*' } : {}),
+              ...(token === undefined ? {} : { Metadata: { [TOKEN]: token } }),
+              ...(isBlob ? object : { ...object, StorageClass: undefined }),
+            } as Parameters<S3['putObject']>[0],
+            { abortSignal },
+          )
+          return 'put'
+        },
+        (error) => (onlyOnce && isTaken(error) ? 'taken' : undefined),
+      ),
+
+    head: (name, signal = never) =>
+      call(
+        'HeadObject',
+        signal,
+        async (abortSignal): Promise<Found> => {
+          const { ContentLength, Metadata, LastModified } = await client.headObject(
+            { Bucket, Key: name },
+            { abortSignal },
+          )
+          return {
+            sizeBytes: ContentLength ?? 0,
+            token: Metadata?.[TOKEN] ?? null,
+            modifiedAt: LastModified?.getTime() ?? 0,
+          }
+        },
+        nullIfMissing,
+      ),
+
+    get: (name, range, signal = never) =>
+      call(
+        'GetObject',
+        signal,
+        // The time limit is for the answer to begin: how long a body takes is up to its reader.
+        () =>
+          client.getObject({ Bucket, Key: name, ...(range === null ? {} : { Range: range }) }, { abortSignal: signal }),
+        nullIfMissing,
+      ),
+
+    getBytes: (name, signal = never) =>
+      call(
+        'GetObject',
+        signal,
+        async (abortSignal) => {
+          const { Body } = await client.getObject({ Bucket, Key: name }, { abortSignal })
+          return (await Body?.transformToByteArray()) ?? new Uint8Array()
+        },
+        nullIfMissing,
+      ),
+
+    async delete(name) {
+      await call(
+        'DeleteObject',
+        never,
+        (abortSignal) => client.deleteObject({ Bucket, Key: name }, { abortSignal }),
+        nullIfMissing,
+      )
+    },
+
+    list: (Prefix, StartAfter) =>
+      call('ListObjectsV2', never, (abortSignal) =>
+        client.listObjectsV2({ Bucket, Prefix, ...(StartAfter === undefined ? {} : { StartAfter }) }, { abortSignal }),
+      ),
+
+    createMultipart: (name, token, signal) =>
+      call('CreateMultipartUpload', signal, async (abortSignal) => {
+        const { UploadId } = await client.createMultipartUpload(
+          { Bucket, Key: name, Metadata: { [TOKEN]: token }, ...object } as Parameters<S3['createMultipartUpload']>[0],
+          { abortSignal },
+        )
+        if (UploadId === undefined) throw new UploadError('storage-unavailable', 'the object store gave no upload id')
+        return UploadId
+      }),
+
+    uploadPart({ name, uploadId, number, bytes }, signal) {
+      let attempts = 0
+      return call<{ etag: string; attempts: number }, 'gone'>(
+        'UploadPart',
+        signal,
+        async (abortSignal) => {
+          attempts += 1
+          const { ETag } = await client.uploadPart(
+            { Bucket, Key: name, UploadId: uploadId, PartNumber: number, Body: bytes },
+            { abortSignal },
+          )
+          if (ETag === undefined) throw new Error('an UploadPart without an ETag')
+          return { etag: ETag, attempts }
+        },
+        async (error) => {
+          if (isMissing(error)) return 'gone'
+          // Of an upload that is gone Ceph answers early and closes: the rest of the bytes then fails to be written.
+          if (isFinal(error) || (await listParts(name, uploadId, 1)) !== null) return undefined
+          return 'gone'
+        },
+      )
+    },
+
+    listParts,
+
+    complete: async (name, UploadId, Parts) => {
+      await once(never, (abortSignal) =>
+        client.completeMultipartUpload({ Bucket, Key: name, UploadId, MultipartUpload: { Parts } }, { abortSignal }),
+      )
+    },
+
+    async abort(name, UploadId) {
+      for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
+        await call(
+          'AbortMultipartUpload',
+          never,
+          (abortSignal) => client.abortMultipartUpload({ Bucket, Key: name, UploadId }, { abortSignal }),
+          nullIfMissing,
+        )
+        if ((await listParts(name, UploadId, 1)) === null) return
+        await sleep(boundOf(BACKOFF, attempt))
+      }
+      throw new UploadError('storage-unavailable', 'parts come in still to an upload that is to be removed')
+    },
+
+    async listMultiparts(Prefix, after) {
+      const found = await call('ListMultipartUploads', never, (abortSignal) =>
+        client.listMultipartUploads(
+          { Bucket, Prefix, ...(after === null ? {} : { KeyMarker: after.name, UploadIdMarker: after.uploadId }) },
+          { abortSignal },
+        ),
+      )
+      const page = (found.Uploads ?? []).map(({ Key = '', UploadId = '', Initiated }) => ({
+        name: Key,
+        uploadId: UploadId,
+        startedAt: Initiated?.getTime() ?? 0,
+      }))
+      const { IsTruncated, NextKeyMarker, NextUploadIdMarker } = found
+      return {
+        page,
+        next:
+          IsTruncated === true && NextKeyMarker !== undefined
+            ? { name: NextKeyMarker, uploadId: NextUploadIdMarker ?? '' }
+            : null,
+      }
+    },
+  }
+}

@@ -1,0 +1,574 @@
+import { createHash, randomBytes } from 'node:crypto'
+import { S3 } from '@aws-sdk/client-s3'
+import type { JsonValue } from '@landfall/shared'
+import { NodeHttpHandler } from '@smithy/node-http-handler'
+import type { HttpHandlerOptions, HttpRequest, HttpResponse } from '@smithy/types'
+import { v4 as uuidv4, v7 as uuidv7 } from 'uuid'
+import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { type S3Blobs, s3Blobs, type S3BlobsOptions } from '../src/blobs/s3.js'
+import type { AppendRequest, BlobRef } from '../src/ports.js'
+import { s3Server } from './s3.js'
+
+const { missing, config } = await s3Server()
+const MiB = 1024 * 1024
+const PART = 5 * MiB
+const never = new AbortController().signal
+const digestOf = (bytes: Uint8Array): string => `sha-256=:${createHash('sha256').update(bytes).digest('base64')}:`
+
+type Send = () => Promise<{ response: HttpResponse }>
+/** What happens to a call, by its method and what it is about; `through` lets it through. */
+type Interfere = (call: string, through: Send, request: HttpRequest) => ReturnType<Send>
+
+const callOf = ({ method, path, query }: HttpRequest): string => {
+  const has = (name: string): boolean => query !== undefined && name in query
+  const about = path.includes('/tails/') ? 'tail' : path.includes('/blobs/') ? 'blob' : 'other'
+  if (has('partNumber')) return `UploadPart ${String(query?.['partNumber'])}`
+  if (has('uploads')) return method === 'POST' ? 'Create' : 'ListMultiparts'
+  if (has('uploadId')) return { POST: 'Complete', DELETE: 'Abort', GET: 'ListParts' }[method] ?? method
+  if (has('list-type')) return 'List'
+  return `${method} ${about}`
+}
+
+/** Breaks what goes between the client and the store. */
+class Wire {
+  private readonly handler = new NodeHttpHandler({ httpAgent: { maxSockets: 256 } })
+  readonly metadata = this.handler.metadata
+  readonly calls: string[] = []
+  interfere: Interfere = (_call, through) => through()
+  async handle(request: HttpRequest, options?: HttpHandlerOptions): Promise<{ response: HttpResponse }> {
+    const call = callOf(request)
+    this.calls.push(call)
+    return this.interfere(call, () => this.handler.handle(request as never, options), request)
+  }
+  updateHttpClientConfig(): void {}
+  httpHandlerConfigs(): Record<string, never> {
+    return {}
+  }
+  destroy(): void {
+    this.handler.destroy()
+  }
+}
+
+const answer = (statusCode: number, code: string): { response: HttpResponse } => ({
+  response: {
+    statusCode,
+    headers: { 'content-type': 'application/xml' },
+    body: new TextEncoder().encode(`<?xml version="1.0"?><Error><Code>${code}</Code></Error>`),
+  },
+})
+const reset = (): never => {
+  throw Object.assign(new Error('socket hang up'), { code: 'ECONNRESET' })
+}
+const pause = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms))
+
+async function* chunksOf(bytes: Uint8Array, ending: 'whole' | 'broken' = 'whole'): AsyncIterable<Uint8Array> {
+  for (let at = 0; at < bytes.length; at += 65_536) yield bytes.subarray(at, at + 65_536)
+  if (ending === 'broken') throw new Error('the connection was reset')
+}
+
+/** An operation's row, as far as bytes go: one lease at a time, and an offset that never falls. */
+function createRow(size: number) {
+  const key = uuidv7().replaceAll('-', '')
+  const row = { offset: 0, state: null as JsonValue, holder: '' }
+  return {
+    key,
+    row,
+    ref: (): BlobRef => ({ key, size, state: row.state }),
+    /** What `holder` may record from now on; everybody else may no more. */
+    lease(holder: string): Pick<AppendRequest, 'offset' | 'acknowledge'> {
+      row.holder = holder
+      return {
+        offset: row.offset,
+        async acknowledge(offset, state) {
+          if (row.holder !== holder) throw new Error('lease lost')
+          expect(offset).toBeGreaterThanOrEqual(row.offset)
+          row.offset = offset
+          if (state !== undefined) row.state = state
+          return true
+        },
+      }
+    },
+  }
+}
+type Row = ReturnType<typeof createRow>
+
+async function send(store: S3Blobs, to: Row, source: AsyncIterable<Uint8Array>, holder = 'a', signal = never) {
+  const lease = to.lease(holder)
+  const appended = await store.append(to.ref(), { ...lease, source, signal })
+  if (appended.outcome === 'kept') await lease.acknowledge(appended.offset, appended.state)
+  return appended
+}
+
+describe.skipIf(missing !== null)(`S3${missing === null ? '' : ` (${missing})`}`, () => {
+  let prefix: string
+  let wire: Wire
+  let store: S3Blobs
+  const opened: S3Blobs[] = []
+  const open = async (through: Wire, more: Partial<S3BlobsOptions> = {}): Promise<S3Blobs> => {
+    const another = s3Blobs({
+      s3ClientConfig: { ...config, requestHandler: through as never },
+      prefix,
+      partSize: PART,
+      ...more,
+    })
+    await another.open('ledger-1', 'new')
+    opened.push(another)
+    through.calls.length = 0
+    return another
+  }
+  /** As an operator sees it, past our store. */
+  const bare = new S3(config)
+  async function everything(): Promise<string[]> {
+    const { Contents = [] } = await bare.listObjectsV2({ Bucket: config.bucket, Prefix: prefix })
+    const { Uploads = [] } = await bare.listMultipartUploads({ Bucket: config.bucket, Prefix: prefix })
+    return [...Contents.map(({ Key = '' }) => Key), ...Uploads.map(({ Key = '' }) => `upload ${Key}`)]
+      .map((name) => name.replace(prefix, ''))
+      .filter((name) => name !== 'store.json')
+  }
+  const stored = async (to: Row): Promise<string> => (await store.inspect(to.ref(), never)).digest
+
+  beforeEach(async () => {
+    prefix = `${uuidv4()}/`
+    wire = new Wire()
+    store = await open(wire)
+  })
+  afterEach(async () => {
+    for (const each of opened.splice(0)) await each.close()
+  })
+
+  test('a MiB costs two calls: its put, and the look at what is stored', async () => {
+    const bytes = randomBytes(MiB)
+    const to = createRow(MiB)
+    expect(await send(store, to, chunksOf(bytes))).toMatchObject({ offset: MiB, ended: 'whole' })
+    expect(await store.seal(to.ref())).toBe('sealed')
+    expect(await stored(to)).toBe(digestOf(bytes))
+    expect(wire.calls).toEqual(['PUT blob', 'GET blob'])
+    // After a restart nobody knows of it: the object is looked for.
+    expect(await (await open(new Wire())).seal(to.ref())).toBe('sealed')
+  })
+
+  test('parts go up at their places, and only all of the ledger are completed', async () => {
+    const bytes = randomBytes(3 * PART + 1_234)
+    const to = createRow(bytes.length)
+    await send(store, to, chunksOf(bytes.subarray(0, PART + 77), 'broken'))
+    expect(to.row.offset).toBe(PART + 77)
+    expect(await store.seal(to.ref())).toBe('short')
+    expect(await store.sizeOf(to.key)).toBe(PART + 77)
+    expect(await store.digestOf(to.ref(), PART + 77, never)).toBe(digestOf(bytes.subarray(0, PART + 77)))
+    await send(store, to, chunksOf(bytes.subarray(PART + 77)))
+    expect(await store.digestOf(to.ref(), bytes.length, never)).toBe(digestOf(bytes))
+    expect(await store.seal(to.ref())).toBe('sealed')
+    expect(await stored(to)).toBe(digestOf(bytes))
+    expect(await everything()).toEqual([`blobs/${to.key}`])
+  })
+
+  test('one part fails while later ones succeed: only what has no gap is acknowledged', async () => {
+    const bytes = randomBytes(6 * PART)
+    const to = createRow(bytes.length)
+    wire.interfere = async (call, through) => (call === 'UploadPart 2' ? answer(500, 'InternalError') : through())
+    await expect(send(store, to, chunksOf(bytes))).rejects.toMatchObject({ code: 'storage-unavailable' })
+    expect(wire.calls).toContain('UploadPart 3')
+    expect(to.row.offset).toBe(PART)
+    wire.interfere = (_call, through) => through()
+    expect(await send(store, to, chunksOf(bytes.subarray(PART)))).toMatchObject({ offset: bytes.length })
+    expect(await store.seal(to.ref())).toBe('sealed')
+    expect(await stored(to)).toBe(digestOf(bytes))
+  })
+
+  test('a part that fails once is sent again from memory', async () => {
+    const bytes = randomBytes(2 * PART + 5)
+    const to = createRow(bytes.length)
+    const failed = new Set<string>()
+    wire.interfere = async (call, through) => {
+      if (!call.startsWith('UploadPart') || failed.has(call)) return through()
+      failed.add(call)
+      if (call.endsWith('1')) return answer(503, 'SlowDown')
+      if (call.endsWith('2')) return reset()
+      await through()
+      return reset()
+    }
+    expect(await send(store, to, chunksOf(bytes))).toMatchObject({ offset: bytes.length, ended: 'whole' })
+    expect(failed.size).toBe(3)
+    expect(await store.seal(to.ref())).toBe('sealed')
+    expect(await stored(to)).toBe(digestOf(bytes))
+  })
+
+  for (const [how, fault] of Object.entries<Interfere>({
+    'lost after its effect': async (_call, through) => {
+      await through()
+      return reset()
+    },
+    'a 500 before it': async () => answer(500, 'InternalError'),
+    'a 200 with an error in its body': async () => ({
+      response: { ...answer(200, 'InternalError').response },
+    }),
+    'a 200 without any effect': async () => ({
+      response: {
+        statusCode: 200,
+        headers: {},
+        body: new TextEncoder().encode('<CompleteMultipartUploadResult></CompleteMultipartUploadResult>\n'),
+      },
+    }),
+  }))
+    test(`the answer to the completion is ${how}: sealed is what is there`, async () => {
+      const bytes = randomBytes(PART + 10)
+      const to = createRow(bytes.length)
+      await send(store, to, chunksOf(bytes))
+      let faults = 0
+      wire.interfere = (call, through, request) =>
+        call === 'Complete' && faults++ < 1 ? fault(call, through, request) : through()
+      expect(await store.seal(to.ref())).toBe('sealed')
+      expect(faults).toBeGreaterThan(0)
+      expect(await stored(to)).toBe(digestOf(bytes))
+    })
+
+  test('a store that is away is a fault, and never reads as absent', async () => {
+    const bytes = randomBytes(PART + 10)
+    const to = createRow(bytes.length)
+    await send(store, to, chunksOf(bytes))
+    for (const away of [
+      async () => answer(503, 'SlowDown'),
+      async () => answer(403, 'AccessDenied'),
+      async () => reset(),
+    ]) {
+      wire.interfere = away
+      const fault = { code: 'storage-unavailable' }
+      await expect(store.seal(to.ref())).rejects.toMatchObject(fault)
+      await expect(store.sizeOf(to.key)).rejects.toMatchObject(fault)
+      await expect(store.recover(to.ref(), { offset: to.row.offset, writtenBy: null })).rejects.toMatchObject(fault)
+      await expect(store.remove(to.key)).rejects.toMatchObject(fault)
+    }
+    wire.interfere = async () => answer(403, 'AccessDenied')
+    await expect(store.seal(to.ref())).rejects.toThrow(/refuses .*credentials/)
+  }, 60_000)
+
+  test('a bucket in which the store itself is not found has lost nothing', async () => {
+    const to = createRow(2 * PART)
+    await send(store, to, chunksOf(randomBytes(PART), 'broken'))
+    await bare.deleteObject({ Bucket: config.bucket, Key: `${prefix}store.json` })
+    const empty = createRow(10)
+    empty.row.offset = 5
+    await expect(store.recover(empty.ref(), { offset: 5, writtenBy: null })).rejects.toMatchObject({
+      code: 'storage-unavailable',
+    })
+    await expect(store.seal(empty.ref())).rejects.toMatchObject({ code: 'storage-unavailable' })
+  })
+
+  test('an upload that was aborted from outside is lost, and never complete', async () => {
+    const bytes = randomBytes(2 * PART)
+    const to = createRow(bytes.length)
+    await send(store, to, chunksOf(bytes))
+    const abort = async (row: Row) => {
+      const { uploadId } = row.row.state as { uploadId: string }
+      await bare.abortMultipartUpload({ Bucket: config.bucket, Key: `${prefix}blobs/${row.key}`, UploadId: uploadId })
+    }
+    await abort(to)
+    expect(await store.seal(to.ref())).toBe('absent')
+    const half = createRow(bytes.length)
+    await send(store, half, chunksOf(bytes.subarray(0, PART + 9), 'broken'))
+    await abort(half)
+    expect(await store.recover(half.ref(), { offset: half.row.offset, writtenBy: null })).toEqual({ outcome: 'lost' })
+    expect(await send(store, half, chunksOf(bytes.subarray(PART + 9)))).toEqual({ outcome: 'lost' })
+    expect(await store.seal(half.ref())).toBe('absent')
+  })
+
+  test('acknowledged parts that another content has replaced are lost, and never spliced', async () => {
+    const bytes = randomBytes(2 * PART)
+    const to = createRow(bytes.length)
+    await send(store, to, chunksOf(bytes))
+    await bare.uploadPart({
+      Bucket: config.bucket,
+      Key: `${prefix}blobs/${to.key}`,
+      UploadId: (to.row.state as { uploadId: string }).uploadId,
+      PartNumber: 1,
+      Body: randomBytes(PART),
+    })
+    expect(await store.seal(to.ref())).toBe('absent')
+  })
+
+  test('a stored tail goes only after the ledger has what replaces it', async () => {
+    const bytes = randomBytes(MiB)
+    const to = createRow(MiB)
+    await send(store, to, chunksOf(bytes.subarray(0, 1_000), 'broken'))
+    const order: string[] = []
+    wire.interfere = (call, through) => {
+      if (call.endsWith('tail') || call === 'PUT blob') order.push(call)
+      return through()
+    }
+    // The ledger is away: what it has must stay.
+    const lease = to.lease('a')
+    const refusing = { ...lease, acknowledge: async () => false }
+    await store.append(to.ref(), {
+      ...refusing,
+      source: chunksOf(bytes.subarray(1_000, 5_000), 'broken'),
+      signal: never,
+    })
+    expect(order).toEqual(['PUT tail'])
+    const again = to.lease('a')
+    await store.append(to.ref(), {
+      ...again,
+      acknowledge: async (offset, state) => {
+        order.push('acknowledged')
+        return again.acknowledge(offset, state)
+      },
+      source: chunksOf(bytes.subarray(1_000)),
+      signal: never,
+    })
+    expect(order).toEqual(['PUT tail', 'GET tail', 'PUT blob', 'acknowledged', 'DELETE tail'])
+    expect(await store.seal(to.ref())).toBe('sealed')
+    expect(await stored(to)).toBe(digestOf(bytes))
+    // What was written beside it and never counted is gone with the seal.
+    expect(await everything()).toEqual([`blobs/${to.key}`])
+  })
+
+  test('a put overwrites nothing: whoever comes second finds the blob whole', async () => {
+    const bytes = randomBytes(10_000)
+    const to = createRow(bytes.length)
+    const other = await open(new Wire())
+    await send(other, to, chunksOf(bytes), 'b')
+    to.row.offset = 0
+    expect(await send(store, to, chunksOf(randomBytes(10_000)), 'a')).toMatchObject({ offset: 10_000, ended: 'whole' })
+    expect(await stored(to)).toBe(digestOf(bytes))
+  })
+
+  test('the answer to a put is lost after its effect: it is found whole', async () => {
+    const bytes = randomBytes(10_000)
+    const to = createRow(bytes.length)
+    let isFirst = true
+    wire.interfere = async (call, through) => {
+      const answered = await through()
+      if (call === 'PUT blob' && isFirst) {
+        isFirst = false
+        return reset()
+      }
+      return answered
+    }
+    expect(await send(store, to, chunksOf(bytes))).toMatchObject({ offset: 10_000 })
+    expect(await stored(to)).toBe(digestOf(bytes))
+  })
+
+  for (const where of ['UploadPart 2', 'PUT tail', 'PUT blob', 'Create'] as const)
+    for (const moment of ['before', 'after'] as const)
+      test(`a node that stood still ${moment} its ${where} and lost the lease changes nothing`, async () => {
+        const size = where === 'PUT blob' || where === 'PUT tail' ? MiB : 3 * PART + 9
+        const bytes = randomBytes(size)
+        const to = createRow(size)
+        let goOn = (): void => {}
+        const stopped = new Promise<void>((resolve) => (goOn = resolve))
+        let reached = (): void => {}
+        const reaching = new Promise<void>((resolve) => (reached = resolve))
+        wire.interfere = async (call, through) => {
+          if (call !== where) return through()
+          if (moment === 'after') {
+            const answered = await through()
+            reached()
+            await stopped
+            return answered
+          }
+          reached()
+          await stopped
+          return through()
+        }
+        const ending = where === 'PUT tail' ? 'broken' : 'whole'
+        const paused = send(store, to, chunksOf(bytes.subarray(0, where === 'PUT tail' ? 5_000 : size), ending), 'a')
+        paused.catch(() => {})
+        await reaching
+        await pause(50)
+        const b = await open(new Wire())
+        expect(await send(b, to, chunksOf(bytes.subarray(to.row.offset)), 'b')).toMatchObject({ offset: size })
+        expect(await b.seal(to.ref())).toBe('sealed')
+        const before = JSON.stringify(to.row)
+        goOn()
+        await paused.then(
+          () => expect.fail('it has lost the lease'),
+          () => {},
+        )
+        expect(JSON.stringify(to.row)).toBe(before)
+        expect(await b.seal(to.ref())).toBe('sealed')
+        expect((await b.inspect(to.ref(), never)).digest).toBe(digestOf(bytes))
+        expect(await everything()).toEqual([`blobs/${to.key}`])
+      })
+
+  test('two nodes that complete the same upload both find it sealed', async () => {
+    const bytes = randomBytes(2 * PART)
+    const to = createRow(bytes.length)
+    await send(store, to, chunksOf(bytes))
+    const b = await open(new Wire())
+    expect(await Promise.all([store.seal(to.ref()), b.seal(to.ref()), b.seal(to.ref())])).toEqual([
+      'sealed',
+      'sealed',
+      'sealed',
+    ])
+    expect(await stored(to)).toBe(digestOf(bytes))
+  })
+
+  test('whoever goes on with what another node has sealed is told that it is whole', async () => {
+    const bytes = randomBytes(2 * PART)
+    const to = createRow(bytes.length)
+    await send(store, to, chunksOf(bytes.subarray(0, PART), 'broken'))
+    const early = { ...to.row }
+    await send(store, to, chunksOf(bytes.subarray(PART)))
+    expect(await store.seal(to.ref())).toBe('sealed')
+    Object.assign(to.row, early)
+    expect(await store.recover(to.ref(), { offset: PART, writtenBy: null })).toMatchObject({ offset: bytes.length })
+    const b = await open(new Wire())
+    expect(await send(b, to, chunksOf(bytes.subarray(PART)), 'b')).toMatchObject({
+      outcome: 'kept',
+      offset: bytes.length,
+      ended: 'whole',
+    })
+  })
+
+  test('memory is bounded, and clients that send nothing are in nobody’s way', async () => {
+    const small = await open(wire, { memoryBytes: 12 * MiB, checkpointMs: 600_000 })
+    const size = 2 * PART
+    const stalled = await Promise.all(
+      Array.from({ length: 8 }, async () => {
+        const bytes = randomBytes(size)
+        const to = createRow(size)
+        let goOn = (): void => {}
+        const silent = new Promise<void>((resolve) => (goOn = resolve))
+        const source = async function* () {
+          yield* chunksOf(bytes.subarray(0, 4 * MiB))
+          await silent
+          yield* chunksOf(bytes.subarray(4 * MiB))
+        }
+        return { bytes, to, goOn: () => goOn(), sent: send(small, to, source()) }
+      }),
+    )
+    await pause(500)
+    const bytes = randomBytes(4 * PART)
+    const to = createRow(bytes.length)
+    const fromMs = performance.now()
+    expect(await send(small, to, chunksOf(bytes))).toMatchObject({ offset: bytes.length })
+    expect(performance.now() - fromMs).toBeLessThan(5_000)
+    expect(await small.seal(to.ref())).toBe('sealed')
+    for (const each of stalled) each.goOn()
+    for (const each of stalled) {
+      expect(await each.sent).toMatchObject({ offset: size, ended: 'whole' })
+      expect(await small.seal(each.to.ref())).toBe('sealed')
+      expect((await small.inspect(each.to.ref(), never)).digest).toBe(digestOf(each.bytes))
+    }
+  }, 60_000)
+
+  test('a slow client is acknowledged every so often, in pieces that are put together', async () => {
+    const slow = await open(wire, { checkpointMs: 150 })
+    const bytes = randomBytes(40 * 1_000)
+    const to = createRow(bytes.length)
+    const seen: number[] = []
+    const lease = to.lease('a')
+    const source = async function* () {
+      for (let at = 0; at < bytes.length; at += 1_000) {
+        yield bytes.subarray(at, at + 1_000)
+        await pause(160)
+      }
+    }
+    const appended = await slow.append(to.ref(), {
+      ...lease,
+      acknowledge: async (offset, state) => {
+        seen.push(offset)
+        return lease.acknowledge(offset, state)
+      },
+      source: source(),
+      signal: never,
+    })
+    expect(appended).toMatchObject({ offset: bytes.length })
+    expect(seen.length).toBeGreaterThan(20)
+    expect(wire.calls.filter((call) => call === 'GET tail')).toEqual([])
+    expect(await slow.seal(to.ref())).toBe('sealed')
+    expect(await stored(to)).toBe(digestOf(bytes))
+    expect(await everything()).toEqual([`blobs/${to.key}`])
+  }, 30_000)
+
+  test('who is asked to let go cuts what is in flight', async () => {
+    const bytes = randomBytes(3 * PART)
+    const to = createRow(bytes.length)
+    wire.interfere = async (call, through) => (call === 'UploadPart 2' ? new Promise<never>(() => {}) : through())
+    // A request that is never answered ends by its signal.
+    const handle = wire.handle.bind(wire)
+    wire.handle = (request, options) =>
+      Promise.race([
+        handle(request, options),
+        new Promise<never>((_resolve, reject) => {
+          const { abortSignal } = options ?? {}
+          ;(abortSignal as AbortSignal | undefined)?.addEventListener('abort', () => reject(new Error('aborted')))
+        }),
+      ])
+    const letGo = new AbortController()
+    const sending = send(store, to, chunksOf(bytes), 'a', letGo.signal)
+    await pause(400)
+    const fromMs = performance.now()
+    letGo.abort()
+    expect(await sending).toMatchObject({ outcome: 'kept', offset: PART, ended: 'stopped' })
+    expect(performance.now() - fromMs).toBeLessThan(2_000)
+  })
+
+  test('removal leaves nothing: no object, no upload, no piece', async () => {
+    const finished = createRow(2 * PART)
+    await send(store, finished, chunksOf(randomBytes(2 * PART)))
+    await store.seal(finished.ref())
+    const half = createRow(3 * PART)
+    await send(store, half, chunksOf(randomBytes(PART + 100), 'broken'))
+    const small = createRow(MiB)
+    await send(store, small, chunksOf(randomBytes(100), 'broken'))
+    // Left by an attempt that nobody knows of.
+    await bare.createMultipartUpload({ Bucket: config.bucket, Key: `${prefix}blobs/${small.key}` })
+    await bare.putObject({ Bucket: config.bucket, Key: `${prefix}tails/${small.key}/x`, Body: 'x' })
+    expect((await everything()).length).toBe(6)
+    for (const { key } of [finished, half, small, finished]) await store.remove(key)
+    expect(await everything()).toEqual([])
+  })
+
+  test('lists objects, unfinished uploads and what is not ours, each once', async () => {
+    const rows = [createRow(100), createRow(2 * PART), createRow(MiB)] as const
+    await send(store, rows[0], chunksOf(randomBytes(100)))
+    await send(store, rows[1], chunksOf(randomBytes(PART + 5), 'broken'))
+    await send(store, rows[2], chunksOf(randomBytes(7), 'broken'))
+    await bare.putObject({ Bucket: config.bucket, Key: `${prefix}blobs/notes.txt`, Body: 'x' })
+    const found: { key: string | null; sizeBytes: number }[] = []
+    for await (const { key, sizeBytes } of store.list()) found.push({ key, sizeBytes })
+    expect(found.filter(({ key }) => key !== null)).toEqual([
+      { key: rows[0].key, sizeBytes: 100 },
+      { key: rows[1].key, sizeBytes: PART + 5 },
+      { key: rows[2].key, sizeBytes: 7 },
+    ])
+    expect(found.filter(({ key }) => key === null).length).toBe(1)
+  })
+
+  test('lists more than one answer of the store holds, in order', async () => {
+    const keys = Array.from({ length: 1_050 }, () => createRow(1).key)
+    for (let at = 0; at < keys.length; at += 50)
+      await Promise.all(
+        keys.slice(at, at + 50).map((key, n) =>
+          bare.putObject({
+            Bucket: config.bucket,
+            Key: `${prefix}${n % 2 ? 'blobs' : 'tails'}/${key}${n % 2 ? '' : '/x'}`,
+            Body: 'x',
+          }),
+        ),
+      )
+    await bare.putObject({ Bucket: config.bucket, Key: `${prefix}tails/${keys[1]}/x`, Body: 'x' })
+    const found: (string | null)[] = []
+    for await (const { key } of store.list()) found.push(key)
+    expect(found).toEqual(keys.toSorted())
+  })
+
+  test('a signed address gives the blob to whoever has it', async () => {
+    const bytes = randomBytes(1_000)
+    const to = createRow(bytes.length)
+    await send(store, to, chunksOf(bytes))
+    const plain = s3Blobs({ s3ClientConfig: config, prefix })
+    await plain.open('ledger-1', 'known')
+    const url = await plain.presign(to.key, { expiresInSeconds: 60, contentDisposition: 'attachment' })
+    const fetched = await fetch(url)
+    expect(fetched.headers.get('content-disposition')).toBe('attachment')
+    expect(Buffer.from(await fetched.arrayBuffer()).equals(bytes)).toBe(true)
+    await plain.close()
+  })
+
+  test('names that would not tell their key are refused', () => {
+    const backwards = (key: string): string => `${(15 - Number.parseInt(key.slice(3, 4), 16)).toString(16)}/${key}`
+    for (const objectName of [() => 'x', (key: string) => `${key}.bin`, backwards])
+      expect(() => s3Blobs({ s3ClientConfig: config, objectName })).toThrow(expect.objectContaining({ code: 'setup' }))
+  })
+})
