@@ -1,13 +1,14 @@
 import { existsSync } from 'node:fs'
-import { resolve } from 'node:path'
+import { join, resolve } from 'node:path'
 import { fileURLToPath, pathToFileURL } from 'node:url'
 import { createClient } from '@libsql/client'
 import { drizzle } from 'drizzle-orm/libsql'
+import { fileBlobs } from './blobs/file.js'
 import { UploadError } from './errors.js'
 import { postgresLedger } from './ledger/postgres.js'
 import { serializedLibsql } from './ledger/serialized-libsql.js'
 import { sqliteLedger } from './ledger/sqlite.js'
-import type { Ledger } from './ports.js'
+import type { BlobStore, Ledger } from './ports.js'
 import type { Settings } from './settings.js'
 
 // What the settings name: for `landfall serve`, and for commands while no server runs.
@@ -39,6 +40,41 @@ export async function openDatabase(settings: Settings): Promise<OpenDatabase> {
     application_name: 'landfall',
   })
   return { ledger: postgresLedger(drizzlePostgres(pool)), close: () => pool.end() }
+}
+
+/** A bucket where one is named, else a directory in the data directory. */
+export async function openBlobs(settings: Settings): Promise<BlobStore> {
+  const { LANDFALL_S3_BUCKET: bucket, LANDFALL_S3_ENDPOINT: endpoint } = settings
+  if (bucket === undefined) return fileBlobs({ directory: join(settings.LANDFALL_DATA_DIR, 'blobs') })
+  const { LANDFALL_S3_ACCESS_KEY_ID: accessKeyId, LANDFALL_S3_SECRET_ACCESS_KEY: secretAccessKey } = settings
+  const { s3Blobs } = await s3Package()
+  return s3Blobs({
+    s3ClientConfig: {
+      bucket,
+      region: settings.LANDFALL_S3_REGION,
+      // A server of one's own is asked by path: its name has no subdomains.
+      ...(endpoint === undefined ? {} : { endpoint, forcePathStyle: true }),
+      // Else as the AWS SDK finds them.
+      ...(accessKeyId === undefined || secretAccessKey === undefined
+        ? {}
+        : { credentials: { accessKeyId, secretAccessKey } }),
+    },
+    prefix: settings.LANDFALL_S3_PREFIX,
+  })
+}
+
+/** Only who uses it needs to have installed what it rests on. */
+async function s3Package(): Promise<typeof import('./s3.js')> {
+  try {
+    return await import('./s3.js')
+  } catch (error) {
+    if ((error as { code?: unknown }).code !== 'ERR_MODULE_NOT_FOUND') throw error
+    throw new UploadError(
+      'setup',
+      'LANDFALL_S3_BUCKET: install what it needs: npm install @tus/s3-store @aws-sdk/client-s3',
+      { cause: error },
+    )
+  }
 }
 
 /**

@@ -1,7 +1,5 @@
-import { join } from 'node:path'
 import { makeDirectoryNow } from './blobs/durable-files.js'
-import { fileBlobs } from './blobs/file.js'
-import { openDatabase } from './engines.js'
+import { openBlobs, openDatabase } from './engines.js'
 import { kind } from './kinds.js'
 import type { Logger } from './log.js'
 import type { Metrics } from './ports.js'
@@ -20,7 +18,7 @@ export async function openUploads(
   const database = await openDatabase(settings)
   const uploads = createUploads({
     ledger: database.ledger,
-    blobs: fileBlobs({ directory: join(settings.LANDFALL_DATA_DIR, 'blobs') }),
+    blobs: await openBlobs(settings),
     authenticate: (c) => c.req.header(settings.LANDFALL_OWNER_HEADER) ?? null,
     kinds: {
       file: kind({

@@ -29,12 +29,14 @@ const settingsSchema = v.object({
     v.pipe(v.string(), v.regex(/^(file:|postgres(ql)?:\/\/)/, 'LANDFALL_DATABASE_URL: file:… or postgres://…')),
   ),
   LANDFALL_DATABASE_CONNECTIONS: v.optional(count('LANDFALL_DATABASE_CONNECTIONS', 2, 1_000), 10),
-  LANDFALL_S3_ENDPOINT: v.optional(v.string()),
-  LANDFALL_S3_REGION: v.optional(v.string()),
-  LANDFALL_S3_BUCKET: v.optional(v.string()),
+  LANDFALL_S3_ENDPOINT: v.optional(
+    v.pipe(v.string(), v.regex(/^https?:\/\//, 'LANDFALL_S3_ENDPOINT: https://… or http://…')),
+  ),
+  LANDFALL_S3_REGION: v.optional(v.pipe(v.string(), v.nonEmpty('LANDFALL_S3_REGION: a region')), 'us-east-1'),
+  LANDFALL_S3_BUCKET: v.optional(v.pipe(v.string(), v.nonEmpty('LANDFALL_S3_BUCKET: the name of a bucket'))),
   LANDFALL_S3_ACCESS_KEY_ID: v.optional(v.string()),
   LANDFALL_S3_SECRET_ACCESS_KEY: v.optional(v.string()),
-  LANDFALL_S3_PREFIX: v.optional(v.string()),
+  LANDFALL_S3_PREFIX: v.optional(v.string(), ''),
   LANDFALL_OWNER_HEADER: v.pipe(
     v.string('LANDFALL_OWNER_HEADER: required; the name of the header by which your proxy says who asks'),
     v.regex(/^[A-Za-z0-9!#$%&'*+.^_`|~-]+$/, 'LANDFALL_OWNER_HEADER: the name of a header (RFC 9110, 5.1)'),
@@ -125,14 +127,17 @@ export function readSettings(
   return parsed.output
 }
 
-/** Settings that go only together, or not with this version: the design's engines that it does not have. */
+/** Settings that go only together. */
 function notTogether(settings: Settings): string[] {
   return [
     ...((settings.LANDFALL_WEBHOOK_URL === undefined) === (settings.LANDFALL_WEBHOOK_SECRET === undefined)
       ? []
       : ['LANDFALL_WEBHOOK_URL, LANDFALL_WEBHOOK_SECRET: both or none']),
-    ...SETTING_NAMES.filter((name) => name.startsWith('LANDFALL_S3_') && settings[name] !== undefined).map(
-      (name) => `${name}: S3 is not supported yet`,
-    ),
+    ...((settings.LANDFALL_S3_ACCESS_KEY_ID === undefined) === (settings.LANDFALL_S3_SECRET_ACCESS_KEY === undefined)
+      ? []
+      : ['LANDFALL_S3_ACCESS_KEY_ID, LANDFALL_S3_SECRET_ACCESS_KEY: both or none']),
+    ...(settings.LANDFALL_S3_BUCKET !== undefined || settings.LANDFALL_S3_ENDPOINT === undefined
+      ? []
+      : ['LANDFALL_S3_BUCKET: name the bucket of LANDFALL_S3_ENDPOINT']),
   ]
 }
