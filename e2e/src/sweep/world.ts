@@ -36,8 +36,8 @@ export interface World {
   readonly directory: string
   /** Ids of the effects that the receiver has had, by operation. */
   readonly received: ReadonlyMap<string, ReadonlySet<string>>
-  /** Numbers calls anew, and arms a kill; null: none. */
-  plan(kill: Kill | null): Promise<void>
+  /** Numbers calls anew, and arms a kill; null: none. `died`: the server ended before it said so. */
+  plan(kill: Kill | null): Promise<'planned' | 'died'>
   /** The calls since the last plan. */
   calls(): Point[]
   /** Starts the server again on the same directory; `kill` is armed before its first call. */
@@ -141,11 +141,14 @@ export async function openWorld({
     site,
     directory,
     received,
-    plan: (kill) =>
-      new Promise((resolve) => {
-        planned = resolve
+    plan(kill) {
+      const { exited } = server
+      const said = new Promise<'planned'>((resolve) => {
+        planned = () => resolve('planned')
         server.send({ type: 'plan', plan: kill })
-      }),
+      })
+      return Promise.race([said, exited.then(() => 'died' as const)])
+    },
     calls() {
       const lines = readLog(current)
       const from = lines.findLastIndex((line) => 'plan' in line)
