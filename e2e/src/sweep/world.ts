@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto'
 import { createServer } from 'node:http'
 import { mkdir } from 'node:fs/promises'
 import { createRequire } from 'node:module'
@@ -76,6 +77,8 @@ export async function openWorld({
   await mkdir(directory)
   const log = join(home.path, 'calls.0')
   let logs = 0
+  /** A machine that has lost its power starts another kernel. */
+  let boot = randomUUID()
   let current = log
   const received = new Map<string, Set<string>>()
   const receiver = createServer((request, response) => {
@@ -102,6 +105,7 @@ export async function openWorld({
   const envOf = (kill: Kill | null) => ({
     ...serving.env,
     SWEEP_LOG: current,
+    SWEEP_BOOT: boot,
     SWEEP_KILL: kill === null ? undefined : JSON.stringify(kill),
   })
   const appSettings: SweptAppSettings = {
@@ -172,6 +176,7 @@ export async function openWorld({
       const losses = await losePower(unsyncedOf(readLog(current)), how)
       // What is there now is there for good.
       current = join(home.path, `calls.${(logs += 1)}`)
+      boot = randomUUID()
       return losses
     },
     stored: async () => whileItRuns().read(),
