@@ -223,4 +223,8 @@ async function main(): Promise<void> {
   await browser.close()
 }
 
-if (process.argv[1] === import.meta.filename) await main()
+if (process.argv[1] === import.meta.filename) {
+  await main()
+  // What was given up in the middle of a run may still be waited for.
+  process.exit()
+}
