@@ -108,7 +108,7 @@ export async function judge(
       .filter((operation) => again(operation) > 0)
       .toSorted((a, b) => again(b) - again(a))
       .slice(0, 8)
-      .map((operation) => `${again(operation)} bytes again: ${inWords(operation)}`),
+      .map((operation) => `${again(operation)} bytes again: ${inWords(operation)}: ${requestsOf(operation, requests)}`),
     violations,
   }
 }
@@ -123,6 +123,13 @@ function sentOf(finished: readonly Operation[], requests: readonly RecordedReque
   }
   return sent
 }
+
+/** How its bytes went: of each request how many, and the answer. */
+const requestsOf = ({ fileIds }: Operation, requests: readonly RecordedRequest[]): string =>
+  requests
+    .filter(({ method, path }) => method === 'PATCH' && fileIds.has(path.split('?')[0]?.split('/').at(-1) ?? ''))
+    .map(({ bodyBytes, status }) => `${bodyBytes} → ${status ?? 'nothing'}`)
+    .join(', ')
 
 function inWords({ planned, id, via, told, why }: Operation): string {
   const cancelled = planned.cancelAfterMs === null ? '' : ', to be cancelled'

@@ -4,7 +4,7 @@ import workerUrl from '@landfall/client/worker?url'
 import { sweptBytes } from '../../src/sweep/bytes.js'
 import type { Note, StoredRecord, SweptPage, Wanted } from '../../src/sweep/client/swept-page.js'
 
-declare const sweep: { note(note: Note): void; did(name: string): void }
+declare const sweep: { note(note: Note): void; did(name: string): void; look(name: string): IDBOpenDBRequest }
 
 const fileOf = (sizeBytes: number, seed: number): File =>
   new File([sweptBytes(sizeBytes, seed)], `${seed}.bin`, { type: 'application/octet-stream' })
@@ -119,7 +119,7 @@ const swept: SweptPage = {
   async journal() {
     const names = (await indexedDB.databases()).map(({ name }) => name)
     if (!names.includes('landfall-journal')) return []
-    const database = await request(indexedDB.open('landfall-journal'))
+    const database = await request(sweep.look('landfall-journal'))
     try {
       if (!database.objectStoreNames.contains('operations')) return []
       const store = database.transaction('operations', 'readonly').objectStore('operations')

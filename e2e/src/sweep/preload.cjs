@@ -5,7 +5,8 @@
  *
  * Calls are named by what they do and numbered within their name, so that the same call is found again in another run.
  * `SWEEP_LOG`: each call, and what a loss of power would take, a line of JSON each. `SWEEP_DIRECTORY`: only files below
- * it count. `SWEEP_KILL`: `{"name","nth","when":"before"|"after"}`, or later by a message to the process.
+ * it count. `SWEEP_KILL`: `{"name","nth","when":"before"|"after"}`, or later by a message to the process. `SWEEP_BOOT`: the
+ * id of the kernel's start, which is another one after the power was lost.
  */
 'use strict'
 const { isMainThread } = require('node:worker_threads')
@@ -274,6 +275,11 @@ async function wrapHandles() {
   }
 }
 void wrapHandles()
+// ── the machine ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+fs.readFileSync = (file, ...rest) =>
+  file === '/proc/sys/kernel/random/boot_id' ? `${process.env.SWEEP_BOOT}\n` : real.readFileSync(file, ...rest)
+
 syncBuiltinESMExports()
 
 // ── answers ──────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto'
 import { createServer } from 'node:http'
 import { mkdir } from 'node:fs/promises'
 import { createRequire } from 'node:module'
@@ -36,8 +37,8 @@ export interface World {
   readonly directory: string
   /** Ids of the effects that the receiver has had, by operation. */
   readonly received: ReadonlyMap<string, ReadonlySet<string>>
-  /** Numbers calls anew, and arms a kill; null: none. */
-  plan(kill: Kill | null): Promise<void>
+  /** Numbers calls anew, and arms a kill; null: none. `died`: the server ended before it said so. */
+  plan(kill: Kill | null): Promise<'planned' | 'died'>
   /** The calls since the last plan. */
   calls(): Point[]
   /** Starts the server again on the same directory; `kill` is armed before its first call. */
@@ -76,6 +77,8 @@ export async function openWorld({
   await mkdir(directory)
   const log = join(home.path, 'calls.0')
   let logs = 0
+  /** A machine that has lost its power starts another kernel. */
+  let boot = randomUUID()
   let current = log
   const received = new Map<string, Set<string>>()
   const receiver = createServer((request, response) => {
@@ -102,6 +105,7 @@ export async function openWorld({
   const envOf = (kill: Kill | null) => ({
     ...serving.env,
     SWEEP_LOG: current,
+    SWEEP_BOOT: boot,
     SWEEP_KILL: kill === null ? undefined : JSON.stringify(kill),
   })
   const appSettings: SweptAppSettings = {
@@ -141,11 +145,14 @@ export async function openWorld({
     site,
     directory,
     received,
-    plan: (kill) =>
-      new Promise((resolve) => {
-        planned = resolve
+    plan(kill) {
+      const { exited } = server
+      const said = new Promise<'planned'>((resolve) => {
+        planned = () => resolve('planned')
         server.send({ type: 'plan', plan: kill })
-      }),
+      })
+      return Promise.race([said, exited.then(() => 'died' as const)])
+    },
     calls() {
       const lines = readLog(current)
       const from = lines.findLastIndex((line) => 'plan' in line)
@@ -169,6 +176,7 @@ export async function openWorld({
       const losses = await losePower(unsyncedOf(readLog(current)), how)
       // What is there now is there for good.
       current = join(home.path, `calls.${(logs += 1)}`)
+      boot = randomUUID()
       return losses
     },
     stored: async () => whileItRuns().read(),

@@ -27,6 +27,7 @@ import { relativePath } from './key.js'
 import { probe } from './probe.js'
 import { createKeyQueue } from './key-queue.js'
 import { claim, expectStore, readMark, writeMark } from './store-identity.js'
+import { patiently } from './disk-patience.js'
 import { createStop, type Stop, takeBytes } from './take-bytes.js'
 
 export interface FileBlobsOptions {
@@ -40,6 +41,11 @@ export interface FileBlobsOptions {
   checkpointBytes?: number
   /** … and at least this often in time. In milliseconds, default 2,000. */
   checkpointMs?: number
+  /**
+   * How long a request waits while the disk is full or may not be written, before it fails; its bytes wait on the line.
+   * In milliseconds, default 5,000.
+   */
+  patienceMs?: number
 }
 
 /** What fits here goes to the disk with its writing. */
@@ -59,6 +65,7 @@ const HEAD_BYTES = 4_100
 export function fileBlobs(options: FileBlobsOptions): BlobStore {
   const root = resolve(options.directory)
   const checkpoint = { bytes: options.checkpointBytes ?? 16 * 1024 * 1024, ms: options.checkpointMs ?? 2_000 }
+  const { patienceMs = 5_000 } = options
   const directories = createDirectorySync(root)
   const digester = createDigester()
   const queue = createKeyQueue()
@@ -130,7 +137,7 @@ export function fileBlobs(options: FileBlobsOptions): BlobStore {
     inspected.delete(blob.key)
     // A small one is synced by its writing: one call instead of two, for nearly every file of an album or an inbox.
     const synced = blob.size <= SYNCED_BYTES
-    const file = await openAt(path, request.offset, synced ? O_DSYNC : 0)
+    const file = await patiently(() => openAt(path, request.offset, synced ? O_DSYNC : 0), stop, patienceMs)
     if (file === null) return { outcome: 'lost' }
     // The name of a file of which bytes were acknowledged is durable.
     const naming = request.offset === 0 ? directories.syncName(path) : Promise.resolve()
@@ -149,6 +156,7 @@ export function fileBlobs(options: FileBlobsOptions): BlobStore {
         file,
         limit: blob.size,
         checkpoint,
+        patiently: (write) => patiently(write, stop, patienceMs),
         sync: async (offset) => {
           await Promise.all([synced ? undefined : files.dataSync(file), naming])
           durableUpTo = offset

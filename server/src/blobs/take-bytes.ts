@@ -11,6 +11,8 @@ export interface TakeRequest {
   /** Makes everything up to `offset` durable. */
   readonly sync: (offset: number) => Promise<void>
   readonly acknowledge: (offset: number) => Promise<boolean>
+  /** Repeats a write while the disk refuses for a while. */
+  readonly patiently: <T>(write: () => Promise<T>) => Promise<T>
   readonly onBytes?: () => void
 }
 
@@ -33,7 +35,7 @@ const BUFFERED_BYTES = 256 * 1024
  */
 export async function takeBytes(request: TakeRequest): Promise<Taken> {
   const { file, limit, stop } = request
-  const writer = createWriter(file, request.offset)
+  const writer = createWriter(file, request)
   const checkpoints = createCheckpoints(request, writer.position, stop.ask)
   let received = request.offset
   let ended: Taken['ended']
@@ -110,7 +112,7 @@ export function createStop(): Stop {
 }
 
 /** Writes chunks in order; those that come while a write is in flight go together into the next. */
-function createWriter(file: number, offset: number) {
+function createWriter(file: number, { offset, patiently }: Pick<TakeRequest, 'offset' | 'patiently'>) {
   let waiting: Uint8Array[] = []
   let waitingBytes = 0
   let written = offset
@@ -124,7 +126,7 @@ function createWriter(file: number, offset: number) {
         const bytes = waitingBytes
         waiting = []
         waitingBytes = 0
-        await writeAll(file, chunks, written)
+        await patiently(() => writeAll(file, chunks, written))
         written += bytes
       }
     } catch (error) {

@@ -34,12 +34,15 @@
     reached(name, nth, 'before')
     return () => reached(name, nth, 'after')
   }
+  const openDatabase = IDBFactory.prototype.open
   Object.assign(globalThis, {
     sweep: {
       moments,
       note: (note) => void ask('POST', '/sweep/note', JSON.stringify(note)),
       /** Something that the page itself did. */
       did: (name) => reached(name, numbered(name), 'after'),
+      /** A database as it lies there; that the harness looks at it is no call of the product's. */
+      look: (name) => openDatabase.call(indexedDB, name),
     },
   })
 
@@ -74,7 +77,6 @@
       return request
     }
   }
-  const openDatabase = IDBFactory.prototype.open
   IDBFactory.prototype.open = function (...args) {
     const end = begin(`open ${args[0]}`)
     const request = openDatabase.apply(this, args)
