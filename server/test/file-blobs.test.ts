@@ -1,7 +1,8 @@
 import { mkdir, readdir, readFile, rename, stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { sql } from 'drizzle-orm'
-import { afterEach, beforeEach, expect, test } from 'vitest'
+import { afterEach, beforeEach, expect, test, vi } from 'vitest'
+import { files } from '../src/blobs/durable-files.js'
 import { fileBlobs } from '../src/blobs/file.js'
 import { kind } from '../src/kinds.js'
 import type { BlobRef, BlobStore } from '../src/ports.js'
@@ -142,4 +143,36 @@ test('an identity that cannot be read is said, and not written anew', async () =
 test('a closed store takes nothing', async () => {
   await store.close()
   await expect(append(0, content(5))).rejects.toMatchObject({ code: 'storage-unavailable' })
+})
+
+test('a disk that refuses for a while is waited for, and its bytes are taken only then', async () => {
+  let refusals = 0
+  let pulled = false
+  const denied = Object.assign(new Error('permission denied'), { code: 'EACCES' })
+  const refuse = (): void => {
+    expect(pulled).toBe(false)
+    if ((refusals += 1) <= 3) throw denied
+  }
+  const { open, openNow } = files
+  vi.spyOn(files, 'open').mockImplementation(async (...args) => {
+    refuse()
+    return open(...args)
+  })
+  vi.spyOn(files, 'openNow').mockImplementation((...args) => {
+    refuse()
+    return openNow(...args)
+  })
+  async function* source(): AsyncIterable<Uint8Array> {
+    pulled = true
+    vi.restoreAllMocks()
+    yield content(10)
+  }
+  const kept = await store.append(blob, {
+    offset: 0,
+    source: source(),
+    signal: new AbortController().signal,
+    acknowledge: async () => true,
+  })
+  expect(kept).toMatchObject({ outcome: 'kept', offset: 10 })
+  expect(refusals).toBeGreaterThan(3)
 })

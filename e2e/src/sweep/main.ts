@@ -104,17 +104,17 @@ async function runAll(lanes: readonly ProgramLane[], wanted: readonly Run[], opt
   const spare = seeded(options.seed)
     .shuffled(wanted)
     .filter((run) => !chosen.includes(run))
-  /** What depends on the moment does not always come: then another call of its kind is tried. */
-  const othersLike = (missed: Run): Run[] => {
-    const at = spare.findIndex(
-      (run) => kindOfRun(run) === kindOfRun(missed) && programOf(run.scenario) === programOf(missed.scenario),
-    )
-    return at === -1 ? [] : spare.splice(at, 1)
-  }
   const queues = new Map<Program, Run[]>()
   for (const run of chosen) {
     const program = programOf(run.scenario)
     queues.set(program, [...(queues.get(program) ?? []), run])
+  }
+  /** What depends on the moment does not always come: then another call of its kind is tried, of this program or a later one. */
+  const tryAnotherLike = (missed: Run): void => {
+    const turns = [...queues.keys()]
+    const turn = ({ scenario }: Run): number => turns.indexOf(programOf(scenario))
+    const at = spare.findIndex((run) => kindOfRun(run) === kindOfRun(missed) && turn(run) >= turn(missed))
+    for (const other of at === -1 ? [] : spare.splice(at, 1)) queues.get(programOf(other.scenario))?.push(other)
   }
   const results: Result[] = []
   const isOver = (): boolean => options.bail === true && results.some(({ outcome }) => outcome === 'bad')
@@ -126,7 +126,7 @@ async function runAll(lanes: readonly ProgramLane[], wanted: readonly Run[], opt
           for (let run = queue.shift(); run !== undefined && !isOver(); run = queue.shift()) {
             const result = await lane.run(run.scenario, run.kill, run.variant)
             results.push(result)
-            if (result.outcome === 'not reached') queue.push(...othersLike(run))
+            if (result.outcome === 'not reached') tryAnotherLike(run)
             options.onResult?.(result, results.length, chosen.length)
           }
         }),

@@ -275,6 +275,7 @@ async function wrapHandles() {
   }
 }
 void wrapHandles()
+
 // ── the machine ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 fs.readFileSync = (file, ...rest) =>

@@ -5,6 +5,7 @@
  */
 import { createServer } from 'node:http'
 import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { getRequestListener } from '@hono/node-server'
 import { createUploads, fileBlobs, kind, serializedLibsql, sqliteLedger, type SqliteTx } from '@landfall/server'
 import { createClient } from '@libsql/client'
@@ -42,7 +43,13 @@ const uploads = createUploads({
   leaseMs: settings.leaseMs,
   kinds: {
     file: kind({
-      prepare: { measure: async ({ blob }) => ({ bytes: blob.size }) },
+      prepare: {
+        // Long enough for the lease to be prolonged: by itself that comes by chance, on a busy machine.
+        async measure({ blob, signal }) {
+          await sleep(settings.leaseMs / 2, null, { signal })
+          return { bytes: blob.size }
+        },
+      },
       async onReference(tx: SqliteTx<typeof schema>, { operation }) {
         await tx.insert(arrivals).values({ operationId: operation.id })
         return { arrived: true }

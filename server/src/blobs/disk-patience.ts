@@ -16,8 +16,10 @@ export async function patiently<T>(work: () => Promise<T>, stop: Stop, patienceM
     try {
       return await work()
     } catch (error) {
-      if (!PASSING.has(codeOf(error)) || stop.asked() || performance.now() + pauseMs > deadlineMs) throw error
+      if (!PASSING.has(codeOf(error)) || performance.now() + pauseMs > deadlineMs) throw error
+      await sleep(pauseMs)
+      // Whoever was stopped writes nothing any more: what it writes to may be somebody else's by now.
+      if (stop.asked()) throw error
     }
-    await sleep(pauseMs)
   }
 }
