@@ -16,8 +16,11 @@ export interface Proxy {
   readonly port: number
   /** `http://127.0.0.1:<port>` */
   readonly origin: string
-  /** Where new connections go: a server that was restarted has another port. */
-  retarget(port: number): void
+  /**
+   * Where new connections go: a server that was restarted has another port. Several: in turn, as a load balancer that
+   * knows no sessions; none: new connections are reset.
+   */
+  retarget(port: number | readonly number[]): void
   /** Every request whose head came in, oldest first. Live: the records grow. */
   readonly requests: readonly RecordedRequest[]
   readonly connections: readonly RecordedConnection[]
@@ -45,6 +48,11 @@ export interface Proxy {
   /** Applies a fault to the next request that matches, or the next few. Several may be armed; the oldest match wins. */
   arm(fault: Fault, arming?: Arming): ArmedFault
   /**
+   * Of a protocol that it does not know (`protocol: 'opaque'`): bytes of the client for which `which` holds reach the
+   * server; of what it says to them nothing comes back, but a reset once it has begun to say it.
+   */
+  loseAnswers(which: (bytes: Buffer) => boolean, times?: number): { readonly struck: number; release(): void }
+  /**
    * Resolves with the first recorded request for which the predicate holds, now or later (it is asked again whenever
    * bytes pass). @throws when `withinMs` (default 30,000) have passed; the message lists the requests.
    */
@@ -62,10 +70,14 @@ export interface ProxyOptions {
   readonly targetHost?: string
   /** Default 0: any free one. */
   readonly port?: number
+  /** `opaque`: not HTTP, nor looked at. Default `http`. */
+  readonly protocol?: 'http' | 'opaque'
 }
 
 export async function startProxy(options: ProxyOptions): Promise<Proxy> {
-  const target = { port: options.targetPort, host: options.targetHost ?? '127.0.0.1' }
+  const host = options.targetHost ?? '127.0.0.1'
+  let targets: readonly number[] = [options.targetPort]
+  let turn = 0
   const link = createLink()
   const faults = createFaultBook()
   const live = new Set<Connection>()
@@ -73,6 +85,7 @@ export async function startProxy(options: ProxyOptions): Promise<Proxy> {
   const requests: RecordedRequest[] = []
   const connections: RecordedConnection[] = []
   const bytes = { up: 0, down: 0 }
+  const losing = new Set<(bytes: Buffer) => boolean>()
   let cutMode: 'black-hole' | 'reset' | null = null
   let count = 0
 
@@ -89,7 +102,13 @@ export async function startProxy(options: ProxyOptions): Promise<Proxy> {
     const connection = serveConnection(client, (count += 1), {
       link,
       faults,
-      target: () => target,
+      protocol: options.protocol ?? 'http',
+      losesAnswer: (sent) => [...losing].some((which) => which(sent)),
+      target() {
+        const port = targets[turn % targets.length]
+        turn += 1
+        return port === undefined ? null : { port, host }
+      },
       recorded(request) {
         requests.push(request)
         changed()
@@ -117,7 +136,7 @@ export async function startProxy(options: ProxyOptions): Promise<Proxy> {
     port,
     origin: `http://127.0.0.1:${port}`,
     retarget(to) {
-      target.port = to
+      targets = typeof to === 'number' ? [to] : to
     },
     requests,
     connections,
@@ -145,6 +164,21 @@ export async function startProxy(options: ProxyOptions): Promise<Proxy> {
     resetConnections: (which = always) => each(which, (connection) => connection.reset()),
     closeConnections: (which = always) => each(which, (connection) => connection.close()),
     arm: (fault, arming) => faults.arm(fault, arming),
+    loseAnswers(which, times = Infinity) {
+      let struck = 0
+      const strike = (sent: Buffer): boolean => {
+        if (struck >= times || !which(sent)) return false
+        struck += 1
+        return true
+      }
+      losing.add(strike)
+      return {
+        get struck() {
+          return struck
+        },
+        release: () => void losing.delete(strike),
+      }
+    },
     waitFor: (holds, withinMs = 30_000) => waitFor(requests, watchers, holds, withinMs),
     bodyBytes: (which = () => true) => requests.filter(which).reduce((sum, request) => sum + request.bodyBytes, 0),
     async close() {

@@ -1,5 +1,5 @@
 import { Agent, createServer, type IncomingMessage, request, type Server } from 'node:http'
-import { connect } from 'node:net'
+import { connect, createServer as createTcpServer } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { listen } from '../src/ports.js'
@@ -457,6 +457,51 @@ describe('armed faults', () => {
     expect(await sending).toMatchObject({ status: 200, body: '10' })
     expect(performance.now() - startMs).toBeGreaterThan(195)
   })
+})
+
+test('several targets have new connections in turn, and without any they are reset', async () => {
+  const second = await startTarget('second')
+  proxy.retarget([target.port, second.port])
+  const names = []
+  for (let n = 0; n < 4; n += 1) {
+    const outcome = await send({ fresh: true })
+    names.push('headers' in outcome ? outcome.headers['x-name'] : outcome.error)
+  }
+  expect(names).toEqual(['target', 'second', 'target', 'second'])
+  expect(proxy.connections.map(({ targetPort }) => targetPort)).toEqual(
+    [0, 1].flatMap(() => [target.port, second.port]),
+  )
+  proxy.retarget([])
+  expect(await send({ fresh: true })).toEqual({ error: 'ECONNRESET' })
+  await new Promise((resolve) => second.server.close(resolve))
+})
+
+test('of another protocol, what is said to chosen bytes is lost after they came in whole', async () => {
+  const came: string[] = []
+  const server = createTcpServer((socket) => {
+    socket.on('error', () => {})
+    socket.on('data', (said) => {
+      came.push(said.toString('latin1'))
+      socket.write('done')
+    })
+  })
+  // No line end in it: as HTTP it would be waited for.
+  const opaque = await startProxy({ targetPort: await listen(server), protocol: 'opaque' })
+  const say = (words: string): Promise<string> =>
+    new Promise((resolve) => {
+      const socket = connect(opaque.port, '127.0.0.1', () => socket.write(words))
+      socket.on('data', (answer) => {
+        resolve(answer.toString())
+        socket.destroy()
+      })
+      socket.on('error', (error: NodeJS.ErrnoException) => resolve(error.code ?? ''))
+    })
+  const armed = opaque.loseAnswers((sent) => sent.includes('commit'), 1)
+  expect([await say('\0begin'), await say('\0commit'), await say('\0commit')]).toEqual(['done', 'ECONNRESET', 'done'])
+  expect(came).toEqual(['\0begin', '\0commit', '\0commit'])
+  expect(armed.struck).toBe(1)
+  await opaque.close()
+  await new Promise((resolve) => server.close(resolve))
 })
 
 test('waitFor names what it saw when it waited in vain', async () => {

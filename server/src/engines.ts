@@ -9,6 +9,7 @@ import { postgresLedger } from './ledger/postgres.js'
 import { serializedLibsql } from './ledger/serialized-libsql.js'
 import { sqliteLedger } from './ledger/sqlite.js'
 import type { BlobStore, Ledger } from './ports.js'
+import type * as S3Module from './s3.js'
 import type { Settings } from './settings.js'
 
 // What the settings name: for `landfall serve`, and for commands while no server runs.
@@ -64,7 +65,7 @@ export async function openBlobs(settings: Settings): Promise<BlobStore> {
 }
 
 /** Only who uses it needs to have installed what it rests on. */
-async function s3Package(): Promise<typeof import('./s3.js')> {
+async function s3Package(): Promise<typeof S3Module> {
   try {
     return await import('./s3.js')
   } catch (error) {

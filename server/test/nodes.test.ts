@@ -25,12 +25,7 @@ describe.skipIf(missing !== null)(
 
     async function startNodes(count: number, env: Record<string, string> = {}) {
       const url = await postgres.database()
-      const { endpoint, region, bucket, credentials } = config as {
-        endpoint: string
-        region: string
-        bucket: string
-        credentials: { accessKeyId: string; secretAccessKey: string }
-      }
+      const { endpoint, region, bucket, credentials } = config
       const shared = {
         LANDFALL_DATABASE_URL: url,
         LANDFALL_S3_ENDPOINT: endpoint,

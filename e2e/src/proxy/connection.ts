@@ -1,7 +1,14 @@
 import { connect, type Socket } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Fault, FaultBook, MetFault, UpstreamEnd } from './fault.js'
-import { createHttpStream, type Head, type Piece, requestFraming, responseFraming } from './http-stream.js'
+import {
+  createHttpStream,
+  createOpaqueStream,
+  type Head,
+  type Piece,
+  requestFraming,
+  responseFraming,
+} from './http-stream.js'
 import type { Direction, Link } from './link.js'
 import { createPump, write } from './pump.js'
 import { keepStart, type RecordedConnection, type RecordedRequest } from './record.js'
@@ -9,8 +16,11 @@ import { keepStart, type RecordedConnection, type RecordedRequest } from './reco
 export interface ConnectionContext {
   readonly link: Link
   readonly faults: FaultBook
-  /** Asked when the first byte has to go to the server. */
-  target(): { port: number; host: string }
+  readonly protocol: 'http' | 'opaque'
+  /** What the server says to these bytes is to be lost. Asked of what is not HTTP. */
+  losesAnswer(bytes: Buffer): boolean
+  /** Asked when the first byte has to go to the server; null: there is none. */
+  target(): { port: number; host: string } | null
   recorded(request: RecordedRequest): void
   crossed(direction: Direction, bytes: number): void
   /** Something in the records changed. */
@@ -33,7 +43,14 @@ const LIMIT_BYTES = 65_536
 const LIMIT_WITH_LATENCY_BYTES = 1_048_576
 
 export function serveConnection(client: Socket, connection: number, context: ConnectionContext): Connection {
-  const record: RecordedConnection = { connection, upBytes: 0, downBytes: 0, requests: 0, open: true }
+  const record: RecordedConnection = {
+    connection,
+    targetPort: null,
+    upBytes: 0,
+    downBytes: 0,
+    requests: 0,
+    open: true,
+  }
   const { link } = context
   /** Requests whose answer has not ended, oldest first. */
   const pending: { request: RecordedRequest; met: MetFault | null }[] = []
@@ -42,6 +59,7 @@ export function serveConnection(client: Socket, connection: number, context: Con
   /** A fault struck: nothing passes any more, whatever the two sides do. */
   let silent = false
   let keepUpstream = false
+  let losesAnswer = false
 
   client.setNoDelay(true)
   client.on('error', () => {})
@@ -59,7 +77,8 @@ export function serveConnection(client: Socket, connection: number, context: Con
 
   // ---- from the client to the server
 
-  const requests = createHttpStream(requestFraming)
+  const isHttp = context.protocol === 'http'
+  const requests = isHttp ? createHttpStream(requestFraming) : createOpaqueStream()
   const upPump = createPump(client, {
     sliceBytes: () => link.sliceBytes('up'),
     limitBytes,
@@ -81,6 +100,7 @@ export function serveConnection(client: Socket, connection: number, context: Con
   async function takeRequest(piece: Piece): Promise<void> {
     switch (piece.kind) {
       case 'opaque':
+        if (context.losesAnswer(piece.raw)) losesAnswer = true
         return forward(piece.raw)
       case 'head':
         return takeRequestHead(piece.head, piece.raw)
@@ -138,15 +158,21 @@ export function serveConnection(client: Socket, connection: number, context: Con
   async function forward(raw: Buffer): Promise<void> {
     if (silent) return
     upstream ??= openUpstream()
+    if (upstream === null) return reset()
     await write(upstream, raw)
   }
 
   // ---- from the server to the client
 
-  const answers = createHttpStream((head) => responseFraming(head, pending[0]?.request.method ?? 'GET'))
+  const answers = isHttp
+    ? createHttpStream((head) => responseFraming(head, pending[0]?.request.method ?? 'GET'))
+    : createOpaqueStream()
 
-  function openUpstream(): Socket {
-    const socket = connect({ ...context.target(), noDelay: true, allowHalfOpen: true })
+  function openUpstream(): Socket | null {
+    const target = context.target()
+    if (target === null) return null
+    record.targetPort = target.port
+    const socket = connect({ ...target, noDelay: true, allowHalfOpen: true })
     // A server that is down, or that resets: the client learns it the same way.
     socket.on('error', () => void serverGone())
     createPump(socket, {
@@ -168,6 +194,7 @@ export function serveConnection(client: Socket, connection: number, context: Con
 
   let interim = false
   async function takeAnswer(piece: Piece): Promise<void> {
+    if (losesAnswer) return reset()
     const first = pending[0]
     const swallow = first?.met?.fault.kind === 'swallow-answer' ? first.met : null
     if (first !== undefined && piece.kind === 'head') interim = noteAnswerHead(first.request, piece.head)

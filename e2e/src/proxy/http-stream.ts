@@ -43,6 +43,12 @@ type State =
   | { in: 'until-close' }
   | { in: 'opaque' }
 
+/** Of another protocol: whatever comes, as it comes. */
+export const createOpaqueStream = (): HttpStream => ({
+  feed: (raw) => [{ kind: 'opaque', raw }],
+  finish: () => [],
+})
+
 /** @see RFC 9112 sections 2, 6 and 7 */
 export function createHttpStream(framingOf: (head: Head) => Framing): HttpStream {
   let state: State = { in: 'head' }

@@ -36,6 +36,8 @@ export interface RecordedRequest {
 
 export interface RecordedConnection {
   readonly connection: number
+  /** Of the server; null: nothing had to go there yet. */
+  targetPort: number | null
   /** All bytes that crossed the line, heads included: from the client, and to the client. */
   upBytes: number
   downBytes: number
