@@ -1,4 +1,4 @@
-import type { FileFacts, JsonObject, JsonValue, OpenPoint, Point, Problem } from '@landfall/shared'
+import type { FileFacts, JsonObject, JsonValue, OpenPoint, Point, Prefix, Problem } from '@landfall/shared'
 
 /** Times are milliseconds since 1970 by the ledger's clock, unless a name says otherwise. */
 export interface Clock {
@@ -453,6 +453,9 @@ export type Appended =
 export type Recovered =
   { readonly outcome: 'kept'; readonly offset: number; readonly state?: JsonValue } | { readonly outcome: 'lost' }
 
+/** As it stands in `Prefix`. */
+export type PrefixDigest = Omit<Prefix, 'offset'>
+
 /** The first bytes of a blob, enough to tell its media type, and the digest of all of them. */
 export interface Inspection {
   readonly digest: string
@@ -517,8 +520,8 @@ export interface BlobStore {
   seal(blob: BlobRef): Promise<'sealed' | 'short' | 'absent'>
   /** Reads the stored bytes. */
   inspect(blob: BlobRef, signal: AbortSignal): Promise<Inspection>
-  /** Digest of the first `length` stored bytes. */
-  digestOf(blob: BlobRef, length: number, signal: AbortSignal): Promise<string>
+  /** Digest of the first `length` stored bytes, of an unfinished blob too. */
+  digestOf(blob: BlobRef, length: number, signal: AbortSignal): Promise<PrefixDigest>
   /** The stored bytes from `start` to `end` (exclusive). */
   read(key: string, range: { start: number; end: number }): Promise<ReadableStream<Uint8Array>>
   /** A URL by which anybody can read the blob for a while, past this server. Only stores that can have it. */

@@ -1,13 +1,12 @@
-import type { GetObjectCommandInput, S3 } from '@aws-sdk/client-s3'
+import type { GetObjectCommandInput, S3, S3ClientConfig } from '@aws-sdk/client-s3'
 import { type Options as S3StoreOptions, S3Store } from '@tus/s3-store'
 import pLimit from 'p-limit'
 import { UploadError } from '../errors.js'
 import type { BlobRef, BlobStore, PresignOptions } from '../ports.js'
 import { createKeyQueue } from './key-queue.js'
-import { createPrefixHash } from './prefix-hash.js'
 import { appendToS3 } from './s3-append.js'
+import { createBlocks } from './s3-blocks.js'
 import { createBudget } from './s3-budget.js'
-import { createBuffers } from './s3-buffers.js'
 import { createS3Calls, type ObjectSettings } from './s3-calls.js'
 import { createIdentity } from './s3-identity.js'
 import { createS3Inventory } from './s3-inventory.js'
@@ -52,6 +51,8 @@ export interface S3Blobs extends BlobStore {
   presign(key: string, options: PresignOptions): Promise<string>
 }
 
+const QUIET: NonNullable<S3ClientConfig['logger']> = { debug() {}, info() {}, warn() {}, error() {} }
+
 /** The client and the rule for the size of parts are those of @tus/s3-store. */
 class S3StoreParts extends S3Store {
   readonly s3: S3
@@ -84,6 +85,8 @@ export function s3Blobs(options: S3BlobsOptions): S3Blobs {
       // Older servers know no other checksums; what is sent is signed, and so checked, all the same.
       requestChecksumCalculation: 'WHEN_REQUIRED',
       responseChecksumValidation: 'WHEN_REQUIRED',
+      // It would warn on the console of each fault; those are thrown, with their code.
+      logger: QUIET,
       requestHandler: { connectionTimeout: 5_000, httpAgent: { maxSockets: 256 }, httpsAgent: { maxSockets: 256 } },
       ...options.s3ClientConfig,
       // Its retries would multiply ours.
@@ -100,19 +103,17 @@ export function s3Blobs(options: S3BlobsOptions): S3Blobs {
   const identity = createIdentity(calls, names)
   const look = createLook({ calls, names, identity })
   const tails = createTails(calls, names)
-  const hash = createPrefixHash()
-  const reading = createReading({ calls, names, look, tails, hash })
+  const reading = createReading({ calls, names, look, tails })
   const seal = createSeal({ calls, names, identity, look, tails })
-  const buffers = createBuffers(memoryBytes)
+  const blocks = createBlocks(memoryBytes)
   const queue = createKeyQueue()
   const appendDeps = {
     calls,
     names,
     look,
     tails,
-    hash,
     budget: createBudget(memoryBytes),
-    buffers,
+    blocks,
     sending: pLimit(options.maxConcurrentPartUploads ?? 60),
     partBytesOf: (sizeBytes: number) => store.partBytesOf(sizeBytes),
     checkpoint: { bytes: options.checkpointBytes ?? 16 * 1024 * 1024, ms: options.checkpointMs ?? 2_000 },
@@ -216,8 +217,7 @@ export function s3Blobs(options: S3BlobsOptions): S3Blobs {
     async close() {
       await queue.closeAll()
       isOpen = false
-      await hash.close()
-      buffers.close()
+      blocks.close()
       store.s3.destroy()
     },
   }
