@@ -535,10 +535,34 @@ export interface BlobStore {
   readonly quarantine: Quarantine
   /** Writes, syncs, reads and removes a few bytes; and the room that is left, where the store knows it. */
   probe(): Promise<{ syncMs: number; freeBytes: number | null; totalBytes: number | null }>
+  /** For `doctor`: whether what lies below can do what this store asks of it. Changes nothing that counts. */
+  examine?(settings: { expiresAfterMs: number }): Promise<readonly StoreCheck[]>
+  /** Tells of each request that it makes to what lies below, once it is answered. */
+  observe?(onRequest: (request: StoreRequest) => void): void
   /** The highest mark that was written; 0 for none. A ledger whose mark is lower was restored from a backup. */
   readMark(): Promise<number>
   writeMark(mark: number): Promise<void>
   close(): Promise<void>
+}
+
+/** One thing that was looked at. */
+export interface CheckResult {
+  readonly state: 'ok' | 'warning' | 'failed'
+  /** What was found. */
+  readonly found: string
+  /** What to do; null where nothing is to be done. */
+  readonly advice: string | null
+}
+export interface StoreCheck extends CheckResult {
+  /** `abilities`: of the service. `lifecycle`: what it removes by itself. */
+  readonly name: 'abilities' | 'lifecycle'
+}
+
+/** `outcome`: `ok`, `missing`, or what fault. */
+export interface StoreRequest {
+  readonly name: string
+  readonly outcome: string
+  readonly tookMs: number
 }
 
 /** Something that happened in this process and is counted. */
@@ -554,8 +578,10 @@ export type MetricEvent =
   /** Bytes are durable that were not before. */
   | { readonly type: 'bytes-accepted'; readonly bytes: number }
   | { readonly type: 'effect-settled'; readonly outcome: EffectResult['outcome'] }
-  /** A call of the blob store, or of what lies below it (S3), under a name of its own. `outcome`: `ok`, or what fault. */
+  /** A call of the blob store. `outcome`: `ok`, or what fault. */
   | { readonly type: 'store-call'; readonly call: string; readonly outcome: string; readonly tookMs: number }
+  /** A request of the blob store to what lies below it (S3). */
+  | ({ readonly type: 'store-request' } & StoreRequest)
 
 /** Where an operator's numbers come from. Neither method may throw or wait: uploads do not depend on being counted. */
 export interface Metrics {

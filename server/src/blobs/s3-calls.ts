@@ -3,6 +3,7 @@ import { Readable } from 'node:stream'
 import {
   type CompletedPart,
   type GetObjectCommandOutput,
+  type LifecycleRule,
   type ListObjectsV2CommandOutput,
   type Part,
   PutObjectCommand,
@@ -11,8 +12,9 @@ import {
 } from '@aws-sdk/client-s3'
 import { boundOf } from '../backoff.js'
 import { UploadError } from '../errors.js'
+import type { StoreRequest } from '../ports.js'
 import { type Payload, payloadOf } from './s3-blocks.js'
-import { isFinal, isMissing, isTaken, s3Fault } from './s3-faults.js'
+import { hasNoLifecycle, isFinal, isMissing, isTaken, outcomeOf, s3Fault } from './s3-faults.js'
 
 /** What each object that is made of an upload carries. */
 export interface ObjectSettings {
@@ -60,6 +62,8 @@ export interface S3Calls {
   complete(name: string, uploadId: string, parts: CompletedPart[]): Promise<void>
   /** Again and again until no part is left: one that was in flight may come after it. */
   abort(name: string, uploadId: string): Promise<void>
+  /** The rules by which the bucket removes things by itself. */
+  lifecycle(): Promise<LifecycleRule[]>
   listMultiparts(
     prefix: string,
     after: { name: string; uploadId: string } | null,
@@ -95,13 +99,27 @@ const DIGEST_HEADER = 'x-amz-content-sha256'
 
 export function createS3Calls(
   client: S3,
-  { Bucket, object, timeoutMs }: { Bucket: string; object: ObjectSettings; timeoutMs: number },
+  {
+    Bucket,
+    object,
+    timeoutMs,
+    onRequest,
+  }: { Bucket: string; object: ObjectSettings; timeoutMs: number; onRequest: (request: StoreRequest) => void },
 ): S3Calls {
-  const once = async <T>(signal: AbortSignal, send: (abortSignal: AbortSignal) => Promise<T>): Promise<T> => {
+  const once = async <T>(
+    name: string,
+    signal: AbortSignal,
+    send: (abortSignal: AbortSignal) => Promise<T>,
+  ): Promise<T> => {
     signal.throwIfAborted()
+    const startMs = performance.now()
+    const ended = (outcome: string): void => onRequest({ name, outcome, tookMs: performance.now() - startMs })
     try {
-      return await send(AbortSignal.any([signal, AbortSignal.timeout(timeoutMs)]))
+      const answer = await send(AbortSignal.any([signal, AbortSignal.timeout(timeoutMs)]))
+      ended('ok')
+      return answer
     } catch (error) {
+      ended(signal.aborted ? 'aborted' : outcomeOf(error))
       signal.throwIfAborted()
       throw error
     }
@@ -116,7 +134,7 @@ export function createS3Calls(
   ): Promise<T | E> {
     for (let failedBefore = 0; ; failedBefore++) {
       try {
-        return await once(signal, send)
+        return await once(name, signal, send)
       } catch (error) {
         if (signal.aborted) throw signal.reason as Error
         const answer = await expected(error)
@@ -263,7 +281,7 @@ export function createS3Calls(
     listParts,
 
     complete: async (name, UploadId, Parts) => {
-      await once(never, (abortSignal) =>
+      await once('CompleteMultipartUpload', never, (abortSignal) =>
         client.completeMultipartUpload({ Bucket, Key: name, UploadId, MultipartUpload: { Parts } }, { abortSignal }),
       )
     },
@@ -281,6 +299,15 @@ export function createS3Calls(
       }
       throw new UploadError('storage-unavailable', 'parts come in still to an upload that is to be removed')
     },
+
+    lifecycle: () =>
+      call(
+        'GetBucketLifecycleConfiguration',
+        never,
+        async (abortSignal) =>
+          (await client.getBucketLifecycleConfiguration({ Bucket }, { abortSignal })).Rules ?? ([] as LifecycleRule[]),
+        (error) => (hasNoLifecycle(error) ? [] : undefined),
+      ),
 
     async listMultiparts(Prefix, after) {
       const found = await call('ListMultipartUploads', never, (abortSignal) =>

@@ -2,13 +2,14 @@ import type { GetObjectCommandInput, S3, S3ClientConfig } from '@aws-sdk/client-
 import { type Options as S3StoreOptions, S3Store } from '@tus/s3-store'
 import pLimit from 'p-limit'
 import { UploadError } from '../errors.js'
-import type { BlobRef, BlobStore, PresignOptions } from '../ports.js'
+import type { BlobRef, BlobStore, PresignOptions, StoreRequest } from '../ports.js'
 import { createKeyQueue } from './key-queue.js'
 import { appendToS3 } from './s3-append.js'
 import { createBlocks } from './s3-blocks.js'
 import { createBudget } from './s3-budget.js'
 import { createS3Calls, type ObjectSettings } from './s3-calls.js'
 import { createIdentity } from './s3-identity.js'
+import { createExamine } from './s3-examine.js'
 import { createS3Inventory } from './s3-inventory.js'
 import { checkObjectName, createNames } from './s3-names.js'
 import { noted, readNotes } from './s3-notes.js'
@@ -85,6 +86,8 @@ export function s3Blobs(options: S3BlobsOptions): S3Blobs {
       // Older servers know no other checksums; what is sent is signed, and so checked, all the same.
       requestChecksumCalculation: 'WHEN_REQUIRED',
       responseChecksumValidation: 'WHEN_REQUIRED',
+      // With it, the SDK opens a connection of its own for each part.
+      expectContinueHeader: false,
       // It would warn on the console of each fault; those are thrown, with their code.
       logger: QUIET,
       requestHandler: { connectionTimeout: 5_000, httpAgent: { maxSockets: 256 }, httpsAgent: { maxSockets: 256 } },
@@ -99,7 +102,13 @@ export function s3Blobs(options: S3BlobsOptions): S3Blobs {
     ...(options.storageClass === undefined ? {} : { StorageClass: options.storageClass }),
   }
   const names = createNames(prefix, objectName)
-  const calls = createS3Calls(store.s3, { Bucket: store.bucketName, object, timeoutMs: callTimeoutMs })
+  let onRequest = (_request: StoreRequest): void => {}
+  const calls = createS3Calls(store.s3, {
+    Bucket: store.bucketName,
+    object,
+    timeoutMs: callTimeoutMs,
+    onRequest: (request) => onRequest(request),
+  })
   const identity = createIdentity(calls, names)
   const look = createLook({ calls, names, identity })
   const tails = createTails(calls, names)
@@ -122,6 +131,7 @@ export function s3Blobs(options: S3BlobsOptions): S3Blobs {
   const put = new Map<string, number>()
   let isOpen = false
 
+  const examine = createExamine({ calls, names })
   const inventory = createS3Inventory({ calls, names, remove })
 
   async function remove(key: string): Promise<void> {
@@ -199,6 +209,8 @@ export function s3Blobs(options: S3BlobsOptions): S3Blobs {
     },
 
     probe: () => opened(() => identity.probe()),
+    examine: (settings) => opened(() => examine(settings)),
+    observe: (listener) => void (onRequest = listener),
     readMark: () => identity.readMark(),
     writeMark: (mark) => identity.writeMark(mark),
 
