@@ -1,5 +1,6 @@
 /**
  * `npm run bench -- [--rounds 7] [--only big|small] [--systems landfall,tus-sync]`
+ * `npm run bench -- --only s3 [--rounds 5] [--workload big|chunks|small|stalled|many]`: see there.
  * `npm run bench -- --only effects [--count 10000]`, `npm run bench -- --only reconcile [--count 1000000]`: see there.
  *
  * Landfall beside the usual stack (see `src/tus-peer.ts`), one server at a time, in rounds in which each has its turn:
@@ -13,6 +14,7 @@ import { repository } from '../src/landfall.js'
 import { benchEffects } from './effects.js'
 import { type Measurement, measure, type Workload, WORKLOADS } from './measure.js'
 import { benchReconcile } from './reconcile.js'
+import { benchS3 } from './s3.js'
 import { availableSystems, type System, type SystemName } from './systems.js'
 import { markdown, type Series, summarise } from './table.js'
 
@@ -31,18 +33,24 @@ const { values } = parseArgs({
     only: { type: 'string' },
     systems: { type: 'string' },
     count: { type: 'string' },
+    workload: { type: 'string' },
   },
 })
 
-function options(): { rounds: number; workloads: Workload[]; systems: System[] } {
+function roundsWanted(): number {
   const rounds = Number(values.rounds)
+  if (!Number.isInteger(rounds) || rounds < 1) throw new Error(`--rounds ${values.rounds}: not a number of rounds`)
+  return rounds
+}
+
+function options(): { rounds: number; workloads: Workload[]; systems: System[] } {
+  const rounds = roundsWanted()
   const available = availableSystems()
   const wanted = values.systems?.split(',') ?? available.map(({ name }) => name)
   const systems = available.filter(({ name }) => wanted.includes(name))
   const workloads = WORKLOADS.filter(({ name }) => values.only === undefined || name === values.only)
-  if (!Number.isInteger(rounds) || rounds < 1) throw new Error(`--rounds ${values.rounds}: not a number of rounds`)
   if (workloads.length === 0)
-    throw new Error(`--only ${values.only}: the workloads are big, small, effects and reconcile`)
+    throw new Error(`--only ${values.only}: the workloads are big, small, s3, effects and reconcile`)
   if (systems.length === 0) throw new Error(`--systems ${values.systems}: nothing of that is there`)
   return { rounds, workloads, systems }
 }
@@ -64,6 +72,16 @@ async function runWorkload(workload: Workload, systems: readonly System[], round
   return { workload, systems, measurements }
 }
 
+const machineOf = (loadBefore: number) => ({
+  node: process.version,
+  cpus: cpus().length,
+  model: cpus()[0]?.model ?? 'unknown',
+  memoryBytes: totalmem(),
+  kernel: release(),
+  loadBefore,
+  measuredAt: new Date().toISOString(),
+})
+
 const say = (text: string): void => void process.stdout.write(`${text}\n`)
 
 async function main(): Promise<void> {
@@ -74,15 +92,7 @@ async function main(): Promise<void> {
   const loadBefore = loadavg()[0] ?? 0
   const results = []
   for (const workload of workloads) results.push(await runWorkload(workload, systems, rounds))
-  const machine = {
-    node: process.version,
-    cpus: cpus().length,
-    model: cpus()[0]?.model ?? 'unknown',
-    memoryBytes: totalmem(),
-    kernel: release(),
-    loadBefore,
-    measuredAt: new Date().toISOString(),
-  }
+  const machine = machineOf(loadBefore)
   const report = {
     machine,
     workloads: results.map((series) => ({
@@ -106,5 +116,13 @@ async function runAlone({ count, bench }: (typeof ALONE)[string]): Promise<void>
   if (!(await bench(wanted, say))) process.exitCode = 1
 }
 
+async function runS3(): Promise<void> {
+  const loadBefore = loadavg()[0] ?? 0
+  const report = await benchS3(roundsWanted(), values.workload, say)
+  const path = `${repository}e2e/bench/results-s3.json`
+  await writeFile(path, `${JSON.stringify({ machine: machineOf(loadBefore), ...report }, null, 2)}\n`)
+  say(`Written to ${path}`)
+}
+
 const alone = ALONE[values.only ?? '']
-await (alone === undefined ? main() : runAlone(alone))
+await (values.only === 's3' ? runS3() : alone === undefined ? main() : runAlone(alone))

@@ -248,6 +248,8 @@ export async function takeParts(
   }
 
   async function lastAcknowledgement(): Promise<boolean> {
+    // Whole parts alone are recorded with the request's end: a commit less.
+    if (progress.durable().offset < blob.size && progress.hasNoPieces()) return false
     for (let attempt = 0; attempt < LAST_ACKNOWLEDGEMENTS; attempt++) {
       if (await acknowledge('final')) return true
       // A partial one is recorded with the request's end.
