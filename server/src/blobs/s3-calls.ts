@@ -2,6 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import type { CompletedPart, GetObjectCommandOutput, ListObjectsV2CommandOutput, Part, S3 } from '@aws-sdk/client-s3'
 import { boundOf } from '../backoff.js'
 import { UploadError } from '../errors.js'
+import { timeLimit } from '../time-limit.js'
 import { isFinal, isMissing, isTaken, s3Fault } from './s3-faults.js'
 
 /** What each object that is made of an upload carries. */
@@ -67,11 +68,14 @@ export function createS3Calls(
 ): S3Calls {
   const once = async <T>(signal: AbortSignal, send: (abortSignal: AbortSignal) => Promise<T>): Promise<T> => {
     signal.throwIfAborted()
+    const limit = timeLimit(timeoutMs)
     try {
-      return await send(AbortSignal.any([signal, AbortSignal.timeout(timeoutMs)]))
+      return await send(AbortSignal.any([signal, limit.signal]))
     } catch (error) {
       signal.throwIfAborted()
       throw error
+    } finally {
+      limit.end()
     }
   }
 
@@ -158,8 +162,8 @@ export function createS3Calls(
         'GetObject',
         signal,
         // The time limit is for the answer to begin: how long a body takes is up to its reader.
-        () =>
-          client.getObject({ Bucket, Key: name, ...(range === null ? {} : { Range: range }) }, { abortSignal: signal }),
+        (abortSignal) =>
+          client.getObject({ Bucket, Key: name, ...(range === null ? {} : { Range: range }) }, { abortSignal }),
         nullIfMissing,
       ),
 
