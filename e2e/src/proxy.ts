@@ -51,7 +51,10 @@ export interface Proxy {
    * Of a protocol that it does not know (`protocol: 'opaque'`): bytes of the client for which `which` holds reach the
    * server; of what it says to them nothing comes back, but a reset once it has begun to say it.
    */
-  loseAnswers(which: (bytes: Buffer) => boolean, times?: number): { readonly struck: number; release(): void }
+  loseAnswers(
+    which: (bytes: Buffer, connection: number) => boolean,
+    times?: number,
+  ): { readonly struck: number; release(): void }
   /**
    * Resolves with the first recorded request for which the predicate holds, now or later (it is asked again whenever
    * bytes pass). @throws when `withinMs` (default 30,000) have passed; the message lists the requests.
@@ -85,7 +88,7 @@ export async function startProxy(options: ProxyOptions): Promise<Proxy> {
   const requests: RecordedRequest[] = []
   const connections: RecordedConnection[] = []
   const bytes = { up: 0, down: 0 }
-  const losing = new Set<(bytes: Buffer) => boolean>()
+  const losing = new Set<(bytes: Buffer, connection: number) => boolean>()
   let cutMode: 'black-hole' | 'reset' | null = null
   let count = 0
 
@@ -99,11 +102,12 @@ export async function startProxy(options: ProxyOptions): Promise<Proxy> {
       client.resetAndDestroy()
       return
     }
-    const connection = serveConnection(client, (count += 1), {
+    const number = (count += 1)
+    const connection = serveConnection(client, number, {
       link,
       faults,
       protocol: options.protocol ?? 'http',
-      losesAnswer: (sent) => [...losing].some((which) => which(sent)),
+      losesAnswer: (sent) => [...losing].some((which) => which(sent, number)),
       target() {
         const port = targets[turn % targets.length]
         turn += 1
@@ -166,8 +170,8 @@ export async function startProxy(options: ProxyOptions): Promise<Proxy> {
     arm: (fault, arming) => faults.arm(fault, arming),
     loseAnswers(which, times = Infinity) {
       let struck = 0
-      const strike = (sent: Buffer): boolean => {
-        if (struck >= times || !which(sent)) return false
+      const strike = (sent: Buffer, connection: number): boolean => {
+        if (struck >= times || !which(sent, connection)) return false
         struck += 1
         return true
       }

@@ -13,6 +13,7 @@ import {
 import { boundOf } from '../backoff.js'
 import { UploadError } from '../errors.js'
 import type { StoreRequest } from '../ports.js'
+import { timeLimit } from '../time-limit.js'
 import { type Payload, payloadOf } from './s3-blocks.js'
 import { hasNoLifecycle, isFinal, isMissing, isTaken, outcomeOf, s3Fault } from './s3-faults.js'
 
@@ -114,14 +115,17 @@ export function createS3Calls(
     signal.throwIfAborted()
     const startMs = performance.now()
     const ended = (outcome: string): void => onRequest({ name, outcome, tookMs: performance.now() - startMs })
+    const limit = timeLimit(timeoutMs)
     try {
-      const answer = await send(AbortSignal.any([signal, AbortSignal.timeout(timeoutMs)]))
+      const answer = await send(AbortSignal.any([signal, limit.signal]))
       ended('ok')
       return answer
     } catch (error) {
       ended(signal.aborted ? 'aborted' : outcomeOf(error))
       signal.throwIfAborted()
       throw error
+    } finally {
+      limit.end()
     }
   }
 
@@ -211,8 +215,8 @@ export function createS3Calls(
         'GetObject',
         signal,
         // The time limit is for the answer to begin: how long a body takes is up to its reader.
-        () =>
-          client.getObject({ Bucket, Key: name, ...(range === null ? {} : { Range: range }) }, { abortSignal: signal }),
+        (abortSignal) =>
+          client.getObject({ Bucket, Key: name, ...(range === null ? {} : { Range: range }) }, { abortSignal }),
         nullIfMissing,
       ),
 

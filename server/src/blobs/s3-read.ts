@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto'
 import { Readable } from 'node:stream'
 import { UploadError } from '../errors.js'
 import type { BlobRef, Inspection, PrefixDigest } from '../ports.js'
+import { timeLimit } from '../time-limit.js'
 import { between, payloadOf } from './s3-blocks.js'
 import type { S3Calls } from './s3-calls.js'
 import { s3Fault } from './s3-faults.js'
@@ -15,8 +16,15 @@ const HEAD_BYTES = 4_100
 
 const never = new AbortController().signal
 
-export function createReading(deps: { calls: S3Calls; names: Names; look: S3Look; tails: Tails }) {
-  const { calls, names, look, tails } = deps
+export function createReading(deps: {
+  calls: S3Calls
+  names: Names
+  look: S3Look
+  tails: Tails
+  /** So long may nothing come of a body that is read here. */
+  timeoutMs: number
+}) {
+  const { calls, names, look, tails, timeoutMs } = deps
 
   async function body(key: string, range: { start: number; end: number } | null, signal: AbortSignal) {
     const header = range === null ? null : `bytes=${range.start}-${range.end - 1}`
@@ -31,9 +39,12 @@ export function createReading(deps: { calls: S3Calls; names: Names; look: S3Look
     const sha256 = createHash('sha256')
     const head: Uint8Array[] = []
     let seen = 0
+    const silence = timeLimit(timeoutMs)
+    silence.signal.addEventListener('abort', () => stream.destroy(silence.signal.reason as Error))
     try {
       if (sizeBytes !== length) throw new UploadError('storage-unavailable', 'the object has not its length')
       for await (const chunk of stream as AsyncIterable<Buffer>) {
+        silence.again()
         if (seen < HEAD_BYTES) head.push(chunk.subarray(0, HEAD_BYTES - seen))
         seen += chunk.length
         sha256.update(chunk)
@@ -42,6 +53,8 @@ export function createReading(deps: { calls: S3Calls; names: Names; look: S3Look
       stream.destroy()
       signal.throwIfAborted()
       throw s3Fault(error, 'GetObject')
+    } finally {
+      silence.end()
     }
     if (seen !== length) throw new UploadError('storage-unavailable', 'the object broke off while it was read')
     // A copy: a view would keep the whole chunk.

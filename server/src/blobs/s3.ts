@@ -40,7 +40,10 @@ export interface S3BlobsOptions extends Omit<S3StoreOptions, 'useTags' | 'cache'
   checkpointBytes?: number
   /** … and at least this often in time. In milliseconds, default 2,000. */
   checkpointMs?: number
-  /** How long one call may take before it is tried again. In milliseconds, default 60,000. */
+  /**
+   * How long one call may take before it is tried again, and how long nothing may come of a body that is read. In
+   * milliseconds, default 60,000.
+   */
   callTimeoutMs?: number
 }
 
@@ -112,7 +115,7 @@ export function s3Blobs(options: S3BlobsOptions): S3Blobs {
   const identity = createIdentity(calls, names)
   const look = createLook({ calls, names, identity })
   const tails = createTails(calls, names)
-  const reading = createReading({ calls, names, look, tails })
+  const reading = createReading({ calls, names, look, tails, timeoutMs: callTimeoutMs })
   const seal = createSeal({ calls, names, identity, look, tails })
   const blocks = createBlocks(memoryBytes)
   const queue = createKeyQueue()
