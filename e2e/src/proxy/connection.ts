@@ -147,7 +147,7 @@ export function serveConnection(client: Socket, connection: number, context: Con
     request.complete = true
     current = null
     if (silent || met?.fault.kind !== 'answer') return
-    const answer = ownAnswer(met.fault)
+    const answer = ownAnswer(met.fault, request.method)
     request.status = met.fault.status
     await link.cross('down', answer.length, performance.now())
     await write(client, answer)
@@ -344,8 +344,9 @@ function noteAnswerBody(request: RecordedRequest, piece: Piece & { kind: 'body' 
   if (piece.bodyBytes > 0) request.answerStart = keepStart(request.answerStart, piece.raw)
 }
 
-function ownAnswer({ status, headers = {}, body = '' }: Fault & { kind: 'answer' }): Buffer {
+function ownAnswer({ status, headers = {}, body = '' }: Fault & { kind: 'answer' }, method: string): Buffer {
   const lines = Object.entries({ 'content-length': String(Buffer.byteLength(body)), ...headers })
   const head = [`HTTP/1.1 ${status} Proxy`, ...lines.map(([name, value]) => `${name}: ${value}`)]
-  return Buffer.from(`${head.join('\r\n')}\r\n\r\n${body}`)
+  // What HEAD is answered has the length of a body, and none.
+  return Buffer.from(`${head.join('\r\n')}\r\n\r\n${method === 'HEAD' ? '' : body}`)
 }
