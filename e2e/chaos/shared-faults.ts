@@ -60,12 +60,12 @@ const refusal = (status: number, code: string): ProxyFault => ({
 const some = (random: Seeded): { times: number } => ({ times: 1 + random.below(6) })
 
 export const SHARED_FAULTS: readonly NodesFault[] = [
-  reset('PostgreSQL: connections reset', databasesOf),
+  reset('PostgreSQL: connections of all nodes reset', databasesOf),
   answersLost('PostgreSQL: answers to COMMIT lost', /^Q....commit/is),
   answersLost('PostgreSQL: answers to other writes lost', /INSERT INTO landfall|UPDATE landfall|DELETE FROM landfall/),
-  reset('S3: connections reset', storesOf),
+  reset('S3: connections of all nodes reset', storesOf),
   store(
-    'S3: resets in the middle of a body',
+    'S3: bodies cut by a reset',
     (random) => ({ kind: 'reset', afterBodyBytes: random.below(300_000) }),
     (random) => ({ match: hasBody, ...some(random) }),
   ),

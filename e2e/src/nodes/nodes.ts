@@ -97,3 +97,19 @@ export async function openNodes({ count, store, env, program = (options) => opti
     throw error
   }
 }
+
+/** Why there can be no nodes on this machine; null: there can. */
+export async function nodesMissing(): Promise<string | null> {
+  try {
+    await (await startPostgres()).stop()
+    const place = await gatewayPlace()
+    try {
+      await startGateway(place)
+    } finally {
+      await stopGateway(place)
+    }
+    return null
+  } catch (error) {
+    return error instanceof Error ? error.message : String(error)
+  }
+}

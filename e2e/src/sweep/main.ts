@@ -7,8 +7,9 @@ import { parseArgs } from 'node:util'
 import { type Browser, chromium } from '@playwright/test'
 import { launchOptions } from '../chromium.js'
 import { seeded } from '../seeded.js'
-import { type Lane, openLane, type Result, type Run, type Variant } from './run.js'
-import { type Scenario, SCENARIOS } from './scenarios.js'
+import { openNodesLane } from './nodes/lane.js'
+import { type Lane, openLane, type Program, type Result, type Run, STAKES, type Variant } from './run.js'
+import { type Scenario, scenariosOf } from './scenarios.js'
 import type { Kill, Point } from './world.js'
 
 export interface SweepOptions {
@@ -16,6 +17,8 @@ export interface SweepOptions {
   readonly sample: number | null
   readonly seed: number
   readonly parallel: number
+  /** Default: `serve` and `app`. */
+  readonly programs?: readonly Program[]
   /** Of a copy of the server that was changed; see `mutations`. */
   readonly serverFolder?: string
   readonly onResult?: (result: Result, done: number, of: number) => void
@@ -37,8 +40,6 @@ export interface SweepReport {
 const MOST_OF_A_NAME = 2
 const MOST_OF_A_START = 1
 
-/** The reference, or the first step towards an end without one. */
-const STAKES = /INSERT INTO landfall_references|SET point = .*problem|unlink blobs/
 const VARIANTS: readonly Variant[] = [
   { client: 'retries' },
   { client: 'gone' },
@@ -64,15 +65,17 @@ export async function sweep(browser: Browser, options: SweepOptions): Promise<Sw
   const startMs = performance.now()
   const { serverFolder } = options
   // Of a changed server only itself is run.
-  const programs = serverFolder === undefined ? (['serve', 'app'] as const) : (['serve'] as const)
+  const programs = options.programs ?? (serverFolder === undefined ? (['serve', 'app'] as const) : (['serve'] as const))
   const lanes: ProgramLane[] = []
   try {
     const all: Run[] = []
     for (const program of programs) {
       for (let n = 0; n < options.parallel; n += 1) {
         const firstSeed = options.seed * 1_000_000 + lanes.length * 100_000
-        const world = { program, ...(serverFolder === undefined ? {} : { serverFolder }) }
-        lanes.push({ ...(await openLane(browser, firstSeed, world)), program })
+        const world = serverFolder === undefined ? {} : { serverFolder }
+        const lane =
+          program === 'nodes' ? openNodesLane(browser, firstSeed) : openLane(browser, firstSeed, { ...world, program })
+        lanes.push({ ...(await lane), program })
       }
       all.push(...(await momentsOf(lanes, program)))
     }
@@ -84,17 +87,15 @@ export async function sweep(browser: Browser, options: SweepOptions): Promise<Sw
   }
 }
 
-type Program = 'serve' | 'app'
 type ProgramLane = Lane & { readonly program: Program }
-const programOf = ({ program = 'serve' }: Scenario): Program => program
 
 async function momentsOf(lanes: readonly ProgramLane[], program: Program): Promise<Run[]> {
   const first = lanes.find((lane) => lane.program === program)
   if (first === undefined) throw new RangeError('parallel: at least 1')
   const all: Run[] = []
-  for (const scenario of SCENARIOS.filter((each) => programOf(each) === program)) {
+  for (const scenario of scenariosOf(program)) {
     const { points, starting } = await first.record(scenario)
-    all.push(...runsOf(scenario, points, starting))
+    all.push(...runsOf(program, scenario, points, starting))
   }
   return all
 }
@@ -105,16 +106,13 @@ async function runAll(lanes: readonly ProgramLane[], wanted: readonly Run[], opt
     .shuffled(wanted)
     .filter((run) => !chosen.includes(run))
   const queues = new Map<Program, Run[]>()
-  for (const run of chosen) {
-    const program = programOf(run.scenario)
-    queues.set(program, [...(queues.get(program) ?? []), run])
-  }
+  for (const run of chosen) queues.set(run.program, [...(queues.get(run.program) ?? []), run])
   /** What depends on the moment does not always come: then another call of its kind is tried, of this program or a later one. */
   const tryAnotherLike = (missed: Run): void => {
     const turns = [...queues.keys()]
-    const turn = ({ scenario }: Run): number => turns.indexOf(programOf(scenario))
+    const turn = ({ program }: Run): number => turns.indexOf(program)
     const at = spare.findIndex((run) => kindOfRun(run) === kindOfRun(missed) && turn(run) >= turn(missed))
-    for (const other of at === -1 ? [] : spare.splice(at, 1)) queues.get(programOf(other.scenario))?.push(other)
+    for (const other of at === -1 ? [] : spare.splice(at, 1)) queues.get(other.program)?.push(other)
   }
   const results: Result[] = []
   const isOver = (): boolean => options.bail === true && results.some(({ outcome }) => outcome === 'bad')
@@ -124,7 +122,7 @@ async function runAll(lanes: readonly ProgramLane[], wanted: readonly Run[], opt
         .filter((lane) => lane.program === program)
         .map(async (lane) => {
           for (let run = queue.shift(); run !== undefined && !isOver(); run = queue.shift()) {
-            const result = await lane.run(run.scenario, run.kill, run.variant)
+            const result = await lane.run(run)
             results.push(result)
             if (result.outcome === 'not reached') tryAnotherLike(run)
             options.onResult?.(result, results.length, chosen.length)
@@ -134,7 +132,7 @@ async function runAll(lanes: readonly ProgramLane[], wanted: readonly Run[], opt
   return results
 }
 
-function runsOf(scenario: Scenario, points: readonly Point[], starting: readonly Point[]): Run[] {
+function runsOf(program: Program, scenario: Scenario, points: readonly Point[], starting: readonly Point[]): Run[] {
   const moments = (list: readonly Point[], most: number): Kill[] =>
     list
       .filter(({ nth }) => nth <= most)
@@ -144,18 +142,27 @@ function runsOf(scenario: Scenario, points: readonly Point[], starting: readonly
       ])
   const kills = moments(points, MOST_OF_A_NAME)
   const once = kills.flatMap((kill, index) =>
-    (index % 2 === 0 ? VARIANTS : OTHER_VARIANTS).map((variant) => ({ scenario, kill, variant })),
+    variantsOf(program, index).map((variant) => ({ program, scenario, kill, variant })),
   )
   // Killed where most is at stake, and then again at each moment of the recovery.
   const base = kills.find(({ name, when }) => when === 'before' && STAKES.test(name))
   if (base === undefined) return once
+  const ways = program === 'nodes' ? VARIANTS.filter(keepsPower) : TWICE
   const twice = moments(starting, MOST_OF_A_START).map((again, index) => ({
+    program,
     scenario,
     kill: base,
-    variant: { ...(TWICE[index % TWICE.length] ?? { client: 'gone' as const }), again },
+    variant: { ...(ways[index % ways.length] ?? { client: 'gone' as const }), again },
   }))
   return [...once, ...twice]
 }
+
+/** Power is lost by a machine with its disk, and nodes have none. */
+const keepsPower = ({ power, powerAgain }: Omit<Variant, 'again'>): boolean =>
+  power === undefined && powerAgain === undefined
+
+const variantsOf = (program: Program, index: number): readonly Variant[] =>
+  program === 'nodes' ? VARIANTS.filter(keepsPower) : index % 2 === 0 ? VARIANTS : OTHER_VARIANTS
 
 /** Of what sort a call is, whatever its place. */
 export const kindOf = ({ name }: Point): string =>
@@ -217,6 +224,7 @@ async function main(): Promise<void> {
       parallel: { type: 'string', default: '2' },
       bail: { type: 'boolean', default: false },
       server: { type: 'string' },
+      nodes: { type: 'boolean', default: false },
       // Words of the line that a run is printed as, separated by `;`: all of them, or none.
       only: { type: 'string', default: '' },
       without: { type: 'string' },
@@ -232,6 +240,7 @@ async function main(): Promise<void> {
       values.only.split(';').every((words) => inWords(run).includes(words)) &&
       (values.without === undefined || !values.without.split(';').some((words) => inWords(run).includes(words))),
     ...(values.server === undefined ? {} : { serverFolder: values.server }),
+    ...(values.nodes ? { programs: ['nodes'] as const } : {}),
     onResult: (result, done, of) => process.stdout.write(`${done}/${of} ${describe(result)}\n`),
   })
   await browser.close()
