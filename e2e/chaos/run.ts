@@ -69,9 +69,12 @@ async function main(): Promise<void> {
   for (const reason of new Set(reports.flatMap(({ left }) => left))) say(`left out: ${reason}`)
   for (const { system, sentAgain } of reports) for (const line of sentAgain) say(`${system}: ${line}`)
   for (const { system, violations } of reports) for (const violation of violations) say(`${system}: ${violation}`)
-  if (reports.some(({ system, violations }) => ['landfall', 'nodes'].includes(system) && violations.length > 0))
-    process.exitCode = 1
+  const isBroken = reports.some(({ system, violations }) => isOurs(system) && violations.length > 0)
+  // After many kills the loop was seen to turn for ever (Node 20.20).
+  process.stdout.write('', () => process.exit(isBroken ? 1 : 0))
 }
+
+const isOurs = (system: string): boolean => system === 'landfall' || system === 'nodes'
 
 // What is mounted is unmounted on the way out.
 for (const [signal, status] of [

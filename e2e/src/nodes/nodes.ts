@@ -24,6 +24,8 @@ export interface Node {
 export interface Nodes {
   readonly all: readonly Node[]
   readonly postgres: Postgres
+  /** Of the database that they share, past their lines. */
+  readonly databaseUrl: string
   /** `kill -9`. */
   killGateway(...daemons: readonly Daemon[]): void
   /** Starts what of it does not run; resolves when it takes objects again. */
@@ -85,6 +87,7 @@ export async function openNodes({ count, store, env, program = (options) => opti
     return {
       all,
       postgres,
+      databaseUrl: url,
       killGateway: (...daemons) => gateway.kill(...daemons),
       async mendGateway() {
         gateway = await startGateway(place)

@@ -59,11 +59,17 @@ export interface S3Calls {
 const TOKEN = 'landfall-token'
 const ATTEMPTS = 5
 const BACKOFF = { firstMs: 100, mostMs: 2_000 }
+const WRITES = new Set(['PutObject', 'CreateMultipartUpload', 'UploadPart'])
 const never = new AbortController().signal
 
 export function createS3Calls(
   client: S3,
-  { Bucket, object, timeoutMs }: { Bucket: string; object: ObjectSettings; timeoutMs: number },
+  {
+    Bucket,
+    object,
+    timeoutMs,
+    patienceMs,
+  }: { Bucket: string; object: ObjectSettings; timeoutMs: number; patienceMs: number },
 ): S3Calls {
   const once = async <T>(signal: AbortSignal, send: (abortSignal: AbortSignal) => Promise<T>): Promise<T> => {
     signal.throwIfAborted()
@@ -82,6 +88,8 @@ export function createS3Calls(
     send: (abortSignal: AbortSignal) => Promise<T>,
     expected: (error: unknown) => E | undefined | Promise<E | undefined> = () => undefined,
   ): Promise<T | E> {
+    // Bytes of a client wait for a store that is away: refused, they would all be sent again. Nothing else does.
+    const deadlineMs = performance.now() + (WRITES.has(name) && signal !== never ? patienceMs : 0)
     for (let failedBefore = 0; ; failedBefore++) {
       try {
         return await once(signal, send)
@@ -89,7 +97,8 @@ export function createS3Calls(
         if (signal.aborted) throw signal.reason as Error
         const answer = await expected(error)
         if (answer !== undefined) return answer
-        if (isFinal(error) || failedBefore + 1 >= ATTEMPTS) throw s3Fault(error, name)
+        const isOver = failedBefore + 1 >= ATTEMPTS && performance.now() > deadlineMs
+        if (isFinal(error) || isOver) throw s3Fault(error, name)
       }
       await sleep(Math.random() * boundOf(BACKOFF, failedBefore), undefined, { signal })
     }
@@ -215,8 +224,10 @@ export function createS3Calls(
         async (error) => {
           if (isMissing(error)) return 'gone'
           // Of an upload that is gone Ceph answers early and closes: the rest of the bytes then fails to be written.
-          if (isFinal(error) || (await listParts(name, uploadId, 1)) !== null) return undefined
-          return 'gone'
+          if (isFinal(error)) return undefined
+          // What cannot be asked now is not gone.
+          const parts = await listParts(name, uploadId, 1).catch(() => [])
+          return parts === null ? 'gone' : undefined
         },
       )
     },

@@ -40,6 +40,11 @@ export interface S3BlobsOptions extends Omit<S3StoreOptions, 'useTags' | 'cache'
   checkpointBytes?: number
   /** … and at least this often in time. In milliseconds, default 2,000. */
   checkpointMs?: number
+  /**
+   * How long bytes wait, with their source unread, for an object store that is away, before their request is refused.
+   * In milliseconds, default 5,000.
+   */
+  patienceMs?: number
   /** How long one call may take before it is tried again. In milliseconds, default 60,000. */
   callTimeoutMs?: number
 }
@@ -77,6 +82,7 @@ class S3StoreParts extends S3Store {
  */
 export function s3Blobs(options: S3BlobsOptions): S3Blobs {
   const { prefix = '', objectName = (key) => key, memoryBytes = 96 * 1024 * 1024, callTimeoutMs = 60_000 } = options
+  const { patienceMs = 5_000 } = options
   checkObjectName(objectName)
   const store = new S3StoreParts({
     ...options,
@@ -96,7 +102,7 @@ export function s3Blobs(options: S3BlobsOptions): S3Blobs {
     ...(options.storageClass === undefined ? {} : { StorageClass: options.storageClass }),
   }
   const names = createNames(prefix, objectName)
-  const calls = createS3Calls(store.s3, { Bucket: store.bucketName, object, timeoutMs: callTimeoutMs })
+  const calls = createS3Calls(store.s3, { Bucket: store.bucketName, object, timeoutMs: callTimeoutMs, patienceMs })
   const identity = createIdentity(calls, names)
   const look = createLook({ calls, names, identity })
   const tails = createTails(calls, names)

@@ -3,6 +3,7 @@ import type { Browser, BrowserContext, Page } from '@playwright/test'
 import { portOf } from '../../landfall.js'
 import { type Node, openNodes } from '../../nodes/nodes.js'
 import { type Proxy, startProxy } from '../../proxy.js'
+import { Client } from 'pg'
 import { isQuiet, type Stored } from '../stored.js'
 import { openSweptSite, startReceiver, visitSite } from '../surroundings.js'
 import { type Moments, watchMoments } from './moments.js'
@@ -45,10 +46,23 @@ export async function openNodesWorld(): Promise<NodesWorld> {
   }
   balance()
   const site = await openSweptSite(proxy.port)
+  const buried: number[] = []
   const moments = watchMoments(nodes.all, (node) => {
     dead.add(node)
+    buried.push(node.server.pid)
     balance()
   })
+  /** An effect that a dead node had in hand comes again after some minutes; that is not waited for: it is due now. */
+  async function hasten(): Promise<void> {
+    const client = new Client({ connectionString: nodes.databaseUrl })
+    await client.connect()
+    await client.query(
+      `UPDATE landfall_effects SET due_at = 0, holder = NULL
+       WHERE delivered_at IS NULL AND due_at IS NOT NULL AND split_part(holder, '/', 2) = ANY($1)`,
+      [buried.map(String)],
+    )
+    await client.end()
+  }
   moments.plan(null)
   await sleep(IDLE_MS)
   moments.ignore(moments.calls().map(({ name }) => name))
@@ -65,6 +79,7 @@ export async function openNodesWorld(): Promise<NodesWorld> {
     async untilQuiet(withinMs = 20_000) {
       for (const deadline = performance.now() + withinMs; ; await sleep(25)) {
         const isLate = performance.now() > deadline
+        if (buried.length > 0) await hasten()
         const now = await nodes.reader.readMoving()
         const stored = isQuiet(now) ? await nodes.reader.read() : null
         // What a node deletes behind the end of an upload may take a moment more; what stays is told.
