@@ -122,6 +122,15 @@ export function createS3Calls(
     }
   }
 
+  /** What cannot be asked now is not gone. */
+  async function isGone(name: string, uploadId: string): Promise<boolean> {
+    try {
+      return (await listParts(name, uploadId, 1)) === null
+    } catch {
+      return false
+    }
+  }
+
   return {
     put: (name, bytes, { once: onlyOnce, token, isBlob = false, signal = never } = {}) =>
       call<'put' | 'taken', 'taken'>(
@@ -224,10 +233,7 @@ export function createS3Calls(
         async (error) => {
           if (isMissing(error)) return 'gone'
           // Of an upload that is gone Ceph answers early and closes: the rest of the bytes then fails to be written.
-          if (isFinal(error)) return undefined
-          // What cannot be asked now is not gone.
-          const parts = await listParts(name, uploadId, 1).catch(() => [])
-          return parts === null ? 'gone' : undefined
+          return !isFinal(error) && (await isGone(name, uploadId)) ? 'gone' : undefined
         },
       )
     },
