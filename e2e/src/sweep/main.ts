@@ -8,9 +8,9 @@ import { type Browser, chromium } from '@playwright/test'
 import { launchOptions } from '../chromium.js'
 import { seeded } from '../seeded.js'
 import { openNodesLane } from './nodes/lane.js'
-import { type Lane, openLane, type Program, type Result, type Run, STAKES, type Variant } from './run.js'
-import { type Scenario, scenariosOf } from './scenarios.js'
-import type { Kill, Point } from './world.js'
+import { type Lane, openLane, type Program, type Result, type Run } from './run.js'
+import { kindOf, kindOfRun, runsOf, sampleOf } from './sample.js'
+import { scenariosOf } from './scenarios.js'
 
 export interface SweepOptions {
   /** How many runs at most, chosen by the seed so that every kind of call is among them; null: all. */
@@ -19,6 +19,8 @@ export interface SweepOptions {
   readonly parallel: number
   /** Default: `serve` and `app`. */
   readonly programs?: readonly Program[]
+  /** Names of scenarios; default: all. */
+  readonly scenarios?: readonly string[]
   /** Of a copy of the server that was changed; see `mutations`. */
   readonly serverFolder?: string
   readonly onResult?: (result: Result, done: number, of: number) => void
@@ -36,31 +38,6 @@ export interface SweepReport {
   readonly tookMs: number
 }
 
-/** The same call again and again in one run says nothing new. */
-const MOST_OF_A_NAME = 2
-const MOST_OF_A_START = 1
-
-const VARIANTS: readonly Variant[] = [
-  { client: 'retries' },
-  { client: 'gone' },
-  { client: 'retries', power: 'cut' },
-  { client: 'gone', power: 'zero' },
-]
-/** At every other moment the other way round. */
-const OTHER_VARIANTS: readonly Variant[] = [
-  { client: 'retries' },
-  { client: 'gone' },
-  { client: 'retries', power: 'zero' },
-  { client: 'gone', power: 'cut' },
-]
-/** Of two kills. What the first process left unsynced, the next one must not build upon. */
-const TWICE: readonly Omit<Variant, 'again'>[] = [
-  { client: 'retries', powerAgain: 'cut' },
-  { client: 'gone' },
-  { client: 'retries', power: 'cut' },
-  { client: 'gone', power: 'zero', powerAgain: 'zero' },
-]
-
 export async function sweep(browser: Browser, options: SweepOptions): Promise<SweepReport> {
   const startMs = performance.now()
   const { serverFolder } = options
@@ -77,7 +54,7 @@ export async function sweep(browser: Browser, options: SweepOptions): Promise<Sw
           program === 'nodes' ? openNodesLane(browser, firstSeed) : openLane(browser, firstSeed, { ...world, program })
         lanes.push({ ...(await lane), program })
       }
-      all.push(...(await momentsOf(lanes, program)))
+      all.push(...(await momentsOf(lanes, program, options.scenarios)))
     }
     const results = await runAll(lanes, all.filter(options.only ?? (() => true)), options)
     const kinds = [...new Set(all.map(({ kill }) => kindOf(kill)))]
@@ -89,11 +66,12 @@ export async function sweep(browser: Browser, options: SweepOptions): Promise<Sw
 
 type ProgramLane = Lane & { readonly program: Program }
 
-async function momentsOf(lanes: readonly ProgramLane[], program: Program): Promise<Run[]> {
+async function momentsOf(lanes: readonly ProgramLane[], program: Program, names?: readonly string[]): Promise<Run[]> {
   const first = lanes.find((lane) => lane.program === program)
   if (first === undefined) throw new RangeError('parallel: at least 1')
   const all: Run[] = []
   for (const scenario of scenariosOf(program)) {
+    if (names !== undefined && !names.includes(scenario.name)) continue
     const { points, starting } = await first.record(scenario)
     all.push(...runsOf(program, scenario, points, starting))
   }
@@ -130,65 +108,6 @@ async function runAll(lanes: readonly ProgramLane[], wanted: readonly Run[], opt
         }),
     )
   return results
-}
-
-function runsOf(program: Program, scenario: Scenario, points: readonly Point[], starting: readonly Point[]): Run[] {
-  const moments = (list: readonly Point[], most: number): Kill[] =>
-    list
-      .filter(({ nth }) => nth <= most)
-      .flatMap((point) => [
-        { ...point, when: 'before' as const },
-        { ...point, when: 'after' as const },
-      ])
-  const kills = moments(points, MOST_OF_A_NAME)
-  const once = kills.flatMap((kill, index) =>
-    variantsOf(program, index).map((variant) => ({ program, scenario, kill, variant })),
-  )
-  // Killed where most is at stake, and then again at each moment of the recovery.
-  const base = kills.find(({ name, when }) => when === 'before' && STAKES.test(name))
-  if (base === undefined) return once
-  const ways = program === 'nodes' ? VARIANTS.filter(keepsPower) : TWICE
-  const twice = moments(starting, MOST_OF_A_START).map((again, index) => ({
-    program,
-    scenario,
-    kill: base,
-    variant: { ...(ways[index % ways.length] ?? { client: 'gone' as const }), again },
-  }))
-  return [...once, ...twice]
-}
-
-/** Power is lost by a machine with its disk, and nodes have none. */
-const keepsPower = ({ power, powerAgain }: Omit<Variant, 'again'>): boolean =>
-  power === undefined && powerAgain === undefined
-
-const variantsOf = (program: Program, index: number): readonly Variant[] =>
-  program === 'nodes' ? VARIANTS.filter(keepsPower) : index % 2 === 0 ? VARIANTS : OTHER_VARIANTS
-
-/** Of what sort a call is, whatever its place. */
-export const kindOf = ({ name }: Point): string =>
-  name
-    .split(' ')
-    .slice(0, !name.startsWith('sql') ? 2 : name.startsWith('sql UPDATE') ? 5 : 3)
-    .join(' ')
-const kindOfRun = ({ kill, variant: { again } }: Run): string =>
-  again === undefined ? kindOf(kill) : `again ${kindOf(again)}`
-
-/** Each kind of call; what is left of the number goes to second kills, each kind of call again, and then to others. */
-function sampleOf(all: readonly Run[], count: number, seed: number): Run[] {
-  const shuffled = seeded(seed).shuffled(all)
-  const chosen = new Set<Run>()
-  const kinds = new Set<string>()
-  const isTwice = ({ variant }: Run): boolean => variant.again !== undefined
-  for (const run of [...shuffled.filter((each) => !isTwice(each)), ...shuffled.filter(isTwice)]) {
-    if (kinds.has(kindOfRun(run)) || (isTwice(run) && chosen.size >= count)) continue
-    kinds.add(kindOfRun(run))
-    chosen.add(run)
-  }
-  for (const run of shuffled) {
-    if (chosen.size >= count) break
-    chosen.add(run)
-  }
-  return [...chosen]
 }
 
 function inWords({ scenario, kill, variant }: Run): string {
