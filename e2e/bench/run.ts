@@ -1,18 +1,20 @@
 /**
  * `npm run bench -- [--rounds 7] [--only big|small] [--systems landfall,tus-sync]`
- * `npm run bench -- --only s3 [--rounds 5] [--workload big|chunks|small|stalled|many]`: see there.
- * `npm run bench -- --only effects [--count 10000]`, `npm run bench -- --only reconcile [--count 1000000]`: see there.
+ * `npm run bench -- --only s3 [--rounds 5] [--workload big|chunks|small|stalled|many]`: uploads to S3 beside others.
+ * `npm run bench -- --only effects|reconcile|due|nodes|idle|huge [--count …]`: see the file of that name.
  *
  * Landfall beside the usual stack (see `src/tus-peer.ts`), one server at a time, in rounds in which each has its turn:
  * what the machine does meanwhile hits all of them, and ratios are taken within a round. Prints a table and writes all
  * measurements to `e2e/bench/results.json`.
  */
-import { writeFile } from 'node:fs/promises'
-import { cpus, loadavg, release, totalmem } from 'node:os'
 import { parseArgs } from 'node:util'
-import { repository } from '../src/landfall.js'
+import { benchDue } from './due.js'
 import { benchEffects } from './effects.js'
+import { benchHuge } from './huge.js'
+import { benchIdle } from './idle.js'
+import { keep, loadNow, machineOf } from './kept.js'
 import { type Measurement, measure, type Workload, WORKLOADS } from './measure.js'
+import { benchNodes } from './nodes.js'
 import { benchReconcile } from './reconcile.js'
 import { benchS3 } from './s3.js'
 import { availableSystems, type System, type SystemName } from './systems.js'
@@ -24,6 +26,10 @@ const DEFAULT_ROUNDS = 7
 const ALONE: Readonly<Record<string, { count: number; bench: (count: number, say: Say) => Promise<boolean> }>> = {
   effects: { count: 10_000, bench: benchEffects },
   reconcile: { count: 1_000_000, bench: benchReconcile },
+  due: { count: 1_000_000, bench: benchDue },
+  nodes: { count: 3_000, bench: benchNodes },
+  idle: { count: 100_000, bench: benchIdle },
+  huge: { count: 5_120, bench: benchHuge },
 }
 type Say = (text: string) => void
 
@@ -50,7 +56,7 @@ function options(): { rounds: number; workloads: Workload[]; systems: System[] }
   const systems = available.filter(({ name }) => wanted.includes(name))
   const workloads = WORKLOADS.filter(({ name }) => values.only === undefined || name === values.only)
   if (workloads.length === 0)
-    throw new Error(`--only ${values.only}: the workloads are big, small, s3, effects and reconcile`)
+    throw new Error(`--only ${values.only}: the workloads are big, small, s3, ${Object.keys(ALONE).join(', ')}`)
   if (systems.length === 0) throw new Error(`--systems ${values.systems}: nothing of that is there`)
   return { rounds, workloads, systems }
 }
@@ -72,37 +78,24 @@ async function runWorkload(workload: Workload, systems: readonly System[], round
   return { workload, systems, measurements }
 }
 
-const machineOf = (loadBefore: number) => ({
-  node: process.version,
-  cpus: cpus().length,
-  model: cpus()[0]?.model ?? 'unknown',
-  memoryBytes: totalmem(),
-  kernel: release(),
-  loadBefore,
-  measuredAt: new Date().toISOString(),
-})
-
 const say = (text: string): void => void process.stdout.write(`${text}\n`)
 
 async function main(): Promise<void> {
   const { rounds, workloads, systems } = options()
   if (!availableSystems().some(({ name }) => name === 'landfall'))
     say('Landfall is not built: measuring its peers only.')
-  // Somebody else's work on the machine spoils absolute figures, and ratios less.
-  const loadBefore = loadavg()[0] ?? 0
+  const loadBefore = loadNow()
   const results = []
   for (const workload of workloads) results.push(await runWorkload(workload, systems, rounds))
   const machine = machineOf(loadBefore)
-  const report = {
+  const path = await keep({
     machine,
     workloads: results.map((series) => ({
       workload: series.workload,
       summary: summarise(series),
       measurements: series.measurements,
     })),
-  }
-  const path = `${repository}e2e/bench/results.json`
-  await writeFile(path, `${JSON.stringify(report, null, 2)}\n`)
+  })
   say(
     `\n${machine.cpus} × ${machine.model}, Node ${machine.node}, Linux ${machine.kernel}; load before: ${loadBefore.toFixed(1)}\n`,
   )
@@ -117,11 +110,10 @@ async function runAlone({ count, bench }: (typeof ALONE)[string]): Promise<void>
 }
 
 async function runS3(): Promise<void> {
-  const loadBefore = loadavg()[0] ?? 0
-  const report = await benchS3(roundsWanted(), values.workload, say)
-  const path = `${repository}e2e/bench/results-s3.json`
-  await writeFile(path, `${JSON.stringify({ machine: machineOf(loadBefore), ...report }, null, 2)}\n`)
-  say(`Written to ${path}`)
+  const machine = machineOf(loadNow())
+  const workloads = await benchS3(roundsWanted(), values.workload, say)
+  // A single one is a look, and replaces no results.
+  if (values.workload === undefined) say(`Written to ${await keep({ s3: { machine, workloads } })}`)
 }
 
 const alone = ALONE[values.only ?? '']

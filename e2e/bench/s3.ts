@@ -228,8 +228,7 @@ function table({ workload, summary, rounds }: Awaited<ReturnType<typeof runWorkl
 
 type Say = (text: string) => void
 
-/** `npm run bench -- --only s3 [--rounds 5]` */
-export async function benchS3(rounds: number, only: string | undefined, say: Say): Promise<object> {
+export async function benchS3(rounds: number, only: string | undefined, say: Say): Promise<readonly object[]> {
   const place = await gatewayPlace('memstore')
   const gateway = await startGateway(place)
   try {
@@ -237,7 +236,7 @@ export async function benchS3(rounds: number, only: string | undefined, say: Say
     for (const workload of WORKLOADS.filter(({ name }) => only === undefined || name === only))
       results.push(await runWorkload(workload, rounds, gateway, say))
     for (const result of results) say(`\n${table(result)}`)
-    return { workloads: results }
+    return results
   } finally {
     await stopGateway(place)
   }

@@ -6,11 +6,15 @@ import { kind } from '../src/kinds.js'
 import { photos, type Tx } from './fixtures.js'
 import { content, digestOf, startServer } from './harness.js'
 import { chainOf, s3Server } from './s3.js'
+import { startProxy } from '../../e2e/src/proxy.js'
 
 const { missing, config } = await s3Server()
 const MiB = 1024 * 1024
 
-async function serverOnS3(more: { signedUrlSeconds?: number } = {}) {
+async function serverOnS3({
+  endpoint = config.endpoint,
+  ...more
+}: { signedUrlSeconds?: number; endpoint?: string } = {}) {
   const prefix = `${uuidv4()}/`
   const server = await startServer(
     {
@@ -21,7 +25,7 @@ async function serverOnS3(more: { signedUrlSeconds?: number } = {}) {
         },
       }),
     },
-    { ...more, blobsOf: () => s3Blobs({ s3ClientConfig: config, prefix, partSize: 5 * MiB }) },
+    { ...more, blobsOf: () => s3Blobs({ s3ClientConfig: { ...config, endpoint }, prefix, partSize: 5 * MiB }) },
   )
   const bare = new S3(config)
   return {
@@ -103,6 +107,29 @@ describe.skipIf(missing !== null)(`the server on S3${missing === null ? '' : ` (
       expect((await names()).length).toBe(3)
     } finally {
       await server.close()
+    }
+  })
+
+  test('an upload that stands open costs no call of the store, nor does asking for what is open', async () => {
+    const store = await startProxy({ targetPort: Number(new URL(config.endpoint).port) })
+    const { server } = await serverOnS3({ endpoint: store.origin })
+    try {
+      const ids = [uuidv4(), uuidv4(), uuidv4()]
+      const [silent = '', small = '', large = ''] = ids
+      await server.declare(silent, { size: 12 * MiB })
+      await server.declare(small, { size: 1_000 })
+      await server.patch(small, 0, content(500))
+      await server.declare(large, { size: 12 * MiB })
+      await server.patch(large, 0, content(6 * MiB))
+      expect(store.requests.length).toBeGreaterThan(3)
+      store.forget()
+      for (let pass = 0; pass < 3; pass += 1) expect((await server.uploads.runOnce({ maxMs: 5_000 })).driven).toBe(0)
+      const listed = await server.request('GET', '/operations?open')
+      expect(await listed.json()).toMatchObject({ operations: [{ id: silent }, { id: small }, { id: large }] })
+      expect(store.requests.map(({ method, path }) => `${method} ${path}`)).toEqual([])
+    } finally {
+      await server.close()
+      await store.close()
     }
   })
 
