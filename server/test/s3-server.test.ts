@@ -31,6 +31,7 @@ async function serverOnS3({
   return {
     ...server,
     server,
+    prefix,
     names: async () => {
       const { Contents = [] } = await bare.listObjectsV2({ Bucket: config.bucket, Prefix: prefix })
       const { Uploads = [] } = await bare.listMultipartUploads({ Bucket: config.bucket, Prefix: prefix })
@@ -130,6 +131,34 @@ describe.skipIf(missing !== null)(`the server on S3${missing === null ? '' : ` (
     } finally {
       await server.close()
       await store.close()
+    }
+  })
+
+  test('what lies beside a stored blob is found by reconcile, and goes; the blob stays', async () => {
+    const { server, names, prefix } = await serverOnS3()
+    try {
+      const id = uuidv4()
+      const bytes = content(6 * MiB)
+      await server.declare(id, { size: bytes.length })
+      await server.patch(id, 0, bytes)
+      expect(await server.get(id, '?wait=10')).toMatchObject({ reference: { digest: digestOf(bytes) } })
+      const [name = ''] = await names()
+      // As a node leaves them that stood still, came back after another one had finished, and died.
+      const bare = new S3(config)
+      await bare.createMultipartUpload({ Bucket: config.bucket, Key: prefix + name })
+      await bare.putObject({
+        Bucket: config.bucket,
+        Key: `${prefix}tails/${name.slice('blobs/'.length)}/late`,
+        Body: 'x',
+      })
+      expect((await names()).length).toBe(3)
+      expect(await server.uploads.operator.reconcile()).toMatchObject({ difference: 1, found: { scraps: 1 } })
+      const applied = await server.uploads.operator.reconcile({ apply: true, force: true })
+      expect(applied).toMatchObject({ difference: 0, found: { scraps: 1 }, done: { deleted: 1 } })
+      expect(await names()).toEqual([name])
+      expect(await server.uploads.operator.reconcile()).toMatchObject({ difference: 0, found: { scraps: 0 } })
+    } finally {
+      await server.close()
     }
   })
 

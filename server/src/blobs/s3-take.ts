@@ -274,7 +274,8 @@ export async function takeParts(
         }),
       )
       .then((done) => {
-        ;({ attempts } = done)
+        // What was refused may have been answered before all of it was read.
+        if (done.outcome === 'put') ({ attempts } = done)
         return done.outcome
       })
       .finally(() => whole.release(attempts === 1))

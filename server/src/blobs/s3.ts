@@ -147,8 +147,13 @@ export function s3Blobs(options: S3BlobsOptions): S3Blobs {
   async function remove(key: string): Promise<void> {
     put.delete(key)
     // The uploads first: one that is completed at this moment makes an object still.
+    await removeUnfinished(key)
+    await calls.delete(names.blob(key))
+  }
+
+  async function removeUnfinished(key: string): Promise<void> {
     await tails.abortAll(key)
-    await Promise.all([calls.delete(names.blob(key)), tails.removeAll(key)])
+    await tails.removeAll(key)
   }
 
   /** Every call: only on an open store, one after the other for a key, faults by their code. */
@@ -211,6 +216,10 @@ export function s3Blobs(options: S3BlobsOptions): S3Blobs {
 
     list: inventory.list,
     sizeOf: (key) => guarded(key, () => inventory.sizeOf(key)),
+    scraps: {
+      found: (key) => guarded(key, () => inventory.hasScraps(key)),
+      remove: (key) => guarded(key, () => removeUnfinished(key)),
+    },
     quarantine: {
       list: inventory.quarantine.list,
       add: (key, nowAt) => guarded(key, () => inventory.quarantine.add(key, nowAt)),
