@@ -1,11 +1,12 @@
 /** The nginx configuration that is shipped, before a real server: what a proxy can spoil, and this one does not. */
 import { afterEach, expect, test as vitest } from 'vitest'
 import { content, digestOf, eventually, newId } from './harness.js'
-import { findNginx, startNginx } from './nginx.js'
+import { findProgram } from './debian.js'
+import { startNginx } from './nginx.js'
 import { useProgram } from './program.js'
 import { slowUpload } from './slow-upload.js'
 
-const found = findNginx()
+const found = findProgram('nginx', 'nginx-light')
 const program = useProgram()
 let nginx: Awaited<ReturnType<typeof startNginx>> | undefined
 afterEach(async () => {

@@ -1,6 +1,5 @@
-import { drizzle as drizzleNode, type NodePgDatabase } from 'drizzle-orm/node-postgres'
-import { pgTable, text } from 'drizzle-orm/pg-core'
-import { drizzle as drizzleJs, type PostgresJsDatabase } from 'drizzle-orm/postgres-js'
+import { drizzle as drizzleNode } from 'drizzle-orm/node-postgres'
+import { drizzle as drizzleJs } from 'drizzle-orm/postgres-js'
 import { sql } from 'drizzle-orm'
 import { Pool } from 'pg'
 import postgres from 'postgres'
@@ -8,17 +7,13 @@ import { generateDrizzleJson, generateMigration } from 'drizzle-kit/api'
 import { problem } from '@landfall/shared'
 import { v7 as uuidv7 } from 'uuid'
 import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from 'vitest'
-import { intentOf, ledgerContract, type LedgerFixture } from '../src/contract/ledger.js'
+import { intentOf, ledgerContract } from '../src/contract/ledger.js'
 import { POSTGRES_MIGRATIONS } from '../src/ledger/postgres-migrations.js'
 import * as tables from '../src/ledger/postgres-schema.js'
-import { postgresLedger, type PostgresTx } from '../src/ledger/postgres.js'
+import { postgresLedger } from '../src/ledger/postgres.js'
 import { later } from './harness.js'
+import { type JsDatabase, type NodeDatabase, photos, postgresFixture, schema } from './postgres-fixture.js'
 import { type Postgres, startPostgres } from '../../e2e/src/postgres.js'
-
-const photos = pgTable('photos', { name: text('name').notNull() })
-const schema = { photos }
-type NodeDatabase = NodePgDatabase<typeof schema>
-type JsDatabase = PostgresJsDatabase<typeof schema>
 
 let server: Postgres
 beforeAll(async () => {
@@ -26,34 +21,9 @@ beforeAll(async () => {
 }, 60_000)
 afterAll(() => server.stop())
 
-async function fixtureOf<Database extends NodeDatabase | JsDatabase>(
-  open: (url: string) => { db: Database; end(): Promise<void> },
-): Promise<LedgerFixture<PostgresTx<Database>>> {
-  const url = await server.database()
-  const first = open(url)
-  const all = [first]
-  await first.db.execute(sql`CREATE TABLE photos (name text NOT NULL)`)
-  return {
-    ledger: postgresLedger(first.db),
-    another: async () => {
-      const other = open(url)
-      all.push(other)
-      return postgresLedger(other.db)
-    },
-    async write(tx, name) {
-      await tx.insert(photos).values({ name })
-    },
-    written: async () => (await first.db.select().from(photos)).map(({ name }) => name),
-    transaction: (body) => first.db.transaction((tx) => body(tx as PostgresTx<Database>)),
-    async dispose() {
-      await Promise.all(all.map(({ end }) => end()))
-    },
-  }
-}
-
 describe('ledger contract: PostgreSQL by node-postgres', () =>
   ledgerContract(test, () =>
-    fixtureOf((url) => {
+    postgresFixture(server, (url) => {
       const pool = new Pool({ connectionString: url, max: 10 })
       return { db: drizzleNode(pool, { schema }), end: () => pool.end() }
     }),
@@ -61,7 +31,7 @@ describe('ledger contract: PostgreSQL by node-postgres', () =>
 
 describe('ledger contract: PostgreSQL by postgres.js', () =>
   ledgerContract(test, () =>
-    fixtureOf((url) => {
+    postgresFixture(server, (url) => {
       const client = postgres(url, { max: 10, onnotice: () => {} })
       return { db: drizzleJs(client, { schema }), end: () => client.end() }
     }),
