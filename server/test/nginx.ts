@@ -18,20 +18,22 @@ export async function freePort(): Promise<number> {
   return port
 }
 
-/** Before a node at `nodePort`, and another one that is not there. Users: ann and bob, password `secret`. */
-export async function startNginx(program: string, directory: string, nodePort: number) {
+/** Before nodes at these ports, three at most. Users: ann and bob, password `secret`. */
+export async function startNginx(program: string, directory: string, nodePorts: readonly number[]) {
   const folder = join(directory, 'nginx')
   await mkdir(folder)
   const port = await freePort()
-  const nobody = await freePort()
   await writeFile(join(folder, 'users'), 'ann:{PLAIN}secret\nbob:{PLAIN}secret\n')
   await writeFile(
     join(folder, 'landfall.conf'),
     replaced(await readFile(SHIPPED, 'utf8'), [
       ['listen 80;', `listen 127.0.0.1:${port};`],
-      ['landfall-1:3000', `127.0.0.1:${nobody}`],
-      ['landfall-2:3000', `127.0.0.1:${nodePort}`],
-      ['  server landfall-3:3000 max_fails=1 fail_timeout=5s;\n', ''],
+      ...[1, 2, 3].map((n): [string, string] => {
+        const nodePort = nodePorts[n - 1]
+        return nodePort === undefined
+          ? [`  server landfall-${n}:3000 max_fails=1 fail_timeout=5s;\n`, '']
+          : [`landfall-${n}:3000`, `127.0.0.1:${nodePort}`]
+      }),
       ['/etc/nginx/landfall-users', join(folder, 'users')],
     ]),
   )
