@@ -36,8 +36,11 @@ describe.skipIf(missing !== null)(`a rolling restart${missing === null ? '' : ` 
     const nginx = await startNginx('path' in found ? found.path : '', program.directory, ports)
     await nginx.start()
     const base = `${nginx.address}/uploads`
-    const ask = (method: string, path: string, init: RequestInit = {}) =>
-      fetch(base + path, { method, ...init, headers: { ...AS_ANN, 'Landfall-Version': '1', ...init.headers } })
+    const ask = (
+      method: string,
+      path: string,
+      init: { headers?: Record<string, string>; body?: string | Uint8Array<ArrayBuffer> } = {},
+    ) => fetch(base + path, { method, ...init, headers: { ...AS_ANN, 'Landfall-Version': '1', ...init.headers } })
 
     let restarts = 0
     const isOver = (): boolean => restarts >= 6
