@@ -14,7 +14,7 @@ import { boundOf } from '../backoff.js'
 import { UploadError } from '../errors.js'
 import type { StoreRequest } from '../ports.js'
 import { timeLimit } from '../time-limit.js'
-import { type Payload, payloadOf } from './s3-blocks.js'
+import type { Payload } from './s3-blocks.js'
 import { hasNoLifecycle, isFinal, isMissing, isTaken, outcomeOf, s3Fault } from './s3-faults.js'
 
 /** What each object that is made of an upload carries. */
@@ -41,7 +41,7 @@ export interface S3Calls {
   /** `once`: only where nothing is under that name; 'taken' otherwise. */
   put(
     name: string,
-    chunks: readonly Uint8Array[],
+    payload: Payload,
     more?: { once?: true; token?: string; isBlob?: boolean; signal?: AbortSignal },
   ): Promise<{ outcome: 'put' | 'taken'; attempts: number }>
   head(name: string, signal?: AbortSignal): Promise<Found | null>
@@ -188,8 +188,7 @@ export function createS3Calls(
   }
 
   return {
-    async put(name, chunks, { once: onlyOnce, token, isBlob = false, signal = never } = {}) {
-      const payload = payloadOf(chunks)
+    async put(name, payload, { once: onlyOnce, token, isBlob = false, signal = never } = {}) {
       let attempts = 0
       const outcome = await call<'put' | 'taken', 'taken'>(
         'PutObject',

@@ -17,7 +17,7 @@ const failed = (found: string, advice: string): CheckResult => ({ state: 'failed
 
 /** What `doctor` wants to know of the service behind the bucket: tried out under names of its own, and removed again. */
 export function createExamine({ calls, names }: { calls: S3Calls; names: Names }) {
-  const text = [Buffer.from('may be removed')]
+  const text = payloadOf([Buffer.from('may be removed')])
 
   /** What it cannot do, in words. */
   async function lacks(): Promise<string[]> {
@@ -37,17 +37,17 @@ export function createExamine({ calls, names }: { calls: S3Calls; names: Names }
       if ((await range?.Body?.transformToString()) !== 'be') lacking.push('does not read ranges')
 
       const ended = await begin()
-      await calls.uploadPart({ name, uploadId: ended, number: 1, payload: payloadOf(text) }, never)
+      await calls.uploadPart({ name, uploadId: ended, number: 1, payload: text }, never)
       await calls.abort(name, ended)
 
       const kept = await begin()
-      const wrong = { ...payloadOf(text), sha256: payloadOf([]).sha256 }
+      const wrong = { ...text, sha256: payloadOf([]).sha256 }
       const isRefused = await calls
         .uploadPart({ name, uploadId: kept, number: 1, payload: wrong }, never)
         .then(() => false)
         .catch(() => true)
       if (!isRefused) lacking.push('takes bytes that are not what the signature says (they are found when read back)')
-      const part = await calls.uploadPart({ name, uploadId: kept, number: 1, payload: payloadOf(text) }, never)
+      const part = await calls.uploadPart({ name, uploadId: kept, number: 1, payload: text }, never)
       const parts = (await calls.listParts(name, kept)) ?? []
       if (part === 'gone' || parts.length !== 1) lacking.push('does not list the parts of an upload')
       else {

@@ -1,5 +1,6 @@
+import { createHash, type Hash } from 'node:crypto'
 import type { BlobRef } from '../ports.js'
-import { between, BLOCK_BYTES, type Blocks } from './s3-blocks.js'
+import { between, BLOCK_BYTES, type Blocks, lengthOf, type Payload, payloadOf } from './s3-blocks.js'
 import type { Budget } from './s3-budget.js'
 import { bytesOf, type Piece } from './s3-notes.js'
 import type { Progress } from './s3-progress.js'
@@ -12,7 +13,7 @@ export class Gone extends Error {
 
 /** All bytes of a part, and what the memory for them was taken from. */
 export interface WholePart {
-  readonly chunks: readonly Uint8Array[]
+  readonly payload: Payload
   /** Gives the memory back; `isReusable`: nobody reads it any more. */
   release(isReusable: boolean): void
 }
@@ -68,6 +69,8 @@ export function createFilling(
   let readers = 0
   let grown = { atMs: 0, bytes: 0 }
   let isQuick = false
+  /** Of the part so far; null: an earlier request has brought its first bytes. */
+  let hash: Hash | null = to === 0 ? createHash('sha256') : null
 
   const capacity = (): number => Math.min(partBytes, size - start)
   const release = (held: readonly Buffer[], bytes: number, isReusable: boolean): void => {
@@ -142,6 +145,7 @@ export function createFilling(
         const block = blocks.at(-1)
         const room = Math.min(most - added, (block?.length ?? 0) - inLast)
         block?.set(bytes.subarray(added, added + room), inLast)
+        hash?.update(bytes.subarray(added, added + room))
         added += room
         to += room
       }
@@ -171,12 +175,14 @@ export function createFilling(
       }
       const [held, bytes, wasRead] = [blocks, takenBytes, isRead]
       const chunks = [...before, ...between(held, 0, to - from)]
+      const payload = hash === null ? payloadOf(chunks) : { chunks, bytes: lengthOf(chunks), sha256: hash.digest() }
+      hash = createHash('sha256')
       isQuick &&= stored === 0
       start += capacity()
       blocks = []
       from = to = stored = takenBytes = 0
       isRead = false
-      return { chunks, release: (isReusable) => release(held, bytes, isReusable && !wasRead) }
+      return { payload, release: (isReusable) => release(held, bytes, isReusable && !wasRead) }
     },
     drop() {
       free(to)

@@ -1,6 +1,7 @@
 import { v4 as uuidv4 } from 'uuid'
 import * as v from 'valibot'
 import { UploadError } from '../errors.js'
+import { payloadOf } from './s3-blocks.js'
 import type { S3Calls } from './s3-calls.js'
 import type { Names } from './s3-names.js'
 
@@ -43,7 +44,7 @@ export function createIdentity(calls: S3Calls, names: Names): S3Identity {
     async open(ledger, store) {
       let found = await read()
       if (found === null && store === 'new') {
-        await calls.put(names.identity, [bytesOfText(identityText(ledger))], { once: true })
+        await calls.put(names.identity, payloadOf([bytesOfText(identityText(ledger))]), { once: true })
         // Another node may have been quicker, also one of another environment.
         found = await read()
       }
@@ -68,13 +69,13 @@ export function createIdentity(calls: S3Calls, names: Names): S3Identity {
       }
     },
     async writeMark(mark) {
-      await calls.put(names.mark, [bytesOfText(JSON.stringify({ mark }))])
+      await calls.put(names.mark, payloadOf([bytesOfText(JSON.stringify({ mark }))]))
     },
     async probe() {
       const name = names.probes + uuidv4()
       const bytes = bytesOfText('may be removed')
       const startMs = performance.now()
-      await calls.put(name, [bytes])
+      await calls.put(name, payloadOf([bytes]))
       const syncMs = performance.now() - startMs
       const found = await calls.getBytes(name)
       await calls.delete(name)

@@ -1,5 +1,6 @@
 import { UploadError } from '../errors.js'
 import type { Quarantine, StoredBlob } from '../ports.js'
+import { payloadOf } from './s3-blocks.js'
 import type { S3Calls } from './s3-calls.js'
 import type { Names } from './s3-names.js'
 
@@ -160,7 +161,7 @@ export function createS3Inventory(deps: {
         }
       },
       async add(key, nowAt) {
-        await calls.put(names.marker(key, nowAt), [])
+        await calls.put(names.marker(key, nowAt), payloadOf([]))
       },
       async takeBack(key) {
         const marker = await markerOf(key)

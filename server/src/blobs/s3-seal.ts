@@ -2,6 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { boundOf } from '../backoff.js'
 import { UploadError } from '../errors.js'
 import type { BlobRef } from '../ports.js'
+import { payloadOf } from './s3-blocks.js'
 import type { S3Calls } from './s3-calls.js'
 import { isPartMismatch, s3Fault } from './s3-faults.js'
 import type { S3Identity } from './s3-identity.js'
@@ -79,7 +80,7 @@ export function createSeal({ calls, names, identity, look, tails }: Deps & { loo
   }
 
   async function sealEmpty(blob: BlobRef): Promise<'sealed'> {
-    await calls.put(names.blob(blob.key), [], { once: true, token: blob.key, isBlob: true })
+    await calls.put(names.blob(blob.key), payloadOf([]), { once: true, token: blob.key, isBlob: true })
     if ((await look.atObject(blob, null)) !== 'whole')
       throw new UploadError('storage-unavailable', 'an empty object was put and is not there')
     return 'sealed'

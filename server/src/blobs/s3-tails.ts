@@ -1,6 +1,6 @@
 import { v7 as uuidv7 } from 'uuid'
 import { UploadError } from '../errors.js'
-import { lengthOf } from './s3-blocks.js'
+import { payloadOf } from './s3-blocks.js'
 import type { S3Calls } from './s3-calls.js'
 import type { Names } from './s3-names.js'
 import type { Piece } from './s3-notes.js'
@@ -34,9 +34,10 @@ export function createTails(calls: S3Calls, names: Names): Tails {
   }
   return {
     async store(key, chunks, signal, announce) {
-      const piece = { name: uuidv7().replaceAll('-', ''), bytes: lengthOf(chunks) }
+      const payload = payloadOf(chunks)
+      const piece = { name: uuidv7().replaceAll('-', ''), bytes: payload.bytes }
       announce(piece)
-      const { attempts } = await calls.put(names.tail(key, piece.name), chunks, { signal })
+      const { attempts } = await calls.put(names.tail(key, piece.name), payload, { signal })
       return { piece, attempts }
     },
     async read(key, pieces, signal) {

@@ -2,7 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import type { LimitFunction } from 'p-limit'
 import { UploadError } from '../errors.js'
 import type { Appended, AppendRequest, BlobRef } from '../ports.js'
-import { type Blocks, payloadOf } from './s3-blocks.js'
+import type { Blocks } from './s3-blocks.js'
 import type { Budget } from './s3-budget.js'
 import type { S3Calls } from './s3-calls.js'
 import { createFilling, Gone } from './s3-filling.js'
@@ -106,7 +106,7 @@ export async function takeParts(
       if (whole === null) return
       const part = progress.filling()
       progress.next()
-      const payload = payloadOf(whole.chunks)
+      const { payload } = whole
       const provenBy = (proof = chained(proof, payload.sha256))
       let attempts = 0
       const sent = deps.sending(async () => {
@@ -266,7 +266,7 @@ export async function takeParts(
     let attempts = 0
     const put = await deps
       .sending(() =>
-        calls.put(names.blob(blob.key), whole.chunks, {
+        calls.put(names.blob(blob.key), whole.payload, {
           once: true,
           token: notes.token,
           isBlob: true,
