@@ -261,6 +261,27 @@ test('a database that was away is a fault that passes, and no operation is given
   expect(await written()).toEqual(['kept'])
 }, 60_000)
 
+test('a connection from before the ledger that dies while a hook has it is a fault, and no end of the process', async () => {
+  const url = await server.database()
+  const db = drizzleNode(poolOn(url, 1), { schema })
+  await db.execute(sql`CREATE TABLE photos (name text NOT NULL)`)
+  const ledger = postgresLedger(db)
+  await ledger.migrate()
+  const intent = intentOf()
+  await ledger.declare(intent)
+  const taken = await ledger.lease(intent, { holder: 'n1', leaseMs: 30_000, purpose: 'drive' })
+  if (taken.outcome !== 'granted') throw new Error(taken.outcome)
+  const outcome = ledger.refer(taken.lease, taken.operation, referring(), async (tx) => {
+    const { rows } = await tx.execute<{ pid: number }>(sql`SELECT pg_backend_pid() AS pid`)
+    const other = poolOn(url, 1)
+    await other.query('SELECT pg_terminate_backend($1)', [rows[0]?.pid])
+    await later(300)
+    return { outcome: 'accepted', data: null }
+  })
+  await expect(outcome).rejects.toMatchObject({ code: 'ledger-unavailable' })
+  expect((await ledger.find(intent))?.point).toBe('declared')
+})
+
 test('drizzle-kit makes the same tables as the migrations', async () => {
   const columnsOf = async (statements: readonly string[]) => {
     const pool = poolOn(await server.database())

@@ -152,7 +152,7 @@ export function createS3Inventory(deps: {
         }
       },
       async add(key, nowAt) {
-        await calls.put(names.marker(key, nowAt), new Uint8Array())
+        await calls.put(names.marker(key, nowAt), [])
       },
       async takeBack(key) {
         const marker = await markerOf(key)

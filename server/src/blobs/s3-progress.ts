@@ -8,7 +8,7 @@ export interface OpenPart {
   /** What is stored of it, from its beginning on. */
   pieces: Piece[]
   /** Set once it is stored as a whole. */
-  done: { readonly etag: string; readonly hash: string } | null
+  done: { readonly etag: string; readonly proof: string } | null
 }
 
 /** How far an append has come, in the store and in the ledger. */
@@ -63,7 +63,7 @@ export function createProgress(
     const notes = {
       ...from,
       parts: [...recorded.notes.parts, ...done.map((part) => part.done?.etag ?? '')],
-      hash: done.at(-1)?.done?.hash ?? recorded.notes.hash,
+      proof: done.at(-1)?.done?.proof ?? recorded.notes.proof,
       tail: [...(open[done.length]?.pieces ?? [])],
     }
     // All of the bytes are acknowledged only as parts that can be completed.

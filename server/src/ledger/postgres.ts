@@ -228,8 +228,12 @@ function listenForErrors(db: unknown): void {
   const { $client: pool } = db as { $client?: unknown }
   if (!isEmitter(pool)) return
   if (pool.listenerCount('error') === 0) pool.on('error', () => {})
-  pool.on('connect', (connection: unknown) => {
-    if (isEmitter(connection)) connection.on('error', () => {})
+  // Not `connect`: the application may have connections from before.
+  const heard = new WeakSet()
+  pool.on('acquire', (connection: unknown) => {
+    if (!isEmitter(connection) || heard.has(connection)) return
+    heard.add(connection)
+    connection.on('error', () => {})
   })
 }
 
