@@ -4,15 +4,20 @@ import { createInterface } from 'node:readline'
 import type { LoadReport } from '../src/load.js'
 import { compiled } from './systems.js'
 
-/** Runs the load generator as a process of its own, so that its CPU is not the server's. */
+/**
+ * Runs the load generator as a process of its own, so that its CPU is not the server's.
+ *
+ * @throws when an upload fails, or when it takes too long
+ */
 export async function runLoad(
   values: Readonly<Record<string, string | number>>,
   onAcknowledged: () => void = () => {},
+  withinMs = 600_000,
 ): Promise<LoadReport> {
   const args = Object.entries(values).flatMap(([name, value]) => [`--${name}`, String(value)])
   const child = spawn(process.execPath, [compiled('src/load.js'), ...args], {
     stdio: ['ignore', 'pipe', 'pipe'],
-    timeout: 600_000,
+    timeout: withinMs,
   })
   let errors = ''
   child.stderr.on('data', (chunk: Buffer) => (errors += chunk.toString()))

@@ -5,6 +5,7 @@ import type { LoadReport } from '../src/load.js'
 import { type ProcessOptions, startProcess } from '../src/processes.js'
 import { type Gateway, gatewayPlace, startGateway, stopGateway } from '../src/s3.js'
 import { runLoad } from './run-load.js'
+import { besideStalled } from './s3-stalled.js'
 import { compiled } from './systems.js'
 import { median } from './table.js'
 
@@ -20,6 +21,8 @@ interface Workload {
   readonly sizeBytes: number
   readonly parallel: number
   readonly chunkBytes?: number
+  /** Beside 60 clients whose lines went silent. */
+  readonly besideStalled?: true
   readonly beside: readonly SystemName[]
 }
 type SystemName = 'landfall' | 'tus' | 'raw'
@@ -41,6 +44,15 @@ const WORKLOADS: readonly Workload[] = [
     count: 300,
     sizeBytes: MIB,
     parallel: 8,
+    beside: ['tus'],
+  },
+  {
+    name: 'stalled',
+    title: 'a new upload of 1 MiB beside 60 that send nothing more; given up after 20 s',
+    count: 1,
+    sizeBytes: MIB,
+    parallel: 1,
+    besideStalled: true,
     beside: ['tus'],
   },
   { name: 'many', title: '16 × 64 MiB at once', count: 16, sizeBytes: 64 * MIB, parallel: 16, beside: ['tus'] },
@@ -86,8 +98,9 @@ async function measure(system: SystemName, workload: Workload, round: number, ga
   const directory = await temporaryDirectory('bench-s3-')
   const server = await startProcess(start(system, directory.path, gateway))
   try {
+    const speak = SPEAK[system]
     const values = {
-      speak: SPEAK[system],
+      speak,
       origin: server.ready[1] ?? '',
       count: workload.count,
       size: workload.sizeBytes,
@@ -97,7 +110,12 @@ async function measure(system: SystemName, workload: Workload, round: number, ga
     }
     const before = server.usage()
     let cpuMs = 0
-    const report = await runLoad(values, () => (cpuMs = server.usage().cpuMs - before.cpuMs))
+    const onAcknowledged = (): void => void (cpuMs = server.usage().cpuMs - before.cpuMs)
+    const report = !workload.besideStalled
+      ? await runLoad(values, onAcknowledged)
+      : await besideStalled(values.origin, speak === 'put' ? 'tus' : speak, () =>
+          runLoad(values, onAcknowledged, STALLED_MS).catch(() => neverDone(workload)),
+        )
     const after = server.usage()
     return {
       ...report,
@@ -114,6 +132,19 @@ async function measure(system: SystemName, workload: Workload, round: number, ga
     await empty(gateway)
   }
 }
+
+/** It has waited for as long as anybody would. */
+const STALLED_MS = 20_000
+const neverDone = ({ count, sizeBytes }: Workload): LoadReport => ({
+  uploads: count,
+  sizeBytes,
+  wallMs: STALLED_MS,
+  successMs: STALLED_MS,
+  p50Ms: STALLED_MS,
+  p99Ms: STALLED_MS,
+  requests: 0,
+  loadCpuMs: 0,
+})
 
 /** The gateway keeps its data in memory. */
 async function empty({ endpoint, region, bucket, accessKeyId, secretAccessKey }: Gateway): Promise<void> {
@@ -197,8 +228,7 @@ function table({ workload, summary, rounds }: Awaited<ReturnType<typeof runWorkl
 
 type Say = (text: string) => void
 
-/** `npm run bench -- --only s3 [--rounds 5]` */
-export async function benchS3(rounds: number, only: string | undefined, say: Say): Promise<object> {
+export async function benchS3(rounds: number, only: string | undefined, say: Say): Promise<readonly object[]> {
   const place = await gatewayPlace('memstore')
   const gateway = await startGateway(place)
   try {
@@ -206,7 +236,7 @@ export async function benchS3(rounds: number, only: string | undefined, say: Say
     for (const workload of WORKLOADS.filter(({ name }) => only === undefined || name === only))
       results.push(await runWorkload(workload, rounds, gateway, say))
     for (const result of results) say(`\n${table(result)}`)
-    return { workloads: results }
+    return results
   } finally {
     await stopGateway(place)
   }

@@ -2,11 +2,14 @@ import { setMaxListeners } from 'node:events'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Browser } from '@playwright/test'
 import { seeded } from '../src/seeded.js'
-import { possibleFaults, schedule } from './faults.js'
+import { DIRECTORY_FAULTS } from './directory-faults.js'
+import { type Fault, possibleFaults, schedule } from './fault.js'
 import type { Machine } from './machine.js'
 import { newOperation, type Operation } from './operation.js'
 import { type PlannedClient, planClients } from './plan.js'
 import { type Recovery, watchRecovery } from './recovery.js'
+import { NODES_FAULTS } from './nodes-faults.js'
+import { openNodesStage } from './nodes-stage.js'
 import { openStage, type Stage } from './stage.js'
 import { runStock } from './stock.js'
 import type { System } from './system.js'
@@ -52,8 +55,17 @@ const PAUSES = { long: { fromMs: 500, toMs: 3_500 }, short: { fromMs: 100, toMs:
 
 /** Users with their files, and faults, for so long; then peace, reconcile, and the count. */
 export async function runChaos(options: ChaosOptions): Promise<ChaosReport> {
-  const { system, seed, durationMs, machine } = options
-  const stage = await openStage(system, machine)
+  const { system, machine } = options
+  switch (system.on) {
+    case 'directory':
+      return runOn(await openStage(system, machine), DIRECTORY_FAULTS, options)
+    case 'nodes':
+      return runOn(await openNodesStage(system), NODES_FAULTS, options)
+  }
+}
+
+async function runOn<S extends Stage>(stage: S, all: readonly Fault<S>[], options: ChaosOptions): Promise<ChaosReport> {
+  const { system, seed, durationMs } = options
   try {
     stage.proxy.setRate(BYTES_PER_SECOND)
     const startMs = performance.now()
@@ -64,13 +76,13 @@ export async function runChaos(options: ChaosOptions): Promise<ChaosReport> {
     }
     const { operations, clients, troubles } = startClients(options, stage, until, stopping.signal)
     const recovery = watchRecovery(stage, operations)
-    const faults = await strikeAll(options, stage, recovery, startMs + durationMs)
+    const faults = await strikeAll(options, stage, all, recovery, startMs + durationMs)
     const peaceAtMs = performance.now()
     await Promise.race([clients, sleep(SETTLE_MS, null, { ref: false })])
     const recoveries = (await recovery.stop()).toSorted((a, b) => a - b)
     const before = await untilQuiet(stage)
     const settledMs = performance.now() - peaceAtMs
-    const reconciled = (await system.reconcile?.(stage.directory)) ?? null
+    const reconciled = await stage.reconcile()
     // What is told from here on is not what the rows below were asked for.
     const told = operations.map((operation) => ({ ...operation }))
     const after = (await stage.look()) ?? before
@@ -120,13 +132,14 @@ function startClients(
   return { operations: all, clients: Promise.all(clients), troubles }
 }
 
-async function strikeAll(
+async function strikeAll<S extends Stage>(
   { machine, seed, without = [], wholeRound = false, say }: ChaosOptions,
-  stage: Stage,
+  stage: S,
+  all: readonly Fault<S>[],
   recovery: Recovery,
   untilMs: number,
 ): Promise<{ faults: Record<string, number>; left: readonly string[]; violations: readonly string[] }> {
-  const { possible, left } = possibleFaults(machine, without)
+  const { possible, left } = possibleFaults(all, machine, without)
   const random = seeded(seed + 7)
   const faults: Record<string, number> = {}
   const violations: string[] = []
@@ -154,7 +167,7 @@ async function strikeAll(
 async function untilQuiet(stage: Stage) {
   for (const deadlineMs = performance.now() + REST_MS; ; await sleep(250)) {
     const looked = await stage.look()
-    if (looked === null) throw new Error(`the server is down:\n${stage.server.output().slice(-3_000)}`)
+    if (looked === null) throw new Error(`the server is down:\n${stage.output().slice(-3_000)}`)
     if (looked.unfinished.length === 0 || performance.now() > deadlineMs) return looked
   }
 }

@@ -1,15 +1,17 @@
 import { readdir, readFile, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import { createClient } from '@libsql/client'
+import { sha256Of } from '../src/files.js'
 import { repository } from '../src/landfall.js'
-import type { StoredFile, System } from './system.js'
+import type { DirectorySystem, StoredFile } from './system.js'
 
 const PROGRAM = join(repository, 'e2e/dist/src/tus-peer.js')
 const SIDECAR = '.json'
 
 /** The usual stack (see `src/tus-peer.ts`). It knows uploads only by the file's name, so that is the operation's id. */
-export function peerSystem(variant: 'tus' | 'tus-sync', program = PROGRAM): System {
+export function peerSystem(variant: 'tus' | 'tus-sync', program = PROGRAM): DirectorySystem {
   return {
+    on: 'directory',
     name: variant,
     title: variant === 'tus' ? '@tus/server, hook inserts a row' : '@tus/server, file synced, hook inserts a row',
     hasPages: false,
@@ -57,8 +59,8 @@ async function look(directory: string) {
   }
   const references = new Map<string, StoredFile[]>()
   for (const { id, operation } of rows) {
-    const path = names.includes(id) ? join(uploads, id) : null
-    references.set(operation, [...(references.get(operation) ?? []), { name: id, path }])
+    const digest = async (): Promise<string | null> => (names.includes(id) ? sha256Of(join(uploads, id)) : null)
+    references.set(operation, [...(references.get(operation) ?? []), { name: id, digest }])
     progress.set(operation, `${progress.get(operation) ?? ''} row ${id}`)
   }
   return { progress, references, orphans, open, stalled: 0, unfinished: [] }

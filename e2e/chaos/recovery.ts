@@ -26,10 +26,10 @@ export function watchRecovery(stage: Stage, operations: readonly Operation[]): R
     for (; !over.signal.aborted; await sleep(EVERY_MS)) {
       if (endedAtMs === null || waiting.size === 0) continue
       const since = endedAtMs
-      const looked = await stage.look().catch(() => null)
-      if (looked === null || endedAtMs !== since) continue
+      const progress = await stage.progress().catch(() => null)
+      if (progress === null || endedAtMs !== since) continue
       for (const [id, before] of waiting) {
-        if (looked.progress.get(id) === before) continue
+        if (progress.get(id) === before) continue
         tookMs.push(performance.now() - since)
         waiting.delete(id)
       }
@@ -43,13 +43,13 @@ export function watchRecovery(stage: Stage, operations: readonly Operation[]): R
     },
     async faultEnded() {
       const atMs = performance.now()
-      const looked = await stage.look().catch(() => null)
-      if (looked === null) return
+      const progress = await stage.progress().catch(() => null)
+      if (progress === null) return
       waiting = new Map(
         operations
           .filter(({ attended, told }) => attended && told === null)
           .flatMap(({ id }) => {
-            const before = looked.progress.get(id)
+            const before = progress.get(id)
             return before === undefined ? [] : [[id, before]]
           }),
       )

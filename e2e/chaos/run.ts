@@ -1,5 +1,5 @@
 /**
- * `npm run chaos -- [--minutes 10] [--seed 1] [--system landfall|peer|both] [--without clock,disk] [--mutant NAME] [--json]`
+ * `npm run chaos -- [--minutes 10] [--seed 1] [--system landfall|peer|both|nodes] [--without clock,disk] [--mutant NAME] [--json]`
  *
  * Exit status 1 where Landfall breaks a promise; its peer is only counted.
  */
@@ -11,6 +11,7 @@ import { MUTATIONS } from '../src/sweep/mutations.js'
 import { type ChaosReport, runChaos } from './chaos.js'
 import { landfallSystem } from './landfall-system.js'
 import { lookAtMachine } from './machine.js'
+import { nodesSystem } from './nodes-system.js'
 import { peerSystem } from './peer-system.js'
 import type { System } from './system.js'
 import { markdown } from './table.js'
@@ -39,6 +40,8 @@ async function systems(): Promise<readonly System[]> {
       return [landfall]
     case 'peer':
       return peers
+    case 'nodes':
+      return [nodesSystem()]
     case 'both':
       return [landfall, ...peers]
     default:
@@ -66,8 +69,12 @@ async function main(): Promise<void> {
   for (const reason of new Set(reports.flatMap(({ left }) => left))) say(`left out: ${reason}`)
   for (const { system, sentAgain } of reports) for (const line of sentAgain) say(`${system}: ${line}`)
   for (const { system, violations } of reports) for (const violation of violations) say(`${system}: ${violation}`)
-  if (reports.some(({ system, violations }) => system === 'landfall' && violations.length > 0)) process.exitCode = 1
+  const isBroken = reports.some(({ system, violations }) => isOurs(system) && violations.length > 0)
+  // After many kills the loop was seen to turn for ever (Node 20.20).
+  process.stdout.write('', () => process.exit(isBroken ? 1 : 0))
 }
+
+const isOurs = (system: string): boolean => system === 'landfall' || system === 'nodes'
 
 // What is mounted is unmounted on the way out.
 for (const [signal, status] of [

@@ -8,28 +8,38 @@ import { type Proxy, startProxy } from '../src/proxy.js'
 import { type Site, startSite } from '../src/site.js'
 import { type Disk, mountDisk } from './disk.js'
 import type { Machine } from './machine.js'
-import type { Looked, System } from './system.js'
+import type { DirectorySystem, Looked, Reconciled, Served } from './system.js'
 
-/** A server on data of its own, behind a proxy that breaks its line, with all that faults need. */
+/** What is served, behind a proxy that breaks its line. */
 export interface Stage {
-  readonly system: System
-  readonly server: RunningProcess
   readonly proxy: Proxy
   /** The page, in front of the proxy. */
   readonly site: Site
+  readonly leaseMs: number
+  /** Starts again what is down; the proxy finds it. */
+  up(): Promise<void>
+  /** Null: nothing can be read while it is down. */
+  look(): Promise<Looked | null>
+  /** Of `look` the cheapest part. */
+  progress(): Promise<Looked['progress'] | null>
+  /** Null: it has nothing that could. */
+  reconcile(): Promise<Reconciled | null>
+  /** Of its servers, for messages. */
+  output(): string
+  close(): Promise<void>
+}
+
+/** A server on data of its own, with all that faults need. */
+export interface DirectoryStage extends Stage {
+  readonly system: DirectorySystem
+  readonly server: RunningProcess
   readonly directory: string
   /** Null: no tmpfs could be mounted. */
   readonly disk: Disk | null
-  readonly leaseMs: number
-  /** Starts the server again where it is down; the proxy finds it. */
-  up(): Promise<void>
   /** Ends the server; nobody of ours has its database open then. */
   down(signal: 'SIGKILL' | 'SIGTERM'): Promise<void>
   /** The server's wall clock, against the true one; `+0` or `+8d`. */
   setClock(offset: string): Promise<void>
-  /** Null: the server is down. */
-  look(): Promise<Looked | null>
-  close(): Promise<void>
 }
 
 const LEASE_MS = 2_000
@@ -37,7 +47,7 @@ const LEASE_MS = 2_000
 const READY_WITHIN_MS = 300_000
 const PAGE = join(repository, 'e2e/build/sweep')
 
-export async function openStage(system: System, machine: Machine): Promise<Stage> {
+export async function openStage(system: DirectorySystem, machine: Machine): Promise<DirectoryStage> {
   const home = await temporaryDirectory('landfall-chaos-')
   const mount = join(home.path, 'disk')
   const directory = join(mount, 'data')
@@ -60,10 +70,7 @@ export async function openStage(system: System, machine: Machine): Promise<Stage
     },
   })
   const proxy = await startProxy({ targetPort: Number(server.ready[2]) })
-  const site = await startSite({
-    directory: PAGE,
-    forward: { path: '/uploads', port: proxy.port, headers: system.headers },
-  })
+  const site = await openSite(system, proxy)
   /** Whoever has the database open last when it is closed tidies it up; a server that was killed must find it as it was. */
   let isDown = false
   let looking: Promise<unknown> = Promise.resolve()
@@ -72,6 +79,14 @@ export async function openStage(system: System, machine: Machine): Promise<Stage
     // Whole or not at all: the server reads it each time that it asks what time it is.
     await writeFile(`${clock}.new`, `${offset}\n`)
     await rename(`${clock}.new`, clock)
+  }
+
+  async function look(): Promise<Looked | null> {
+    await looking
+    if (isDown || !server.running) return null
+    const looked = system.look(directory)
+    looking = looked.catch(() => null)
+    return looked
   }
 
   return {
@@ -93,13 +108,10 @@ export async function openStage(system: System, machine: Machine): Promise<Stage
       await looking
       await server.kill(signal)
     },
-    async look() {
-      await looking
-      if (isDown || !server.running) return null
-      const look = system.look(directory)
-      looking = look.catch(() => null)
-      return look
-    },
+    look,
+    progress: async () => (await look())?.progress ?? null,
+    reconcile: async () => (await system.reconcile?.(directory)) ?? null,
+    output: server.output,
     async close() {
       await site.close()
       await proxy.close()
@@ -113,6 +125,10 @@ export async function openStage(system: System, machine: Machine): Promise<Stage
     },
   }
 }
+
+/** The page of our own client, in front of a proxy. */
+export const openSite = ({ headers }: Served, { port }: Proxy): Promise<Site> =>
+  startSite({ directory: PAGE, forward: { path: '/uploads', port, headers } })
 
 const fakedBy = (library: string, clock: string): Record<string, string> => ({
   LD_PRELOAD: library,

@@ -2,10 +2,10 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { Upload } from 'tus-js-client'
 import { bytesOf, type Operation } from './operation.js'
 import type { PlannedClient } from './plan.js'
-import type { System } from './system.js'
+import type { Served } from './system.js'
 
 export interface StockContext {
-  readonly system: System
+  readonly system: Served
   readonly origin: string
   until(atMs: number): Promise<void>
   /** Fires when clients are given no more time. */

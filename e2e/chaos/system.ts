@@ -1,8 +1,9 @@
 import type { ProcessOptions } from '../src/processes.js'
+import type { Stored } from '../src/sweep/stored.js'
 import type { Operation } from './operation.js'
 
-/** A server program that is put through chaos. Everything else is the same for all of them. */
-export interface System {
+/** What is put through chaos, as its clients see it. Clients and judgement are the same for all. */
+export interface Served {
   readonly name: string
   readonly title: string
   /** It serves pages too: what they upload would else be uploaded by stock clients. */
@@ -11,6 +12,11 @@ export interface System {
   readonly tusPath: string
   readonly headers: Readonly<Record<string, string>>
   metadata(operation: Operation): Readonly<Record<string, string>>
+}
+
+/** One server program on data of its own in a directory. */
+export interface DirectorySystem extends Served {
+  readonly on: 'directory'
   /** `ready[2]` is the port. */
   program(directory: string, leaseMs: number): ProcessOptions
   /** Where the bytes lie: the directory that loses its permissions. */
@@ -24,6 +30,17 @@ export interface System {
   reconcile: ((directory: string) => Promise<Reconciled>) | null
 }
 
+/** Several nodes on one PostgreSQL and one bucket. */
+export interface NodesSystem extends Served {
+  readonly on: 'nodes'
+  readonly count: number
+  look(stored: Stored): Looked
+  /** `directory`: of a node that runs. */
+  reconcile(directory: string): Promise<Reconciled>
+}
+
+export type System = DirectorySystem | NodesSystem
+
 export interface SmallFile {
   readonly path: string
   /** Torn, it may refuse to start, if it says why in these words; null: it has to start. */
@@ -32,8 +49,8 @@ export interface SmallFile {
 
 export interface StoredFile {
   readonly name: string
-  /** Null: its bytes are not there. */
-  readonly path: string | null
+  /** SHA-256 of its bytes in lower-case hexadecimal; null: they are not there. */
+  digest(): Promise<string | null>
 }
 
 export interface Looked {

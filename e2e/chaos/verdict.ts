@@ -1,4 +1,3 @@
-import { sha256Of } from '../src/files.js'
 import type { RecordedRequest } from '../src/proxy.js'
 import { digestOf, type Operation } from './operation.js'
 import type { Looked, Reconciled } from './system.js'
@@ -60,7 +59,7 @@ export async function judge(
     // Whoever cancelled was told so, and that there is a row all the same is counted elsewhere.
     if (stored.length === 0 || operation.told === 'cancelled') continue
     const expected = digestOf(operation.planned)
-    for (const { path } of stored) if (path === null || (await sha256Of(path)) !== expected) wrong.add(operation)
+    for (const { digest } of stored) if ((await digest()) !== expected) wrong.add(operation)
   }
   const known = new Set(began.map(({ id }) => id))
   const strangers = [...after.references.keys()].filter((id) => !known.has(id))

@@ -6,7 +6,8 @@ import { setup } from './setup.mjs'
 const USAGE = `npm run chaos [-- options]
   --minutes 10       how long faults strike, for each system
   --seed 1           of users and faults
-  --system both      landfall, peer (both variants of it), tus, tus-sync, or both (all of them)
+  --system both      landfall, peer (both variants of it), tus, tus-sync, both (all of these), or
+                     nodes: three of them on PostgreSQL and S3, behind a balancer without sessions
   --without clock    words of names of faults to leave out, separated by commas
   --mutant NAME      Landfall with a fault of the sweep's list of mutations built in
   --json             reports as JSON, the rest on standard error`

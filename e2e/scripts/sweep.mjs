@@ -2,17 +2,19 @@ import { join } from 'node:path'
 import { bin, main, root, run, say, Stop } from './run.mjs'
 import { setup } from './setup.mjs'
 
-const USAGE = `npm run sweep [-- server|client|mutations|model] [options]
+const USAGE = `npm run sweep [-- server|nodes|client|mutations|model] [options]
   server      the server killed around each of its external calls; --sample N, --seed S, --parallel P,
               --only WORDS (of the line that a run is printed as; several: 'WORDS;WORDS')
+  nodes       one of three nodes killed around each of its calls to PostgreSQL and S3; the same options
   client      the page killed around each journal write and each request; the same options
   model       every pair of faults, by the model
   mutations   changed copies of the server: each must turn one of them red
   default: server, then client`
 const PROGRAMS = {
-  server: 'main.js',
-  client: 'client/main.js',
-  mutations: 'mutations.js',
+  server: ['main.js'],
+  nodes: ['main.js', '--nodes'],
+  client: ['client/main.js'],
+  mutations: ['mutations.js'],
 }
 
 await main(async () => {
@@ -34,8 +36,9 @@ await main(async () => {
   let worst = 0
   for (const which of named ? [first] : ['server', 'client']) {
     say(`\n── ${which} ──`)
-    const program = join(root, 'e2e', 'dist', 'src', 'sweep', PROGRAMS[which])
-    const { code } = await run(process.execPath, [program, ...(named ? rest : process.argv.slice(2))], {
+    const [program, ...flags] = PROGRAMS[which]
+    const path = join(root, 'e2e', 'dist', 'src', 'sweep', program)
+    const { code } = await run(process.execPath, [path, ...flags, ...(named ? rest : process.argv.slice(2))], {
       env,
       limitMs: 24 * 3_600_000,
     })

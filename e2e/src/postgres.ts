@@ -91,7 +91,8 @@ export async function startPostgres(): Promise<Postgres> {
   }
 }
 
-async function unprivileged(): Promise<{ uid: number; gid: number }> {
+/** PostgreSQL and what belongs to it refuse to run as root. */
+export async function unprivileged(): Promise<{ uid: number; gid: number }> {
   const users = (await readFile('/etc/passwd', 'utf8')).split('\n').map((line) => line.split(':'))
   const user = users.find(([name]) => name === 'postgres') ?? users.find(([name]) => name === 'nobody')
   if (user === undefined) throw new Error('PostgreSQL refuses to run as root, and there is no other user')

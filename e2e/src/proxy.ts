@@ -1,11 +1,11 @@
 import { createServer, type Socket } from 'node:net'
 import { listen } from './ports.js'
 import { type Connection, serveConnection } from './proxy/connection.js'
-import { type ArmedFault, type Arming, createFaultBook, type Fault } from './proxy/fault.js'
+import { type ArmedFault, type Arming, createFaultBook, type Fault, type Interception } from './proxy/fault.js'
 import { createLink, type Rate } from './proxy/link.js'
 import type { RecordedConnection, RecordedRequest } from './proxy/record.js'
 
-export type { ArmedFault, Arming, Fault, UpstreamEnd } from './proxy/fault.js'
+export type { ArmedFault, Arming, Fault, Interception, UpstreamEnd } from './proxy/fault.js'
 export type { RecordedConnection, RecordedRequest } from './proxy/record.js'
 
 /**
@@ -55,6 +55,8 @@ export interface Proxy {
     which: (bytes: Buffer, connection: number) => boolean,
     times?: number,
   ): { readonly struck: number; release(): void }
+  /** Of such a protocol: shown all that clients say, with the number of the connection. Answers what ends it. */
+  intercept(meets: (bytes: Buffer, connection: number) => Interception | null): { release(): void }
   /**
    * Resolves with the first recorded request for which the predicate holds, now or later (it is asked again whenever
    * bytes pass). @throws when `withinMs` (default 30,000) have passed; the message lists the requests.
@@ -88,7 +90,7 @@ export async function startProxy(options: ProxyOptions): Promise<Proxy> {
   const requests: RecordedRequest[] = []
   const connections: RecordedConnection[] = []
   const bytes = { up: 0, down: 0 }
-  const losing = new Set<(bytes: Buffer, connection: number) => boolean>()
+  const intercepting = new Set<(bytes: Buffer, connection: number) => Interception | null>()
   let cutMode: 'black-hole' | 'reset' | null = null
   let count = 0
 
@@ -107,7 +109,13 @@ export async function startProxy(options: ProxyOptions): Promise<Proxy> {
       link,
       faults,
       protocol: options.protocol ?? 'http',
-      losesAnswer: (sent) => [...losing].some((which) => which(sent, number)),
+      meets(sent, from) {
+        for (const meets of intercepting) {
+          const met = meets(sent, from)
+          if (met !== null) return met
+        }
+        return null
+      },
       target() {
         const port = targets[turn % targets.length]
         turn += 1
@@ -130,6 +138,11 @@ export async function startProxy(options: ProxyOptions): Promise<Proxy> {
     const chosen = [...live].filter(({ record }) => which(record))
     for (const connection of chosen) act(connection)
     return chosen.length
+  }
+
+  function intercept(meets: (bytes: Buffer, connection: number) => Interception | null): { release(): void } {
+    intercepting.add(meets)
+    return { release: () => void intercepting.delete(meets) }
   }
 
   // Small, so that what was counted is close to what the sender has sent.
@@ -170,19 +183,19 @@ export async function startProxy(options: ProxyOptions): Promise<Proxy> {
     arm: (fault, arming) => faults.arm(fault, arming),
     loseAnswers(which, times = Infinity) {
       let struck = 0
-      const strike = (sent: Buffer, connection: number): boolean => {
-        if (struck >= times || !which(sent, connection)) return false
+      const { release } = intercept((sent, connection) => {
+        if (struck >= times || !which(sent, connection)) return null
         struck += 1
-        return true
-      }
-      losing.add(strike)
+        return { at: 'answer', strike: () => 'reset' }
+      })
       return {
         get struck() {
           return struck
         },
-        release: () => void losing.delete(strike),
+        release,
       }
     },
+    intercept,
     waitFor: (holds, withinMs = 30_000) => waitFor(requests, watchers, holds, withinMs),
     bodyBytes: (which = () => true) => requests.filter(which).reduce((sum, request) => sum + request.bodyBytes, 0),
     async close() {

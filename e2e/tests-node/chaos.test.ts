@@ -4,12 +4,13 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { type Browser, chromium } from '@playwright/test'
 import { afterAll, beforeAll, describe, expect, it, test } from 'vitest'
 import { runChaos } from '../chaos/chaos.js'
-import { FAULT_NAMES, possibleFaults, schedule } from '../chaos/faults.js'
+import { DIRECTORY_FAULTS } from '../chaos/directory-faults.js'
+import { possibleFaults, schedule } from '../chaos/fault.js'
 import { landfallSystem } from '../chaos/landfall-system.js'
 import { lookAtMachine, type Means } from '../chaos/machine.js'
 import { peerSystem } from '../chaos/peer-system.js'
 import { planClients } from '../chaos/plan.js'
-import { openStage, type Stage } from '../chaos/stage.js'
+import { type DirectoryStage, openStage } from '../chaos/stage.js'
 import { markdown } from '../chaos/table.js'
 import { launchOptions } from '../src/chromium.js'
 import { seeded } from '../src/seeded.js'
@@ -51,12 +52,19 @@ test('through kills, cuts, stops, a full disk and torn files nobody is told what
     referencesOfSuccesses: report.toldSuccess,
   })
   expect(report.toldSuccess).toBeGreaterThanOrEqual(12)
-  expect(Object.keys(report.faults)).toHaveLength(FAULT_NAMES.length - report.left.length)
+  expect(Object.keys(report.faults)).toHaveLength(DIRECTORY_FAULTS.length - report.left.length)
 }, 900_000)
 
 test('the harness counts a success that was told without a row', async () => {
   const system = peerSystem('tus', join(import.meta.dirname, 'fixtures/lying-peer.mjs'))
-  const report = await runChaos({ system, seed, durationMs: 4_000, machine, browser: null, without: FAULT_NAMES })
+  const report = await runChaos({
+    system,
+    seed,
+    durationMs: 4_000,
+    machine,
+    browser: null,
+    without: DIRECTORY_FAULTS.map(({ name }) => name),
+  })
   expect(report.toldSuccess).toBeGreaterThan(5)
   expect(report.successWithoutReference).toBe(report.toldSuccess)
   expect(report.violations.filter((why) => why.startsWith('told success without'))).toHaveLength(report.toldSuccess)
@@ -68,7 +76,7 @@ const TUS = { 'Tus-Resumable': '1.0.0' }
 const SIZE = 300_000
 
 /** One upload as a stock client sends it; answers the status of its PATCH, or 0 when there was none in time. */
-async function upload({ system, proxy }: Stage, id: string): Promise<number> {
+async function upload({ system, proxy }: DirectoryStage, id: string): Promise<number> {
   const send = async (
     method: string,
     path: string,
@@ -96,7 +104,7 @@ async function upload({ system, proxy }: Stage, id: string): Promise<number> {
   }
 }
 
-async function arrives(stage: Stage): Promise<void> {
+async function arrives(stage: DirectoryStage): Promise<void> {
   const id = randomUUID()
   expect(await upload(stage, id)).toBe(204)
   for (const deadline = performance.now() + 60_000; performance.now() < deadline; await sleep(100))
@@ -105,7 +113,7 @@ async function arrives(stage: Stage): Promise<void> {
 }
 
 /** What the server thinks what time it is, against the truth, in days. */
-async function clockOf({ proxy }: Stage): Promise<number> {
+async function clockOf({ proxy }: DirectoryStage): Promise<number> {
   const answer = await fetch(proxy.origin)
   await answer.arrayBuffer()
   return Math.round((Date.parse(answer.headers.get('date') ?? '') - Date.now()) / 86_400_000)
@@ -118,8 +126,11 @@ for (const reason of means.flatMap((one) => machine.missing.get(one) ?? [])) say
 const LONG_MS = 1_000
 
 describe('faults that not every machine can have', () => {
-  async function during(name: string, look: (stage: Stage, over: AbortSignal) => Promise<boolean>): Promise<void> {
-    const fault = possibleFaults(machine, []).possible.find((one) => one.name === name)
+  async function during(
+    name: string,
+    look: (stage: DirectoryStage, over: AbortSignal) => Promise<boolean>,
+  ): Promise<void> {
+    const fault = possibleFaults(DIRECTORY_FAULTS, machine, []).possible.find((one) => one.name === name)
     if (fault === undefined) throw new Error(`there is no ${name}`)
     const stage = await openStage(landfallSystem(), machine)
     try {
@@ -140,7 +151,7 @@ describe('faults that not every machine can have', () => {
     }
   }
   /** Refused, or kept waiting until it was over: nothing is taken meanwhile. */
-  async function isNotTaken(stage: Stage, over: AbortSignal): Promise<boolean> {
+  async function isNotTaken(stage: DirectoryStage, over: AbortSignal): Promise<boolean> {
     const fromMs = performance.now()
     const status = await upload(stage, randomUUID())
     return status !== 204 || (over.aborted && performance.now() - fromMs > LONG_MS)
@@ -160,7 +171,7 @@ describe('faults that not every machine can have', () => {
 test('a seed gives the same users and the same order of faults', () => {
   expect(planClients(5, 60_000)).toEqual(planClients(5, 60_000))
   expect(planClients(5, 60_000)).not.toEqual(planClients(6, 60_000))
-  const { possible } = possibleFaults(machine, [])
+  const { possible } = possibleFaults(DIRECTORY_FAULTS, machine, [])
   const order = (of: number): string[] => {
     const faults = schedule(possible, seeded(of))
     return Array.from({ length: 40 }, () => faults.next().value?.name ?? '')

@@ -461,6 +461,13 @@ describe('armed faults', () => {
     expect(proxy.requests[0]).toMatchObject({ status: 500, bodyBytes: 100_000, forwardedBodyBytes: 0, answered: true })
   })
 
+  test('answer: what HEAD is answered has no body, and the connection stays usable', async () => {
+    proxy.arm({ kind: 'answer', status: 503, body: '<h1>No</h1>' })
+    expect(await send({ method: 'HEAD' })).toMatchObject({ status: 503, body: '' })
+    expect(await send({ body: bytes(10) })).toMatchObject({ status: 200 })
+    expect(proxy.requests[1]).toMatchObject({ connection: 1, nth: 2 })
+  })
+
   test('delay: the request waits', async () => {
     proxy.arm({ kind: 'delay', ms: 200 })
     const startMs = performance.now()
@@ -514,6 +521,17 @@ test('of another protocol, what is said to chosen bytes is lost after they came 
   expect([await say('\0begin'), await say('\0commit'), await say('\0commit')]).toEqual(['done', 'ECONNRESET', 'done'])
   expect(came).toEqual(['\0begin', '\0commit', '\0commit'])
   expect(armed.struck).toBe(1)
+
+  const met: string[] = []
+  const { release } = opaque.intercept((sent) => {
+    const at = sent.includes('never') ? 'request' : sent.includes('heard') ? 'answer' : null
+    return at === null ? null : { at, strike: () => (met.push(`${at} ${came.at(-1)}`), 'silence') }
+  })
+  const unanswered = Promise.race([say('\0never'), say('\0heard')])
+  expect(await Promise.race([unanswered, sleep(300, 'nothing')])).toBe('nothing')
+  expect(met.toSorted()).toEqual(['answer \0heard', 'request \0commit'])
+  release()
+  expect(await say('\0never')).toBe('done')
   await opaque.close()
   await new Promise((resolve) => server.close(resolve))
 })

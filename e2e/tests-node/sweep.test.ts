@@ -2,7 +2,8 @@ import { type Browser, chromium } from '@playwright/test'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { launchOptions } from '../src/chromium.js'
 import { clientSummary, describeClient, sweepClient } from '../src/sweep/client/main.js'
-import { describe as inWords, kindOf, summary, sweep } from '../src/sweep/main.js'
+import { describe as inWords, summary, sweep } from '../src/sweep/main.js'
+import { kindOf } from '../src/sweep/sample.js'
 
 let browser: Browser
 beforeAll(async () => {

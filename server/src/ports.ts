@@ -478,6 +478,8 @@ export interface StoredBlob {
   readonly name: string
   readonly sizeBytes: number
   readonly modifiedAt: number
+  /** It is whole, and beside it lies what only the way to it needed. */
+  readonly hasScraps?: boolean
 }
 
 /** Blobs that nobody knows, out of the way for a time before they are deleted. */
@@ -533,6 +535,11 @@ export interface BlobStore {
   /** In bytes; null: absent. */
   sizeOf(key: string): Promise<number | null>
   readonly quarantine: Quarantine
+  /** Of stores where a whole blob may have something beside it that only the way to it needed. */
+  readonly scraps?: {
+    found(key: string): Promise<boolean>
+    remove(key: string): Promise<void>
+  }
   /** Writes, syncs, reads and removes a few bytes; and the room that is left, where the store knows it. */
   probe(): Promise<{ syncMs: number; freeBytes: number | null; totalBytes: number | null }>
   /** For `doctor`: whether what lies below can do what this store asks of it. Changes nothing that counts. */

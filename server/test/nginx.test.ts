@@ -1,11 +1,12 @@
 /** The nginx configuration that is shipped, before a real server: what a proxy can spoil, and this one does not. */
 import { afterEach, expect, test as vitest } from 'vitest'
 import { content, digestOf, eventually, newId } from './harness.js'
-import { findNginx, startNginx } from './nginx.js'
+import { findProgram } from './debian.js'
+import { freePort, startNginx } from './nginx.js'
 import { useProgram } from './program.js'
 import { slowUpload } from './slow-upload.js'
 
-const found = findNginx()
+const found = findProgram('nginx', 'nginx-light')
 const program = useProgram()
 let nginx: Awaited<ReturnType<typeof startNginx>> | undefined
 afterEach(async () => {
@@ -21,7 +22,11 @@ const as = (name: string) => ({ Authorization: `Basic ${Buffer.from(`${name}:sec
 async function start() {
   if ('missing' in found) throw new Error(found.missing)
   const server = await program.serve({ LANDFALL_METRICS_PATH: '/metrics' })
-  const proxy = await startNginx(found.path, program.directory, Number(new URL(server.address).port))
+  const proxy = await startNginx(found.path, program.directory, [
+    // One of two nodes is not there.
+    await freePort(),
+    Number(new URL(server.address).port),
+  ])
   nginx = proxy
   expect([proxy.checked.status, proxy.checked.stderr]).toEqual([0, expect.stringContaining('test is successful')])
   await proxy.start()

@@ -1,39 +1,13 @@
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
-import { existsSync } from 'node:fs'
 import { mkdir, readFile, writeFile } from 'node:fs/promises'
 import { createServer, type AddressInfo } from 'node:net'
-import { delimiter, join } from 'node:path'
+import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { later } from './harness.js'
 
 /** The configuration that is shipped, with the places of this machine instead of those of a container. */
 const SHIPPED = fileURLToPath(new URL('../deploy/nginx/landfall.conf', import.meta.url))
-const INSTALL_LIMIT_MS = 120_000
-
-export type Found = { readonly path: string } | { readonly missing: string }
-
-/** nginx of this machine; installed where that can be done without starting a service. */
-export function findNginx(): Found {
-  const there = () =>
-    [...(process.env['PATH'] ?? '').split(delimiter), '/usr/sbin', '/usr/local/sbin']
-      .map((folder) => join(folder, 'nginx'))
-      .find((path) => existsSync(path))
-  const path = there()
-  if (path !== undefined) return { path }
-  if (!existsSync('/usr/bin/apt-get')) return { missing: 'there is no nginx, and no apt-get to install it' }
-  if (process.getuid?.() !== 0) return { missing: 'there is no nginx, and only root could install it' }
-  if (existsSync('/run/systemd/system'))
-    return { missing: 'there is no nginx, and installing it would start a service' }
-  const { status } = spawnSync('apt-get', ['install', '-y', '--no-install-recommends', 'nginx-light'], {
-    env: { ...process.env, DEBIAN_FRONTEND: 'noninteractive' },
-    timeout: INSTALL_LIMIT_MS,
-  })
-  const installed = there()
-  return installed === undefined
-    ? { missing: `there is no nginx, and apt-get install failed (${String(status)})` }
-    : { path: installed }
-}
 
 export async function freePort(): Promise<number> {
   const server = createServer().listen(0, '127.0.0.1')
@@ -44,20 +18,22 @@ export async function freePort(): Promise<number> {
   return port
 }
 
-/** Before a node at `nodePort`, and another one that is not there. Users: ann and bob, password `secret`. */
-export async function startNginx(program: string, directory: string, nodePort: number) {
+/** Before nodes at these ports, three at most. Users: ann and bob, password `secret`. */
+export async function startNginx(program: string, directory: string, nodePorts: readonly number[]) {
   const folder = join(directory, 'nginx')
   await mkdir(folder)
   const port = await freePort()
-  const nobody = await freePort()
   await writeFile(join(folder, 'users'), 'ann:{PLAIN}secret\nbob:{PLAIN}secret\n')
   await writeFile(
     join(folder, 'landfall.conf'),
     replaced(await readFile(SHIPPED, 'utf8'), [
       ['listen 80;', `listen 127.0.0.1:${port};`],
-      ['landfall-1:3000', `127.0.0.1:${nobody}`],
-      ['landfall-2:3000', `127.0.0.1:${nodePort}`],
-      ['  server landfall-3:3000 max_fails=1 fail_timeout=5s;\n', ''],
+      ...[1, 2, 3].map((n): [string, string] => {
+        const nodePort = nodePorts[n - 1]
+        return nodePort === undefined
+          ? [`  server landfall-${n}:3000 max_fails=1 fail_timeout=5s;\n`, '']
+          : [`landfall-${n}:3000`, `127.0.0.1:${nodePort}`]
+      }),
       ['/etc/nginx/landfall-users', join(folder, 'users')],
     ]),
   )

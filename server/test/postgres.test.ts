@@ -1,24 +1,19 @@
-import { drizzle as drizzleNode, type NodePgDatabase } from 'drizzle-orm/node-postgres'
-import { pgTable, text } from 'drizzle-orm/pg-core'
-import { drizzle as drizzleJs, type PostgresJsDatabase } from 'drizzle-orm/postgres-js'
+import { drizzle as drizzleNode } from 'drizzle-orm/node-postgres'
+import { drizzle as drizzleJs } from 'drizzle-orm/postgres-js'
 import { sql } from 'drizzle-orm'
 import { Pool } from 'pg'
 import postgres from 'postgres'
 import { generateDrizzleJson, generateMigration } from 'drizzle-kit/api'
 import { problem } from '@landfall/shared'
 import { v7 as uuidv7 } from 'uuid'
-import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
-import { intentOf, ledgerContract, type LedgerFixture } from '../src/contract/ledger.js'
+import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from 'vitest'
+import { intentOf, ledgerContract } from '../src/contract/ledger.js'
 import { POSTGRES_MIGRATIONS } from '../src/ledger/postgres-migrations.js'
 import * as tables from '../src/ledger/postgres-schema.js'
-import { postgresLedger, type PostgresTx } from '../src/ledger/postgres.js'
+import { postgresLedger } from '../src/ledger/postgres.js'
 import { later } from './harness.js'
+import { type JsDatabase, type NodeDatabase, photos, postgresFixture, schema } from './postgres-fixture.js'
 import { type Postgres, startPostgres } from '../../e2e/src/postgres.js'
-
-const photos = pgTable('photos', { name: text('name').notNull() })
-const schema = { photos }
-type NodeDatabase = NodePgDatabase<typeof schema>
-type JsDatabase = PostgresJsDatabase<typeof schema>
 
 let server: Postgres
 beforeAll(async () => {
@@ -26,34 +21,9 @@ beforeAll(async () => {
 }, 60_000)
 afterAll(() => server.stop())
 
-async function fixtureOf<Database extends NodeDatabase | JsDatabase>(
-  open: (url: string) => { db: Database; end(): Promise<void> },
-): Promise<LedgerFixture<PostgresTx<Database>>> {
-  const url = await server.database()
-  const first = open(url)
-  const all = [first]
-  await first.db.execute(sql`CREATE TABLE photos (name text NOT NULL)`)
-  return {
-    ledger: postgresLedger(first.db),
-    another: async () => {
-      const other = open(url)
-      all.push(other)
-      return postgresLedger(other.db)
-    },
-    async write(tx, name) {
-      await tx.insert(photos).values({ name })
-    },
-    written: async () => (await first.db.select().from(photos)).map(({ name }) => name),
-    transaction: (body) => first.db.transaction((tx) => body(tx as PostgresTx<Database>)),
-    async dispose() {
-      await Promise.all(all.map(({ end }) => end()))
-    },
-  }
-}
-
 describe('ledger contract: PostgreSQL by node-postgres', () =>
   ledgerContract(test, () =>
-    fixtureOf((url) => {
+    postgresFixture(server, (url) => {
       const pool = new Pool({ connectionString: url, max: 10 })
       return { db: drizzleNode(pool, { schema }), end: () => pool.end() }
     }),
@@ -61,7 +31,7 @@ describe('ledger contract: PostgreSQL by node-postgres', () =>
 
 describe('ledger contract: PostgreSQL by postgres.js', () =>
   ledgerContract(test, () =>
-    fixtureOf((url) => {
+    postgresFixture(server, (url) => {
       const client = postgres(url, { max: 10, onnotice: () => {} })
       return { db: drizzleJs(client, { schema }), end: () => client.end() }
     }),
@@ -193,6 +163,41 @@ describe.each(['node-postgres', 'postgres.js'] as const)('PostgreSQL by %s', (dr
     expect((await ledger.declare(intentOf())).outcome).toBe('created')
     release()
     expect(new Set((await Promise.all(referred)).map(({ outcome }) => outcome))).toEqual(new Set(['referenced']))
+  })
+
+  test('a crowd that waits for the database lets leases be prolonged, and says that it lives', async () => {
+    const { url, ledger, driven } = await opened(driver)
+    const { lease } = await driven()
+    const blocker = await poolOn(url).connect()
+    await blocker.query('BEGIN')
+    await blocker.query('LOCK TABLE landfall_usage IN ACCESS EXCLUSIVE MODE')
+    const crowd = Promise.all(Array.from({ length: 40 }, () => ledger.declare(intentOf())))
+    await later(200)
+    const kept = Promise.all([ledger.renew([lease], 30_000), ledger.heartbeat(), ledger.health()])
+    const [renewed] = (await Promise.race([kept, later(3_000)])) ?? []
+    await blocker.query('COMMIT')
+    blocker.release()
+    expect(renewed).toEqual([lease])
+    expect(new Set((await crowd).map(({ outcome }) => outcome))).toEqual(new Set(['created']))
+  })
+
+  test('who has waited too long for a turn is told so, and asks nothing any more', async () => {
+    const { url, ledger } = await opened(driver)
+    const blocker = await poolOn(url).connect()
+    await blocker.query('BEGIN')
+    await blocker.query('LOCK TABLE landfall_usage IN ACCESS EXCLUSIVE MODE')
+    const crowd = Promise.allSettled(Array.from({ length: 40 }, () => ledger.declare(intentOf())))
+    await later(200)
+    const clock = vi.spyOn(performance, 'now').mockReturnValue(performance.now() + 30_000)
+    await blocker.query('COMMIT')
+    blocker.release()
+    const declared = await crowd
+    clock.mockRestore()
+    const refused = declared.filter((each) => each.status === 'rejected')
+    expect(refused.length).toBe(31)
+    for (const { reason } of refused) expect(reason).toMatchObject({ code: 'ledger-unavailable' })
+    expect((await ledger.declare(intentOf())).outcome).toBe('created')
+    expect(await ledger.listOpen('ann', { after: null, limit: 100 })).toHaveLength(10)
   })
 
   test('the last two effects, delivered at once on two nodes, complete their operation', async () => {

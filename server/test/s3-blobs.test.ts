@@ -64,6 +64,7 @@ describe.skipIf(missing !== null)(`S3${missing === null ? '' : ` (${missing})`}`
       s3ClientConfig: { ...config, requestHandler: through as never },
       prefix,
       partSize: PART,
+      patienceMs: 0,
       ...more,
     })
     await another.open('ledger-1', 'new')
@@ -150,6 +151,25 @@ describe.skipIf(missing !== null)(`S3${missing === null ? '' : ` (${missing})`}`
     expect(await store.seal(to.ref())).toBe('sealed')
     expect(await stored(to)).toBe(digestOf(bytes))
   })
+
+  for (const [what, size, first] of [
+    ['a put', MiB, 'PUT blob'],
+    ['an upload in parts', 2 * PART + 5, 'Create'],
+    ['a part', 2 * PART + 5, 'UploadPart 1'],
+  ] as const)
+    test(`a store that is away for some seconds is waited for: ${what}`, async () => {
+      store = await open(wire, { patienceMs: 6_000 })
+      const bytes = randomBytes(size)
+      const to = createRow(bytes.length)
+      let backAtMs: number | null = null
+      wire.interfere = async (call, through) => {
+        if (call === first) backAtMs ??= performance.now() + 4_000
+        return backAtMs !== null && performance.now() < backAtMs ? reset() : through()
+      }
+      expect(await send(store, to, chunksOf(bytes))).toMatchObject({ offset: bytes.length, ended: 'whole' })
+      expect(await store.seal(to.ref())).toBe('sealed')
+      expect(await stored(to)).toBe(digestOf(bytes))
+    }, 30_000)
 
   for (const [how, fault] of Object.entries<Interfere>({
     'lost after its effect': async (_call, through) => {
@@ -411,6 +431,7 @@ describe.skipIf(missing !== null)(`S3${missing === null ? '' : ` (${missing})`}`
 
   test('a slow client is acknowledged every so often, in pieces that are put together', async () => {
     const slow = await open(wire, { checkpointMs: 150 })
+    const fromMs = performance.now()
     const bytes = randomBytes(40 * 1_000)
     const to = createRow(bytes.length)
     const seen: number[] = []
@@ -431,7 +452,8 @@ describe.skipIf(missing !== null)(`S3${missing === null ? '' : ` (${missing})`}`
       signal: never,
     })
     expect(appended).toMatchObject({ offset: bytes.length })
-    expect(seen.length).toBeGreaterThan(20)
+    // Each of them waits for its piece to be 150 ms old and for the next look; on a busy machine both take longer.
+    expect((performance.now() - fromMs) / seen.length).toBeLessThan(500)
     expect(wire.calls.filter((call) => call === 'GET tail')).toEqual([])
     expect(await slow.seal(to.ref())).toBe('sealed')
     expect(await stored(to)).toBe(digestOf(bytes))

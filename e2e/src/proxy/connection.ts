@@ -1,6 +1,6 @@
 import { connect, type Socket } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
-import type { Fault, FaultBook, MetFault, UpstreamEnd } from './fault.js'
+import type { Fault, FaultBook, Interception, MetFault, UpstreamEnd } from './fault.js'
 import {
   createHttpStream,
   createOpaqueStream,
@@ -17,8 +17,8 @@ export interface ConnectionContext {
   readonly link: Link
   readonly faults: FaultBook
   readonly protocol: 'http' | 'opaque'
-  /** What the server says to these bytes is to be lost. Asked of what is not HTTP. */
-  losesAnswer(bytes: Buffer): boolean
+  /** What is to happen to these bytes, of what is not HTTP; null: nothing. */
+  meets(bytes: Buffer, connection: number): Interception | null
   /** Asked when the first byte has to go to the server; null: there is none. */
   target(): { port: number; host: string } | null
   recorded(request: RecordedRequest): void
@@ -60,7 +60,7 @@ export function serveConnection(client: Socket, connection: number, context: Con
   /** A fault struck: nothing passes any more, whatever the two sides do. */
   let silent = false
   let keepUpstream = false
-  let losesAnswer = false
+  let awaiting: Interception | null = null
 
   client.setNoDelay(true)
   client.on('error', () => {})
@@ -101,8 +101,7 @@ export function serveConnection(client: Socket, connection: number, context: Con
   async function takeRequest(piece: Piece): Promise<void> {
     switch (piece.kind) {
       case 'opaque':
-        if (context.losesAnswer(piece.raw)) losesAnswer = true
-        return forward(piece.raw)
+        return takeOpaque(piece.raw)
       case 'head':
         return takeRequestHead(piece.head, piece.raw)
       case 'body':
@@ -110,6 +109,21 @@ export function serveConnection(client: Socket, connection: number, context: Con
       case 'end':
         return takeRequestEnd()
     }
+  }
+
+  async function takeOpaque(raw: Buffer): Promise<void> {
+    if (silent) return
+    const met = context.meets(raw, connection)
+    if (met?.at === 'request') return fall(met)
+    awaiting ??= met
+    return forward(raw)
+  }
+
+  function fall(met: Interception): void {
+    if (met.strike() === 'reset') return reset()
+    silent = true
+    // Read on, or its end would not be seen.
+    client.once('end', reset)
   }
 
   async function takeRequestHead(head: Head, raw: Buffer): Promise<void> {
@@ -152,7 +166,7 @@ export function serveConnection(client: Socket, connection: number, context: Con
     request.complete = true
     current = null
     if (silent || met?.fault.kind !== 'answer') return
-    const answer = ownAnswer(met.fault)
+    const answer = ownAnswer(met.fault, request.method)
     request.status = met.fault.status
     await link.cross('down', answer.length, performance.now())
     await write(client, answer)
@@ -199,7 +213,7 @@ export function serveConnection(client: Socket, connection: number, context: Con
 
   let interim = false
   async function takeAnswer(piece: Piece): Promise<void> {
-    if (losesAnswer) return reset()
+    if (awaiting !== null && !silent) return fall(awaiting)
     const first = pending[0]
     const swallow = first?.met?.fault.kind === 'swallow-answer' ? first.met : null
     if (first !== undefined && piece.kind === 'head') interim = noteAnswerHead(first.request, piece.head)
@@ -349,8 +363,9 @@ function noteAnswerBody(request: RecordedRequest, piece: Piece & { kind: 'body' 
   if (piece.bodyBytes > 0) request.answerStart = keepStart(request.answerStart, piece.raw)
 }
 
-function ownAnswer({ status, headers = {}, body = '' }: Fault & { kind: 'answer' }): Buffer {
+function ownAnswer({ status, headers = {}, body = '' }: Fault & { kind: 'answer' }, method: string): Buffer {
   const lines = Object.entries({ 'content-length': String(Buffer.byteLength(body)), ...headers })
   const head = [`HTTP/1.1 ${status} Proxy`, ...lines.map(([name, value]) => `${name}: ${value}`)]
-  return Buffer.from(`${head.join('\r\n')}\r\n\r\n${body}`)
+  // What HEAD is answered has the length of a body, and none.
+  return Buffer.from(`${head.join('\r\n')}\r\n\r\n${method === 'HEAD' ? '' : body}`)
 }

@@ -32,6 +32,13 @@ export type Fault =
   /** The request waits before it is passed on. */
   | { readonly kind: 'delay'; readonly ms: number }
 
+/** Of a protocol that is not known: what happens when bytes of a client come, or when the server has begun to answer them. */
+export interface Interception {
+  readonly at: 'request' | 'answer'
+  /** Neither these bytes nor the answer pass: `silence`: until the client ends, which the server sees as a reset. */
+  strike(): 'reset' | 'silence'
+}
+
 export interface Arming {
   /** Asked once for each request, when its head is whole. Default: every request. */
   readonly match?: (request: RecordedRequest) => boolean

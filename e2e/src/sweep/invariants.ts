@@ -1,7 +1,7 @@
-import { readdir } from 'node:fs/promises'
-import { join } from 'node:path'
-import type { Client, Row } from '@libsql/client'
-import { sha256Of, wireDigest } from '../files.js'
+import { wireDigest } from '../files.js'
+import { DONE_POINTS, FINAL_POINTS, type Stored } from './stored.js'
+
+const ORDER = ['declared', 'received', 'sealed', 'verified', 'referenced', 'completed']
 
 /** What the harness knows of an upload that it made. */
 export interface Known {
@@ -20,137 +20,6 @@ export interface Known {
   /** Its user takes the reference back. */
   readonly removable?: boolean
 }
-
-/** Everything that lies in the database and on the disk, read past the server. */
-export interface Stored {
-  readonly operations: readonly {
-    owner: string
-    id: string
-    size: number
-    offset: number
-    point: string
-    stalled: boolean
-    leased: boolean
-    /** Its receiver died, and nobody has looked yet how far it came. */
-    unclean: boolean
-    cleanupDue: boolean
-    blobKey: string
-    removed: boolean
-    expiresAt: number
-    dueAt: number | null
-    problem: string | null
-    lastError: string | null
-  }[]
-  readonly references: readonly { owner: string; id: string; blobKey: string; size: number; digest: string }[]
-  readonly effects: readonly { id: string; effectId: string; name: string; delivered: boolean; givenUp: boolean }[]
-  /** Rows of the application, one for each `onReference` that was committed; null: it has none. */
-  readonly arrivals: readonly string[] | null
-  /** Keys of the blobs, with their paths; whatever else lies there under its own name. */
-  readonly blobs: ReadonlyMap<string, string>
-}
-
-export type Moving = Pick<Stored, 'operations' | 'effects'>
-
-const FINAL_POINTS = new Set(['cancelled', 'expired', 'rejected'])
-const DONE_POINTS = new Set(['referenced', 'completed'])
-const ORDER = ['declared', 'received', 'sealed', 'verified', 'referenced', 'completed']
-
-const OPERATIONS = `SELECT owner, id, file_size, "offset", point, stalled, lease_holder, unclean_holder, cleanup_due, blob_key, removed_at, expires_at, due_at, problem, last_error
-  FROM landfall_operations`
-const EFFECTS = 'SELECT operation_id, effect_id, name, delivered_at, given_up_at FROM landfall_effects'
-
-/** What may still move, by far the least of it: cheap enough to be asked again and again. */
-export async function readMoving(database: Client): Promise<Moving> {
-  const [operations, effects] = await database.batch(
-    [
-      `${OPERATIONS} WHERE point NOT IN ('completed', 'cancelled', 'expired', 'rejected') OR cleanup_due = 1 OR lease_holder IS NOT NULL`,
-      `${EFFECTS} WHERE delivered_at IS NULL`,
-    ],
-    'read',
-  )
-  return { operations: operationsOf(operations), effects: effectsOf(effects) }
-}
-
-export async function readStored(database: Client, blobs: string): Promise<Stored> {
-  const [operations, references, effects] = await database.batch(
-    [
-      `${OPERATIONS} ORDER BY blob_key`,
-      'SELECT owner, operation_id, blob_key, size, digest FROM landfall_references',
-      EFFECTS,
-    ],
-    'read',
-  )
-  const tables = await database.execute("SELECT name FROM sqlite_master WHERE name = 'arrivals'")
-  const arrivals = tables.rows.length > 0 ? await database.execute('SELECT operation_id FROM arrivals') : null
-  const entries = await readdir(blobs, { recursive: true, withFileTypes: true }).catch(() => [])
-  return {
-    operations: operationsOf(operations),
-    references: rowsOf(references).map((row) => ({
-      owner: text(row, 'owner'),
-      id: text(row, 'operation_id'),
-      blobKey: text(row, 'blob_key'),
-      size: Number(row['size']),
-      digest: text(row, 'digest'),
-    })),
-    effects: effectsOf(effects),
-    arrivals: arrivals === null ? null : rowsOf(arrivals).map((row) => text(row, 'operation_id')),
-    blobs: new Map(
-      entries.filter((entry) => entry.isFile()).map(({ name, parentPath }) => [name, join(parentPath, name)]),
-    ),
-  }
-}
-
-const operationsOf = (result: { rows: Row[] } | undefined): Stored['operations'] =>
-  rowsOf(result).map((row) => ({
-    owner: text(row, 'owner'),
-    id: text(row, 'id'),
-    size: Number(row['file_size']),
-    offset: Number(row['offset']),
-    point: text(row, 'point'),
-    stalled: row['stalled'] === 1,
-    leased: row['lease_holder'] !== null,
-    unclean: row['unclean_holder'] !== null,
-    cleanupDue: row['cleanup_due'] === 1,
-    blobKey: text(row, 'blob_key'),
-    removed: row['removed_at'] !== null,
-    expiresAt: Number(row['expires_at']),
-    dueAt: row['due_at'] === null ? null : Number(row['due_at']),
-    problem: row['problem'] === 'null' ? null : text(row, 'problem'),
-    lastError: row['last_error'] === null ? null : text(row, 'last_error'),
-  }))
-
-const effectsOf = (result: { rows: Row[] } | undefined): Stored['effects'] =>
-  rowsOf(result).map((row) => ({
-    id: text(row, 'operation_id'),
-    effectId: text(row, 'effect_id'),
-    name: text(row, 'name'),
-    delivered: row['delivered_at'] !== null,
-    givenUp: row['given_up_at'] !== null,
-  }))
-
-const rowsOf = (result: { rows: Row[] } | undefined): Row[] => result?.rows ?? []
-
-function text(row: Row, column: string): string {
-  const value = row[column]
-  if (typeof value !== 'string') throw new TypeError(`${column} holds no text`)
-  return value
-}
-
-/** Only its client can bring what is missing. */
-export const waitsForClient = ({ point, offset, size, unclean }: Stored['operations'][number]): boolean =>
-  point === 'declared' && offset < size && !unclean
-
-/** Nothing moves any more, and nothing is left to be done by the server alone. */
-export const isQuiet = ({ operations, effects }: Moving): boolean =>
-  operations.every(
-    (operation) =>
-      !operation.leased &&
-      !operation.cleanupDue &&
-      (operation.point === 'completed' ||
-        FINAL_POINTS.has(operation.point) ||
-        operation.stalled ||
-        waitsForClient(operation)),
-  ) && effects.every(({ delivered, givenUp }) => delivered || givenUp)
 
 /** What earlier looks at the same place have shown; kept from one check to the next. */
 export interface History {
@@ -197,10 +66,10 @@ export async function violations(
       say(1, id, `told failure: ${operation?.problem ?? ''}`)
     if (references.length > 1) say(2, id, `${references.length} references`)
     if (reference !== undefined) {
-      const path = stored.blobs.get(reference.blobKey)
+      const blob = stored.blobs.get(reference.blobKey)
       if (operation?.removed !== true) {
-        if (path === undefined) say(1, id, 'a reference without its blob')
-        else if ((await sha256Of(path)) !== upload.sha256) say(1, id, 'a reference to wrong bytes')
+        if (blob === undefined) say(1, id, 'a reference without its blob')
+        else if ((await blob.digest()) !== upload.sha256) say(1, id, 'a reference to wrong bytes')
       }
       if (reference.digest !== wireDigest(upload.sha256)) say(1, id, 'a reference with a wrong digest')
       if (reference.size !== upload.sizeBytes) say(1, id, 'a reference with a wrong size')
@@ -246,6 +115,7 @@ export async function violations(
 
   const claimed = new Set(stored.operations.map(({ blobKey }) => blobKey))
   for (const key of stored.blobs.keys()) if (!claimed.has(key)) say(6, key, 'a blob without a row')
+  if (quiet) for (const name of stored.leftovers) say(6, name, 'a tail or multipart that nothing needs')
   return found
 }
 

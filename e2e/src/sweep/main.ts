@@ -7,15 +7,20 @@ import { parseArgs } from 'node:util'
 import { type Browser, chromium } from '@playwright/test'
 import { launchOptions } from '../chromium.js'
 import { seeded } from '../seeded.js'
-import { type Lane, openLane, type Result, type Run, type Variant } from './run.js'
-import { type Scenario, SCENARIOS } from './scenarios.js'
-import type { Kill, Point } from './world.js'
+import { openNodesLane } from './nodes/lane.js'
+import { type Lane, openLane, type Program, type Result, type Run } from './run.js'
+import { kindOf, kindOfRun, runsOf, sampleOf } from './sample.js'
+import { scenariosOf } from './scenarios.js'
 
 export interface SweepOptions {
   /** How many runs at most, chosen by the seed so that every kind of call is among them; null: all. */
   readonly sample: number | null
   readonly seed: number
   readonly parallel: number
+  /** Default: `serve` and `app`. */
+  readonly programs?: readonly Program[]
+  /** Names of scenarios; default: all. */
+  readonly scenarios?: readonly string[]
   /** Of a copy of the server that was changed; see `mutations`. */
   readonly serverFolder?: string
   readonly onResult?: (result: Result, done: number, of: number) => void
@@ -33,48 +38,23 @@ export interface SweepReport {
   readonly tookMs: number
 }
 
-/** The same call again and again in one run says nothing new. */
-const MOST_OF_A_NAME = 2
-const MOST_OF_A_START = 1
-
-/** The reference, or the first step towards an end without one. */
-const STAKES = /INSERT INTO landfall_references|SET point = .*problem|unlink blobs/
-const VARIANTS: readonly Variant[] = [
-  { client: 'retries' },
-  { client: 'gone' },
-  { client: 'retries', power: 'cut' },
-  { client: 'gone', power: 'zero' },
-]
-/** At every other moment the other way round. */
-const OTHER_VARIANTS: readonly Variant[] = [
-  { client: 'retries' },
-  { client: 'gone' },
-  { client: 'retries', power: 'zero' },
-  { client: 'gone', power: 'cut' },
-]
-/** Of two kills. What the first process left unsynced, the next one must not build upon. */
-const TWICE: readonly Omit<Variant, 'again'>[] = [
-  { client: 'retries', powerAgain: 'cut' },
-  { client: 'gone' },
-  { client: 'retries', power: 'cut' },
-  { client: 'gone', power: 'zero', powerAgain: 'zero' },
-]
-
 export async function sweep(browser: Browser, options: SweepOptions): Promise<SweepReport> {
   const startMs = performance.now()
   const { serverFolder } = options
   // Of a changed server only itself is run.
-  const programs = serverFolder === undefined ? (['serve', 'app'] as const) : (['serve'] as const)
+  const programs = options.programs ?? (serverFolder === undefined ? (['serve', 'app'] as const) : (['serve'] as const))
   const lanes: ProgramLane[] = []
   try {
     const all: Run[] = []
     for (const program of programs) {
       for (let n = 0; n < options.parallel; n += 1) {
         const firstSeed = options.seed * 1_000_000 + lanes.length * 100_000
-        const world = { program, ...(serverFolder === undefined ? {} : { serverFolder }) }
-        lanes.push({ ...(await openLane(browser, firstSeed, world)), program })
+        const world = serverFolder === undefined ? {} : { serverFolder }
+        const lane =
+          program === 'nodes' ? openNodesLane(browser, firstSeed) : openLane(browser, firstSeed, { ...world, program })
+        lanes.push({ ...(await lane), program })
       }
-      all.push(...(await momentsOf(lanes, program)))
+      all.push(...(await momentsOf(lanes, program, options.scenarios)))
     }
     const results = await runAll(lanes, all.filter(options.only ?? (() => true)), options)
     const kinds = [...new Set(all.map(({ kill }) => kindOf(kill)))]
@@ -84,17 +64,16 @@ export async function sweep(browser: Browser, options: SweepOptions): Promise<Sw
   }
 }
 
-type Program = 'serve' | 'app'
 type ProgramLane = Lane & { readonly program: Program }
-const programOf = ({ program = 'serve' }: Scenario): Program => program
 
-async function momentsOf(lanes: readonly ProgramLane[], program: Program): Promise<Run[]> {
+async function momentsOf(lanes: readonly ProgramLane[], program: Program, names?: readonly string[]): Promise<Run[]> {
   const first = lanes.find((lane) => lane.program === program)
   if (first === undefined) throw new RangeError('parallel: at least 1')
   const all: Run[] = []
-  for (const scenario of SCENARIOS.filter((each) => programOf(each) === program)) {
+  for (const scenario of scenariosOf(program)) {
+    if (names !== undefined && !names.includes(scenario.name)) continue
     const { points, starting } = await first.record(scenario)
-    all.push(...runsOf(scenario, points, starting))
+    all.push(...runsOf(program, scenario, points, starting))
   }
   return all
 }
@@ -105,16 +84,13 @@ async function runAll(lanes: readonly ProgramLane[], wanted: readonly Run[], opt
     .shuffled(wanted)
     .filter((run) => !chosen.includes(run))
   const queues = new Map<Program, Run[]>()
-  for (const run of chosen) {
-    const program = programOf(run.scenario)
-    queues.set(program, [...(queues.get(program) ?? []), run])
-  }
+  for (const run of chosen) queues.set(run.program, [...(queues.get(run.program) ?? []), run])
   /** What depends on the moment does not always come: then another call of its kind is tried, of this program or a later one. */
   const tryAnotherLike = (missed: Run): void => {
     const turns = [...queues.keys()]
-    const turn = ({ scenario }: Run): number => turns.indexOf(programOf(scenario))
+    const turn = ({ program }: Run): number => turns.indexOf(program)
     const at = spare.findIndex((run) => kindOfRun(run) === kindOfRun(missed) && turn(run) >= turn(missed))
-    for (const other of at === -1 ? [] : spare.splice(at, 1)) queues.get(programOf(other.scenario))?.push(other)
+    for (const other of at === -1 ? [] : spare.splice(at, 1)) queues.get(other.program)?.push(other)
   }
   const results: Result[] = []
   const isOver = (): boolean => options.bail === true && results.some(({ outcome }) => outcome === 'bad')
@@ -124,7 +100,7 @@ async function runAll(lanes: readonly ProgramLane[], wanted: readonly Run[], opt
         .filter((lane) => lane.program === program)
         .map(async (lane) => {
           for (let run = queue.shift(); run !== undefined && !isOver(); run = queue.shift()) {
-            const result = await lane.run(run.scenario, run.kill, run.variant)
+            const result = await lane.run(run)
             results.push(result)
             if (result.outcome === 'not reached') tryAnotherLike(run)
             options.onResult?.(result, results.length, chosen.length)
@@ -132,56 +108,6 @@ async function runAll(lanes: readonly ProgramLane[], wanted: readonly Run[], opt
         }),
     )
   return results
-}
-
-function runsOf(scenario: Scenario, points: readonly Point[], starting: readonly Point[]): Run[] {
-  const moments = (list: readonly Point[], most: number): Kill[] =>
-    list
-      .filter(({ nth }) => nth <= most)
-      .flatMap((point) => [
-        { ...point, when: 'before' as const },
-        { ...point, when: 'after' as const },
-      ])
-  const kills = moments(points, MOST_OF_A_NAME)
-  const once = kills.flatMap((kill, index) =>
-    (index % 2 === 0 ? VARIANTS : OTHER_VARIANTS).map((variant) => ({ scenario, kill, variant })),
-  )
-  // Killed where most is at stake, and then again at each moment of the recovery.
-  const base = kills.find(({ name, when }) => when === 'before' && STAKES.test(name))
-  if (base === undefined) return once
-  const twice = moments(starting, MOST_OF_A_START).map((again, index) => ({
-    scenario,
-    kill: base,
-    variant: { ...(TWICE[index % TWICE.length] ?? { client: 'gone' as const }), again },
-  }))
-  return [...once, ...twice]
-}
-
-/** Of what sort a call is, whatever its place. */
-export const kindOf = ({ name }: Point): string =>
-  name
-    .split(' ')
-    .slice(0, !name.startsWith('sql') ? 2 : name.startsWith('sql UPDATE') ? 5 : 3)
-    .join(' ')
-const kindOfRun = ({ kill, variant: { again } }: Run): string =>
-  again === undefined ? kindOf(kill) : `again ${kindOf(again)}`
-
-/** Each kind of call; what is left of the number goes to second kills, each kind of call again, and then to others. */
-function sampleOf(all: readonly Run[], count: number, seed: number): Run[] {
-  const shuffled = seeded(seed).shuffled(all)
-  const chosen = new Set<Run>()
-  const kinds = new Set<string>()
-  const isTwice = ({ variant }: Run): boolean => variant.again !== undefined
-  for (const run of [...shuffled.filter((each) => !isTwice(each)), ...shuffled.filter(isTwice)]) {
-    if (kinds.has(kindOfRun(run)) || (isTwice(run) && chosen.size >= count)) continue
-    kinds.add(kindOfRun(run))
-    chosen.add(run)
-  }
-  for (const run of shuffled) {
-    if (chosen.size >= count) break
-    chosen.add(run)
-  }
-  return [...chosen]
 }
 
 function inWords({ scenario, kill, variant }: Run): string {
@@ -217,6 +143,7 @@ async function main(): Promise<void> {
       parallel: { type: 'string', default: '2' },
       bail: { type: 'boolean', default: false },
       server: { type: 'string' },
+      nodes: { type: 'boolean', default: false },
       // Words of the line that a run is printed as, separated by `;`: all of them, or none.
       only: { type: 'string', default: '' },
       without: { type: 'string' },
@@ -232,6 +159,7 @@ async function main(): Promise<void> {
       values.only.split(';').every((words) => inWords(run).includes(words)) &&
       (values.without === undefined || !values.without.split(';').some((words) => inWords(run).includes(words))),
     ...(values.server === undefined ? {} : { serverFolder: values.server }),
+    ...(values.nodes ? { programs: ['nodes'] as const } : {}),
     onResult: (result, done, of) => process.stdout.write(`${done}/${of} ${describe(result)}\n`),
   })
   await browser.close()

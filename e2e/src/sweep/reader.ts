@@ -1,10 +1,12 @@
 import { readdirSync, readlinkSync } from 'node:fs'
+import { readdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
 import { type Client, createClient } from '@libsql/client'
-import { type Moving, readMoving, readStored, type Stored } from './invariants.js'
+import { sha256Of } from '../files.js'
+import { type Moving, type ReadBatch, readLedger, readMoving, type Stored, type StoredBlob, text } from './stored.js'
 
 /**
  * Reads what a server has stored, past it. libsql keeps the files of a connection open after `close`, until it is
@@ -39,7 +41,7 @@ export function openReader(directory: string): Reader {
 
   return {
     read: async () => reading(async (from) => readStored(from, join(directory, 'blobs', 'blobs'))),
-    readMoving: async () => reading(readMoving),
+    readMoving: async () => reading((from) => readMoving(batchOn(from))),
     async end() {
       await reads
       database?.close()
@@ -50,6 +52,36 @@ export function openReader(directory: string): Reader {
         if (performance.now() > deadline) throw new Error(`a file of ${directory} is still open in this process`)
       }
     },
+  }
+}
+
+const batchOn =
+  (database: Client): ReadBatch =>
+  async (statements) =>
+    (await database.batch([...statements], 'read')).map(({ rows }) => rows)
+
+async function readStored(database: Client, directory: string): Promise<Stored> {
+  const ledger = await readLedger(batchOn(database))
+  const tables = await database.execute("SELECT name FROM sqlite_master WHERE name = 'arrivals'")
+  const arrivals = tables.rows.length > 0 ? await database.execute('SELECT operation_id FROM arrivals') : null
+  const entries = await readdir(directory, { recursive: true, withFileTypes: true }).catch(() => [])
+  const blobs = entries
+    .filter((entry) => entry.isFile())
+    .map(({ name, parentPath }): [string, StoredBlob] => [name, { digest: () => digestOf(join(parentPath, name)) }])
+  return {
+    ...ledger,
+    arrivals: arrivals === null ? null : arrivals.rows.map((row) => text(row, 'operation_id')),
+    blobs: new Map(blobs),
+    leftovers: [],
+  }
+}
+
+async function digestOf(path: string): Promise<string | null> {
+  try {
+    return await sha256Of(path)
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return null
+    throw error
   }
 }
 

@@ -1,7 +1,8 @@
 import type { Browser, BrowserContext, Page } from '@playwright/test'
 import { type History, type Known, newHistory, violations } from './invariants.js'
 import type { Losses } from './power.js'
-import { type Begun, digestOf, type Scenario } from './scenarios.js'
+import type { Begun, Scenario } from './scenarios.js'
+import { acknowledgedOf, beginUpload, type BegunUpload, SETTLE_MS, within } from './upload.js'
 import { type Kill, openWorld, type Point, type World, type WorldOptions } from './world.js'
 
 /** What becomes of the client, and what else happens to the machine. */
@@ -16,7 +17,11 @@ export interface Variant {
   readonly again?: Kill
 }
 
+/** Of what is swept: `landfall serve`, an application that embeds, or three nodes on PostgreSQL and S3. */
+export type Program = 'serve' | 'app' | 'nodes'
+
 export interface Run {
+  readonly program: Program
   readonly scenario: Scenario
   readonly kill: Kill
   readonly variant: Variant
@@ -30,7 +35,10 @@ export interface Result extends Run {
   readonly tookMs: number
 }
 
-const SETTLE_MS = 30_000
+/** The reference, or the first step towards an end without one. */
+export const STAKES =
+  /INSERT INTO landfall_references|COMMIT after INSERT INTO landfall_effects|SET point = .*problem|unlink blobs/
+
 /** Calls that come with the first file of a store, or of some minutes. */
 const ONLY_AT_FIRST = /^mkdir|^sync blobs(\/blobs(\/#)?)?$/
 
@@ -41,7 +49,7 @@ const MOST_OF_A_WORLD = 60
 export interface Lane {
   /** The calls of a run that nothing disturbs, and those of a start after it was killed. */
   record(scenario: Scenario): Promise<{ points: Point[]; starting: Point[] }>
-  run(scenario: Scenario, kill: Kill, variant: Variant): Promise<Result>
+  run(run: Run): Promise<Result>
   close(): Promise<void>
 }
 
@@ -53,35 +61,8 @@ export async function openLane(browser: Browser, firstSeed: number, options: Wor
   let runs = 0
   let seed = firstSeed
 
-  async function begin(scenario: Scenario): Promise<Begun & { upload: Known }> {
-    const which = (seed += 1)
-    const begun = await scenario.begin({ page: visited.page, origin: `http://127.0.0.1:${world.proxy.port}` }, which)
-    begun.told.catch(() => {})
-    const upload: Known = {
-      id: begun.id,
-      sizeBytes: scenario.sizeBytes,
-      sha256: digestOf(scenario.sizeBytes, which),
-      told: null,
-      acknowledged: 0,
-      attended: true,
-      ...(scenario.doomed === undefined ? {} : { doomed: scenario.doomed }),
-      removable: scenario.removable === true,
-    }
-    return { ...begun, upload }
-  }
-
-  const acknowledgedOf = (id: string): number =>
-    world.proxy.requests
-      .filter(({ path, status }) => path.includes(id) && status === 204)
-      .reduce((most, { answerHeaders }) => Math.max(most, Number(answerHeaders['upload-offset'] ?? 0)), 0)
-
-  const within = async <T>(work: Promise<T>, ms: number, what: string): Promise<T> => {
-    let timer: NodeJS.Timeout | undefined
-    const late = new Promise<never>((_resolve, reject) => {
-      timer = setTimeout(() => reject(new Error(`${what}: not within ${ms} ms`)), ms)
-    })
-    return Promise.race([work, late]).finally(() => clearTimeout(timer))
-  }
+  const begin = (scenario: Scenario): Promise<BegunUpload> =>
+    beginUpload(scenario, { page: visited.page, origin: world.proxy.origin }, (seed += 1))
 
   async function leave(begun?: Begun): Promise<void> {
     begun?.leave?.()
@@ -101,7 +82,7 @@ export async function openLane(browser: Browser, firstSeed: number, options: Wor
 
   async function check(upload: Known, told: Known['told']): Promise<string[]> {
     const stored = await world.untilQuiet()
-    known.push({ ...upload, told, acknowledged: acknowledgedOf(upload.id) })
+    known.push({ ...upload, told, acknowledged: acknowledgedOf(world.proxy, upload.id) })
     // Earlier ones are looked at again now and then: whoever breaks them is not far.
     const looked = known.slice(-5)
     return violations(stored, looked, { quiet: true, history, received: world.received })
@@ -124,13 +105,12 @@ export async function openLane(browser: Browser, firstSeed: number, options: Wor
       return { points, starting }
     },
 
-    async run(scenario, kill, variant) {
+    async run(run) {
+      const { scenario, kill, variant } = run
       const startMs = performance.now()
       let losses: Losses | null = null
       const result = (outcome: Result['outcome'], found: readonly string[] = []): Result => ({
-        scenario,
-        kill,
-        variant,
+        ...run,
         outcome,
         violations: found,
         losses,

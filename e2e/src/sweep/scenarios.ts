@@ -4,6 +4,7 @@ import { Upload } from 'tus-js-client'
 import { OWNER_HEADER } from '../landfall.js'
 import { sweptBytes } from './bytes.js'
 import type { Known } from './invariants.js'
+import type { Program } from './run.js'
 import type { Swept } from './swept.js'
 
 declare const swept: Swept
@@ -27,8 +28,8 @@ export interface Begun {
 export interface Scenario {
   readonly name: string
   readonly sizeBytes: number
-  /** Default: `landfall serve`. */
-  readonly program?: 'serve' | 'app'
+  /** Default: `landfall serve`, alone and as one of several nodes. `app`, `nodes`: only there. */
+  readonly program?: Program
   begin(place: Place, seed: number): Promise<Begun>
   /** Ends without a reference, with this problem. */
   readonly doomed?: string
@@ -53,6 +54,23 @@ const upload = (name: string, sizeBytes: number): Scenario => ({
   begin: (place, seed) => add(place, sizeBytes, seed),
 })
 
+const cancelled = (name: string, sizeBytes: number, behindBytes: number): Scenario => ({
+  name,
+  sizeBytes,
+  doomed: 'cancelled',
+  async begin(place, seed) {
+    const begun = await add(place, sizeBytes, seed)
+    // Whenever that is: the server may die before.
+    void place.page
+      .waitForFunction(([which, least]) => swept.accepted(which) > least, [begun.id, behindBytes] as const, {
+        polling: 5,
+      })
+      .then(() => place.page.evaluate((which) => swept.cancel(which), begun.id))
+      .catch(() => {})
+    return begun
+  },
+})
+
 /** As long as a run may take. */
 const RETRY_DELAYS_MS = Array.from({ length: 150 }, () => 200)
 
@@ -74,7 +92,7 @@ async function stock({ origin }: Place, sizeBytes: number, seed: number): Promis
   return { id, told, leave: () => void sending?.abort() }
 }
 
-export const SCENARIOS: readonly Scenario[] = [
+const SCENARIOS: readonly Scenario[] = [
   upload('a small file', 10 * KIB),
   upload('an empty file', 0),
   // Three chunks: 256 KiB, 512 KiB, the rest.
@@ -88,20 +106,9 @@ export const SCENARIOS: readonly Scenario[] = [
       return { id, told: settled(page, id) }
     },
   },
-  {
-    name: 'cancelled on the way',
-    sizeBytes: 3 * MIB,
-    doomed: 'cancelled',
-    async begin(place, seed) {
-      const begun = await add(place, 3 * MIB, seed)
-      // Whenever that is: the server may die before.
-      void place.page
-        .waitForFunction((which) => swept.accepted(which) > 0, begun.id, { polling: 5 })
-        .then(() => place.page.evaluate((which) => swept.cancel(which), begun.id))
-        .catch(() => {})
-      return begun
-    },
-  },
+  cancelled('cancelled on the way', 3 * MIB, 0),
+  // Of an object store it has parts, then.
+  { ...cancelled('cancelled after a part', 64 * MIB, 8 * MIB), program: 'nodes' },
   // One request that is acknowledged on its way, each 16 MiB.
   { name: 'a stock client', sizeBytes: 20 * MIB, begin: (place, seed) => stock(place, 20 * MIB, seed) },
   { ...upload('in an application', 10 * KIB), program: 'app' },
@@ -121,6 +128,11 @@ export const SCENARIOS: readonly Scenario[] = [
     },
   },
 ]
+
+const isOf = (program: Program, { program: own }: Scenario): boolean =>
+  own === undefined ? program !== 'app' : own === program
+
+export const scenariosOf = (program: Program): readonly Scenario[] => SCENARIOS.filter((one) => isOf(program, one))
 
 export const digestOf = (sizeBytes: number, seed: number): string =>
   createHash('sha256').update(sweptBytes(sizeBytes, seed)).digest('hex')

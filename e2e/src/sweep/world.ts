@@ -1,24 +1,20 @@
 import { randomUUID } from 'node:crypto'
-import { createServer } from 'node:http'
 import { mkdir } from 'node:fs/promises'
 import { createRequire } from 'node:module'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Browser, BrowserContext, Page } from '@playwright/test'
-import type { Swept } from './swept.js'
 import type { SweptAppSettings } from './swept-app.js'
 import { temporaryDirectory } from '../files.js'
-import { landfallServe, OWNER_HEADER, repository } from '../landfall.js'
-import { listen } from '../ports.js'
+import { landfallServe, repository } from '../landfall.js'
 import { type RunningProcess, startProcess } from '../processes.js'
 import { type Proxy, startProxy } from '../proxy.js'
-import { type Site, startSite } from '../site.js'
-import { isQuiet, type Stored } from './invariants.js'
+import type { Site } from '../site.js'
+import { isQuiet, type Stored } from './stored.js'
 import { type Losses, losePower, readLog, unsyncedOf } from './power.js'
 import { programsOf } from './programs.js'
 import { openReader } from './reader.js'
-
-declare const swept: Swept
+import { openSweptSite, startReceiver, visitSite } from './surroundings.js'
 
 /** A call of the server process: its name, and which one of that name since the plan was made. */
 export interface Point {
@@ -54,9 +50,6 @@ export interface World {
 }
 
 const PRELOAD = join(repository, 'e2e/src/sweep/preload.cjs')
-const PAGE = join(repository, 'e2e/build/sweep')
-const SECRET = 'whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw'
-const OWNER = 'swept'
 const LEASE_MS = 1_000
 const INTERVAL_MS = 200
 
@@ -80,24 +73,11 @@ export async function openWorld({
   /** A machine that has lost its power starts another kernel. */
   let boot = randomUUID()
   let current = log
-  const received = new Map<string, Set<string>>()
-  const receiver = createServer((request, response) => {
-    let body = ''
-    request.setEncoding('utf8').on('data', (chunk: string) => (body += chunk))
-    request.on('end', () => {
-      const { id } = (JSON.parse(body) as { data: { operation: { id: string } } }).data.operation
-      const ids = received.get(id) ?? new Set()
-      received.set(id, ids.add(String(request.headers['webhook-id'])))
-      response.writeHead(204).end()
-    })
-  })
-  const receiverPort = await listen(receiver)
+  const receiver = await startReceiver()
   const serving = landfallServe(directory, {
     LANDFALL_COMPLETER_INTERVAL_MS: String(INTERVAL_MS),
     LANDFALL_LEASE_MS: String(LEASE_MS),
-    LANDFALL_WEBHOOK_URL: `http://127.0.0.1:${receiverPort}/`,
-    LANDFALL_WEBHOOK_SECRET: SECRET,
-    LANDFALL_WEBHOOK_ALLOW_PRIVATE: 'true',
+    ...receiver.settings,
     LANDFALL_LOG_LEVEL: 'warn',
     SWEEP_DIRECTORY: directory,
     SWEEP_LIBSQL: createRequire(files.cli).resolve('libsql'),
@@ -110,7 +90,7 @@ export async function openWorld({
   })
   const appSettings: SweptAppSettings = {
     directory,
-    receiver: `http://127.0.0.1:${receiverPort}/`,
+    receiver: receiver.url,
     leaseMs: LEASE_MS,
     completerIntervalMs: INTERVAL_MS,
   }
@@ -126,10 +106,7 @@ export async function openWorld({
   })
   const portNow = (): number => Number(server.ready[2])
   const proxy = await startProxy({ targetPort: portNow() })
-  const site = await startSite({
-    directory: PAGE,
-    forward: { path: '/uploads', port: proxy.port, headers: { [OWNER_HEADER]: OWNER } },
-  })
+  const site = await openSweptSite(proxy.port)
   const reader = openReader(directory)
   /** Only while the server runs: the last connection that closes tidies the database up, and a kill must find it as it is. */
   function whileItRuns(): typeof reader {
@@ -144,7 +121,7 @@ export async function openWorld({
     proxy,
     site,
     directory,
-    received,
+    received: receiver.received,
     plan(kill) {
       const { exited } = server
       const said = new Promise<'planned'>((resolve) => {
@@ -199,21 +176,13 @@ export async function openWorld({
           )
       }
     },
-    async visit(browser) {
-      const context = await browser.newContext()
-      const page = await context.newPage()
-      await page.goto(site.origin)
-      await page.waitForFunction(() => 'swept' in globalThis)
-      await page.evaluate(() => swept.start())
-      return { page, context }
-    },
+    visit: (browser) => visitSite(browser, site),
     async close() {
       await site.close()
       await proxy.close()
       await server.kill('SIGKILL')
       await reader.end()
-      receiver.closeAllConnections()
-      await new Promise((resolve) => receiver.close(resolve))
+      await receiver.close()
       await home.remove()
     },
   }

@@ -74,6 +74,7 @@ export interface S3Calls {
 const TOKEN = 'landfall-token'
 const ATTEMPTS = 5
 const BACKOFF = { firstMs: 100, mostMs: 2_000 }
+const WRITES = new Set(['PutObject', 'CreateMultipartUpload', 'UploadPart'])
 const never = new AbortController().signal
 
 /** Anew for each attempt. */
@@ -104,8 +105,15 @@ export function createS3Calls(
     Bucket,
     object,
     timeoutMs,
+    patienceMs,
     onRequest,
-  }: { Bucket: string; object: ObjectSettings; timeoutMs: number; onRequest: (request: StoreRequest) => void },
+  }: {
+    Bucket: string
+    object: ObjectSettings
+    timeoutMs: number
+    patienceMs: number
+    onRequest: (request: StoreRequest) => void
+  },
 ): S3Calls {
   const once = async <T>(
     name: string,
@@ -113,9 +121,9 @@ export function createS3Calls(
     send: (abortSignal: AbortSignal) => Promise<T>,
   ): Promise<T> => {
     signal.throwIfAborted()
-    const limit = timeLimit(timeoutMs)
     const startMs = performance.now()
     const ended = (outcome: string): void => onRequest({ name, outcome, tookMs: performance.now() - startMs })
+    const limit = timeLimit(timeoutMs)
     try {
       const answer = await send(AbortSignal.any([signal, limit.signal]))
       ended('ok')
@@ -136,6 +144,8 @@ export function createS3Calls(
     send: (abortSignal: AbortSignal) => Promise<T>,
     expected: (error: unknown) => E | undefined | Promise<E | undefined> = () => undefined,
   ): Promise<T | E> {
+    // Bytes of a client wait for a store that is away: refused, they would all be sent again. Nothing else does.
+    const deadlineMs = performance.now() + (WRITES.has(name) && signal !== never ? patienceMs : 0)
     for (let failedBefore = 0; ; failedBefore++) {
       try {
         return await once(name, signal, send)
@@ -143,7 +153,8 @@ export function createS3Calls(
         if (signal.aborted) throw signal.reason as Error
         const answer = await expected(error)
         if (answer !== undefined) return answer
-        if (isFinal(error) || failedBefore + 1 >= ATTEMPTS) throw s3Fault(error, name)
+        const isOver = failedBefore + 1 >= ATTEMPTS && performance.now() > deadlineMs
+        if (isFinal(error) || isOver) throw s3Fault(error, name)
       }
       await sleep(Math.random() * boundOf(BACKOFF, failedBefore), undefined, { signal })
     }
@@ -164,6 +175,15 @@ export function createS3Calls(
       parts.push(...(page.Parts ?? []))
       if (page.IsTruncated !== true || limit !== undefined) return parts
       PartNumberMarker = page.NextPartNumberMarker
+    }
+  }
+
+  /** What cannot be asked now is not gone. */
+  async function isGone(name: string, uploadId: string): Promise<boolean> {
+    try {
+      return (await listParts(name, uploadId, 1)) === null
+    } catch {
+      return false
     }
   }
 
@@ -276,8 +296,7 @@ export function createS3Calls(
         async (error) => {
           if (isMissing(error)) return 'gone'
           // Of an upload that is gone Ceph answers early and closes: the rest of the bytes then fails to be written.
-          if (isFinal(error) || (await listParts(name, uploadId, 1)) !== null) return undefined
-          return 'gone'
+          return !isFinal(error) && (await isGone(name, uploadId)) ? 'gone' : undefined
         },
       )
     },

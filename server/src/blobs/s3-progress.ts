@@ -29,6 +29,8 @@ export interface Progress {
    * @throws what the ledger said: the lease is lost, and what nobody was told of was removed.
    */
   acknowledge(final?: 'final'): Promise<boolean>
+  /** There is no piece to be removed, whether what is durable is recorded or the lease turns out to be lost. */
+  hasNoPieces(): boolean
   /** The blob was stored in one. */
   acknowledgeWhole(): Promise<boolean>
   /** Removes what nobody was told of. */
@@ -116,6 +118,7 @@ export function createProgress(
         if (now.offset < recorded.offset || (now.offset === blob.size && final === undefined)) return false
         return record(now, now.notes.parts.length - recorded.notes.parts.length)
       }),
+    hasNoPieces: () => known.size + unsure.size === 0,
     acknowledgeWhole: () =>
       serially(() => {
         filling().pieces = []

@@ -248,6 +248,8 @@ export async function takeParts(
   }
 
   async function lastAcknowledgement(): Promise<boolean> {
+    // Whole parts alone are recorded with the request's end: a commit less.
+    if (progress.durable().offset < blob.size && progress.hasNoPieces()) return false
     for (let attempt = 0; attempt < LAST_ACKNOWLEDGEMENTS; attempt++) {
       if (await acknowledge('final')) return true
       // A partial one is recorded with the request's end.
@@ -272,7 +274,8 @@ export async function takeParts(
         }),
       )
       .then((done) => {
-        ;({ attempts } = done)
+        // What was refused may have been answered before all of it was read.
+        if (done.outcome === 'put') ({ attempts } = done)
         return done.outcome
       })
       .finally(() => whole.release(attempts === 1))

@@ -41,6 +41,11 @@ export interface S3BlobsOptions extends Omit<S3StoreOptions, 'useTags' | 'cache'
   /** … and at least this often in time. In milliseconds, default 2,000. */
   checkpointMs?: number
   /**
+   * How long bytes wait, with their source unread, for an object store that is away, before their request is refused.
+   * In milliseconds, default 5,000.
+   */
+  patienceMs?: number
+  /**
    * How long one call may take before it is tried again, and how long nothing may come of a body that is read. In
    * milliseconds, default 60,000.
    */
@@ -82,6 +87,7 @@ class S3StoreParts extends S3Store {
  */
 export function s3Blobs(options: S3BlobsOptions): S3Blobs {
   const { prefix = '', objectName = (key) => key, memoryBytes = 96 * 1024 * 1024, callTimeoutMs = 60_000 } = options
+  const { patienceMs = 5_000 } = options
   checkObjectName(objectName)
   const store = new S3StoreParts({
     ...options,
@@ -110,6 +116,7 @@ export function s3Blobs(options: S3BlobsOptions): S3Blobs {
     Bucket: store.bucketName,
     object,
     timeoutMs: callTimeoutMs,
+    patienceMs,
     onRequest: (request) => onRequest(request),
   })
   const identity = createIdentity(calls, names)
@@ -140,8 +147,13 @@ export function s3Blobs(options: S3BlobsOptions): S3Blobs {
   async function remove(key: string): Promise<void> {
     put.delete(key)
     // The uploads first: one that is completed at this moment makes an object still.
+    await removeUnfinished(key)
+    await calls.delete(names.blob(key))
+  }
+
+  async function removeUnfinished(key: string): Promise<void> {
     await tails.abortAll(key)
-    await Promise.all([calls.delete(names.blob(key)), tails.removeAll(key)])
+    await tails.removeAll(key)
   }
 
   /** Every call: only on an open store, one after the other for a key, faults by their code. */
@@ -204,6 +216,10 @@ export function s3Blobs(options: S3BlobsOptions): S3Blobs {
 
     list: inventory.list,
     sizeOf: (key) => guarded(key, () => inventory.sizeOf(key)),
+    scraps: {
+      found: (key) => guarded(key, () => inventory.hasScraps(key)),
+      remove: (key) => guarded(key, () => removeUnfinished(key)),
+    },
     quarantine: {
       list: inventory.quarantine.list,
       add: (key, nowAt) => guarded(key, () => inventory.quarantine.add(key, nowAt)),

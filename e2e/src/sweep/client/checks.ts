@@ -1,5 +1,5 @@
 import { isDeepStrictEqual } from 'node:util'
-import type { Stored } from '../invariants.js'
+import type { Stored } from '../stored.js'
 import type { Note, StoredRecord } from './swept-page.js'
 
 /** One visit of a run, in the order in which they were. */

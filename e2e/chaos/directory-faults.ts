@@ -3,24 +3,15 @@ import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { repository } from '../src/landfall.js'
 import { startProcess } from '../src/processes.js'
-import type { RecordedRequest } from '../src/proxy.js'
-import type { Seeded } from '../src/seeded.js'
-import type { Machine, Means } from './machine.js'
-import type { Stage } from './stage.js'
+import { between, type Fault } from './fault.js'
+import { LINE_FAULTS } from './line-faults.js'
+import type { DirectoryStage } from './stage.js'
 
-export interface Fault {
-  readonly name: string
-  readonly needs?: Means
-  /** Begins it, waits, and ends it: afterwards everything is as it was. */
-  strike(stage: Stage, random: Seeded): Promise<void>
-}
+// What happens to one server on its own directory.
 
-const between = (random: Seeded, fromMs: number, toMs: number): number => fromMs + random.below(toMs - fromMs)
-const hasBody = ({ method }: RecordedRequest): boolean => method === 'PATCH'
-const changes = ({ method }: RecordedRequest): boolean => ['PATCH', 'POST', 'PUT'].includes(method)
-
-const killed: Fault = {
+const killed: Fault<DirectoryStage> = {
   name: 'SIGKILL, restart',
+  often: true,
   async strike(stage, random) {
     await stage.down('SIGKILL')
     await sleep(random.below(2_000))
@@ -28,7 +19,7 @@ const killed: Fault = {
   },
 }
 
-const ended: Fault = {
+const ended: Fault<DirectoryStage> = {
   name: 'SIGTERM, restart',
   async strike(stage) {
     await stage.down('SIGTERM')
@@ -36,7 +27,7 @@ const ended: Fault = {
   },
 }
 
-const stopped: Fault = {
+const stopped: Fault<DirectoryStage> = {
   name: 'SIGSTOP beyond the lease, SIGCONT',
   async strike({ server, leaseMs }, random) {
     process.kill(server.pid, 'SIGSTOP')
@@ -45,60 +36,7 @@ const stopped: Fault = {
   },
 }
 
-const reset: Fault = {
-  name: 'connections reset',
-  async strike({ proxy }) {
-    proxy.resetConnections()
-  },
-}
-
-const closed: Fault = {
-  name: 'connections closed',
-  async strike({ proxy }) {
-    proxy.closeConnections()
-  },
-}
-
-const cutBodies: Fault = {
-  name: 'resets in the middle of a body',
-  async strike({ proxy }, random) {
-    const armed = Array.from({ length: 3 }, () =>
-      proxy.arm({ kind: 'reset', afterBodyBytes: random.below(300_000) }, { match: hasBody }),
-    )
-    await sleep(between(random, 2_000, 4_000))
-    for (const { release } of armed) release()
-  },
-}
-
-const swallowed: Fault = {
-  name: 'answers swallowed',
-  async strike({ proxy }, random) {
-    const ending = random.pick(['reset', 'fin'] as const)
-    const armed = proxy.arm({ kind: 'swallow-answer', ending }, { match: changes, times: 1 + random.below(4) })
-    await sleep(between(random, 2_000, 4_000))
-    armed.release()
-  },
-}
-
-const silent: Fault = {
-  name: 'black hole for requests',
-  async strike({ proxy }, random) {
-    const armed = proxy.arm({ kind: 'black-hole', afterBodyBytes: random.below(100_000) }, { match: hasBody, times: 2 })
-    await sleep(between(random, 3_000, 6_000))
-    armed.release()
-  },
-}
-
-const cut: Fault = {
-  name: 'black hole for all',
-  async strike({ proxy }, random) {
-    proxy.cut('black-hole')
-    await sleep(between(random, 1_500, 6_000))
-    proxy.heal()
-  },
-}
-
-const clock: Fault = {
+const clock: Fault<DirectoryStage> = {
   name: 'clock +8 days and back',
   needs: 'set clock',
   async strike(stage, random) {
@@ -110,7 +48,7 @@ const clock: Fault = {
 
 const HOLDER = join(repository, 'e2e/dist/chaos/hold-database.js')
 
-const databaseAway: Fault = {
+const databaseAway: Fault<DirectoryStage> = {
   name: 'database locked by another process',
   async strike(stage, random) {
     const holder = await startProcess({
@@ -123,7 +61,7 @@ const databaseAway: Fault = {
   },
 }
 
-const full: Fault = {
+const full: Fault<DirectoryStage> = {
   name: 'disk full',
   needs: 'small disk',
   async strike({ disk }, random) {
@@ -133,7 +71,7 @@ const full: Fault = {
   },
 }
 
-const withoutPermission = (mode: number): Fault => ({
+const withoutPermission = (mode: number): Fault<DirectoryStage> => ({
   name: mode === 0 ? 'directory without permission' : 'directories read-only',
   needs: 'permissions',
   async strike({ system, directory }, random) {
@@ -156,7 +94,7 @@ async function directoriesIn(root: string): Promise<string[]> {
   return [root, ...entries.filter((entry) => entry.isDirectory()).map(({ parentPath, name }) => join(parentPath, name))]
 }
 
-const torn: Fault = {
+const torn: Fault<DirectoryStage> = {
   name: 'small file torn while the server was down',
   async strike(stage, random) {
     await stage.down('SIGKILL')
@@ -175,7 +113,7 @@ const torn: Fault = {
 }
 
 /** It must not come up on what it cannot be sure of, and say why. */
-async function expectRefusal(stage: Stage, words: RegExp): Promise<void> {
+async function expectRefusal(stage: DirectoryStage, words: RegExp): Promise<void> {
   const outcome = await stage.up().then(
     () => 'it came up',
     (error: unknown) => (error instanceof Error ? error.message : String(error)),
@@ -183,16 +121,11 @@ async function expectRefusal(stage: Stage, words: RegExp): Promise<void> {
   if (!words.test(outcome)) throw new Error(`a torn file was met with other words than ${words.source}: ${outcome}`)
 }
 
-const ALL: readonly Fault[] = [
+export const DIRECTORY_FAULTS: readonly Fault<DirectoryStage>[] = [
   killed,
   ended,
   stopped,
-  reset,
-  closed,
-  cutBodies,
-  swallowed,
-  silent,
-  cut,
+  ...LINE_FAULTS,
   clock,
   databaseAway,
   full,
@@ -200,27 +133,3 @@ const ALL: readonly Fault[] = [
   withoutPermission(0o555),
   torn,
 ]
-export const FAULT_NAMES = ALL.map(({ name }) => name)
-
-/** Those that this machine can do and nobody left out, and of the others the reason why not. */
-export function possibleFaults(
-  machine: Machine,
-  without: readonly string[],
-): { possible: readonly Fault[]; left: readonly string[] } {
-  const left: string[] = []
-  const possible = ALL.filter(({ name, needs }) => {
-    const reason = without.some((word) => name.includes(word))
-      ? 'left out as asked'
-      : needs === undefined
-        ? undefined
-        : machine.missing.get(needs)
-    if (reason !== undefined) left.push(`${name}: ${reason}`)
-    return reason === undefined
-  })
-  return { possible, left }
-}
-
-/** Rounds of all faults, each in another order; kills come twice. */
-export function* schedule(possible: readonly Fault[], random: Seeded): Generator<Fault> {
-  while (possible.length > 0) yield* random.shuffled([...possible, ...possible.filter((fault) => fault === killed)])
-}

@@ -1,0 +1,38 @@
+import type { Seeded } from '../src/seeded.js'
+import type { Machine, Means } from './machine.js'
+import type { Stage } from './stage.js'
+
+export interface Fault<S extends Stage = Stage> {
+  readonly name: string
+  readonly needs?: Means
+  /** Twice in each round. */
+  readonly often?: true
+  /** Begins it, waits, and ends it: afterwards everything is as it was. */
+  strike(stage: S, random: Seeded): Promise<void>
+}
+
+export const between = (random: Seeded, fromMs: number, toMs: number): number => fromMs + random.below(toMs - fromMs)
+
+/** Those that this machine can do and nobody left out, and of the others the reason why not. */
+export function possibleFaults<S extends Stage>(
+  all: readonly Fault<S>[],
+  machine: Machine,
+  without: readonly string[],
+): { possible: readonly Fault<S>[]; left: readonly string[] } {
+  const left: string[] = []
+  const possible = all.filter(({ name, needs }) => {
+    const reason = without.some((word) => name.includes(word))
+      ? 'left out as asked'
+      : needs === undefined
+        ? undefined
+        : machine.missing.get(needs)
+    if (reason !== undefined) left.push(`${name}: ${reason}`)
+    return reason === undefined
+  })
+  return { possible, left }
+}
+
+/** Rounds of all faults, each in another order. */
+export function* schedule<S extends Stage>(possible: readonly Fault<S>[], random: Seeded): Generator<Fault<S>> {
+  while (possible.length > 0) yield* random.shuffled([...possible, ...possible.filter(({ often }) => often === true)])
+}

@@ -1,0 +1,104 @@
+import { setTimeout as sleep } from 'node:timers/promises'
+import type { Node } from '../src/nodes/nodes.js'
+import type { Proxy } from '../src/proxy.js'
+import type { Daemon } from '../src/s3.js'
+import type { Seeded } from '../src/seeded.js'
+import { between, type Fault } from './fault.js'
+import { LINE_FAULTS } from './line-faults.js'
+import type { NodesStage } from './nodes-stage.js'
+import { SHARED_FAULTS } from './shared-faults.js'
+
+// What happens to nodes: each of them, all of them, and their lines to what they share.
+
+type NodesFault = Fault<NodesStage>
+
+const killed: NodesFault = {
+  name: 'node: SIGKILL, restart',
+  often: true,
+  async strike(stage, random) {
+    const node = random.pick(stage.nodes.all)
+    await stage.end(node, 'SIGKILL')
+    await sleep(random.below(4_000))
+    await stage.start(node)
+  },
+}
+
+const allKilled: NodesFault = {
+  name: 'all nodes: SIGKILL, restart',
+  async strike(stage, random) {
+    await Promise.all(stage.nodes.all.map((node) => stage.end(node, 'SIGKILL')))
+    await sleep(random.below(2_000))
+    await Promise.all(stage.nodes.all.map((node) => stage.start(node)))
+  },
+}
+
+const rolled: NodesFault = {
+  name: 'nodes: SIGTERM, restart, one after the other',
+  async strike(stage, random) {
+    for (const node of random.shuffled(stage.nodes.all)) {
+      await stage.end(node, 'SIGTERM')
+      await stage.start(node)
+    }
+  },
+}
+
+const beyondLease = (leaseMs: number, random: Seeded): number => leaseMs + between(random, 500, 2_500)
+
+async function stopFor(nodes: readonly Node[], ms: number): Promise<void> {
+  for (const { server } of nodes) process.kill(server.pid, 'SIGSTOP')
+  await sleep(ms)
+  for (const { server } of nodes) process.kill(server.pid, 'SIGCONT')
+}
+
+const stopped: NodesFault = {
+  name: 'node: SIGSTOP beyond the lease, SIGCONT',
+  strike: ({ nodes, leaseMs }, random) => stopFor([random.pick(nodes.all)], beyondLease(leaseMs, random)),
+}
+
+const allStopped: NodesFault = {
+  name: 'all nodes: SIGSTOP beyond the lease, SIGCONT',
+  strike: ({ nodes, leaseMs }, random) => stopFor(nodes.all, beyondLease(leaseMs, random)),
+}
+
+/** For it nobody answers; for the others it is as if it had stopped. */
+const cutOff = (name: string, lineOf: (node: Node) => Proxy): NodesFault => ({
+  name,
+  async strike({ nodes, leaseMs }, random) {
+    const line = lineOf(random.pick(nodes.all))
+    line.cut('black-hole')
+    await sleep(beyondLease(leaseMs, random))
+    line.heal()
+  },
+})
+
+const gatewayKilled = (...daemons: readonly Daemon[]): NodesFault => ({
+  name: `S3 gateway: ${daemons.join(', ')} SIGKILL, restart`,
+  async strike({ nodes }, random) {
+    nodes.killGateway(...daemons)
+    await sleep(random.below(1_500))
+    await nodes.mendGateway()
+  },
+})
+
+const postgresRestarted = (how: 'fast' | 'immediate'): NodesFault => ({
+  name: `PostgreSQL: ${how} restart`,
+  strike: ({ nodes }) => nodes.postgres.restart(how),
+})
+
+export const NODES_FAULTS: readonly NodesFault[] = [
+  killed,
+  allKilled,
+  rolled,
+  stopped,
+  allStopped,
+  cutOff('node: cut off from PostgreSQL beyond the lease', ({ database }) => database),
+  cutOff('node: cut off from S3 beyond the lease', ({ store }) => store),
+  gatewayKilled('rgw'),
+  gatewayKilled('osd'),
+  gatewayKilled('mon'),
+  gatewayKilled('rgw', 'osd', 'mon'),
+  postgresRestarted('fast'),
+  postgresRestarted('immediate'),
+  ...SHARED_FAULTS,
+  ...LINE_FAULTS,
+]

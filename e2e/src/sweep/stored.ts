@@ -1,0 +1,126 @@
+/** Everything that lies in the database and in the blob store, read past the server. */
+export interface Stored {
+  readonly operations: readonly {
+    owner: string
+    id: string
+    size: number
+    offset: number
+    point: string
+    stalled: boolean
+    leased: boolean
+    /** Its receiver died, and nobody has looked yet how far it came. */
+    unclean: boolean
+    cleanupDue: boolean
+    blobKey: string
+    removed: boolean
+    expiresAt: number
+    dueAt: number | null
+    problem: string | null
+    lastError: string | null
+  }[]
+  readonly references: readonly { owner: string; id: string; blobKey: string; size: number; digest: string }[]
+  readonly effects: readonly { id: string; effectId: string; name: string; delivered: boolean; givenUp: boolean }[]
+  /** Rows of the application, one for each `onReference` that was committed; null: it has none. */
+  readonly arrivals: readonly string[] | null
+  /** By their keys; whatever else lies there by its own name. */
+  readonly blobs: ReadonlyMap<string, StoredBlob>
+  /** What only the way to a blob needs, and nothing may need any more: tails and unfinished multiparts. By their names. */
+  readonly leftovers: readonly string[]
+}
+
+export interface StoredBlob {
+  /** SHA-256 in lower-case hexadecimal; null: it is gone meanwhile. */
+  digest(): Promise<string | null>
+}
+
+export type Moving = Pick<Stored, 'operations' | 'effects'>
+
+export const FINAL_POINTS: ReadonlySet<string> = new Set(['cancelled', 'expired', 'rejected'])
+export const DONE_POINTS: ReadonlySet<string> = new Set(['referenced', 'completed'])
+
+/** Rows of each statement; all of them see the same state. */
+export type ReadBatch = (statements: readonly string[]) => Promise<readonly (readonly Row[])[]>
+export type Row = Readonly<Record<string, unknown>>
+
+const OPERATIONS = `SELECT owner, id, file_size, "offset", point, stalled, lease_holder, unclean_holder, cleanup_due, blob_key, removed_at, expires_at, due_at, problem, last_error
+  FROM landfall_operations`
+const EFFECTS = 'SELECT operation_id, effect_id, name, delivered_at, given_up_at FROM landfall_effects'
+
+/** What may still move, by far the least of it: cheap enough to be asked again and again. */
+export async function readMoving(batch: ReadBatch): Promise<Moving> {
+  const [operations = [], effects = []] = await batch([
+    `${OPERATIONS} WHERE point NOT IN ('completed', 'cancelled', 'expired', 'rejected') OR cleanup_due = 1 OR lease_holder IS NOT NULL`,
+    `${EFFECTS} WHERE delivered_at IS NULL`,
+  ])
+  return { operations: operations.map(operationOf), effects: effects.map(effectOf) }
+}
+
+/** What the tables of every ledger hold. */
+export type StoredLedger = Pick<Stored, 'operations' | 'references' | 'effects'>
+
+export async function readLedger(batch: ReadBatch): Promise<StoredLedger> {
+  const [operations = [], references = [], effects = []] = await batch([
+    `${OPERATIONS} ORDER BY blob_key`,
+    'SELECT owner, operation_id, blob_key, size, digest FROM landfall_references',
+    EFFECTS,
+  ])
+  return {
+    operations: operations.map(operationOf),
+    references: references.map((row) => ({
+      owner: text(row, 'owner'),
+      id: text(row, 'operation_id'),
+      blobKey: text(row, 'blob_key'),
+      size: Number(row['size']),
+      digest: text(row, 'digest'),
+    })),
+    effects: effects.map(effectOf),
+  }
+}
+
+const operationOf = (row: Row): Stored['operations'][number] => ({
+  owner: text(row, 'owner'),
+  id: text(row, 'id'),
+  size: Number(row['file_size']),
+  offset: Number(row['offset']),
+  point: text(row, 'point'),
+  stalled: row['stalled'] === 1,
+  leased: row['lease_holder'] !== null,
+  unclean: row['unclean_holder'] !== null,
+  cleanupDue: row['cleanup_due'] === 1,
+  blobKey: text(row, 'blob_key'),
+  removed: row['removed_at'] !== null,
+  expiresAt: Number(row['expires_at']),
+  dueAt: row['due_at'] === null ? null : Number(row['due_at']),
+  problem: row['problem'] === 'null' ? null : text(row, 'problem'),
+  lastError: row['last_error'] === null ? null : text(row, 'last_error'),
+})
+
+const effectOf = (row: Row): Stored['effects'][number] => ({
+  id: text(row, 'operation_id'),
+  effectId: text(row, 'effect_id'),
+  name: text(row, 'name'),
+  delivered: row['delivered_at'] !== null,
+  givenUp: row['given_up_at'] !== null,
+})
+
+export function text(row: Row, column: string): string {
+  const value = row[column]
+  if (typeof value !== 'string') throw new TypeError(`${column} holds no text`)
+  return value
+}
+
+/** Only its client can bring what is missing. */
+export const waitsForClient = ({ point, offset, size, unclean }: Stored['operations'][number]): boolean =>
+  point === 'declared' && offset < size && !unclean
+
+/** Nothing moves any more, and nothing is left to be done by the server alone. */
+export const isQuiet = ({ operations, effects }: Moving): boolean =>
+  operations.every(
+    (operation) =>
+      !operation.leased &&
+      !operation.cleanupDue &&
+      (operation.point === 'completed' ||
+        FINAL_POINTS.has(operation.point) ||
+        operation.stalled ||
+        waitsForClient(operation)),
+  ) && effects.every(({ delivered, givenUp }) => delivered || givenUp)
