@@ -20,13 +20,19 @@ import { openStage, type Stage } from './faults/stage.js'
 import { type Row, tableOf } from './faults/table.js'
 
 const place = await gatewayPlace()
-const gateway = await startGateway(place).catch((error: Error) => error)
+const gateway = await startGateway(place).catch(async (error: Error) => {
+  await stopGateway(place).catch(() => {})
+  return error
+})
 const missing = gateway instanceof Error ? gateway.message : null
 /** More of them at once on two cores, and their time limits would strike by themselves. */
 const inTurn = createTurns(4)
 
 const LOST = 'the answer to COMMIT is lost, PostgreSQL is restarted'
-const AWAY = 'PostgreSQL is away for 3 s when the bytes are complete'
+const AWAY = [
+  ['PostgreSQL is away for 3 s when the bytes are complete', 'reset'],
+  ['PostgreSQL says nothing for 3 s when the bytes are complete', 'black-hole'],
+] as const
 
 const ARRIVED = { told: { success: true }, stored: 'right', references: 1, rows: 1, effects: 1, offsetFell: false }
 const REFUSED = { told: { success: false }, references: 0, rows: 0, effects: 0, offsetFell: false }
@@ -40,13 +46,13 @@ describe.skipIf(gateway instanceof Error)(`faults${missing === null ? '' : ` (${
   afterAll(async () => {
     await stage.close()
     await stopGateway(place)
-    const faults = [...CASES.map(({ name }) => name), LOST, AWAY]
+    const faults = [...CASES.map(({ name }) => name), LOST, ...AWAY.map(([name]) => name)]
     const inOrder = rows.toSorted((a, b) => faults.indexOf(a.fault) - faults.indexOf(b.fault))
     process.stdout.write(`\n${tableOf(inOrder)}\n`)
   })
 
   describe.concurrent('of the object store', () => {
-    test.each(CASES)('$name', { timeout: 180_000 }, async (fault) => {
+    test.for(CASES.map((fault) => [fault.name, fault] as const))('%s', { timeout: 180_000 }, async ([, fault]) => {
       const [byTus, byOperation, peer] = await inTurn(() =>
         Promise.all([
           follow(stage, stage.landfall, 'tus', fault),
@@ -97,13 +103,14 @@ describe.skipIf(gateway instanceof Error)(`faults${missing === null ? '' : ` (${
       },
     )
 
-    test(AWAY, async () => {
-      const away: Disturbance = { strike: takeAwayAtCompletion }
-      const landfall = [
+    test.each(AWAY)('%s', async (name, how) => {
+      const away: Disturbance = { strike: (upload) => takeAwayAtCompletion(upload, how) }
+      const oneByOne = async (): Promise<Course[]> => [
         await follow(stage, stage.landfall, 'tus', away),
         await follow(stage, stage.landfall, 'operation', away),
       ]
-      rows.push({ fault: AWAY, landfall, peer: await follow(stage, stage.peer, 'tus', away) })
+      const [landfall, peer] = await Promise.all([oneByOne(), follow(stage, stage.peer, 'tus', away)])
+      rows.push({ fault: name, landfall, peer })
       for (const course of landfall) expect(course).toMatchObject(ARRIVED)
     })
 

@@ -8,10 +8,13 @@ export type LostAnswer = 'the row' | 'COMMIT'
 
 const AWAY_MS = 3_000
 
-/** PostgreSQL is away for 3 s from the moment at which the object store is told to put the parts together. */
-export async function takeAwayAtCompletion({ system, line }: Upload): Promise<void> {
+/**
+ * For 3 s from the moment at which the object store is told to put the parts together PostgreSQL cannot be reached
+ * (`reset`), or says nothing (`black-hole`).
+ */
+export async function takeAwayAtCompletion({ system, line }: Upload, how: 'reset' | 'black-hole'): Promise<void> {
   await line.struck(line.arm({ kind: 'delay', ms: 300 }, { call: 'complete' }))
-  system.database.cut('reset')
+  system.database.cut(how)
   await sleep(AWAY_MS)
   system.database.heal()
 }
