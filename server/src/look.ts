@@ -2,18 +2,26 @@
 export type Look<T> = () => Promise<{ readonly answer: T } | null>
 
 /**
+ * A question that has hung for so long may hang for ever, on a connection whose other end is gone without a word: another
+ * one is asked, which gets another connection.
+ */
+const GIVEN_UP_MS = 10_000
+const MOST_GIVEN_UP = 3
+
+/**
  * Asks on behalf of many who want to know at once: an answer is good for `everyMs`, and nobody waits longer than
- * `waitMs`. While a question hangs no other one is asked, so that health checks do not pile up on a database that is away.
+ * `waitMs`. While a question hangs no other one is asked for ten seconds, and never more than a few at once, so that
+ * health checks do not pile up on a database that is away.
  */
 export function createLook<T>(
   ask: () => Promise<T>,
   { everyMs, waitMs }: { everyMs: number; waitMs: number },
 ): Look<T> {
-  let last: { readonly atMs: number; readonly said: ReturnType<Look<T>> } | null = null
-  let hanging = false
+  let last: { readonly atMs: number; readonly said: ReturnType<Look<T>>; hangs: boolean } | null = null
+  let hanging = 0
 
-  async function askOnce(): Promise<{ answer: T } | null> {
-    hanging = true
+  function askOnce(atMs: number): NonNullable<typeof last> {
+    hanging += 1
     let timer: ReturnType<typeof setTimeout> | undefined
     const late = new Promise<null>((resolve) => (timer = setTimeout(() => resolve(null), waitMs)))
     const answered = ask()
@@ -21,13 +29,18 @@ export function createLook<T>(
         (answer) => ({ answer }),
         () => null,
       )
-      .finally(() => (hanging = false))
-    return Promise.race([answered, late]).finally(() => clearTimeout(timer))
+      .finally(() => {
+        hanging -= 1
+        asked.hangs = false
+      })
+    const asked = { atMs, said: Promise.race([answered, late]).finally(() => clearTimeout(timer)), hangs: true }
+    return asked
   }
 
   return () => {
     const nowMs = performance.now()
-    if (last === null || (!hanging && nowMs - last.atMs >= everyMs)) last = { atMs: nowMs, said: askOnce() }
+    const pauseMs = last?.hangs === true ? GIVEN_UP_MS : everyMs
+    if (last === null || (hanging <= MOST_GIVEN_UP && nowMs - last.atMs >= pauseMs)) last = askOnce(nowMs)
     return last.said
   }
 }
