@@ -1,3 +1,4 @@
+import type { Prefix } from '@landfall/shared'
 import type { LiveOperation, Session } from './live.js'
 import { noted } from './operation.js'
 import type { DigestOutcome, Ports, Refusal } from './ports.js'
@@ -80,7 +81,7 @@ async function prove(step: Step, pick: Blob): Promise<Blob | Obstacle | Refusal>
   if (standing.point === 'declared' && standing.acceptedBytes > 0) {
     const prefix = await ledger.prefix(live.id, signal)
     if (!prefix.ok) return prefix
-    const seen = await digester.digest(pick.slice(0, prefix.value.offset), { signal })
+    const seen = await prefixDigest(digester, pick, prefix.value, signal)
     if (signal.aborted || (!seen.ok && seen.why === 'unavailable')) return { obstacle: 'interrupted' }
     if (!seen.ok) return reject('source-unreadable')
     if (seen.digest !== prefix.value.digest) return reject('source-changed')
@@ -89,6 +90,25 @@ async function prove(step: Step, pick: Blob): Promise<Blob | Obstacle | Refusal>
   } else use(session, pick)
   session.repicked = true
   return pick
+}
+
+/** As the server has it: of all bytes at once, or as a chain over parts (see `Prefix`). */
+async function prefixDigest(
+  digester: Ports['digester'],
+  pick: Blob,
+  { offset, partBytes }: Prefix,
+  signal: AbortSignal,
+): Promise<DigestOutcome | { ok: true; digest: string; state: null }> {
+  if (partBytes === undefined) return digester.digest(pick.slice(0, offset), { signal })
+  let link = ''
+  for (let at = 0; at < offset; at += partBytes) {
+    const part = await digester.digest(pick.slice(at, Math.min(at + partBytes, offset)), { signal })
+    if (!part.ok) return part
+    const next = await digester.digest(new Blob([link, part.digest]), { signal })
+    if (!next.ok) return next
+    link = next.digest
+  }
+  return { ok: true, digest: link, state: null }
 }
 
 async function verifiedCopy(step: Step): Promise<Blob | null> {

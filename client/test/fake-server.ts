@@ -57,6 +57,8 @@ export interface FakeServer {
   /** What `onReference` does: nothing is referenced while it says `hang`. */
   outcome: (stored: Stored) => 'reference' | 'hang' | { reject: string }
   data: unknown
+  /** How the digest of a prefix is told: of all at once (null), or as a chain over parts. */
+  partBytes: number | null
   count(method: string): number
   /** Lets what hangs go on. */
   drive(): void
@@ -64,6 +66,12 @@ export interface FakeServer {
   close(): Promise<void>
 }
 
+function chainOf(bytes: Buffer, partBytes: number): string {
+  let link = ''
+  for (let at = 0; at < bytes.length; at += partBytes)
+    link = digestOf(Buffer.from(link + digestOf(bytes.subarray(at, at + partBytes))))
+  return link
+}
 const digestOf = (bytes: Buffer): string => `sha-256=:${createHash('sha256').update(bytes).digest('base64')}:`
 
 /** A peer that speaks the wire on real sockets, and can do everything to it that networks do. */
@@ -250,7 +258,12 @@ export async function startFakeServer(): Promise<FakeServer> {
     const stored = operations.get(id ?? '')
     if (stored === undefined) return refuse(response, 'not-found')
     if (seen.method === 'PREFIX')
-      return send(response, 200, { offset: stored.bytes.length, digest: digestOf(stored.bytes) })
+      return send(response, 200, {
+        offset: stored.bytes.length,
+        ...(fake.partBytes === null
+          ? { digest: digestOf(stored.bytes) }
+          : { digest: chainOf(stored.bytes, fake.partBytes), partBytes: fake.partBytes }),
+      })
     if (method === 'GET') return send(response, 200, stored.operation)
     if (method === 'DELETE') {
       if (isReferenced(stored.operation.recoveryPoint)) return refuse(response, 'already-referenced')
@@ -280,6 +293,7 @@ export async function startFakeServer(): Promise<FakeServer> {
     fault: () => null,
     outcome: () => 'reference',
     data: { row: randomUUID() },
+    partBytes: null,
     count: (method) => fake.seen.filter((seen) => seen.method === method).length,
     drive: () => operations.forEach(drive),
     change(id, change) {

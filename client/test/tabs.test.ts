@@ -183,20 +183,24 @@ describe('a new pick', () => {
     return new File([bytes], 'a.bin', { type: 'application/octet-stream', lastModified: 1_700_000_000_000 })
   }
 
-  it('with one byte changed in the accepted prefix: not a byte is sent, and the right file still can be given', async () => {
-    const { id, patches } = await leaveBehind({ copies: { maxBytes: 0 } }, 'none')
-    const { upload } = await again()
-    await needsFile(upload)
-    upload.provide(changed(1000))
-    await until('it is refused', () => {
-      const { activity } = upload.snapshot()
-      return activity.state === 'needs-file' && activity.why === 'source-changed'
-    })
-    expect(server.count('PATCH')).toBe(patches)
-    upload.provide(fileOf(SIZE))
-    expect(await settled(upload)).toMatchObject({ ok: true })
-    expect(isStored(id)).toBe(true)
-  })
+  it.each([null, 100_000, 50_000_000])(
+    'with one byte changed in the accepted prefix: not a byte is sent, and the right file still can be given (parts of %s)',
+    async (partBytes) => {
+      server.partBytes = partBytes
+      const { id, patches } = await leaveBehind({ copies: { maxBytes: 0 } }, 'none')
+      const { upload } = await again()
+      await needsFile(upload)
+      upload.provide(changed(1000))
+      await until('it is refused', () => {
+        const { activity } = upload.snapshot()
+        return activity.state === 'needs-file' && activity.why === 'source-changed'
+      })
+      expect(server.count('PATCH')).toBe(patches)
+      upload.provide(fileOf(SIZE))
+      expect(await settled(upload)).toMatchObject({ ok: true })
+      expect(isStored(id)).toBe(true)
+    },
+  )
 
   it('with another size: not even the prefix is asked for', async () => {
     await leaveBehind({ copies: { maxBytes: 0 } }, 'none')

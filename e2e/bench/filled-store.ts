@@ -13,7 +13,7 @@ const PER_DIRECTORY = 1_000
 const EVERY_MS = Math.floor(DIRECTORY_MS / PER_DIRECTORY)
 
 /** What is planted: each a few, spread over the store. */
-export const PLANTED = { missing: 3, 'set-aside': 2, leftover: 4, unknown: 5, overdue: 0, foreign: 2 } as const
+export const PLANTED = { missing: 3, 'set-aside': 2, leftover: 4, scraps: 0, unknown: 5, overdue: 0, foreign: 2 } as const
 
 const keyMs = (n: number): number =>
   FIRST_KEY_MS + Math.floor(n / PER_DIRECTORY) * DIRECTORY_MS + (n % PER_DIRECTORY) * EVERY_MS

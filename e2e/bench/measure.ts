@@ -5,7 +5,8 @@ import { temporaryDirectory } from '../src/files.js'
 import { repository } from '../src/landfall.js'
 import { startProcess } from '../src/processes.js'
 import type { LoadReport } from '../src/load.js'
-import { compiled, type System } from './systems.js'
+import { runLoad } from './run-load.js'
+import type { System } from './systems.js'
 
 export interface Workload {
   readonly name: 'big' | 'small'
@@ -58,14 +59,7 @@ export async function measure(system: System, workload: Workload, round: number)
 }
 
 async function load(system: System, workload: Workload, origin: string): Promise<LoadReport> {
-  const values = {
-    speak: system.speak,
-    origin,
-    count: workload.count,
-    size: workload.sizeBytes,
-    parallel: workload.parallel,
-  }
-  const args = Object.entries(values).flatMap(([name, value]) => [`--${name}`, String(value)])
-  const { stdout } = await execute(process.execPath, [compiled('src/load.js'), ...args], { timeout: 600_000 })
-  return JSON.parse(stdout) // oxlint-disable-line no-unsafe-return -- our own program prints a LoadReport
+  const { speak } = system
+  const { count, sizeBytes: size, parallel } = workload
+  return runLoad({ speak, origin, count, size, parallel })
 }

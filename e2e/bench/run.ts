@@ -1,18 +1,22 @@
 /**
  * `npm run bench -- [--rounds 7] [--only big|small] [--systems landfall,tus-sync]`
- * `npm run bench -- --only effects [--count 10000]`, `npm run bench -- --only reconcile [--count 1000000]`: see there.
+ * `npm run bench -- --only s3 [--rounds 5] [--workload big|chunks|small|stalled|many]`: uploads to S3 beside others.
+ * `npm run bench -- --only effects|reconcile|due|nodes|idle|huge [--count …]`: see the file of that name.
  *
  * Landfall beside the usual stack (see `src/tus-peer.ts`), one server at a time, in rounds in which each has its turn:
  * what the machine does meanwhile hits all of them, and ratios are taken within a round. Prints a table and writes all
  * measurements to `e2e/bench/results.json`.
  */
-import { writeFile } from 'node:fs/promises'
-import { cpus, loadavg, release, totalmem } from 'node:os'
 import { parseArgs } from 'node:util'
-import { repository } from '../src/landfall.js'
+import { benchDue } from './due.js'
 import { benchEffects } from './effects.js'
+import { benchHuge } from './huge.js'
+import { benchIdle } from './idle.js'
+import { keep, loadNow, machineOf } from './kept.js'
 import { type Measurement, measure, type Workload, WORKLOADS } from './measure.js'
+import { benchNodes } from './nodes.js'
 import { benchReconcile } from './reconcile.js'
+import { benchS3 } from './s3.js'
 import { availableSystems, type System, type SystemName } from './systems.js'
 import { markdown, type Series, summarise } from './table.js'
 
@@ -22,6 +26,10 @@ const DEFAULT_ROUNDS = 7
 const ALONE: Readonly<Record<string, { count: number; bench: (count: number, say: Say) => Promise<boolean> }>> = {
   effects: { count: 10_000, bench: benchEffects },
   reconcile: { count: 1_000_000, bench: benchReconcile },
+  due: { count: 1_000_000, bench: benchDue },
+  nodes: { count: 3_000, bench: benchNodes },
+  idle: { count: 100_000, bench: benchIdle },
+  huge: { count: 5_120, bench: benchHuge },
 }
 type Say = (text: string) => void
 
@@ -31,18 +39,24 @@ const { values } = parseArgs({
     only: { type: 'string' },
     systems: { type: 'string' },
     count: { type: 'string' },
+    workload: { type: 'string' },
   },
 })
 
-function options(): { rounds: number; workloads: Workload[]; systems: System[] } {
+function roundsWanted(): number {
   const rounds = Number(values.rounds)
+  if (!Number.isInteger(rounds) || rounds < 1) throw new Error(`--rounds ${values.rounds}: not a number of rounds`)
+  return rounds
+}
+
+function options(): { rounds: number; workloads: Workload[]; systems: System[] } {
+  const rounds = roundsWanted()
   const available = availableSystems()
   const wanted = values.systems?.split(',') ?? available.map(({ name }) => name)
   const systems = available.filter(({ name }) => wanted.includes(name))
   const workloads = WORKLOADS.filter(({ name }) => values.only === undefined || name === values.only)
-  if (!Number.isInteger(rounds) || rounds < 1) throw new Error(`--rounds ${values.rounds}: not a number of rounds`)
   if (workloads.length === 0)
-    throw new Error(`--only ${values.only}: the workloads are big, small, effects and reconcile`)
+    throw new Error(`--only ${values.only}: the workloads are big, small, s3, ${Object.keys(ALONE).join(', ')}`)
   if (systems.length === 0) throw new Error(`--systems ${values.systems}: nothing of that is there`)
   return { rounds, workloads, systems }
 }
@@ -70,29 +84,18 @@ async function main(): Promise<void> {
   const { rounds, workloads, systems } = options()
   if (!availableSystems().some(({ name }) => name === 'landfall'))
     say('Landfall is not built: measuring its peers only.')
-  // Somebody else's work on the machine spoils absolute figures, and ratios less.
-  const loadBefore = loadavg()[0] ?? 0
+  const loadBefore = loadNow()
   const results = []
   for (const workload of workloads) results.push(await runWorkload(workload, systems, rounds))
-  const machine = {
-    node: process.version,
-    cpus: cpus().length,
-    model: cpus()[0]?.model ?? 'unknown',
-    memoryBytes: totalmem(),
-    kernel: release(),
-    loadBefore,
-    measuredAt: new Date().toISOString(),
-  }
-  const report = {
+  const machine = machineOf(loadBefore)
+  const path = await keep({
     machine,
     workloads: results.map((series) => ({
       workload: series.workload,
       summary: summarise(series),
       measurements: series.measurements,
     })),
-  }
-  const path = `${repository}e2e/bench/results.json`
-  await writeFile(path, `${JSON.stringify(report, null, 2)}\n`)
+  })
   say(
     `\n${machine.cpus} × ${machine.model}, Node ${machine.node}, Linux ${machine.kernel}; load before: ${loadBefore.toFixed(1)}\n`,
   )
@@ -106,5 +109,12 @@ async function runAlone({ count, bench }: (typeof ALONE)[string]): Promise<void>
   if (!(await bench(wanted, say))) process.exitCode = 1
 }
 
+async function runS3(): Promise<void> {
+  const machine = machineOf(loadNow())
+  const workloads = await benchS3(roundsWanted(), values.workload, say)
+  // A single one is a look, and replaces no results.
+  if (values.workload === undefined) say(`Written to ${await keep({ s3: { machine, workloads } })}`)
+}
+
 const alone = ALONE[values.only ?? '']
-await (alone === undefined ? main() : runAlone(alone))
+await (values.only === 's3' ? runS3() : alone === undefined ? main() : runAlone(alone))

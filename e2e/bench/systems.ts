@@ -1,5 +1,4 @@
 import { existsSync } from 'node:fs'
-import { fileURLToPath } from 'node:url'
 import { landfallServe, repository } from '../src/landfall.js'
 import type { ProcessOptions } from '../src/processes.js'
 
@@ -14,7 +13,7 @@ export interface System {
 }
 
 /** A compiled program of ours, by its path below `e2e/dist/`. */
-export const compiled = (path: string): string => fileURLToPath(new URL(`../${path}`, import.meta.url))
+export const compiled = (path: string): string => `${repository}e2e/dist/${path}`
 
 const READY = /(http:\/\/[\w.:[\]]+)/
 

@@ -2,8 +2,8 @@ import { readFileSync, rmSync } from 'node:fs'
 import { relative } from 'node:path'
 import { root } from './run.mjs'
 
-/** What a step came to: counts, and one line for each failure. */
-export const outcome = (passed, failures, skipped = 0) => ({ passed, failures, skipped })
+/** What a step came to: a count, and one line for each test that failed or was skipped. */
+export const outcome = (passed, failures, skips = []) => ({ passed, failures, skips })
 
 /** A step that is one test: it passed when its command ended with 0. */
 export const ofCommand = (name, code) =>
@@ -34,7 +34,10 @@ export function ofVitest(name, path, code, filtered) {
     if (file.status === 'failed' && !failedInside)
       failures.push(`${name}: ${relative(root, file.name)}: ${firstLine(file.message)}`)
   }
-  return judged(name, counted('passed').length, failures, code, filtered, tests.length)
+  const skips = tests
+    .filter(({ status }) => status !== 'passed' && status !== 'failed')
+    .map((test) => `${name}: ${test.fullName} (${relative(root, test.file)})`)
+  return judged(name, counted('passed').length, failures, code, filtered, skips)
 }
 
 /** Counts a Playwright JSON report. A test that passed only when it was repeated has failed. */
@@ -47,16 +50,18 @@ export function ofPlaywright(name, path, code, filtered) {
     ({ spec }) => `${name}: ${spec.title} (${spec.file}:${spec.line})`,
   )
   for (const error of report.errors ?? []) failures.push(`${name}: ${firstLine(error.message)}`)
-  return judged(name, counted('expected').length, failures, code, filtered, tests.length)
+  const skips = counted('skipped').map(({ spec }) => `${name}: ${spec.title} (${spec.file}:${spec.line})`)
+  return judged(name, counted('expected').length, failures, code, filtered, skips)
 }
 
-function judged(name, passed, failures, code, filtered, total) {
+function judged(name, passed, failures, code, filtered, skips) {
   const all = [...failures]
-  if (total === 0 && all.length === 0 && !filtered) all.push(`${name}: ran no test`)
-  if (code !== 0 && all.length === 0 && !(filtered && total === 0))
+  const isEmpty = passed + failures.length + skips.length === 0
+  if (isEmpty && !filtered) all.push(`${name}: ran no test`)
+  if (code !== 0 && all.length === 0 && !(filtered && isEmpty))
     all.push(`${name}: exit status ${code} without a failed test`)
   // What a filter leaves out is not skipped.
-  return outcome(passed, all, filtered ? 0 : Math.max(0, total - passed - failures.length))
+  return outcome(passed, all, filtered ? [] : skips)
 }
 
 const specsOf = (suite) => [...(suite.specs ?? []), ...(suite.suites ?? []).flatMap(specsOf)]

@@ -7,17 +7,20 @@ import { setup } from './setup.mjs'
 
 const USAGE = `npm test [-- options]
   --only GROUP[,GROUP]   checks (format, lint, types), unit, node, browser; default: all
-  --grep PATTERN         only tests whose name matches; leaves the checks out`
+  --grep PATTERN         only tests whose name matches; leaves the checks out
+  --complete             a test that is skipped is a failure`
 const GROUPS = ['checks', 'unit', 'node', 'browser']
 const REPORTS = join(root, 'test-results')
 
 function options() {
   try {
-    const { values } = parseArgs({ options: { only: { type: 'string' }, grep: { type: 'string' } } })
+    const { values } = parseArgs({
+      options: { only: { type: 'string' }, grep: { type: 'string' }, complete: { type: 'boolean', default: false } },
+    })
     const groups = values.only?.split(',') ?? (values.grep === undefined ? GROUPS : GROUPS.slice(1))
     const unknown = groups.filter((group) => !GROUPS.includes(group))
     if (unknown.length > 0) throw new Error(`no such group: ${unknown.join(', ')}`)
-    return { groups: new Set(groups), grep: values.grep }
+    return { groups: new Set(groups), grep: values.grep, complete: values.complete }
   } catch (error) {
     throw new Stop(`${error.message}\n${USAGE}`)
   }
@@ -70,29 +73,34 @@ function steps(grep, env) {
   ]
 }
 
-function report(results, tookMs, grep) {
+function report(results, tookMs, { grep, complete }) {
   const sum = (of) => results.reduce((total, result) => total + of(result), 0)
   const failures = results.flatMap((result) => result.failures)
   // The build is always one of them.
   if (sum((result) => result.passed) <= 1 && failures.length === 0)
     failures.push(grep === undefined ? 'no test ran' : `no test matches ${grep}`)
   say(`\n── summary ${'─'.repeat(93)}`)
-  for (const { name, passed, failures: failed, skipped, tookMs: stepMs } of results) {
-    const counts = `${passed} passed, ${failed.length} failed${skipped > 0 ? `, ${skipped} skipped` : ''}`
+  const skips = results.flatMap((result) => result.skips)
+  if (complete && skips.length > 0) failures.push(`${skips.length} tests were skipped`)
+  const countsOf = (passed, failed, skipped) =>
+    `${passed} passed, ${failed} failed${skipped > 0 ? `, ${skipped} skipped` : ''}`
+  for (const { name, passed, failures: failed, skips: skipped, tookMs: stepMs } of results) {
+    const counts = countsOf(passed, failed.length, skipped.length)
     say(`${failed.length > 0 ? 'FAILED' : 'ok    '}  ${name.padEnd(28)}${seconds(stepMs)}  ${counts}`)
   }
   say(`        ${'in all'.padEnd(28)}${seconds(tookMs)}`)
-  if (failures.length > 0) say(`\nFailed:\n${failures.map((failure) => `  ${failure}`).join('\n')}`)
+  if (failures.length > 0) say(`\nFailed:\n${lines(failures)}`)
+  if (skips.length > 0) say(`\nSkipped, each with its reason in its name or above:\n${lines(skips)}`)
   const passed = sum((result) => result.passed)
-  const skipped = sum((result) => result.skipped)
-  say(`\n${passed} passed, ${failures.length} failed${skipped > 0 ? `, ${skipped} skipped` : ''}`)
+  say(`\n${countsOf(passed, failures.length, skips.length)}`)
   return failures.length > 0 ? 1 : 0
 }
 
+const lines = (all) => all.map((one) => `  ${one}`).join('\n')
 const seconds = (ms) => `${(ms / 1000).toFixed(1).padStart(7)} s`
 
 async function test() {
-  const { groups, grep } = options()
+  const { groups, grep, complete } = options()
   const startedMs = performance.now()
   const chromium = await setup({ browser: groups.has('node') || groups.has('browser') })
   mkdirSync(REPORTS, { recursive: true })
@@ -107,7 +115,7 @@ async function test() {
     const result = await step.run()
     results.push({ ...result, name: step.name, tookMs: performance.now() - stepStartedMs })
   }
-  return report(results, performance.now() - startedMs, grep)
+  return report(results, performance.now() - startedMs, { grep, complete })
 }
 
 await main(async () => {

@@ -2,9 +2,12 @@
  * A load generator for the benchmark, run as a process of its own so that its CPU is not the server's:
  *
  *     node load.js --speak tus|landfall|put --origin http://127.0.0.1:1234 --count 2000 --size 10240 --parallel 16
+ *       [--chunk 8388608] [--until acknowledged]
  *
- * Uploads `count` files of `size` bytes, `parallel` at a time, each until the server has said success, and prints one
- * line of JSON (`LoadReport`). Exit status 1 as soon as one upload fails.
+ * Uploads `count` files of `size` bytes, `parallel` at a time, each until the server has said success (or until all of
+ * its bytes are acknowledged: then the next one begins beside what is still to be done for this one). Prints the line
+ * `acknowledged` when all have come so far, and at the end one of JSON (`LoadReport`). Exit status 1 as soon as one
+ * upload fails.
  */
 import { randomUUID } from 'node:crypto'
 import { once } from 'node:events'
@@ -23,8 +26,11 @@ import { pseudoRandomBytes } from './files.js'
 export interface LoadReport {
   readonly uploads: number
   readonly sizeBytes: number
+  /** Until the last upload has come as far as was asked for. */
   readonly wallMs: number
-  /** From the first request of an upload to the answer that means success. */
+  /** Until the last one was a success. */
+  readonly successMs: number
+  /** From the first request of an upload to the answer that says what was asked for. */
   readonly p50Ms: number
   readonly p99Ms: number
   readonly requests: number
@@ -38,7 +44,15 @@ interface Answer {
   readonly body: string
 }
 
-type Upload = (client: HttpClient, sizeBytes: number) => Promise<void>
+interface Wanted {
+  readonly sizeBytes: number
+  /** Of one PATCH. */
+  readonly chunkBytes: number
+  /** To be told when all bytes are acknowledged. */
+  acknowledged(): void
+}
+
+type Upload = (client: HttpClient, wanted: Wanted) => Promise<void>
 
 const OWNER = { 'x-owner': 'bench' }
 const MOUNT = '/uploads'
@@ -98,28 +112,41 @@ function expectStatus(answer: Answer, expected: number, what: string): void {
 const base64 = (text: string): string => Buffer.from(text).toString('base64')
 const METADATA = `filename ${base64('file.bin')},filetype ${base64('application/octet-stream')}`
 const TUS = { 'Tus-Resumable': TUS_RESUMABLE }
-const PATCH = { ...TUS, 'Upload-Offset': '0', 'Content-Type': TUS_CONTENT_TYPE }
+const PATCH = { ...TUS, 'Content-Type': TUS_CONTENT_TYPE }
 
-/** As tus-js-client does it: creation, then one PATCH. @see tus 1.0.0, "Creation" */
-const uploadByTus: Upload = async (client, sizeBytes) => {
-  const creation = { ...TUS, 'Upload-Length': String(sizeBytes), 'Upload-Metadata': METADATA }
+/** Answers the last one. @see tus 1.0.0, "PATCH" */
+async function patchAll(
+  client: HttpClient,
+  path: string,
+  headers: Record<string, string>,
+  { sizeBytes, chunkBytes, acknowledged }: Wanted,
+): Promise<Answer> {
+  for (let offset = 0; ;) {
+    const bytes = Math.min(chunkBytes, sizeBytes - offset)
+    const answer = await client.send('PATCH', path, { ...headers, ...PATCH, 'Upload-Offset': String(offset) }, bytes)
+    expectStatus(answer, 204, 'PATCH')
+    offset += bytes
+    if (answer.headers['upload-offset'] !== String(offset)) throw new Error('PATCH was answered with another offset')
+    if (offset === sizeBytes) {
+      acknowledged()
+      return answer
+    }
+  }
+}
+
+/** As tus-js-client does it: creation, then PATCHes. @see tus 1.0.0, "Creation" */
+const uploadByTus: Upload = async (client, wanted) => {
+  const creation = { ...TUS, 'Upload-Length': String(wanted.sizeBytes), 'Upload-Metadata': METADATA }
   const created = await client.send('POST', '/files', creation, 0)
   expectStatus(created, 201, 'POST')
-  const patched = await client.send(
-    'PATCH',
-    new URL(created.headers.location ?? '', 'http://x').pathname,
-    PATCH,
-    sizeBytes,
-  )
-  expectStatus(patched, 204, 'PATCH')
-  if (patched.headers['upload-offset'] !== String(sizeBytes)) throw new Error('PATCH was answered with another offset')
+  await patchAll(client, new URL(created.headers.location ?? '', 'http://x').pathname, {}, wanted)
 }
 
 /** As Landfall's own client does it; success is the operation's `referenced`. */
-const uploadByLandfall: Upload = async (client, sizeBytes) => {
+const uploadByLandfall: Upload = async (client, wanted) => {
   const own = { ...OWNER, [VERSION_HEADER]: VERSION }
   const operation = MOUNT + operationPath(randomUUID())
-  const file = { name: 'file.bin', size: sizeBytes, type: 'application/octet-stream' }
+  const file = { name: 'file.bin', size: wanted.sizeBytes, type: 'application/octet-stream' }
   const declared = await client.send(
     'PUT',
     operation,
@@ -127,8 +154,7 @@ const uploadByLandfall: Upload = async (client, sizeBytes) => {
     JSON.stringify({ file }),
   )
   if (declared.status !== 201) expectStatus(declared, 200, 'PUT')
-  const patched = await client.send('PATCH', stringOf(declared, 'uploadUrl'), { ...own, ...PATCH }, sizeBytes)
-  expectStatus(patched, 204, 'PATCH')
+  const patched = await patchAll(client, stringOf(declared, 'uploadUrl'), own, wanted)
   if (patched.headers[RECOVERY_POINT_HEADER.toLowerCase()] === 'referenced') return
   for (;;) {
     const found = await client.send('GET', `${operation}?wait=20`, own, 0)
@@ -146,26 +172,34 @@ function stringOf(answer: Answer, field: string): string {
   return value
 }
 
-const uploadByPut: Upload = async (client, sizeBytes) => {
+const uploadByPut: Upload = async (client, { sizeBytes, acknowledged }) => {
   expectStatus(await client.send('PUT', '/file', {}, sizeBytes), 204, 'PUT')
+  acknowledged()
 }
 
 const UPLOADS: Readonly<Record<string, Upload>> = { tus: uploadByTus, landfall: uploadByLandfall, put: uploadByPut }
 
+type Start = (acknowledged: () => void) => Promise<void>
+
 /** Keeps `parallel` uploads under way until `count` are done, and answers how long each took. */
-async function uploadAll(upload: () => Promise<void>, count: number, parallel: number): Promise<number[]> {
+async function uploadAll(start: Start, count: number, parallel: number, until: 'acknowledged' | 'success') {
   const tookMs: number[] = []
+  const successes: Promise<void>[] = []
   let left = count
   async function lane(): Promise<void> {
     while (left > 0) {
       left -= 1
       const startMs = performance.now()
-      await upload()
+      await new Promise<void>((resolve, reject) => {
+        const success = start(until === 'acknowledged' ? resolve : () => {})
+        successes.push(success)
+        success.then(resolve, reject)
+      })
       tookMs.push(performance.now() - startMs)
     }
   }
   await Promise.all(Array.from({ length: Math.min(parallel, count) }, lane))
-  return tookMs
+  return { tookMs, successes: Promise.all(successes) }
 }
 
 function quantile(sorted: readonly number[], q: number): number {
@@ -175,7 +209,15 @@ function quantile(sorted: readonly number[], q: number): number {
 async function main(): Promise<void> {
   const option = { type: 'string' } as const
   const { values } = parseArgs({
-    options: { speak: option, origin: option, count: option, size: option, parallel: option },
+    options: {
+      speak: option,
+      origin: option,
+      count: option,
+      size: option,
+      parallel: option,
+      chunk: option,
+      until: option,
+    },
   })
   const upload = UPLOADS[values.speak ?? '']
   if (upload === undefined || values.origin === undefined)
@@ -186,8 +228,16 @@ async function main(): Promise<void> {
 
   const cpu = process.cpuUsage()
   const startMs = performance.now()
-  const tookMs = await uploadAll(() => upload(client, sizeBytes), Number(values.count ?? '1'), parallel)
+  const { tookMs, successes } = await uploadAll(
+    (acknowledged) => upload(client, { sizeBytes, chunkBytes: Number(values.chunk ?? sizeBytes), acknowledged }),
+    Number(values.count ?? '1'),
+    parallel,
+    values.until === 'acknowledged' ? 'acknowledged' : 'success',
+  )
   const wallMs = performance.now() - startMs
+  process.stdout.write('acknowledged\n')
+  await successes
+  const successMs = performance.now() - startMs
   const { user, system } = process.cpuUsage(cpu)
   client.close()
   tookMs.sort((a, b) => a - b)
@@ -195,6 +245,7 @@ async function main(): Promise<void> {
     uploads: tookMs.length,
     sizeBytes,
     wallMs,
+    successMs,
     p50Ms: quantile(tookMs, 0.5),
     p99Ms: quantile(tookMs, 0.99),
     requests: client.requests,

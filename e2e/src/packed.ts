@@ -33,10 +33,16 @@ export async function install(repository: string, project: string, tarballs: rea
     await execute('tar', ['-xzf', tarball, '-C', folder, '--strip-components=1'])
     for (const dependency of dependenciesOf(folder)) needed.add(dependency)
   }
-  for (const dependency of needed) {
-    if (existsSync(join(modules, dependency))) continue
-    await mkdir(dirname(join(modules, dependency)), { recursive: true })
-    await symlink(join(repository, 'node_modules', dependency), join(modules, dependency))
+  await link(repository, project, needed)
+}
+
+/** As if the project had installed them itself. */
+export async function link(repository: string, project: string, names: Iterable<string>): Promise<void> {
+  for (const name of names) {
+    const path = join(project, 'node_modules', name)
+    if (existsSync(path)) continue
+    await mkdir(dirname(path), { recursive: true })
+    await symlink(join(repository, 'node_modules', name), path)
   }
 }
 

@@ -51,7 +51,10 @@ export interface Proxy {
    * Of a protocol that it does not know (`protocol: 'opaque'`): bytes of the client for which `which` holds reach the
    * server; of what it says to them nothing comes back, but a reset once it has begun to say it.
    */
-  loseAnswers(which: (bytes: Buffer) => boolean, times?: number): { readonly struck: number; release(): void }
+  loseAnswers(
+    which: (bytes: Buffer, connection: number) => boolean,
+    times?: number,
+  ): { readonly struck: number; release(): void }
   /** Of such a protocol: shown all that clients say, with the number of the connection. Answers what ends it. */
   intercept(meets: (bytes: Buffer, connection: number) => Interception | null): { release(): void }
   /**
@@ -101,7 +104,8 @@ export async function startProxy(options: ProxyOptions): Promise<Proxy> {
       client.resetAndDestroy()
       return
     }
-    const connection = serveConnection(client, (count += 1), {
+    const number = (count += 1)
+    const connection = serveConnection(client, number, {
       link,
       faults,
       protocol: options.protocol ?? 'http',
@@ -179,8 +183,8 @@ export async function startProxy(options: ProxyOptions): Promise<Proxy> {
     arm: (fault, arming) => faults.arm(fault, arming),
     loseAnswers(which, times = Infinity) {
       let struck = 0
-      const { release } = intercept((sent) => {
-        if (struck >= times || !which(sent)) return null
+      const { release } = intercept((sent, connection) => {
+        if (struck >= times || !which(sent, connection)) return null
         struck += 1
         return { at: 'answer', strike: () => 'reset' }
       })

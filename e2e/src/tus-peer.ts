@@ -14,39 +14,9 @@ import { mkdir, open } from 'node:fs/promises'
 import { createServer, type IncomingMessage, type RequestListener, type ServerResponse } from 'node:http'
 import { join } from 'node:path'
 import { pipeline } from 'node:stream/promises'
-import { type Client, createClient } from '@libsql/client'
 import { FileStore } from '@tus/file-store'
-import { Server } from '@tus/server'
-import { drizzle } from 'drizzle-orm/libsql'
-import { integer, sqliteTable, text } from 'drizzle-orm/sqlite-core'
 import { listen } from './ports.js'
-
-const files = sqliteTable('files', {
-  id: text('id').primaryKey(),
-  name: text('name').notNull(),
-  type: text('type').notNull(),
-  size: integer('size').notNull(),
-  storedAt: integer('stored_at', { mode: 'timestamp_ms' }).notNull(),
-})
-
-async function openDatabase(directory: string): Promise<Client> {
-  const client = createClient({ url: `file:${join(directory, 'peer.db')}` })
-  await client.execute('PRAGMA journal_mode = WAL')
-  await client.execute('PRAGMA synchronous = FULL')
-  await client.execute(`CREATE TABLE IF NOT EXISTS files
-    (id TEXT PRIMARY KEY, name TEXT NOT NULL, type TEXT NOT NULL, size INTEGER NOT NULL, stored_at INTEGER NOT NULL)`)
-  return client
-}
-
-/** One write at a time: concurrent ones fail at once with "database is locked". */
-function createMutex() {
-  let last: Promise<unknown> = Promise.resolve()
-  return <T>(write: () => Promise<T>): Promise<T> => {
-    const next = last.then(write, write)
-    last = next
-    return next
-  }
-}
+import { tusStack } from './tus-stack.js'
 
 async function syncFile(path: string): Promise<void> {
   const file = await open(path, 'r+')
@@ -58,27 +28,11 @@ async function syncFile(path: string): Promise<void> {
 }
 
 async function tusListener(directory: string, sync: boolean): Promise<RequestListener> {
-  const db = drizzle(await openDatabase(directory))
-  const oneAtATime = createMutex()
   const uploads = join(directory, 'uploads')
   await mkdir(uploads, { recursive: true })
-  const server = new Server({
-    path: '/files',
-    datastore: new FileStore({ directory: uploads }),
-    async onUploadFinish(_request, { id, size, metadata }) {
-      if (sync) await syncFile(join(uploads, id))
-      const row = {
-        id,
-        name: metadata?.['filename'] ?? '',
-        type: metadata?.['filetype'] ?? '',
-        size: size ?? 0,
-        storedAt: new Date(),
-      }
-      await oneAtATime(() => db.insert(files).values(row).run())
-      return {}
-    },
+  return tusStack(new FileStore({ directory: uploads }), directory, async (id) => {
+    if (sync) await syncFile(join(uploads, id))
   })
-  return (request, response) => void server.handle(request, response)
 }
 
 async function pipeListener(directory: string): Promise<RequestListener> {

@@ -1,10 +1,9 @@
-import { execFile } from 'node:child_process'
 import { readdir, readFile, stat } from 'node:fs/promises'
 import { join } from 'node:path'
-import { promisify } from 'node:util'
 import { createClient } from '@libsql/client'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import type { Measurement } from '../bench/measure.js'
+import { runLoad } from '../bench/run-load.js'
 import { markdown, median, medianRatio, type Series, summarise } from '../bench/table.js'
 import { pseudoRandomBytes, temporaryDirectory } from '../src/files.js'
 import { portOf, startLandfall } from '../src/landfall.js'
@@ -13,8 +12,6 @@ import { startProxy } from '../src/proxy.js'
 
 // Both are started as they are in the benchmark: compiled, as processes of their own.
 const PEER = join(import.meta.dirname, '../dist/src/tus-peer.js')
-const LOAD = join(import.meta.dirname, '../dist/src/load.js')
-const execute = promisify(execFile)
 
 let directory: Awaited<ReturnType<typeof temporaryDirectory>>
 let peer: RunningProcess | null = null
@@ -42,13 +39,8 @@ async function startPeer(variant: string, env: Record<string, string> = {}): Pro
   return peer.ready[1] ?? ''
 }
 
-async function load(speak: string, origin: string, count: number, size: number, parallel: number) {
-  const values = { speak, origin, count, size, parallel }
-  const args = Object.entries(values).flatMap(([name, value]) => [`--${name}`, String(value)])
-  const { stdout } = await execute(process.execPath, [LOAD, ...args])
-  const report: unknown = JSON.parse(stdout)
-  return report
-}
+const load = (speak: string, origin: string, count: number, size: number, parallel: number) =>
+  runLoad({ speak, origin, count, size, parallel })
 
 async function rows(): Promise<{ id: string; size: number; name: string }[]> {
   const client = createClient({ url: `file:${join(directory.path, 'peer.db')}` })
@@ -141,6 +133,7 @@ describe('the load generator', () => {
 const measured = (round: number, wallMs: number): Measurement => ({
   round,
   wallMs,
+  successMs: wallMs,
   uploads: 1,
   sizeBytes: 1_048_576,
   p50Ms: 1,

@@ -7,7 +7,7 @@ import { formatMessage } from 'publint/utils'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { temporaryDirectory } from '../src/files.js'
 import { repository } from '../src/landfall.js'
-import { contents, install, pack, type PackageName, PACKAGES } from '../src/packed.js'
+import { contents, install, link, pack, type PackageName, PACKAGES } from '../src/packed.js'
 
 const execute = promisify(execFile)
 
@@ -81,12 +81,18 @@ describe('installed from the tarballs', () => {
     expect(await node(script)).toBe('function,function,function,function,function 9\n')
   })
 
-  test('every entry point of the server imports', async () => {
+  test('every entry point of the server imports, the one for S3 once its packages are installed', async () => {
     const manifest = await readManifest('server')
     const entries = Object.keys(Object(manifest['exports'])).map((entry) => `@landfall/server${entry.slice(1)}`)
     expect(entries.length).toBeGreaterThan(1)
-    const script = `for (const entry of ${JSON.stringify(entries)}) console.log(Object.keys(await import(entry)).length > 0)`
-    expect(await node(script)).toBe('true\n'.repeat(entries.length))
+    const imports = (names: readonly string[]): Promise<string> =>
+      node(`for (const entry of ${JSON.stringify(names)}) console.log(Object.keys(await import(entry)).length > 0)`)
+    const withoutPeers = entries.filter((entry) => entry !== '@landfall/server/s3')
+    expect(withoutPeers).toHaveLength(entries.length - 1)
+    expect(await imports(withoutPeers)).toBe('true\n'.repeat(withoutPeers.length))
+    await expect(imports(entries)).rejects.toThrow("Cannot find package '@tus/s3-store'")
+    await link(repository, project, Object.keys(Object(manifest['peerDependencies'])))
+    expect(await imports(entries)).toBe('true\n'.repeat(entries.length))
   })
 
   test('the landfall command runs, and refuses bad settings by name', async () => {

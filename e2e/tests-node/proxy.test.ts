@@ -447,6 +447,20 @@ describe('armed faults', () => {
     expect(proxy.requests[1]).toMatchObject({ connection: 1, nth: 2 })
   })
 
+  test('answer: a client that keeps its body back until it is told to go on is told so', async () => {
+    proxy.arm({ kind: 'answer', status: 500 })
+    const status = await new Promise<number | undefined>((resolve, reject) => {
+      const headers = { Expect: '100-continue', 'Content-Length': '100000' }
+      const req = request(proxy.origin, { method: 'PUT', agent, headers })
+      req.on('continue', () => req.end(bytes(100_000)))
+      req.on('response', (res) => resolve(res.resume().statusCode))
+      req.on('error', reject)
+      req.flushHeaders()
+    })
+    expect(status).toBe(500)
+    expect(proxy.requests[0]).toMatchObject({ status: 500, bodyBytes: 100_000, forwardedBodyBytes: 0, answered: true })
+  })
+
   test('answer: what HEAD is answered has no body, and the connection stays usable', async () => {
     proxy.arm({ kind: 'answer', status: 503, body: '<h1>No</h1>' })
     expect(await send({ method: 'HEAD' })).toMatchObject({ status: 503, body: '' })

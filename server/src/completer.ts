@@ -62,7 +62,11 @@ export function createCompleter(deps: CompleterDeps): Completer {
     const { holder } = leases
     const due = await ledger.leaseDue({ holder, leaseMs: settings.leaseMs, limit, inUse: leases.used() })
     for (const granted of due) {
-      const driving = drive(leases.adopt(granted)).finally(() => busy.delete(driving))
+      const driving = drive(leases.adopt(granted)).finally(() => {
+        // More may be due than there were hands for.
+        if (busy.size >= CONCURRENCY) wake(0)
+        busy.delete(driving)
+      })
       busy.add(driving)
     }
     return due.length
@@ -113,17 +117,19 @@ export function createCompleter(deps: CompleterDeps): Completer {
     }
   }
 
+  function wake(inMs: number): void {
+    const at = clock.monotonicMs() + inMs
+    if (at >= wakeAtMs) return
+    wakeAtMs = at
+    // Sleep anew, with the shorter time.
+    alarm.abort()
+  }
+
   return {
     start() {
       loop ??= run()
     },
-    wake(inMs) {
-      const at = clock.monotonicMs() + inMs
-      if (at >= wakeAtMs) return
-      wakeAtMs = at
-      // Sleep anew, with the shorter time.
-      alarm.abort()
-    },
+    wake,
     async runOnce({ maxMs = 60_000 } = {}) {
       const total = { driven: 0, completed: 0, effects: 0 }
       await beat()

@@ -1,15 +1,11 @@
 import { faultCode, faultMessage } from './errors.js'
 import { silentAfterMs } from './health.js'
-import type { BlobStore, Clock, Ledger } from './ports.js'
+import type { BlobStore, CheckResult, Clock, Ledger, StoreCheck } from './ports.js'
 
 /** One thing that was looked at. */
-export interface Check {
-  readonly name: 'database' | 'store' | 'identity' | 'space' | 'clock' | 'completer' | 'operations' | 'effects'
-  readonly state: 'ok' | 'warning' | 'failed'
-  /** What was found. */
-  readonly found: string
-  /** What to do; null where nothing is to be done. */
-  readonly advice: string | null
+export interface Check extends CheckResult {
+  readonly name:
+    'database' | 'store' | 'identity' | 'space' | StoreCheck['name'] | 'clock' | 'completer' | 'operations' | 'effects'
 }
 
 const HOUR_MS = 60 * 60_000
@@ -19,22 +15,23 @@ const CLOCK_FAILURE_MS = 60_000
 const LITTLE_SPACE = 0.05
 const LITTLE_SPACE_BYTES = 5 * 1024 ** 3
 
-type Result = Omit<Check, 'name'>
-const ok = (found: string): Result => ({ state: 'ok', found, advice: null })
-const warning = (found: string, advice: string): Result => ({ state: 'warning', found, advice })
-const failed = (found: string, advice: string): Result => ({ state: 'failed', found, advice })
+const ok = (found: string): CheckResult => ({ state: 'ok', found, advice: null })
+const warning = (found: string, advice: string): CheckResult => ({ state: 'warning', found, advice })
+const failed = (found: string, advice: string): CheckResult => ({ state: 'failed', found, advice })
 
-type CheckOne = (name: Check['name'], look: () => Promise<Result>, advice: string) => Promise<void>
+type CheckOne = (name: Check['name'], look: () => Promise<CheckResult>, advice: string) => Promise<void>
 
 /** Looks at everything that uploads rest on, changes nothing that counts, and says what to do. */
 export async function diagnose(
   deps: { ledger: Ledger<unknown>; blobs: BlobStore; clock: Clock },
   {
     completerIntervalMs,
+    expiresAfterMs,
     automatic,
     start,
   }: {
     completerIntervalMs: number
+    expiresAfterMs: number
     automatic: boolean
     /** Why the ledger and its store could not be opened; null: they are open. */
     start: { readonly error: unknown } | null
@@ -56,12 +53,14 @@ export async function diagnose(
     },
     'See that the database is there, that this user may write it, and that its disk is not full.',
   )
-  if (start === null) await checkStore(deps, check)
-  else if (checks.every(({ state }) => state !== 'failed'))
+  if (start === null) {
+    await checkStore(deps, check)
+    checks.push(...((await deps.blobs.examine?.({ expiresAfterMs })) ?? []))
+  } else if (checks.every(({ state }) => state !== 'failed'))
     await check(
       faultCode(start.error) === 'setup' ? 'identity' : 'store',
       () => Promise.reject(start.error),
-      'Nothing can be stored until then: give the server the directory that belongs to its database, mounted, writable for this user, and used by no other process.',
+      'Nothing can be stored until then: give the server the store that belongs to its database. A directory must be mounted, writable for this user, and used by no other process; a bucket be there, with these credentials and this prefix.',
     )
   await check(
     'clock',
@@ -128,7 +127,7 @@ async function checkStore(
       const { syncMs } = await blobs.probe()
       return ok(`bytes can be written, synced, read and removed (${syncMs.toFixed(1)} ms)`)
     },
-    'See that the directory of blobs is mounted and that this user may write it.',
+    'See that the directory of blobs is mounted and that this user may write it, or that the bucket is there and these credentials may use it.',
   )
   await check(
     'identity',
@@ -141,7 +140,7 @@ async function checkStore(
         )
       return ok(`ledger ${(await ledger.health()).identity} and its own store`)
     },
-    'Each environment needs a directory of blobs of its own; look which database this one belongs to (store.json).',
+    'Each environment needs a directory of blobs, or a prefix of a bucket, of its own; look which database this one belongs to (store.json).',
   )
   await check(
     'space',
@@ -153,7 +152,7 @@ async function checkStore(
         ? warning(found, 'Make room: uploads wait while the disk is full, and none is lost.')
         : ok(found)
     },
-    'See that the directory of blobs is mounted.',
+    'See that the directory of blobs is mounted, or that the bucket can be reached.',
   )
 }
 

@@ -47,6 +47,7 @@ const isTold = (point: string | undefined): point is Told => point !== undefined
 /** The same store, each of its calls counted with how it ended, and the bytes that it made durable. */
 export function meteredBlobs(blobs: BlobStore, metrics: Metrics): BlobStore {
   if (metrics === NO_METRICS) return blobs
+  blobs.observe?.((request) => metrics.count({ type: 'store-request', ...request }))
   const counted = <T extends object>(target: T, prefix: string): T =>
     overriding(target, {}, (name, call) => countedCall(metrics, prefix + name, call))
   const store = counted(blobs, '')

@@ -86,6 +86,13 @@ function createCounters(registers: Registers): (event: MetricEvent) => void {
   const callTimes = histogram('landfall_store_call_seconds', 'How long calls of the blob store took', CALL_SECONDS, [
     'call',
   ])
+  const requests = counter('landfall_store_requests_total', 'Requests to S3, by how they ended; repeated ones, too', [
+    'request',
+    'outcome',
+  ])
+  const requestTimes = histogram('landfall_store_request_seconds', 'How long requests to S3 took', CALL_SECONDS, [
+    'request',
+  ])
   // Known at 0 before they happen first: an alarm on their rate misses the first one otherwise.
   for (const point of ['declared', 'referenced', 'cancelled', 'expired', 'rejected']) reached.inc({ point }, 0)
   for (const by of ['holder', 'cancel']) fenced.inc({ by }, 0)
@@ -108,6 +115,9 @@ function createCounters(registers: Registers): (event: MetricEvent) => void {
       case 'store-call':
         calls.inc({ call: event.call, outcome: event.outcome })
         return callTimes.observe({ call: event.call }, event.tookMs / 1000)
+      case 'store-request':
+        requests.inc({ request: event.name, outcome: event.outcome })
+        return requestTimes.observe({ request: event.name }, event.tookMs / 1000)
       default:
         return event satisfies never
     }

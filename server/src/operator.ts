@@ -35,6 +35,7 @@ export function createOperator(deps: {
   wake: () => void
   ready: () => Promise<void>
   completerIntervalMs: number
+  expiresAfterMs: number
   automatic: boolean
 }): Operator {
   const { ledger, wake, ready } = deps

@@ -1,4 +1,4 @@
-import type { FileFacts, JsonObject, JsonValue, OpenPoint, Point, Problem } from '@landfall/shared'
+import type { FileFacts, JsonObject, JsonValue, OpenPoint, Point, Prefix, Problem } from '@landfall/shared'
 
 /** Times are milliseconds since 1970 by the ledger's clock, unless a name says otherwise. */
 export interface Clock {
@@ -453,6 +453,9 @@ export type Appended =
 export type Recovered =
   { readonly outcome: 'kept'; readonly offset: number; readonly state?: JsonValue } | { readonly outcome: 'lost' }
 
+/** As it stands in `Prefix`. */
+export type PrefixDigest = Omit<Prefix, 'offset'>
+
 /** The first bytes of a blob, enough to tell its media type, and the digest of all of them. */
 export interface Inspection {
   readonly digest: string
@@ -475,6 +478,8 @@ export interface StoredBlob {
   readonly name: string
   readonly sizeBytes: number
   readonly modifiedAt: number
+  /** It is whole, and beside it lies what only the way to it needed. */
+  readonly hasScraps?: boolean
 }
 
 /** Blobs that nobody knows, out of the way for a time before they are deleted. */
@@ -517,8 +522,8 @@ export interface BlobStore {
   seal(blob: BlobRef): Promise<'sealed' | 'short' | 'absent'>
   /** Reads the stored bytes. */
   inspect(blob: BlobRef, signal: AbortSignal): Promise<Inspection>
-  /** Digest of the first `length` stored bytes. */
-  digestOf(blob: BlobRef, length: number, signal: AbortSignal): Promise<string>
+  /** Digest of the first `length` stored bytes, of an unfinished blob too. */
+  digestOf(blob: BlobRef, length: number, signal: AbortSignal): Promise<PrefixDigest>
   /** The stored bytes from `start` to `end` (exclusive). */
   read(key: string, range: { start: number; end: number }): Promise<ReadableStream<Uint8Array>>
   /** A URL by which anybody can read the blob for a while, past this server. Only stores that can have it. */
@@ -530,12 +535,41 @@ export interface BlobStore {
   /** In bytes; null: absent. */
   sizeOf(key: string): Promise<number | null>
   readonly quarantine: Quarantine
+  /** Of stores where a whole blob may have something beside it that only the way to it needed. */
+  readonly scraps?: {
+    found(key: string): Promise<boolean>
+    remove(key: string): Promise<void>
+  }
   /** Writes, syncs, reads and removes a few bytes; and the room that is left, where the store knows it. */
   probe(): Promise<{ syncMs: number; freeBytes: number | null; totalBytes: number | null }>
+  /** For `doctor`: whether what lies below can do what this store asks of it. Changes nothing that counts. */
+  examine?(settings: { expiresAfterMs: number }): Promise<readonly StoreCheck[]>
+  /** Tells of each request that it makes to what lies below, once it is answered. */
+  observe?(onRequest: (request: StoreRequest) => void): void
   /** The highest mark that was written; 0 for none. A ledger whose mark is lower was restored from a backup. */
   readMark(): Promise<number>
   writeMark(mark: number): Promise<void>
   close(): Promise<void>
+}
+
+/** One thing that was looked at. */
+export interface CheckResult {
+  readonly state: 'ok' | 'warning' | 'failed'
+  /** What was found. */
+  readonly found: string
+  /** What to do; null where nothing is to be done. */
+  readonly advice: string | null
+}
+export interface StoreCheck extends CheckResult {
+  /** `abilities`: of the service. `lifecycle`: what it removes by itself. */
+  readonly name: 'abilities' | 'lifecycle'
+}
+
+/** `outcome`: `ok`, `missing`, or what fault. */
+export interface StoreRequest {
+  readonly name: string
+  readonly outcome: string
+  readonly tookMs: number
 }
 
 /** Something that happened in this process and is counted. */
@@ -551,8 +585,10 @@ export type MetricEvent =
   /** Bytes are durable that were not before. */
   | { readonly type: 'bytes-accepted'; readonly bytes: number }
   | { readonly type: 'effect-settled'; readonly outcome: EffectResult['outcome'] }
-  /** A call of the blob store, or of what lies below it (S3), under a name of its own. `outcome`: `ok`, or what fault. */
+  /** A call of the blob store. `outcome`: `ok`, or what fault. */
   | { readonly type: 'store-call'; readonly call: string; readonly outcome: string; readonly tookMs: number }
+  /** A request of the blob store to what lies below it (S3). */
+  | ({ readonly type: 'store-request' } & StoreRequest)
 
 /** Where an operator's numbers come from. Neither method may throw or wait: uploads do not depend on being counted. */
 export interface Metrics {

@@ -7,11 +7,12 @@ import type { BlobStore, Claim, Clock, Ledger, StoredBlob } from './ports.js'
  * - `missing`: bytes that a row counts on are not there, or too few. Nothing can make them anew.
  * - `set-aside`: they are in quarantine, from where they can be taken back.
  * - `leftover`: bytes of an upload that ended without a reference, or whose reference was removed.
+ * - `scraps`: beside a stored blob, what only the way to it needed.
  * - `unknown`: bytes of which the ledger has no row. Rows are never deleted, and each is there before its bytes.
  * - `overdue`: in quarantine for long enough, and still unknown.
  * - `foreign`: nothing that Landfall has made. Never touched.
  */
-export type FindingType = 'missing' | 'set-aside' | 'leftover' | 'unknown' | 'overdue' | 'foreign'
+export type FindingType = 'missing' | 'set-aside' | 'leftover' | 'scraps' | 'unknown' | 'overdue' | 'foreign'
 
 export interface Finding {
   readonly type: FindingType
@@ -107,6 +108,9 @@ export async function reconcile(
       case 'leftover': // the row is final, and stays so
         await blobs.remove(finding.blob)
         return 'deleted'
+      case 'scraps':
+        await blobs.scraps?.remove(finding.blob)
+        return 'deleted'
       case 'unknown':
         await blobs.quarantine.add(finding.blob, clock.now())
         return 'quarantined'
@@ -135,7 +139,7 @@ export async function reconcile(
       operations: 0,
       blobs: 0,
       quarantined: 0,
-      found: { missing: 0, 'set-aside': 0, leftover: 0, unknown: 0, overdue: 0, foreign: 0 },
+      found: { missing: 0, 'set-aside': 0, leftover: 0, scraps: 0, unknown: 0, overdue: 0, foreign: 0 },
       done: { 'taken-back': 0, quarantined: 0, deleted: 0 },
     }
     const aside = new Set<string>()
@@ -158,7 +162,9 @@ export async function reconcile(
     for await (const { page, after, upTo } of pages(blobs.list())) {
       options.signal?.throwIfAborted()
       const stored = new Map<string, number>()
-      for (const { key, name, sizeBytes } of page) {
+      const withScraps = new Set<string>()
+      for (const { key, name, sizeBytes, hasScraps } of page) {
+        if (hasScraps === true && key !== null) withScraps.add(key)
         if (key === null) await tell({ type: 'foreign', blob: name, operation: null, sizeBytes })
         else stored.set(key, sizeBytes)
       }
@@ -170,6 +176,7 @@ export async function reconcile(
           const sizeBytes = stored.get(claim.blobKey) ?? null
           stored.delete(claim.blobKey)
           if (differs(claim, sizeBytes) !== null) await again(claim.blobKey)
+          else if (withScraps.has(claim.blobKey)) await scrapsAgain(claim.blobKey)
         }
         const last = claims.at(-1)
         if (claims.length < PAGE || last === undefined) break
@@ -198,6 +205,15 @@ export async function reconcile(
         sizeBytes,
       })
     }
+
+    /** Only beside what is referenced: nobody goes on with it any more. */
+    async function scrapsAgain(key: string): Promise<void> {
+      const [claim] = await claimOf(key)
+      if (claim === undefined || !claim.referenced || claim.leased) return
+      if (!(await blobs.scraps?.found(key))) return
+      const { owner, id, point, sizeBytes } = claim
+      await tell({ type: 'scraps', blob: key, operation: { owner, id, point }, sizeBytes })
+    }
   }
 
   async function claimOf(key: string): Promise<Claim[]> {
@@ -219,6 +235,7 @@ export async function reconcile(
         found.missing +
         found['set-aside'] +
         found.leftover +
+        found.scraps +
         found.unknown +
         found.overdue -
         done['taken-back'] -

@@ -15,6 +15,7 @@ import type {
   OwedEffect,
   Referred,
 } from './ports.js'
+import { timeLimit } from './time-limit.js'
 
 /** The steps of the sequence. Each asks before it acts, answers what to record, records nothing and calls no other. */
 export interface Steps {
@@ -126,7 +127,7 @@ export function createSteps<Tx>({ ledger, blobs, kinds }: StepDeps<Tx>): Steps {
         prepared: operation.prepared,
         // Made only for hooks that ask: few do, and each costs more than a statement.
         get signal() {
-          return AbortSignal.any([held.signal, AbortSignal.timeout(kind.onReferenceTimeoutMs)])
+          return AbortSignal.any([held.signal, timeLimit(kind.onReferenceTimeoutMs).signal])
         },
       }
       const hook = async (tx: Tx): Promise<HookOutcome> => {

@@ -223,6 +223,7 @@ export function createUploads<Tx, const K extends Kinds<Tx>>(options: UploadsOpt
     wake: () => completer.wake(0),
     ready: () => ready().then(timekeeping.look),
     completerIntervalMs: options.completerIntervalMs ?? 5_000,
+    expiresAfterMs,
     automatic: options.completer !== 'manual',
   })
 

@@ -1,16 +1,15 @@
 import { request as httpRequest } from 'node:http'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { v4 as uuidv4 } from 'uuid'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { type Postgres, startPostgres } from '../../e2e/src/postgres.js'
-import { content, digestOf, eventually, newId } from './harness.js'
+import { content, digestOf, newId } from './harness.js'
+import { LEASE_MS, type Node, nodesOn, operationAt, untilReferenced } from './nodes.js'
 import { useProgram } from './program.js'
 import { s3Server } from './s3.js'
 
 // Several `landfall serve` on one PostgreSQL and one bucket: any request may come to any of them.
 
 const { missing, config } = await s3Server()
-const LEASE_MS = 5_000
 const MIB = 1024 * 1024
 
 describe.skipIf(missing !== null)(
@@ -25,19 +24,7 @@ describe.skipIf(missing !== null)(
 
     async function startNodes(count: number, env: Record<string, string> = {}) {
       const url = await postgres.database()
-      const { endpoint, region, bucket, credentials } = config
-      const shared = {
-        LANDFALL_DATABASE_URL: url,
-        LANDFALL_S3_ENDPOINT: endpoint,
-        LANDFALL_S3_REGION: region,
-        LANDFALL_S3_BUCKET: bucket,
-        LANDFALL_S3_ACCESS_KEY_ID: credentials.accessKeyId,
-        LANDFALL_S3_SECRET_ACCESS_KEY: credentials.secretAccessKey,
-        LANDFALL_S3_PREFIX: `${uuidv4()}/`,
-        LANDFALL_LEASE_MS: String(LEASE_MS),
-        LANDFALL_COMPLETER_INTERVAL_MS: '500',
-        ...env,
-      }
+      const shared = { ...nodesOn(url, config), ...env }
       const nodes = await Promise.all(
         Array.from({ length: count }, (_, n) =>
           program.serve({ ...shared, LANDFALL_DATA_DIR: `${program.directory}/node-${n}` }),
@@ -45,17 +32,6 @@ describe.skipIf(missing !== null)(
       )
       return nodes as [Node, Node, ...Node[]]
     }
-    type Node = Awaited<ReturnType<typeof program.serve>>
-    const operation = async (node: Node, id: string) =>
-      (await (await node.request('GET', `/operations/${id}`)).json()) as { recoveryPoint: string; offset: number }
-
-    const untilReferenced = (node: Node, id: string) =>
-      eventually(
-        () => operation(node, id),
-        ({ recoveryPoint }) => /referenced|completed/.test(recoveryPoint),
-        20_000,
-      )
-
     /** A client that has sent so much and says nothing more, on a connection that stays. */
     function halfOpen(
       node: Node,
@@ -151,7 +127,7 @@ describe.skipIf(missing !== null)(
       const { recoveryPoint } = (await (await waiting).json()) as { recoveryPoint: string }
       expect(['received', 'sealed', 'verified', 'referenced', 'completed', 'declared']).toContain(recoveryPoint)
       expect(performance.now() - fromMs).toBeLessThan(3_000)
-      expect((await operation(b, id)).recoveryPoint).toMatch(/referenced|completed/)
+      expect((await operationAt(b, id)).recoveryPoint).toMatch(/referenced|completed/)
     }, 60_000)
   },
 )

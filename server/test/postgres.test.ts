@@ -7,7 +7,7 @@ import postgres from 'postgres'
 import { generateDrizzleJson, generateMigration } from 'drizzle-kit/api'
 import { problem } from '@landfall/shared'
 import { v7 as uuidv7 } from 'uuid'
-import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
+import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from 'vitest'
 import { intentOf, ledgerContract, type LedgerFixture } from '../src/contract/ledger.js'
 import { POSTGRES_MIGRATIONS } from '../src/ledger/postgres-migrations.js'
 import * as tables from '../src/ledger/postgres-schema.js'
@@ -195,6 +195,41 @@ describe.each(['node-postgres', 'postgres.js'] as const)('PostgreSQL by %s', (dr
     expect(new Set((await Promise.all(referred)).map(({ outcome }) => outcome))).toEqual(new Set(['referenced']))
   })
 
+  test('a crowd that waits for the database lets leases be prolonged, and says that it lives', async () => {
+    const { url, ledger, driven } = await opened(driver)
+    const { lease } = await driven()
+    const blocker = await poolOn(url).connect()
+    await blocker.query('BEGIN')
+    await blocker.query('LOCK TABLE landfall_usage IN ACCESS EXCLUSIVE MODE')
+    const crowd = Promise.all(Array.from({ length: 40 }, () => ledger.declare(intentOf())))
+    await later(200)
+    const kept = Promise.all([ledger.renew([lease], 30_000), ledger.heartbeat(), ledger.health()])
+    const [renewed] = (await Promise.race([kept, later(3_000)])) ?? []
+    await blocker.query('COMMIT')
+    blocker.release()
+    expect(renewed).toEqual([lease])
+    expect(new Set((await crowd).map(({ outcome }) => outcome))).toEqual(new Set(['created']))
+  })
+
+  test('who has waited too long for a turn is told so, and asks nothing any more', async () => {
+    const { url, ledger } = await opened(driver)
+    const blocker = await poolOn(url).connect()
+    await blocker.query('BEGIN')
+    await blocker.query('LOCK TABLE landfall_usage IN ACCESS EXCLUSIVE MODE')
+    const crowd = Promise.allSettled(Array.from({ length: 40 }, () => ledger.declare(intentOf())))
+    await later(200)
+    const clock = vi.spyOn(performance, 'now').mockReturnValue(performance.now() + 30_000)
+    await blocker.query('COMMIT')
+    blocker.release()
+    const declared = await crowd
+    clock.mockRestore()
+    const refused = declared.filter((each) => each.status === 'rejected')
+    expect(refused.length).toBe(31)
+    for (const { reason } of refused) expect(reason).toMatchObject({ code: 'ledger-unavailable' })
+    expect((await ledger.declare(intentOf())).outcome).toBe('created')
+    expect(await ledger.listOpen('ann', { after: null, limit: 100 })).toHaveLength(10)
+  })
+
   test('the last two effects, delivered at once on two nodes, complete their operation', async () => {
     const { url, ledger, driven } = await opened(driver)
     const other = postgresLedger(DRIVERS[driver](url) as NodeDatabase)
@@ -260,6 +295,27 @@ test('a database that was away is a fault that passes, and no operation is given
   expect([...outcomes].filter((outcome) => outcome !== 'ledger-unavailable')).toEqual(['referenced'])
   expect(await written()).toEqual(['kept'])
 }, 60_000)
+
+test('a connection from before the ledger that dies while a hook has it is a fault, and no end of the process', async () => {
+  const url = await server.database()
+  const db = drizzleNode(poolOn(url, 1), { schema })
+  await db.execute(sql`CREATE TABLE photos (name text NOT NULL)`)
+  const ledger = postgresLedger(db)
+  await ledger.migrate()
+  const intent = intentOf()
+  await ledger.declare(intent)
+  const taken = await ledger.lease(intent, { holder: 'n1', leaseMs: 30_000, purpose: 'drive' })
+  if (taken.outcome !== 'granted') throw new Error(taken.outcome)
+  const outcome = ledger.refer(taken.lease, taken.operation, referring(), async (tx) => {
+    const { rows } = await tx.execute<{ pid: number }>(sql`SELECT pg_backend_pid() AS pid`)
+    const other = poolOn(url, 1)
+    await other.query('SELECT pg_terminate_backend($1)', [rows[0]?.pid])
+    await later(300)
+    return { outcome: 'accepted', data: null }
+  })
+  await expect(outcome).rejects.toMatchObject({ code: 'ledger-unavailable' })
+  expect((await ledger.find(intent))?.point).toBe('declared')
+})
 
 test('drizzle-kit makes the same tables as the migrations', async () => {
   const columnsOf = async (statements: readonly string[]) => {

@@ -26,8 +26,8 @@ export function useProgram() {
     await directory.remove()
   })
 
-  function start(args: readonly string[], env: Record<string, string> = {}) {
-    const child = spawn(process.execPath, [CLI, ...args], { env: { PATH: process.env['PATH'], ...env } })
+  function start(args: readonly string[], env: Record<string, string> = {}, cli = CLI) {
+    const child = spawn(process.execPath, [cli, ...args], { env: { PATH: process.env['PATH'], ...env } })
     children.push(child)
     const output = { out: '', err: '' }
     child.stdout.on('data', (chunk: Buffer) => (output.out += chunk.toString()))
@@ -40,13 +40,14 @@ export function useProgram() {
     return { child, output, exited }
   }
 
-  async function serve(env: Record<string, string> = {}) {
-    const started = start(['serve'], {
+  /** `cli`: another build of the program. */
+  async function serve(env: Record<string, string> = {}, cli = CLI) {
+    const defaults = {
       LANDFALL_PORT: '0',
       LANDFALL_DATA_DIR: join(directory.path, 'data'),
       LANDFALL_OWNER_HEADER: 'X-Owner',
-      ...env,
-    })
+    }
+    const started = start(['serve'], { ...defaults, ...env }, cli)
     for (const deadline = Date.now() + 60_000; !started.output.out.includes('\n'); await later(20)) {
       if (Date.now() > deadline || started.child.exitCode !== null) throw new Error(started.output.err)
     }

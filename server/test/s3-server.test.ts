@@ -5,12 +5,16 @@ import { s3Blobs } from '../src/blobs/s3.js'
 import { kind } from '../src/kinds.js'
 import { photos, type Tx } from './fixtures.js'
 import { content, digestOf, startServer } from './harness.js'
-import { s3Server } from './s3.js'
+import { chainOf, s3Server } from './s3.js'
+import { startProxy } from '../../e2e/src/proxy.js'
 
 const { missing, config } = await s3Server()
 const MiB = 1024 * 1024
 
-async function serverOnS3(more: { signedUrlSeconds?: number } = {}) {
+async function serverOnS3({
+  endpoint = config.endpoint,
+  ...more
+}: { signedUrlSeconds?: number; endpoint?: string } = {}) {
   const prefix = `${uuidv4()}/`
   const server = await startServer(
     {
@@ -21,12 +25,13 @@ async function serverOnS3(more: { signedUrlSeconds?: number } = {}) {
         },
       }),
     },
-    { ...more, blobsOf: () => s3Blobs({ s3ClientConfig: config, prefix, partSize: 5 * MiB }) },
+    { ...more, blobsOf: () => s3Blobs({ s3ClientConfig: { ...config, endpoint }, prefix, partSize: 5 * MiB }) },
   )
   const bare = new S3(config)
   return {
     ...server,
     server,
+    prefix,
     names: async () => {
       const { Contents = [] } = await bare.listObjectsV2({ Bucket: config.bucket, Prefix: prefix })
       const { Uploads = [] } = await bare.listMultipartUploads({ Bucket: config.bucket, Prefix: prefix })
@@ -54,7 +59,11 @@ describe.skipIf(missing !== null)(`the server on S3${missing === null ? '' : ` (
         await server.restart()
       }
       const proof = await server.request('GET', `/operations/${id}/prefix`)
-      expect(await proof.json()).toEqual({ offset: 7 * MiB + 10, digest: digestOf(bytes.subarray(0, 7 * MiB + 10)) })
+      const { partBytes, ...proven } = (await proof.json()) as { partBytes: number }
+      expect(proven).toEqual({
+        offset: 7 * MiB + 10,
+        digest: chainOf(bytes.subarray(0, 7 * MiB + 10), partBytes),
+      })
       await server.patch(id, 7 * MiB + 10, bytes.subarray(7 * MiB + 10))
       const operation = await server.get(id, '?wait=10')
       expect(operation).toMatchObject({ offset: bytes.length, reference: { digest: digestOf(bytes) } })
@@ -97,6 +106,57 @@ describe.skipIf(missing !== null)(`the server on S3${missing === null ? '' : ` (
         expect(await server.get(id, '?wait=10')).toMatchObject({ reference: { digest: digestOf(bytes) } })
       }
       expect((await names()).length).toBe(3)
+    } finally {
+      await server.close()
+    }
+  })
+
+  test('an upload that stands open costs no call of the store, nor does asking for what is open', async () => {
+    const store = await startProxy({ targetPort: Number(new URL(config.endpoint).port) })
+    const { server } = await serverOnS3({ endpoint: store.origin })
+    try {
+      const ids = [uuidv4(), uuidv4(), uuidv4()]
+      const [silent = '', small = '', large = ''] = ids
+      await server.declare(silent, { size: 12 * MiB })
+      await server.declare(small, { size: 1_000 })
+      await server.patch(small, 0, content(500))
+      await server.declare(large, { size: 12 * MiB })
+      await server.patch(large, 0, content(6 * MiB))
+      expect(store.requests.length).toBeGreaterThan(3)
+      store.forget()
+      for (let pass = 0; pass < 3; pass += 1) expect((await server.uploads.runOnce({ maxMs: 5_000 })).driven).toBe(0)
+      const listed = await server.request('GET', '/operations?open')
+      expect(await listed.json()).toMatchObject({ operations: [{ id: silent }, { id: small }, { id: large }] })
+      expect(store.requests.map(({ method, path }) => `${method} ${path}`)).toEqual([])
+    } finally {
+      await server.close()
+      await store.close()
+    }
+  })
+
+  test('what lies beside a stored blob is found by reconcile, and goes; the blob stays', async () => {
+    const { server, names, prefix } = await serverOnS3()
+    try {
+      const id = uuidv4()
+      const bytes = content(6 * MiB)
+      await server.declare(id, { size: bytes.length })
+      await server.patch(id, 0, bytes)
+      expect(await server.get(id, '?wait=10')).toMatchObject({ reference: { digest: digestOf(bytes) } })
+      const [name = ''] = await names()
+      // As a node leaves them that stood still, came back after another one had finished, and died.
+      const bare = new S3(config)
+      await bare.createMultipartUpload({ Bucket: config.bucket, Key: prefix + name })
+      await bare.putObject({
+        Bucket: config.bucket,
+        Key: `${prefix}tails/${name.slice('blobs/'.length)}/late`,
+        Body: 'x',
+      })
+      expect((await names()).length).toBe(3)
+      expect(await server.uploads.operator.reconcile()).toMatchObject({ difference: 1, found: { scraps: 1 } })
+      const applied = await server.uploads.operator.reconcile({ apply: true, force: true })
+      expect(applied).toMatchObject({ difference: 0, found: { scraps: 1 }, done: { deleted: 1 } })
+      expect(await names()).toEqual([name])
+      expect(await server.uploads.operator.reconcile()).toMatchObject({ difference: 0, found: { scraps: 0 } })
     } finally {
       await server.close()
     }

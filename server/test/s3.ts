@@ -1,6 +1,7 @@
 import { v4 as uuidv4 } from 'uuid'
 import { inject } from 'vitest'
 import { type GatewayPlace, startGateway } from '../../e2e/src/s3.js'
+import { digestOf } from './harness.js'
 import { createHolderName } from '../src/boot.js'
 import { s3Blobs, type S3BlobsOptions } from '../src/blobs/s3.js'
 import type { BlobStoreFixture } from '../src/contract/blob-store.js'
@@ -49,4 +50,12 @@ export async function s3Fixture(config: S3Config, more: Partial<S3BlobsOptions> 
     },
     dispose: () => store.close(),
   }
+}
+
+/** The digest of an unfinished upload's prefix, as `Prefix` defines it. */
+export function chainOf(prefix: Uint8Array, partBytes: number): string {
+  let link = ''
+  for (let at = 0; at < prefix.length; at += partBytes)
+    link = digestOf(Buffer.from(link + digestOf(prefix.subarray(at, at + partBytes))))
+  return link
 }

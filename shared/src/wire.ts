@@ -35,10 +35,15 @@ export interface OperationList {
 /**
  * Answer of `GET /operations/{id}/prefix`: the digest of the first `offset` stored bytes, by which a new pick of the
  * file is proven before one byte of it is sent.
+ *
+ * Without `partBytes` it is their SHA-256. With it, because some stores cannot read an unfinished upload back, it is the
+ * last link of a chain over their parts of so many bytes (the last one may have less): link n is the SHA-256 of the text
+ * of link n - 1 (of the first part: of nothing) followed by the text of the SHA-256 of part n, both as `digest` has them.
  */
 export const prefixSchema = v.object({
   offset: v.pipe(v.number(), v.safeInteger(), v.minValue(0)),
   digest: digestSchema,
+  partBytes: v.optional(v.pipe(v.number(), v.safeInteger(), v.minValue(1))),
 })
 export type Prefix = v.InferOutput<typeof prefixSchema>
 

@@ -41,6 +41,7 @@ export interface Connection {
 /** With a delay on the line more than one slice is under way at a time. */
 const LIMIT_BYTES = 65_536
 const LIMIT_WITH_LATENCY_BYTES = 1_048_576
+const CONTINUE = Buffer.from('HTTP/1.1 100 Continue\r\n\r\n')
 
 export function serveConnection(client: Socket, connection: number, context: ConnectionContext): Connection {
   const record: RecordedConnection = {
@@ -134,7 +135,11 @@ export function serveConnection(client: Socket, connection: number, context: Con
     context.recorded(request)
     if (silent) return
     const fault = met?.fault
-    if (fault?.kind === 'answer') return
+    if (fault?.kind === 'answer') {
+      // RFC 9110 10.1.1: without it the client keeps the body back.
+      if (head.headers['expect']?.toLowerCase() === '100-continue') await write(client, CONTINUE)
+      return
+    }
     pending.push(current)
     if (fault?.kind === 'delay') await sleep(fault.ms)
     if (met !== null && breaksAfter(met.fault) === null) return strike(met)

@@ -6,6 +6,7 @@ import { build } from 'vite'
 import { launchOptions } from '../../src/chromium.js'
 import { temporaryDirectory } from '../../src/files.js'
 import type { Scenario } from '../../src/scenario.js'
+import { createTurns } from '../../src/turns.js'
 
 /** What the clients need: a browser, and the page that they run in, built. */
 export interface Stage {
@@ -72,16 +73,4 @@ export const CLIENTS: readonly [string, Client][] = [
 ]
 
 /** Starts two at a time: thirty pages that load at once on two cores run into time limits of their own. */
-const gate = { free: 2, waiting: [] as (() => void)[] }
-
-export async function inTurn<T>(start: () => Promise<T>): Promise<T> {
-  if (gate.free > 0) gate.free -= 1
-  else await new Promise<void>((resolve) => gate.waiting.push(resolve))
-  try {
-    return await start()
-  } finally {
-    const next = gate.waiting.shift()
-    if (next === undefined) gate.free += 1
-    else next()
-  }
-}
+export const inTurn = createTurns(2)

@@ -291,11 +291,12 @@ export function fileBlobs(options: FileBlobsOptions): BlobStore {
     inspect: (blob, signal) => guarded(blob.key, () => inspect(blob, signal)),
 
     digestOf: (blob, length, signal) =>
-      guarded(blob.key, async () =>
-        length === 0
-          ? asDigest(createHash('sha256').digest('base64'))
-          : asDigest(await digester.digest(blob.key, pathOf(blob.key), length, signal)),
-      ),
+      guarded(blob.key, async () => ({
+        digest:
+          length === 0
+            ? asDigest(createHash('sha256').digest('base64'))
+            : asDigest(await digester.digest(blob.key, pathOf(blob.key), length, signal)),
+      })),
 
     async read(key, { start, end }) {
       opened()

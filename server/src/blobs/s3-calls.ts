@@ -1,8 +1,21 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import type { CompletedPart, GetObjectCommandOutput, ListObjectsV2CommandOutput, Part, S3 } from '@aws-sdk/client-s3'
+import { Readable } from 'node:stream'
+import {
+  type CompletedPart,
+  type GetObjectCommandOutput,
+  type LifecycleRule,
+  type ListObjectsV2CommandOutput,
+  type Part,
+  PutObjectCommand,
+  type S3,
+  UploadPartCommand,
+} from '@aws-sdk/client-s3'
 import { boundOf } from '../backoff.js'
 import { UploadError } from '../errors.js'
-import { isFinal, isMissing, isTaken, s3Fault } from './s3-faults.js'
+import type { StoreRequest } from '../ports.js'
+import { timeLimit } from '../time-limit.js'
+import { type Payload, payloadOf } from './s3-blocks.js'
+import { hasNoLifecycle, isFinal, isMissing, isTaken, outcomeOf, s3Fault } from './s3-faults.js'
 
 /** What each object that is made of an upload carries. */
 export interface ObjectSettings {
@@ -28,9 +41,9 @@ export interface S3Calls {
   /** `once`: only where nothing is under that name; 'taken' otherwise. */
   put(
     name: string,
-    bytes: Uint8Array,
+    chunks: readonly Uint8Array[],
     more?: { once?: true; token?: string; isBlob?: boolean; signal?: AbortSignal },
-  ): Promise<'put' | 'taken'>
+  ): Promise<{ outcome: 'put' | 'taken'; attempts: number }>
   head(name: string, signal?: AbortSignal): Promise<Found | null>
   /** null: nothing is there. */
   get(name: string, range: string | null, signal?: AbortSignal): Promise<GetObjectCommandOutput | null>
@@ -41,7 +54,7 @@ export interface S3Calls {
   createMultipart(name: string, token: string, signal: AbortSignal): Promise<string>
   /** 'gone': the upload is not there (any more). */
   uploadPart(
-    part: { name: string; uploadId: string; number: number; bytes: Uint8Array },
+    part: { name: string; uploadId: string; number: number; payload: Payload },
     signal: AbortSignal,
   ): Promise<{ etag: string; attempts: number } | 'gone'>
   /** null: the upload is not there (any more). */
@@ -50,6 +63,8 @@ export interface S3Calls {
   complete(name: string, uploadId: string, parts: CompletedPart[]): Promise<void>
   /** Again and again until no part is left: one that was in flight may come after it. */
   abort(name: string, uploadId: string): Promise<void>
+  /** The rules by which the bucket removes things by itself. */
+  lifecycle(): Promise<LifecycleRule[]>
   listMultiparts(
     prefix: string,
     after: { name: string; uploadId: string } | null,
@@ -62,6 +77,28 @@ const BACKOFF = { firstMs: 100, mostMs: 2_000 }
 const WRITES = new Set(['PutObject', 'CreateMultipartUpload', 'UploadPart'])
 const never = new AbortController().signal
 
+/** Anew for each attempt. */
+const contentOf = ({ chunks, bytes }: Payload): { Body: Readable | Uint8Array; ContentLength: number } => ({
+  Body: chunks.length > 1 ? Readable.from(chunks, { objectMode: false }) : (chunks[0] ?? new Uint8Array()),
+  ContentLength: bytes,
+})
+
+/** The bytes are hashed already: the signature takes that, and the store refuses others. */
+function withDigest<C extends PutObjectCommand | UploadPartCommand>(command: C, { sha256 }: Payload): C {
+  const stack = command.middlewareStack as PutObjectCommand['middlewareStack']
+  stack.add(
+    (next) => (input) => {
+      const { headers } = input.request as { headers: Record<string, string> }
+      // Where the application has switched on checksums in trailers it stands there already.
+      headers[DIGEST_HEADER] ??= sha256.toString('hex')
+      return next(input)
+    },
+    { step: 'build', priority: 'low' },
+  )
+  return command
+}
+const DIGEST_HEADER = 'x-amz-content-sha256'
+
 export function createS3Calls(
   client: S3,
   {
@@ -69,15 +106,34 @@ export function createS3Calls(
     object,
     timeoutMs,
     patienceMs,
-  }: { Bucket: string; object: ObjectSettings; timeoutMs: number; patienceMs: number },
+    onRequest,
+  }: {
+    Bucket: string
+    object: ObjectSettings
+    timeoutMs: number
+    patienceMs: number
+    onRequest: (request: StoreRequest) => void
+  },
 ): S3Calls {
-  const once = async <T>(signal: AbortSignal, send: (abortSignal: AbortSignal) => Promise<T>): Promise<T> => {
+  const once = async <T>(
+    name: string,
+    signal: AbortSignal,
+    send: (abortSignal: AbortSignal) => Promise<T>,
+  ): Promise<T> => {
     signal.throwIfAborted()
+    const startMs = performance.now()
+    const ended = (outcome: string): void => onRequest({ name, outcome, tookMs: performance.now() - startMs })
+    const limit = timeLimit(timeoutMs)
     try {
-      return await send(AbortSignal.any([signal, AbortSignal.timeout(timeoutMs)]))
+      const answer = await send(AbortSignal.any([signal, limit.signal]))
+      ended('ok')
+      return answer
     } catch (error) {
+      ended(signal.aborted ? 'aborted' : outcomeOf(error))
       signal.throwIfAborted()
       throw error
+    } finally {
+      limit.end()
     }
   }
 
@@ -92,7 +148,7 @@ export function createS3Calls(
     const deadlineMs = performance.now() + (WRITES.has(name) && signal !== never ? patienceMs : 0)
     for (let failedBefore = 0; ; failedBefore++) {
       try {
-        return await once(signal, send)
+        return await once(name, signal, send)
       } catch (error) {
         if (signal.aborted) throw signal.reason as Error
         const answer = await expected(error)
@@ -132,26 +188,29 @@ export function createS3Calls(
   }
 
   return {
-    put: (name, bytes, { once: onlyOnce, token, isBlob = false, signal = never } = {}) =>
-      call<'put' | 'taken', 'taken'>(
+    async put(name, chunks, { once: onlyOnce, token, isBlob = false, signal = never } = {}) {
+      const payload = payloadOf(chunks)
+      let attempts = 0
+      const outcome = await call<'put' | 'taken', 'taken'>(
         'PutObject',
         signal,
         async (abortSignal) => {
-          await client.putObject(
-            {
-              Bucket,
-              Key: name,
-              Body: bytes,
-              ...(onlyOnce ? { IfNoneMatch: '*' } : {}),
-              ...(token === undefined ? {} : { Metadata: { [TOKEN]: token } }),
-              ...(isBlob ? object : { ...object, StorageClass: undefined }),
-            } as Parameters<S3['putObject']>[0],
-            { abortSignal },
-          )
+          attempts += 1
+          const command = new PutObjectCommand({
+            Bucket,
+            Key: name,
+            ...contentOf(payload),
+            ...(onlyOnce ? { IfNoneMatch: '*' } : {}),
+            ...(token === undefined ? {} : { Metadata: { [TOKEN]: token } }),
+            ...(isBlob ? object : { ...object, StorageClass: undefined }),
+          } as ConstructorParameters<typeof PutObjectCommand>[0])
+          await client.send(withDigest(command, payload), { abortSignal })
           return 'put'
         },
         (error) => (onlyOnce && isTaken(error) ? 'taken' : undefined),
-      ),
+      )
+      return { outcome, attempts }
+    },
 
     head: (name, signal = never) =>
       call(
@@ -176,8 +235,8 @@ export function createS3Calls(
         'GetObject',
         signal,
         // The time limit is for the answer to begin: how long a body takes is up to its reader.
-        () =>
-          client.getObject({ Bucket, Key: name, ...(range === null ? {} : { Range: range }) }, { abortSignal: signal }),
+        (abortSignal) =>
+          client.getObject({ Bucket, Key: name, ...(range === null ? {} : { Range: range }) }, { abortSignal }),
         nullIfMissing,
       ),
 
@@ -216,17 +275,21 @@ export function createS3Calls(
         return UploadId
       }),
 
-    uploadPart({ name, uploadId, number, bytes }, signal) {
+    uploadPart({ name, uploadId, number, payload }, signal) {
       let attempts = 0
       return call<{ etag: string; attempts: number }, 'gone'>(
         'UploadPart',
         signal,
         async (abortSignal) => {
           attempts += 1
-          const { ETag } = await client.uploadPart(
-            { Bucket, Key: name, UploadId: uploadId, PartNumber: number, Body: bytes },
-            { abortSignal },
-          )
+          const command = new UploadPartCommand({
+            Bucket,
+            Key: name,
+            UploadId: uploadId,
+            PartNumber: number,
+            ...contentOf(payload),
+          })
+          const { ETag } = await client.send(withDigest(command, payload), { abortSignal })
           if (ETag === undefined) throw new Error('an UploadPart without an ETag')
           return { etag: ETag, attempts }
         },
@@ -241,7 +304,7 @@ export function createS3Calls(
     listParts,
 
     complete: async (name, UploadId, Parts) => {
-      await once(never, (abortSignal) =>
+      await once('CompleteMultipartUpload', never, (abortSignal) =>
         client.completeMultipartUpload({ Bucket, Key: name, UploadId, MultipartUpload: { Parts } }, { abortSignal }),
       )
     },
@@ -259,6 +322,15 @@ export function createS3Calls(
       }
       throw new UploadError('storage-unavailable', 'parts come in still to an upload that is to be removed')
     },
+
+    lifecycle: () =>
+      call(
+        'GetBucketLifecycleConfiguration',
+        never,
+        async (abortSignal) =>
+          (await client.getBucketLifecycleConfiguration({ Bucket }, { abortSignal })).Rules ?? ([] as LifecycleRule[]),
+        (error) => (hasNoLifecycle(error) ? [] : undefined),
+      ),
 
     async listMultiparts(Prefix, after) {
       const found = await call('ListMultipartUploads', never, (abortSignal) =>

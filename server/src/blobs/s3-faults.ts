@@ -28,6 +28,13 @@ export const isTaken = (error: unknown): boolean => failureOf(error).status === 
 export const isPartMismatch = (error: unknown): boolean =>
   ['InvalidPart', 'InvalidPartOrder', 'EntityTooSmall'].includes(failureOf(error).name)
 
+/** The bucket has no rules. */
+export const hasNoLifecycle = (error: unknown): boolean => failureOf(error).name === 'NoSuchLifecycleConfiguration'
+
+/** In a word, for who counts them. */
+export const outcomeOf = (error: unknown): string =>
+  isMissing(error) ? 'missing' : isTaken(error) ? 'taken' : failureOf(error).name
+
 /** Answers that another attempt cannot change. */
 export function isFinal(error: unknown): boolean {
   const { name, status } = failureOf(error)

@@ -1,5 +1,5 @@
 import type { BlobRef } from '../ports.js'
-import type { Buffers } from './s3-buffers.js'
+import { between, BLOCK_BYTES, type Blocks } from './s3-blocks.js'
 import type { Budget } from './s3-budget.js'
 import { bytesOf, type Piece } from './s3-notes.js'
 import type { Progress } from './s3-progress.js'
@@ -10,137 +10,148 @@ export class Gone extends Error {
   override readonly name = 'Gone'
 }
 
-/** The part that is being filled. The memory that it holds is that which was taken from the budget. */
+/** All bytes of a part, and what the memory for them was taken from. */
+export interface WholePart {
+  readonly chunks: readonly Uint8Array[]
+  /** Gives the memory back; `isReusable`: nobody reads it any more. */
+  release(isReusable: boolean): void
+}
+
+/** The part that is being filled. The memory that it may hold is that which was taken from the budget. */
 export interface Filling {
   /** How many bytes of the part are there, in memory or stored. */
   length(): number
   /** How many it takes. */
   capacity(): number
-  /** Of memory. */
-  heldBytes(): number
+  /** Memory, or the right to it. */
+  holds(): boolean
   /** Are not stored yet. */
   unstoredBytes(): number
-  /** Memory to take from the budget before so many bytes can be added; 0: there is room. */
-  wantedBytes(more: number): number
+  /** What to take from the budget before a byte can be added; 0: there is room. */
+  wanted(): { readonly bytes: number; readonly isRest: boolean }
   /** So much was taken for it. */
-  grow(memoryBytes: number): void
+  grow(bytes: number): void
   /** Takes as many of the bytes as there is room for. */
   add(bytes: Uint8Array): number
   /** Stores what is not stored yet as a piece; `free` gives the memory back. */
   flush(free: boolean): Promise<void>
-  /** All bytes of the part: what is in memory no more is read back. null: `signal` fired while memory was waited for. */
-  whole(signal: AbortSignal): Promise<Buffer | null>
-  /** Its memory belongs to the caller now. */
-  handOver(): void
+  /**
+   * All bytes of the part: what is in memory no more is read back. The caller has them from then on, and filling goes on
+   * with the next part. null: `signal` fired while memory was waited for.
+   */
+  whole(signal: AbortSignal): Promise<WholePart | null>
   drop(): void
 }
 
 /** A part of 8 MiB that trickles in is stored in pieces of two seconds each; reading it back should not take hundreds of calls. */
 const MOST_PIECES = 32
-/** Memory grows with what comes: a client that sends little holds little, and one that sends much is copied by a third. */
-const STEPS_BYTES = [256 * 1024, 1024 * 1024, 4 * 1024 * 1024]
+/** A client that would fill a part within so long gets the memory for all of it; a slower one gets it block by block. */
+const QUICK_MS = 1_000
 
 export function createFilling(
-  deps: { tails: Tails; budget: Budget; buffers: Buffers; signal: AbortSignal },
+  deps: { tails: Tails; budget: Budget; blocks: Blocks; signal: AbortSignal },
   { key, size }: BlobRef,
   partBytes: number,
   progress: Progress,
 ): Filling {
-  const { tails, budget, buffers, signal } = deps
+  const { tails, budget, signal } = deps
   let start = (progress.filling().number - 1) * partBytes
   /** Memory has the part from `from` to `to`; up to `stored` it lies in the store as well. */
-  let buffer: Buffer | null = null
+  let blocks: Buffer[] = []
   let to = bytesOf(progress.filling().pieces)
   let from = to
   let stored = to
-  /** The source is quick enough for whole parts. */
-  let isQuick = false
-  /** Somebody reads memory: what is replaced must not be used again. */
+  /** Of the budget. */
+  let takenBytes = 0
+  /** Somebody may read the blocks still: they must not be used again. */
+  let isRead = false
   let readers = 0
+  let grown = { atMs: 0, bytes: 0 }
+  let isQuick = false
 
   const capacity = (): number => Math.min(partBytes, size - start)
+  const release = (held: readonly Buffer[], bytes: number, isReusable: boolean): void => {
+    budget.giveBack(bytes)
+    if (isReusable) deps.blocks.giveBack(held)
+  }
   const free = (upTo: number): void => {
     // What came meanwhile stays, and the memory with it.
     if (upTo < to) return
-    if (buffer !== null) budget.giveBack(buffer.length)
-    if (buffer !== null && readers === 0) buffers.giveBack(buffer)
-    buffer = null
+    release(blocks, takenBytes, readers === 0 && !isRead)
+    blocks = []
+    takenBytes = 0
+    isRead = false
     from = to
   }
-  const replace = (next: Buffer, at: number): void => {
-    buffer?.copy(next, from - at, 0, to - from)
-    if (buffer !== null) budget.giveBack(buffer.length)
-    if (buffer !== null && readers === 0) buffers.giveBack(buffer)
-    buffer = next
-    from = at
-  }
-  async function store(begin: number, end: number, memory: Buffer): Promise<Piece> {
+  async function store(chunks: readonly Uint8Array[]): Promise<Piece> {
     readers += 1
     try {
-      const piece = await tails.store(key, memory.subarray(begin, end), signal, progress.storing)
+      const { piece, attempts } = await tails.store(key, chunks, signal, progress.storing)
+      // An attempt that broke off may be read still by its socket.
+      if (attempts > 1) isRead = true
       progress.stored(piece)
       return piece
+    } catch (error) {
+      isRead = true
+      throw error
     } finally {
       readers -= 1
     }
   }
-
-  /** The first bytes of the part, up to `end`, in memory for which the budget was asked. */
-  async function assemble(end: number): Promise<Buffer> {
-    const memory = buffers.take(end)
-    const pieces = []
-    let covered = 0
-    for (const piece of progress.filling().pieces) {
-      if (covered >= from) break
-      pieces.push(piece)
-      covered += piece.bytes
-    }
-    if (!(await tails.read(key, pieces, memory, signal))) throw new Gone()
-    if (buffer !== null && end > from) buffer.copy(memory, from, 0, end - from)
-    return memory
+  async function readBack(pieces: readonly Piece[]): Promise<Uint8Array[]> {
+    const found = await tails.read(key, pieces, signal)
+    if (found === null) throw new Gone()
+    return found
   }
 
   async function merge(): Promise<void> {
     const part = progress.filling()
     // The last bytes of a blob stay apart: they are acknowledged as a part only.
     if (part.pieces.length < MOST_PIECES || start + stored >= size || !budget.tryTake(stored)) return
-    const end = stored
+    const bytes = stored
     try {
-      part.pieces = [await store(0, end, await assemble(end))]
+      part.pieces = [await store(await readBack(part.pieces))]
     } finally {
-      budget.giveBack(end)
+      budget.giveBack(bytes)
     }
   }
 
-  return {
+  const filling: Filling = {
     length: () => to,
     capacity,
-    heldBytes: () => to - from,
+    holds: () => takenBytes > 0,
     unstoredBytes: () => to - stored,
-    wantedBytes(more) {
-      const needed = to - from + more
-      if (buffer !== null && needed <= buffer.length) return 0
-      const most = capacity() - from
-      if (isQuick) return most
-      return Math.min(most, STEPS_BYTES.find((step) => step >= needed) ?? most)
+    wanted() {
+      if (to - from < takenBytes) return { bytes: 0, isRest: false }
+      const rest = capacity() - to
+      return isQuick ? { bytes: rest, isRest: true } : { bytes: Math.min(rest, BLOCK_BYTES), isRest: false }
     },
-    grow(memoryBytes) {
+    grow(bytes) {
       // It may have been stored and freed while the budget was waited for: less is enough then.
-      const length = Math.min(memoryBytes, capacity() - from)
-      budget.giveBack(memoryBytes - length)
-      replace(buffers.take(length), from)
+      const most = Math.min(bytes, capacity() - from - takenBytes)
+      budget.giveBack(bytes - most)
+      takenBytes += most
+      grown = { atMs: performance.now(), bytes: most }
     },
     add(bytes) {
-      if (buffer === null) return 0
-      const room = bytes.subarray(0, buffer.length - (to - from))
-      buffer.set(room, to - from)
-      to += room.length
-      return room.length
+      let added = 0
+      const most = Math.min(bytes.length, takenBytes - (to - from))
+      while (added < most) {
+        const inLast = (to - from) % BLOCK_BYTES
+        if (inLast === 0) blocks.push(deps.blocks.take(Math.min(BLOCK_BYTES, capacity() - to)))
+        const block = blocks.at(-1)
+        const room = Math.min(most - added, (block?.length ?? 0) - inLast)
+        block?.set(bytes.subarray(added, added + room), inLast)
+        added += room
+        to += room
+      }
+      if (to - from === takenBytes) isQuick = (performance.now() - grown.atMs) * capacity() <= QUICK_MS * grown.bytes
+      return added
     },
     async flush(freeing) {
       const end = to
-      if (end > stored && buffer !== null) {
-        const piece = await store(stored - from, end - from, buffer)
+      if (end > stored) {
+        const piece = await store(between(blocks, stored - from, end - from))
         progress.filling().pieces.push(piece)
         stored = end
         await merge()
@@ -148,29 +159,40 @@ export function createFilling(
       if (freeing) free(stored)
     },
     async whole(stopped) {
-      const end = to
-      if (from === 0 && buffer?.length === end) return buffer
-      if (!budget.tryTake(end)) {
-        // Who waits for memory holds none.
-        await this.flush(true)
-        if (!(await budget.take(end, stopped))) return null
+      let before: Uint8Array[] = []
+      if (from > 0) {
+        if (!budget.tryTake(from)) {
+          // Who waits for memory holds none.
+          await filling.flush(true)
+          if (!(await budget.take(from, stopped))) return null
+        }
+        takenBytes += from
+        before = between(await readBack(untilFrom()), 0, from)
       }
-      try {
-        replace(await assemble(end), 0)
-      } catch (error) {
-        budget.giveBack(end)
-        throw error
-      }
-      return buffer
-    },
-    handOver() {
-      isQuick = from === 0 && stored === 0
+      const [held, bytes, wasRead] = [blocks, takenBytes, isRead]
+      const chunks = [...before, ...between(held, 0, to - from)]
+      isQuick &&= stored === 0
       start += capacity()
-      buffer = null
-      from = to = stored = 0
+      blocks = []
+      from = to = stored = takenBytes = 0
+      isRead = false
+      return { chunks, release: (isReusable) => release(held, bytes, isReusable && !wasRead) }
     },
     drop() {
       free(to)
     },
+  }
+  return filling
+
+  /** The pieces of what is not in memory. */
+  function untilFrom(): Piece[] {
+    const pieces = []
+    let covered = 0
+    for (const piece of progress.filling().pieces) {
+      if (covered >= from) break
+      pieces.push(piece)
+      covered += piece.bytes
+    }
+    return pieces
   }
 }

@@ -43,7 +43,7 @@ export function createIdentity(calls: S3Calls, names: Names): S3Identity {
     async open(ledger, store) {
       let found = await read()
       if (found === null && store === 'new') {
-        await calls.put(names.identity, bytesOfText(identityText(ledger)), { once: true })
+        await calls.put(names.identity, [bytesOfText(identityText(ledger))], { once: true })
         // Another node may have been quicker, also one of another environment.
         found = await read()
       }
@@ -68,13 +68,13 @@ export function createIdentity(calls: S3Calls, names: Names): S3Identity {
       }
     },
     async writeMark(mark) {
-      await calls.put(names.mark, bytesOfText(JSON.stringify({ mark })))
+      await calls.put(names.mark, [bytesOfText(JSON.stringify({ mark }))])
     },
     async probe() {
       const name = names.probes + uuidv4()
       const bytes = bytesOfText('may be removed')
       const startMs = performance.now()
-      await calls.put(name, bytes)
+      await calls.put(name, [bytes])
       const syncMs = performance.now() - startMs
       const found = await calls.getBytes(name)
       await calls.delete(name)

@@ -6,6 +6,7 @@ import type { Names } from './s3-names.js'
 export interface S3Inventory {
   list(): AsyncIterable<StoredBlob>
   sizeOf(key: string): Promise<number | null>
+  hasScraps(key: string): Promise<boolean>
   readonly quarantine: Quarantine
 }
 
@@ -78,7 +79,8 @@ export function createS3Inventory(deps: {
   async function merged(key: string, items: readonly Item[]): Promise<StoredBlob> {
     const modifiedAt = Math.max(...items.map((item) => item.modifiedAt))
     const blob = items.find(({ name, uploadId }) => uploadId === undefined && name === names.blob(key))
-    if (blob !== undefined) return { key, name: blob.name, sizeBytes: blob.sizeBytes, modifiedAt }
+    if (blob !== undefined)
+      return { key, name: blob.name, sizeBytes: blob.sizeBytes, modifiedAt, hasScraps: items.length > 1 }
     let parts = 0
     let pieces = 0
     for (const { name, uploadId, sizeBytes } of items) {
@@ -92,10 +94,14 @@ export function createS3Inventory(deps: {
   async function find(key: string): Promise<StoredBlob | null> {
     const found = await calls.head(names.blob(key))
     if (found !== null) return { key, name: names.blob(key), sizeBytes: found.sizeBytes, modifiedAt: found.modifiedAt }
+    const items = await unfinished(key)
+    return items.length === 0 ? null : merged(key, items)
+  }
+  async function unfinished(key: string): Promise<Item[]> {
     const items: Item[] = []
     for await (const item of objects(names.tailsOf(key), names.keyOfTail)) items.push(item)
     for await (const item of multiparts(names.blob(key))) if (item.key === key) items.push(item)
-    return items.length === 0 ? null : merged(key, items)
+    return items
   }
   async function markerOf(key: string): Promise<string | null> {
     for await (const { name } of markers(names.markersOf(key))) return name
@@ -141,6 +147,8 @@ export function createS3Inventory(deps: {
 
     sizeOf: async (key) => ((await markerOf(key)) === null ? ((await find(key))?.sizeBytes ?? null) : null),
 
+    hasScraps: async (key) => (await calls.head(names.blob(key))) !== null && (await unfinished(key)).length > 0,
+
     // A mark beside the blob instead of a move: a copy of terabytes takes hours and costs its storage twice, and a row
     // that turns up after all finds its bytes where they were.
     quarantine: {
@@ -152,7 +160,7 @@ export function createS3Inventory(deps: {
         }
       },
       async add(key, nowAt) {
-        await calls.put(names.marker(key, nowAt), new Uint8Array())
+        await calls.put(names.marker(key, nowAt), [])
       },
       async takeBack(key) {
         const marker = await markerOf(key)

@@ -3,6 +3,7 @@ import { isKey } from './key.js'
 
 /** How objects are called. What belongs to an upload begins with its key, so that it is found by its name alone. */
 export interface Names {
+  readonly prefix: string
   readonly blobs: string
   readonly tails: string
   readonly quarantine: string
@@ -31,6 +32,7 @@ export function createNames(prefix: string, objectName: (key: string) => string)
   }
   const blob = (key: string): string => blobs + objectName(checked(key))
   return {
+    prefix,
     blobs,
     tails,
     quarantine,

@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto'
 import type { JsonValue } from '@landfall/shared'
 import * as v from 'valibot'
 import { UploadError } from '../errors.js'
@@ -21,8 +22,8 @@ export interface Notes {
   readonly uploadId: string | null
   /** ETags of the parts from the first one on, without a gap. */
   readonly parts: readonly string[]
-  /** SHA-256 over those parts, to be gone on with: parts cannot be read back before the upload is complete. null: none. */
-  readonly hash: string | null
+  /** The digest of those parts as a chain (see `Prefix`): they cannot be read back before the upload is complete. */
+  readonly proof: string
   /** What lies behind the parts, in order. */
   readonly tail: readonly Piece[]
 }
@@ -33,7 +34,7 @@ const schema = v.object({
   partBytes: count,
   uploadId: v.nullable(v.string()),
   parts: v.array(v.string()),
-  hash: v.nullable(v.string()),
+  proof: v.string(),
   tail: v.array(v.object({ name: v.string(), bytes: count })),
 })
 
@@ -54,3 +55,13 @@ export const noted = ({ parts, partBytes, tail }: Notes, sizeBytes: number): num
   Math.min(sizeBytes, parts.length * partBytes) + bytesOf(tail)
 
 export const partCount = (sizeBytes: number, partBytes: number): number => Math.ceil(sizeBytes / partBytes)
+
+export const asDigest = (sha256: Buffer): string => `sha-256=:${sha256.toString('base64')}:`
+
+/** The chain with one part more. */
+export const chained = (proof: string, sha256: Buffer): string =>
+  asDigest(
+    createHash('sha256')
+      .update(proof + asDigest(sha256))
+      .digest(),
+  )

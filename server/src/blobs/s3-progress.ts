@@ -8,7 +8,7 @@ export interface OpenPart {
   /** What is stored of it, from its beginning on. */
   pieces: Piece[]
   /** Set once it is stored as a whole. */
-  done: { readonly etag: string; readonly hash: string } | null
+  done: { readonly etag: string; readonly proof: string } | null
 }
 
 /** How far an append has come, in the store and in the ledger. */
@@ -29,6 +29,8 @@ export interface Progress {
    * @throws what the ledger said: the lease is lost, and what nobody was told of was removed.
    */
   acknowledge(final?: 'final'): Promise<boolean>
+  /** There is no piece to be removed, whether what is durable is recorded or the lease turns out to be lost. */
+  hasNoPieces(): boolean
   /** The blob was stored in one. */
   acknowledgeWhole(): Promise<boolean>
   /** Removes what nobody was told of. */
@@ -63,7 +65,7 @@ export function createProgress(
     const notes = {
       ...from,
       parts: [...recorded.notes.parts, ...done.map((part) => part.done?.etag ?? '')],
-      hash: done.at(-1)?.done?.hash ?? recorded.notes.hash,
+      proof: done.at(-1)?.done?.proof ?? recorded.notes.proof,
       tail: [...(open[done.length]?.pieces ?? [])],
     }
     // All of the bytes are acknowledged only as parts that can be completed.
@@ -116,6 +118,7 @@ export function createProgress(
         if (now.offset < recorded.offset || (now.offset === blob.size && final === undefined)) return false
         return record(now, now.notes.parts.length - recorded.notes.parts.length)
       }),
+    hasNoPieces: () => known.size + unsure.size === 0,
     acknowledgeWhole: () =>
       serially(() => {
         filling().pieces = []

@@ -1,23 +1,30 @@
 import { createHash } from 'node:crypto'
 import { Readable } from 'node:stream'
 import { UploadError } from '../errors.js'
-import type { BlobRef, Inspection } from '../ports.js'
-import type { PrefixHash } from './prefix-hash.js'
+import type { BlobRef, Inspection, PrefixDigest } from '../ports.js'
+import { timeLimit } from '../time-limit.js'
+import { between, payloadOf } from './s3-blocks.js'
 import type { S3Calls } from './s3-calls.js'
 import { s3Fault } from './s3-faults.js'
 import type { Names } from './s3-names.js'
-import { bytesOf, noted, readNotes } from './s3-notes.js'
+import { asDigest, chained, noted, readNotes } from './s3-notes.js'
 import type { S3Look } from './s3-seal.js'
 import type { Tails } from './s3-tails.js'
 
 /** Enough for every signature that `file-type` knows without a deeper look. */
 const HEAD_BYTES = 4_100
 
-const asDigest = (base64: string): string => `sha-256=:${base64}:`
 const never = new AbortController().signal
 
-export function createReading(deps: { calls: S3Calls; names: Names; look: S3Look; tails: Tails; hash: PrefixHash }) {
-  const { calls, names, look, tails, hash } = deps
+export function createReading(deps: {
+  calls: S3Calls
+  names: Names
+  look: S3Look
+  tails: Tails
+  /** So long may nothing come of a body that is read here. */
+  timeoutMs: number
+}) {
+  const { calls, names, look, tails, timeoutMs } = deps
 
   async function body(key: string, range: { start: number; end: number } | null, signal: AbortSignal) {
     const header = range === null ? null : `bytes=${range.start}-${range.end - 1}`
@@ -32,9 +39,12 @@ export function createReading(deps: { calls: S3Calls; names: Names; look: S3Look
     const sha256 = createHash('sha256')
     const head: Uint8Array[] = []
     let seen = 0
+    const silence = timeLimit(timeoutMs)
+    silence.signal.addEventListener('abort', () => stream.destroy(silence.signal.reason as Error))
     try {
       if (sizeBytes !== length) throw new UploadError('storage-unavailable', 'the object has not its length')
       for await (const chunk of stream as AsyncIterable<Buffer>) {
+        silence.again()
         if (seen < HEAD_BYTES) head.push(chunk.subarray(0, HEAD_BYTES - seen))
         seen += chunk.length
         sha256.update(chunk)
@@ -43,31 +53,33 @@ export function createReading(deps: { calls: S3Calls; names: Names; look: S3Look
       stream.destroy()
       signal.throwIfAborted()
       throw s3Fault(error, 'GetObject')
+    } finally {
+      silence.end()
     }
     if (seen !== length) throw new UploadError('storage-unavailable', 'the object broke off while it was read')
     // A copy: a view would keep the whole chunk.
-    return { digest: asDigest(sha256.digest('base64')), head: Uint8Array.from(Buffer.concat(head)) }
+    return { digest: asDigest(sha256.digest()), head: Uint8Array.from(Buffer.concat(head)) }
   }
 
   return {
     inspect: (blob: BlobRef, signal: AbortSignal): Promise<Inspection> =>
       inspectObject(blob.key, blob.size, blob.size, signal),
 
-    async digestOf(blob: BlobRef, length: number, signal: AbortSignal): Promise<string> {
+    async digestOf(blob: BlobRef, length: number, signal: AbortSignal): Promise<PrefixDigest> {
       const notes = readNotes(blob.state)
-      if (length === 0) return asDigest(createHash('sha256').digest('base64'))
-      // Parts of an unfinished upload cannot be read: their digest is kept while they are sent.
+      if (length === 0) return { digest: asDigest(payloadOf([]).sha256) }
+      // Parts of an unfinished upload cannot be read: their digests are chained while they are sent.
       const parted = notes === null ? 0 : Math.min(blob.size, notes.parts.length * notes.partBytes)
       if (notes !== null && length >= parted && length <= noted(notes, blob.size)) {
-        const tail = new Uint8Array(bytesOf(notes.tail))
-        if (await tails.read(blob.key, notes.tail, tail, signal)) {
-          const digest = await hash.digest(await hash.extend(notes.hash, tail.subarray(0, length - parted)))
-          if (digest !== null) return asDigest(digest)
-        }
+        const { proof, partBytes } = notes
+        if (length === parted) return { digest: proof, partBytes }
+        const tail = await tails.read(blob.key, notes.tail, signal)
+        if (tail !== null)
+          return { digest: chained(proof, payloadOf(between(tail, 0, length - parted)).sha256), partBytes }
       }
       if ((await look.atObject(blob, notes, signal)) !== 'whole')
         throw new UploadError('storage-unavailable', 'the digest of these bytes cannot be told before all are there')
-      return (await inspectObject(blob.key, length, blob.size, signal)).digest
+      return { digest: (await inspectObject(blob.key, length, blob.size, signal)).digest }
     },
 
     async read(key: string, range: { start: number; end: number }): Promise<ReadableStream<Uint8Array>> {

@@ -79,7 +79,7 @@ export function createSeal({ calls, names, identity, look, tails }: Deps & { loo
   }
 
   async function sealEmpty(blob: BlobRef): Promise<'sealed'> {
-    await calls.put(names.blob(blob.key), new Uint8Array(), { once: true, token: blob.key, isBlob: true })
+    await calls.put(names.blob(blob.key), [], { once: true, token: blob.key, isBlob: true })
     if ((await look.atObject(blob, null)) !== 'whole')
       throw new UploadError('storage-unavailable', 'an empty object was put and is not there')
     return 'sealed'

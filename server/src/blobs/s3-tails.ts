@@ -1,5 +1,6 @@
 import { v7 as uuidv7 } from 'uuid'
 import { UploadError } from '../errors.js'
+import { lengthOf } from './s3-blocks.js'
 import type { S3Calls } from './s3-calls.js'
 import type { Names } from './s3-names.js'
 import type { Piece } from './s3-notes.js'
@@ -10,9 +11,14 @@ import type { Piece } from './s3-notes.js'
  */
 export interface Tails {
   /** `announce` is told the name first: who is stopped in the middle knows what may lie there. */
-  store(key: string, bytes: Uint8Array, signal: AbortSignal, announce: (piece: Piece) => void): Promise<Piece>
-  /** Reads the pieces into `to`, one behind the other. False: one is not there. */
-  read(key: string, pieces: readonly Piece[], to: Uint8Array, signal: AbortSignal): Promise<boolean>
+  store(
+    key: string,
+    chunks: readonly Uint8Array[],
+    signal: AbortSignal,
+    announce: (piece: Piece) => void,
+  ): Promise<{ piece: Piece; attempts: number }>
+  /** The pieces, one behind the other. null: one is not there. */
+  read(key: string, pieces: readonly Piece[], signal: AbortSignal): Promise<Uint8Array[] | null>
   remove(key: string, pieces: readonly Piece[]): Promise<void>
   /** Those that nobody was told of, too. */
   removeAll(key: string): Promise<void>
@@ -27,23 +33,22 @@ export function createTails(calls: S3Calls, names: Names): Tails {
     await Promise.all(pieces.map(({ name }) => calls.delete(names.tail(key, name))))
   }
   return {
-    async store(key, bytes, signal, announce) {
-      const piece = { name: uuidv7().replaceAll('-', ''), bytes: bytes.length }
+    async store(key, chunks, signal, announce) {
+      const piece = { name: uuidv7().replaceAll('-', ''), bytes: lengthOf(chunks) }
       announce(piece)
-      await calls.put(names.tail(key, piece.name), bytes, { signal })
-      return piece
+      const { attempts } = await calls.put(names.tail(key, piece.name), chunks, { signal })
+      return { piece, attempts }
     },
-    async read(key, pieces, to, signal) {
-      let at = 0
+    async read(key, pieces, signal) {
+      const all: Uint8Array[] = []
       for (const { name, bytes } of pieces) {
         const found = await calls.getBytes(names.tail(key, name), signal)
-        if (found === null) return false
+        if (found === null) return null
         if (found.length !== bytes)
           throw new UploadError('storage-unavailable', 'a stored piece of an upload has not its length')
-        to.set(found, at)
-        at += bytes
+        all.push(found)
       }
-      return true
+      return all
     },
     remove,
     async removeAll(key) {

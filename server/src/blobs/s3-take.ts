@@ -2,13 +2,12 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import type { LimitFunction } from 'p-limit'
 import { UploadError } from '../errors.js'
 import type { Appended, AppendRequest, BlobRef } from '../ports.js'
-import type { PrefixHash } from './prefix-hash.js'
-import type { Buffers } from './s3-buffers.js'
+import { type Blocks, payloadOf } from './s3-blocks.js'
 import type { Budget } from './s3-budget.js'
 import type { S3Calls } from './s3-calls.js'
 import { createFilling, Gone } from './s3-filling.js'
 import type { Names } from './s3-names.js'
-import { type Notes, toState } from './s3-notes.js'
+import { chained, type Notes, toState } from './s3-notes.js'
 import { createProgress } from './s3-progress.js'
 import type { S3Look } from './s3-seal.js'
 import type { Tails } from './s3-tails.js'
@@ -19,9 +18,8 @@ export interface S3AppendDeps {
   readonly names: Names
   readonly look: S3Look
   readonly tails: Tails
-  readonly hash: PrefixHash
   readonly budget: Budget
-  readonly buffers: Buffers
+  readonly blocks: Blocks
   /** Parts in flight of all uploads. Held only while a part is sent, never while bytes are waited for. */
   readonly sending: LimitFunction
   readonly partBytesOf: (sizeBytes: number) => number
@@ -57,7 +55,8 @@ export async function takeParts(
   let isLeaseLost = false
   let isExcess = false
   let received = request.offset
-  let hashing: Promise<string | null> = Promise.resolve(notes.hash)
+  let { proof } = notes
+  let isWaiting = false
   let letGo: NodeJS.Timeout | null = null
 
   const reading = createStop()
@@ -103,27 +102,25 @@ export async function takeParts(
     serially(async () => {
       if (uploadId === null || filling.capacity() === 0 || filling.length() < filling.capacity()) return
       while (inFlight.size >= IN_FLIGHT) await Promise.race(inFlight)
-      const bytes = stopping.signal.aborted ? null : await filling.whole(stopping.signal)
-      if (bytes === null) return
+      const whole = stopping.signal.aborted ? null : await filling.whole(stopping.signal)
+      if (whole === null) return
       const part = progress.filling()
-      filling.handOver()
       progress.next()
-      const before = hashing
-      hashing = before.then((state) => deps.hash.extend(state, bytes))
-      hashing.catch(() => {})
-      const hashed = hashing
+      const payload = payloadOf(whole.chunks)
+      const provenBy = (proof = chained(proof, payload.sha256))
+      let attempts = 0
       const sent = deps.sending(async () => {
         const stored = await calls.uploadPart(
-          { name: names.blob(blob.key), uploadId, number: part.number, bytes },
+          { name: names.blob(blob.key), uploadId, number: part.number, payload },
           cut.signal,
         )
         if (stored === 'gone') throw new Gone()
-        part.done = { etag: stored.etag, hash: (await hashed) ?? '' }
-        // An attempt that broke off may be read still by its socket.
-        if (stored.attempts === 1) deps.buffers.giveBack(bytes)
+        ;({ attempts } = stored)
+        part.done = { etag: stored.etag, proof: provenBy }
       })
       const task = sent
-        .finally(() => budget.giveBack(bytes.length))
+        // An attempt that broke off may be read still by its socket.
+        .finally(() => whole.release(attempts === 1))
         .then(consider)
         .catch(fail)
         .finally(() => inFlight.delete(task))
@@ -142,7 +139,7 @@ export async function takeParts(
     for (let rest = chunk; rest.length > 0;) {
       await sendPart()
       const bytes = rest.subarray(0, filling.capacity() - filling.length())
-      if (bytes.length === 0 || !(await memoryFor(bytes.length))) return false
+      if (bytes.length === 0 || !(await memory())) return false
       lastByteMs = performance.now()
       if (filling.unstoredBytes() === 0) unstoredSinceMs = lastByteMs
       rest = rest.subarray(filling.add(bytes))
@@ -151,29 +148,37 @@ export async function takeParts(
     return !stopping.signal.aborted
   }
 
-  /** Over budget: who waits for too long gives back what it holds. False: it was asked to stop meanwhile. */
-  async function memoryFor(bytes: number): Promise<boolean> {
-    const wanted = filling.wantedBytes(bytes)
-    if (wanted === 0) return true
-    if (!budget.tryTake(wanted)) {
-      const granted = budget.take(wanted, stopping.signal)
-      const soon = await Promise.race([granted, sleep(IDLE_UNDER_PRESSURE_MS, null)])
+  /**
+   * Over budget: who waits for too long gives back what it holds. Whoever waits for the memory of a whole part holds
+   * little, and those before it fill theirs quickly. False: it was asked to stop meanwhile.
+   */
+  async function memory(): Promise<boolean> {
+    const { bytes, isRest } = filling.wanted()
+    if (bytes === 0) return true
+    if (!budget.tryTake(bytes)) {
+      isWaiting = true
+      const granted = budget.take(bytes, stopping.signal)
+      const soon = await Promise.race([granted, sleep(isRest ? IDLE_MS : IDLE_UNDER_PRESSURE_MS, null)])
       if (soon === null) await flush(true).catch(fail)
-      if (!(await granted)) return false
+      const isGranted = await granted
+      isWaiting = false
+      if (!isGranted) return false
     }
-    filling.grow(wanted)
+    filling.grow(bytes)
     return true
   }
 
   let ticking: Promise<void> | null = null
   const tick = async (): Promise<void> => {
     const nowMs = performance.now()
-    const idleMs = budget.underPressure() ? IDLE_UNDER_PRESSURE_MS : IDLE_MS
-    const isIdle = filling.heldBytes() > 0 && nowMs - lastByteMs >= idleMs
-    const isOld = filling.unstoredBytes() > 0 && nowMs - unstoredSinceMs >= checkpoint.ms
+    const isPressed = budget.underPressure()
+    const isIdle = !isWaiting && filling.holds() && nowMs - lastByteMs >= (isPressed ? IDLE_UNDER_PRESSURE_MS : IDLE_MS)
+    // What is behind parts in flight cannot be acknowledged before them.
+    const isOld =
+      !isWaiting && inFlight.size === 0 && filling.unstoredBytes() > 0 && nowMs - unstoredSinceMs >= checkpoint.ms
     if (isIdle || isOld) {
       unstoredSinceMs = nowMs
-      await flush(isIdle)
+      await flush(isIdle || isPressed)
     }
     if (nowMs - acknowledgedAtMs < checkpoint.ms && !isIdle) return
     acknowledgedAtMs = nowMs
@@ -243,6 +248,8 @@ export async function takeParts(
   }
 
   async function lastAcknowledgement(): Promise<boolean> {
+    // Whole parts alone are recorded with the request's end: a commit less.
+    if (progress.durable().offset < blob.size && progress.hasNoPieces()) return false
     for (let attempt = 0; attempt < LAST_ACKNOWLEDGEMENTS; attempt++) {
       if (await acknowledge('final')) return true
       // A partial one is recorded with the request's end.
@@ -254,16 +261,24 @@ export async function takeParts(
 
   /** What fits one part: one PutObject, which overwrites nothing. */
   async function putWhole(): Promise<Appended | null> {
-    const bytes = await serially(() => filling.whole(stopping.signal))
-    if (bytes === null) return null
-    const put = await deps.sending(() =>
-      calls.put(names.blob(blob.key), bytes, {
-        once: true,
-        token: notes.token,
-        isBlob: true,
-        signal: cut.signal,
-      }),
-    )
+    const whole = await serially(() => filling.whole(stopping.signal))
+    if (whole === null) return null
+    let attempts = 0
+    const put = await deps
+      .sending(() =>
+        calls.put(names.blob(blob.key), whole.chunks, {
+          once: true,
+          token: notes.token,
+          isBlob: true,
+          signal: cut.signal,
+        }),
+      )
+      .then((done) => {
+        // What was refused may have been answered before all of it was read.
+        if (done.outcome === 'put') ({ attempts } = done)
+        return done.outcome
+      })
+      .finally(() => whole.release(attempts === 1))
     // Our own answer was lost, or somebody who had lost the lease was quicker: it is whole all the same.
     if (put === 'taken' && (await deps.look.atObject(blob, notes)) !== 'whole')
       throw new UploadError('storage-unavailable', 'under the name of a blob lies an object that is not it')

@@ -1,15 +1,15 @@
-import type { GetObjectCommandInput, S3 } from '@aws-sdk/client-s3'
+import type { GetObjectCommandInput, S3, S3ClientConfig } from '@aws-sdk/client-s3'
 import { type Options as S3StoreOptions, S3Store } from '@tus/s3-store'
 import pLimit from 'p-limit'
 import { UploadError } from '../errors.js'
-import type { BlobRef, BlobStore, PresignOptions } from '../ports.js'
+import type { BlobRef, BlobStore, PresignOptions, StoreRequest } from '../ports.js'
 import { createKeyQueue } from './key-queue.js'
-import { createPrefixHash } from './prefix-hash.js'
 import { appendToS3 } from './s3-append.js'
+import { createBlocks } from './s3-blocks.js'
 import { createBudget } from './s3-budget.js'
-import { createBuffers } from './s3-buffers.js'
 import { createS3Calls, type ObjectSettings } from './s3-calls.js'
 import { createIdentity } from './s3-identity.js'
+import { createExamine } from './s3-examine.js'
 import { createS3Inventory } from './s3-inventory.js'
 import { checkObjectName, createNames } from './s3-names.js'
 import { noted, readNotes } from './s3-notes.js'
@@ -45,7 +45,10 @@ export interface S3BlobsOptions extends Omit<S3StoreOptions, 'useTags' | 'cache'
    * In milliseconds, default 5,000.
    */
   patienceMs?: number
-  /** How long one call may take before it is tried again. In milliseconds, default 60,000. */
+  /**
+   * How long one call may take before it is tried again, and how long nothing may come of a body that is read. In
+   * milliseconds, default 60,000.
+   */
   callTimeoutMs?: number
 }
 
@@ -56,6 +59,8 @@ export interface S3Blobs extends BlobStore {
    */
   presign(key: string, options: PresignOptions): Promise<string>
 }
+
+const QUIET: NonNullable<S3ClientConfig['logger']> = { debug() {}, info() {}, warn() {}, error() {} }
 
 /** The client and the rule for the size of parts are those of @tus/s3-store. */
 class S3StoreParts extends S3Store {
@@ -90,6 +95,10 @@ export function s3Blobs(options: S3BlobsOptions): S3Blobs {
       // Older servers know no other checksums; what is sent is signed, and so checked, all the same.
       requestChecksumCalculation: 'WHEN_REQUIRED',
       responseChecksumValidation: 'WHEN_REQUIRED',
+      // With it, the SDK opens a connection of its own for each part.
+      expectContinueHeader: false,
+      // It would warn on the console of each fault; those are thrown, with their code.
+      logger: QUIET,
       requestHandler: { connectionTimeout: 5_000, httpAgent: { maxSockets: 256 }, httpsAgent: { maxSockets: 256 } },
       ...options.s3ClientConfig,
       // Its retries would multiply ours.
@@ -102,23 +111,28 @@ export function s3Blobs(options: S3BlobsOptions): S3Blobs {
     ...(options.storageClass === undefined ? {} : { StorageClass: options.storageClass }),
   }
   const names = createNames(prefix, objectName)
-  const calls = createS3Calls(store.s3, { Bucket: store.bucketName, object, timeoutMs: callTimeoutMs, patienceMs })
+  let onRequest = (_request: StoreRequest): void => {}
+  const calls = createS3Calls(store.s3, {
+    Bucket: store.bucketName,
+    object,
+    timeoutMs: callTimeoutMs,
+    patienceMs,
+    onRequest: (request) => onRequest(request),
+  })
   const identity = createIdentity(calls, names)
   const look = createLook({ calls, names, identity })
   const tails = createTails(calls, names)
-  const hash = createPrefixHash()
-  const reading = createReading({ calls, names, look, tails, hash })
+  const reading = createReading({ calls, names, look, tails, timeoutMs: callTimeoutMs })
   const seal = createSeal({ calls, names, identity, look, tails })
-  const buffers = createBuffers(memoryBytes)
+  const blocks = createBlocks(memoryBytes)
   const queue = createKeyQueue()
   const appendDeps = {
     calls,
     names,
     look,
     tails,
-    hash,
     budget: createBudget(memoryBytes),
-    buffers,
+    blocks,
     sending: pLimit(options.maxConcurrentPartUploads ?? 60),
     partBytesOf: (sizeBytes: number) => store.partBytesOf(sizeBytes),
     checkpoint: { bytes: options.checkpointBytes ?? 16 * 1024 * 1024, ms: options.checkpointMs ?? 2_000 },
@@ -127,13 +141,19 @@ export function s3Blobs(options: S3BlobsOptions): S3Blobs {
   const put = new Map<string, number>()
   let isOpen = false
 
+  const examine = createExamine({ calls, names })
   const inventory = createS3Inventory({ calls, names, remove })
 
   async function remove(key: string): Promise<void> {
     put.delete(key)
     // The uploads first: one that is completed at this moment makes an object still.
+    await removeUnfinished(key)
+    await calls.delete(names.blob(key))
+  }
+
+  async function removeUnfinished(key: string): Promise<void> {
     await tails.abortAll(key)
-    await Promise.all([calls.delete(names.blob(key)), tails.removeAll(key)])
+    await tails.removeAll(key)
   }
 
   /** Every call: only on an open store, one after the other for a key, faults by their code. */
@@ -196,6 +216,10 @@ export function s3Blobs(options: S3BlobsOptions): S3Blobs {
 
     list: inventory.list,
     sizeOf: (key) => guarded(key, () => inventory.sizeOf(key)),
+    scraps: {
+      found: (key) => guarded(key, () => inventory.hasScraps(key)),
+      remove: (key) => guarded(key, () => removeUnfinished(key)),
+    },
     quarantine: {
       list: inventory.quarantine.list,
       add: (key, nowAt) => guarded(key, () => inventory.quarantine.add(key, nowAt)),
@@ -204,6 +228,8 @@ export function s3Blobs(options: S3BlobsOptions): S3Blobs {
     },
 
     probe: () => opened(() => identity.probe()),
+    examine: (settings) => opened(() => examine(settings)),
+    observe: (listener) => void (onRequest = listener),
     readMark: () => identity.readMark(),
     writeMark: (mark) => identity.writeMark(mark),
 
@@ -222,8 +248,7 @@ export function s3Blobs(options: S3BlobsOptions): S3Blobs {
     async close() {
       await queue.closeAll()
       isOpen = false
-      await hash.close()
-      buffers.close()
+      blocks.close()
       store.s3.destroy()
     },
   }

@@ -21,6 +21,7 @@ const MEANING: Record<FindingType, string> = {
   missing: 'bytes that a row counts on are not there',
   'set-aside': 'bytes that a row counts on are in quarantine',
   leftover: 'bytes of an upload that ended without a reference, or was removed',
+  scraps: 'beside a stored blob, what only the way to it needed',
   unknown: 'bytes of which the ledger has no row',
   overdue: 'in quarantine for long enough',
   foreign: 'files that are not Landfall’s; never touched',

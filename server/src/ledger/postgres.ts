@@ -1,6 +1,5 @@
 import { problem } from '@landfall/shared'
 import type { PgDatabase, PgQueryResultHKT } from 'drizzle-orm/pg-core'
-import pLimit from 'p-limit'
 import { v7 as uuidv7 } from 'uuid'
 import { UploadError } from '../errors.js'
 import { REMOVAL } from '../ports.js'
@@ -40,6 +39,7 @@ import {
 } from './postgres-operations.js'
 import { type Executes, faultOf, NOW, type Queries, queriesOn } from './postgres-query.js'
 import { revocable } from './postgres-scope.js'
+import { createTurns } from './postgres-turns.js'
 
 type AnySchema = Record<string, unknown>
 type AnyDatabase = PgDatabase<PgQueryResultHKT, AnySchema>
@@ -66,17 +66,19 @@ export function postgresLedger<Database extends Executes & Pick<AnyDatabase, 'tr
     return operation
   }
   const plain = queriesOn(db)
-  const on = async <T>(work: (queries: Queries) => Promise<T>): Promise<T> => {
+  /** Past the crowd: what must not come late, because others would take its silence for a death. */
+  const atOnce = async <T>(work: (queries: Queries) => Promise<T>): Promise<T> => {
     try {
       return await work(plain)
     } catch (error) {
       throw faultOf(error)
     }
   }
+  const turns = createTurns(db)
+  const on = <T>(work: (queries: Queries) => Promise<T>): Promise<T> => turns.take(() => atOnce(work))
   const within = <T>(work: (queries: Queries) => Promise<T>): Promise<T> =>
     on(() => db.transaction(async (tx) => work(queriesOn(tx))))
   listenForErrors(db)
-  const hooks = pLimit(hooksAtOnce(db))
 
   return {
     migrate: () => within(migrate),
@@ -111,14 +113,14 @@ export function postgresLedger<Database extends Executes & Pick<AnyDatabase, 'tr
 
     versions: (keys) => on((queries) => versions(queries, keys)),
 
-    renew: (leases, leaseMs) => on((queries) => renew(queries, leases, leaseMs)),
+    renew: (leases, leaseMs) => atOnce((queries) => renew(queries, leases, leaseMs)),
 
     async record(lease, from, changes) {
       return changed(await on((queries) => record(queries, lease, from, changes)))
     },
 
     async refer(lease, from, intent, hook) {
-      const referred = await hooks(() => refer(lease, from, intent, hook))
+      const referred = await turns.takeForHook(() => refer(lease, from, intent, hook))
       if (referred.outcome === 'referenced') changed(referred.operation)
       return referred
     },
@@ -154,7 +156,7 @@ export function postgresLedger<Database extends Executes & Pick<AnyDatabase, 'tr
 
     advanceMark: (to) => within((queries) => advanceMark(queries, to)),
 
-    heartbeat: () => on(async (queries) => void (await heartbeat(queries))),
+    heartbeat: () => atOnce(async (queries) => void (await heartbeat(queries))),
 
     async settleClock(look) {
       const found = await on((queries) => lookAtClock(queries, look))
@@ -163,7 +165,7 @@ export function postgresLedger<Database extends Executes & Pick<AnyDatabase, 'tr
 
     attendedMs: (sinceAt) => on((queries) => attendedMs(queries, sinceAt)),
 
-    health: () => on(health),
+    health: () => atOnce(health),
 
     pulse: () => on(pulse),
 
@@ -228,16 +230,13 @@ function listenForErrors(db: unknown): void {
   const { $client: pool } = db as { $client?: unknown }
   if (!isEmitter(pool)) return
   if (pool.listenerCount('error') === 0) pool.on('error', () => {})
-  pool.on('connect', (connection: unknown) => {
-    if (isEmitter(connection)) connection.on('error', () => {})
+  // Not `connect`: the application may have connections from before.
+  const heard = new WeakSet()
+  pool.on('acquire', (connection: unknown) => {
+    if (!isEmitter(connection) || heard.has(connection)) return
+    heard.add(connection)
+    connection.on('error', () => {})
   })
-}
-
-/** Hooks that hang must not take the last connection: leases are to be prolonged, and others to go on. */
-function hooksAtOnce(db: unknown): number {
-  const { $client: client } = db as { $client?: { options?: { max?: unknown } } }
-  const max = client?.options?.max
-  return typeof max === 'number' ? Math.max(1, max - Math.max(2, Math.ceil(max / 5))) : Number.POSITIVE_INFINITY
 }
 
 const isEmitter = (value: unknown): value is NodeJS.EventEmitter =>

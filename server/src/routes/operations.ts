@@ -9,6 +9,7 @@ import {
   operationPath,
   parseDeclareRequest,
   parseOperationId,
+  type Prefix,
   prefixPath,
   problem,
 } from '@landfall/shared'
@@ -85,8 +86,11 @@ export function operationRoutes(deps: OperationRouteDeps): Hono<Env> {
     const operation = await existing(keyOf(c, 'invalid-operation-id'))
     if (!isOpen(operation.point) && !isReferenced(operation.point))
       throw new ProblemError(operation.problem ?? problem('not-found'))
-    const digest = await blobs.digestOf(blobOf(operation), operation.offset, c.req.raw.signal)
-    return c.json({ offset: operation.offset, digest }, 200, { 'Cache-Control': 'no-store' })
+    const prefix: Prefix = {
+      offset: operation.offset,
+      ...(await blobs.digestOf(blobOf(operation), operation.offset, c.req.raw.signal)),
+    }
+    return c.json(prefix, 200, { 'Cache-Control': 'no-store' })
   })
 
   app.delete(operationPath(':id'), async (c) => {

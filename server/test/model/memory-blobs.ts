@@ -234,7 +234,9 @@ export function createDisk(belongsTo: string | null = null): Disk {
             return { digest: digestOf(bytes), head: bytes.slice(0, 4_100) }
           }),
         digestOf: ({ key }, length) =>
-          serialised(key, async () => digestOf((stored.get(key)?.bytes ?? new Uint8Array()).slice(0, length))),
+          serialised(key, async () => ({
+            digest: digestOf((stored.get(key)?.bytes ?? new Uint8Array()).slice(0, length)),
+          })),
         async read(key, { start, end }) {
           if (start >= end) return new Blob([]).stream()
           const entry = stored.get(key)

@@ -1,0 +1,210 @@
+import { drizzle } from 'drizzle-orm/node-postgres'
+import { type Ledger, postgresLedger } from '@landfall/server'
+import { Pool } from 'pg'
+import { startPostgres } from '../src/postgres.js'
+import { keep, loadNow, machineOf } from './kept.js'
+import { median } from './table.js'
+
+const ROUNDS = 7
+const DUE = 10_000
+/** As many as the completer takes at once. */
+const HANDS = 8
+const PICKS_PER_ROUND = 100
+/** No lease ends, and nothing comes back, while it is measured. */
+const LEASE_MS = 3_600_000
+const LIMIT = 2
+
+type Say = (text: string) => void
+
+/** A ledger that is measured. */
+interface Place {
+  readonly name: string
+  readonly finished: number
+  readonly due: number
+  readonly pool: Pool
+  readonly ledger: Ledger<unknown>
+  /** The last statement with these words in it, as it was sent. */
+  statement(words: string): { readonly text: string; readonly values: unknown[] }
+}
+
+interface Measured {
+  /** The same without the leases: what is due is looked for and locked, and stays as it is. */
+  readonly lookMs: number
+  /** A pick of the completer: takes the leases of eight that are due. */
+  readonly pickMs: number
+  /** When something is due next. */
+  readonly nextMs: number
+  /** What is referenced, and owes nothing any more, is completed. */
+  readonly completeMs: number
+}
+
+/**
+ * `npm run bench -- --only due [--count 1000000]`: what the completer asks of PostgreSQL where so many operations are
+ * finished and 10,000 are due, beside the same 10,000 without any that are finished, and beside empty tables; through
+ * the ledger itself, in turns. The plans are those of the statements that it sent.
+ *
+ * @returns false where a pick takes more than twice as long, or goes by another index than that of what is due.
+ */
+export async function benchDue(count: number, say: Say): Promise<boolean> {
+  const loadBefore = loadNow()
+  const finishedForOneDue = Math.round(count / DUE)
+  const postgres = await startPostgres()
+  const places: Place[] = []
+  try {
+    for (const [name, finished, due] of [
+      ['full', finishedForOneDue * DUE, DUE],
+      ['unfinished only', 0, DUE],
+      ['empty', 0, 0],
+    ] as const)
+      places.push(await openPlace(await postgres.database(), { name, finished, due }))
+    say(
+      `filled: ${count.toLocaleString('en')} finished and ${DUE.toLocaleString('en')} due; the due ones alone; nothing`,
+    )
+
+    const rounds: Record<string, Measured>[] = []
+    for (let round = 0; round < ROUNDS; round += 1) {
+      const measured: Record<string, Measured> = {}
+      // Who begins changes.
+      for (let n = 0; n < places.length; n += 1) {
+        const place = places[(n + round) % places.length] as Place
+        measured[place.name] = await measure(place)
+      }
+      rounds.push(measured)
+    }
+    const plans: Record<string, string> = {}
+    for (const place of places) plans[place.name] = await planOf(place)
+
+    const of = (name: string, figure: keyof Measured): number => median(rounds.map((r) => r[name]?.[figure] ?? NaN))
+    const ratio = (to: string, figure: keyof Measured): number =>
+      median(rounds.map((r) => (r['full']?.[figure] ?? NaN) / (r[to]?.[figure] ?? NaN)))
+    for (const { name } of places)
+      say(
+        `${name.padEnd(16)} look ${of(name, 'lookMs').toFixed(3)} ms, pick ${of(name, 'pickMs').toFixed(3)} ms, next due ${of(name, 'nextMs').toFixed(3)} ms, ` +
+          `complete ${of(name, 'completeMs').toFixed(3)} ms (medians of ${ROUNDS} rounds of ${PICKS_PER_ROUND})`,
+      )
+    const ratios = Object.fromEntries(
+      ['unfinished only', 'empty'].map((to) => [
+        to,
+        {
+          look: ratio(to, 'lookMs'),
+          pick: ratio(to, 'pickMs'),
+          next: ratio(to, 'nextMs'),
+          complete: ratio(to, 'completeMs'),
+        },
+      ]),
+    )
+    for (const [to, { look, pick, next, complete }] of Object.entries(ratios))
+      say(
+        `full ÷ ${to}: look ${look.toFixed(2)}, pick ${pick.toFixed(2)}, next due ${next.toFixed(2)}, complete ${complete.toFixed(2)}`,
+      )
+    say(`\nThe pick where ${count.toLocaleString('en')} are finished:\n${plans['full'] ?? ''}`)
+    const path = await keep({
+      due: { machine: machineOf(loadBefore), finished: count, due: DUE, rounds, ratios, plans },
+    })
+    say(`Written to ${path}`)
+
+    const wrong = [
+      ...((ratios['unfinished only']?.pick ?? NaN) <= LIMIT ? [] : ['the pick takes longer']),
+      // To an empty table without the leases: there is nothing to take there.
+      ...((ratios['empty']?.look ?? NaN) <= LIMIT ? [] : ['the look takes longer than in an empty table']),
+      ...(plans['full']?.includes('landfall_operations_due') === true ? [] : ['the index of what is due is not used']),
+      ...(plans['full']?.includes('Seq Scan on landfall_operations') === true ? ['the table is read as a whole'] : []),
+    ]
+    if (wrong.length > 0) say(`WRONG: ${wrong.join('; ')}`)
+    return wrong.length === 0
+  } finally {
+    await Promise.all(places.map(({ pool }) => pool.end()))
+    await postgres.stop()
+  }
+}
+
+async function openPlace(
+  url: string,
+  { name, finished, due }: Pick<Place, 'name' | 'finished' | 'due'>,
+): Promise<Place> {
+  const pool = new Pool({ connectionString: url, max: 1 })
+  const sent: { text: string; values: unknown[] }[] = []
+  const logger = { logQuery: (text: string, values: unknown[]) => void sent.push({ text, values }) }
+  const ledger = postgresLedger(drizzle(pool, { logger }))
+  await ledger.migrate()
+  const now = Date.now()
+  // Uploads come without a pause, and what is due is spread among them.
+  await pool.query(
+    `INSERT INTO landfall_operations (owner, id, kind, point, file_name, file_size, file_type, metadata, validated, facts,
+       "offset", blob_key, received_at, created_at, updated_at, expires_at, due_at)
+     SELECT 'owner-' || (n % 1000), md5('id' || n), 'file', CASE WHEN is_due THEN 'received' ELSE 'completed' END, 'photo.jpg',
+       100000, 'image/jpeg', '{}', '{}', 'file', 100000, md5('key' || n), CAST($1 AS bigint), $1, $1, $1, CASE WHEN is_due THEN $1 + n END
+     FROM (SELECT n, n % CAST($2 AS integer) = 0 AS is_due FROM generate_series(1, CAST($3 AS integer)) AS n) AS numbers`,
+    // As long ago as there are any: all of them are due.
+    [now - 2 * (finished + due) - 1_000, due === 0 ? 1 : (finished + due) / due, finished + due],
+  )
+  // Past the trigger that counts what owners hold: a thousand times in one transaction it finds a thousand old rows.
+  await pool.query(`SET session_replication_role = replica`)
+  await pool.query(
+    `INSERT INTO landfall_references (owner, operation_id, blob_key, size, type, digest, digest_source, stored_at, data)
+     SELECT owner, id, blob_key, file_size, file_type, 'sha-256=:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=:', 'server',
+       updated_at, 'null' FROM landfall_operations WHERE point = 'completed'`,
+  )
+  await pool.query(`SET session_replication_role = DEFAULT`)
+  await pool.query('VACUUM ANALYZE landfall_operations')
+  const { rows } = await pool.query<{ point: string; n: string }>(
+    `SELECT point, COUNT(*) AS n FROM landfall_operations GROUP BY point`,
+  )
+  const counts = Object.fromEntries(rows.map(({ point, n }) => [point, Number(n)]))
+  if ((counts['completed'] ?? 0) !== finished || (counts['received'] ?? 0) !== due)
+    throw new Error(`${name} is not filled as it should be: ${JSON.stringify(counts)}`)
+  return {
+    name,
+    finished,
+    due,
+    pool,
+    ledger,
+    statement(words) {
+      const found = sent.findLast(({ text }) => text.includes(words))
+      if (found === undefined) throw new Error(`no statement with: ${words}`)
+      return found
+    },
+  }
+}
+
+async function measure({ name, due, pool, ledger, statement }: Place): Promise<Measured> {
+  // The first ones after others had their turn pay for what these left in the caches.
+  await ledger.nextDueInMs([])
+  const pickMs = await eachMs(async () => {
+    const taken = await ledger.leaseDue({ holder: 'bench', leaseMs: LEASE_MS, limit: HANDS, inUse: [] })
+    if (taken.length !== Math.min(due, HANDS)) throw new Error(`${name}: ${taken.length} were taken`)
+  })
+  // Its arguments come first in the statement that takes the leases.
+  const { text, values } = statement('WITH due AS')
+  const look = /^WITH due AS MATERIALIZED \((SELECT .* SKIP LOCKED)\)/s.exec(text)?.[1]
+  if (look === undefined) throw new Error(`no pick in: ${text}`)
+  return {
+    lookMs: await eachMs(() => pool.query(look, values.slice(0, 3))),
+    pickMs,
+    nextMs: await eachMs(() => ledger.nextDueInMs([])),
+    completeMs: await eachMs(() => ledger.complete(500)),
+  }
+}
+
+/** The median of many. */
+async function eachMs(work: () => Promise<unknown>): Promise<number> {
+  const tookMs: number[] = []
+  for (let n = 0; n < PICKS_PER_ROUND; n += 1) {
+    const startMs = performance.now()
+    await work()
+    tookMs.push(performance.now() - startMs)
+  }
+  return median(tookMs)
+}
+
+/** Of the pick as it was sent last; it runs, and what it did is taken back. */
+async function planOf({ pool, statement }: Place): Promise<string> {
+  const { text, values } = statement('WITH due AS')
+  await pool.query('BEGIN')
+  try {
+    const { rows } = await pool.query<{ 'QUERY PLAN': string }>(`EXPLAIN (ANALYZE, BUFFERS) ${text}`, values)
+    return rows.map((row) => row['QUERY PLAN']).join('\n')
+  } finally {
+    await pool.query('ROLLBACK')
+  }
+}

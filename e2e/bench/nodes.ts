@@ -1,0 +1,147 @@
+import { createHash } from 'node:crypto'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { PutObjectCommand, S3Client } from '@aws-sdk/client-s3'
+import { Pool } from 'pg'
+import { pseudoRandomBytes, wireDigest } from '../src/files.js'
+import { type Ground, openGround } from '../src/ground.js'
+import { type Proxy, startProxy } from '../src/proxy.js'
+import { keep, loadNow, machineOf } from './kept.js'
+import { median } from './table.js'
+
+const ROUNDS = 3
+const NODES = [1, 2, 3] as const
+const SIZE_BYTES = 4_096
+const BYTES = pseudoRandomBytes(SIZE_BYTES, 'nodes')
+const DIGEST = wireDigest(createHash('sha256').update(BYTES).digest('hex'))
+const PUTS_AT_ONCE = 16
+/** Each way. Of a store in the same region. */
+const FAR_MS = 10
+/** All nodes see at once that something is due: its default of 5 s would be measured too. */
+const NODE = { LANDFALL_COMPLETER_INTERVAL_MS: '200', LANDFALL_LOG_LEVEL: 'warn' }
+const WITHIN_MS = 300_000
+
+type Say = (text: string) => void
+
+interface Run {
+  readonly nodes: number
+  readonly perSecond: number
+  /** Of all nodes, for each operation. */
+  readonly cpuMs: number
+}
+
+/**
+ * `npm run bench -- --only nodes [--count 3000]`: so many operations that are received, due and without a client, driven
+ * to their references by the completers of one, two and three processes on one PostgreSQL and one object store; in turns.
+ * Once with the store on loopback, where all of it shares this machine's cores, and once with the store 20 ms away, where
+ * a node mostly waits.
+ *
+ * @returns false where an operation has not exactly one reference to the right bytes.
+ */
+export async function benchNodes(count: number, say: Say): Promise<boolean> {
+  const loadBefore = loadNow()
+  const ground = await openGround()
+  const far = await startProxy({ targetPort: ground.gateway.port })
+  far.setLatency(FAR_MS)
+  const pool = new Pool({ connectionString: ground.databaseUrl, max: 4 })
+  try {
+    // Makes the tables.
+    await (await ground.startNode(NODE)).kill()
+    const series: Record<string, Run[]> = {}
+    for (const [name, proxy, operations] of [
+      ['near', null, count],
+      ['far', far, Math.round(count / 3)],
+    ] as const)
+      for (let round = 0; round < ROUNDS; round += 1)
+        for (let n = 0; n < NODES.length; n += 1) {
+          const nodes = NODES[(n + round) % NODES.length] ?? 1
+          const run = await drive({ ground, pool, proxy, owner: `${name}-${round}-${nodes}`, operations, nodes })
+          ;(series[name] ??= []).push(run)
+          say(
+            `${name} ${round + 1}/${ROUNDS} ${nodes} nodes: ${run.perSecond.toFixed(0)}/s, CPU ${run.cpuMs.toFixed(2)} ms each`,
+          )
+        }
+    const summary = Object.entries(series).flatMap(([name, runs]) => {
+      const rate = (nodes: number): number => median(runs.filter((run) => run.nodes === nodes).map((r) => r.perSecond))
+      return NODES.map((nodes) => ({ store: name, nodes, perSecond: rate(nodes), toOne: rate(nodes) / rate(1) }))
+    })
+    for (const { store, nodes, perSecond, toOne } of summary)
+      say(`store ${store}, ${nodes} nodes: ${perSecond.toFixed(0)} operations/s, ${toOne.toFixed(2)} of one node`)
+    const machine = machineOf(loadBefore)
+    say(`on ${machine.cpus} cores, which the nodes share with PostgreSQL and the store`)
+    say(`Written to ${await keep({ nodes: { machine, operations: count, sizeBytes: SIZE_BYTES, summary, series } })}`)
+    return true
+  } finally {
+    await pool.end()
+    await far.close()
+    await ground.close()
+  }
+}
+
+async function drive(of: {
+  ground: Ground
+  pool: Pool
+  proxy: Proxy | null
+  owner: string
+  operations: number
+  nodes: number
+}): Promise<Run> {
+  const { ground, pool, proxy, owner, operations } = of
+  await fill(ground, pool, owner, operations)
+  const env = { ...NODE, ...(proxy === null ? {} : { LANDFALL_S3_ENDPOINT: proxy.origin }) }
+  const nodes = await Promise.all(Array.from({ length: of.nodes }, () => ground.startNode(env)))
+  const cpuMs = (): number => nodes.reduce((sum, node) => sum + node.usage().cpuMs, 0)
+  await sleep(1_000)
+  const cpuBeforeMs = cpuMs()
+  const { rows: begun } = await pool.query<{ at: string }>(
+    `UPDATE landfall_operations SET due_at = CAST(EXTRACT(EPOCH FROM statement_timestamp()) * 1000 AS bigint) WHERE owner = $1
+     RETURNING due_at AS at`,
+    [owner],
+  )
+  for (const deadline = Date.now() + WITHIN_MS; ; await sleep(50)) {
+    const { rows } = await pool.query(
+      `SELECT 1 FROM landfall_operations WHERE owner = $1 AND point IN ('declared', 'received', 'sealed', 'verified') LIMIT 1`,
+      [owner],
+    )
+    if (rows.length === 0) break
+    if (Date.now() > deadline) throw new Error(`${owner}: not driven within ${WITHIN_MS} ms`)
+  }
+  const cpuUsedMs = cpuMs() - cpuBeforeMs
+  await Promise.all(nodes.map((node) => node.kill()))
+  const { rows } = await pool.query<{ n: string; until: string }>(
+    `SELECT COUNT(*) AS n, MAX(r.stored_at) AS until FROM landfall_references r JOIN landfall_operations o
+       ON o.owner = r.owner AND o.id = r.operation_id AND o.blob_key = r.blob_key AND o.point IN ('referenced', 'completed')
+     WHERE r.owner = $1 AND r.size = $2 AND r.digest = $3`,
+    [owner, SIZE_BYTES, DIGEST],
+  )
+  if (Number(rows[0]?.n) !== operations) throw new Error(`${owner}: ${rows[0]?.n} right references of ${operations}`)
+  const tookMs = Number(rows[0]?.until) - Number(begun[0]?.at)
+  return { nodes: of.nodes, perSecond: operations / (tookMs / 1_000), cpuMs: cpuUsedMs / operations }
+}
+
+/** Received, as after a request whose server was killed before it went on; not due yet. */
+async function fill(ground: Ground, pool: Pool, owner: string, operations: number): Promise<void> {
+  const { rows } = await pool.query<{ key: string }>(
+    `INSERT INTO landfall_operations (owner, id, kind, point, file_name, file_size, file_type, metadata, validated, facts,
+       "offset", blob_key, received_at, created_at, updated_at, expires_at)
+     SELECT $1, gen_random_uuid(), 'file', 'received', 'a.bin', $2, 'application/octet-stream', '{}', '{}', 'file',
+       $2, REPLACE(CAST(gen_random_uuid() AS text), '-', ''), $3, $3, $3, $3
+     FROM generate_series(1, CAST($4 AS integer)) RETURNING blob_key AS key`,
+    [owner, SIZE_BYTES, Date.now(), operations],
+  )
+  const { endpoint, region, bucket: Bucket, accessKeyId, secretAccessKey } = ground.gateway
+  const credentials = { accessKeyId, secretAccessKey }
+  const client = new S3Client({ endpoint, region, forcePathStyle: true, credentials })
+  const put = async (): Promise<void> => {
+    for (let row = rows.pop(); row !== undefined; row = rows.pop())
+      await client.send(
+        new PutObjectCommand({
+          Bucket,
+          Key: `${ground.prefix}blobs/${row.key}`,
+          Body: BYTES,
+          Metadata: { 'landfall-token': row.key },
+        }),
+      )
+  }
+  await Promise.all(Array.from({ length: PUTS_AT_ONCE }, put))
+  client.destroy()
+}

@@ -1,0 +1,68 @@
+import { createHash } from 'node:crypto'
+
+/**
+ * Memory for what is received, in blocks that are used again: what is made anew for each part is given back by the
+ * garbage collector late, and an upload would take several times of what the budget allows.
+ */
+export interface Blocks {
+  /** At most `BLOCK_BYTES`. */
+  take(bytes: number): Buffer
+  /** Only what nobody reads any more. */
+  giveBack(blocks: readonly Buffer[]): void
+  close(): void
+}
+
+export const BLOCK_BYTES = 256 * 1024
+
+/** Nothing is kept for longer than this without being used. */
+const KEPT_MS = 5_000
+
+export function createBlocks(limitBytes: number): Blocks {
+  let kept: Buffer[] = []
+  let dropping: NodeJS.Timeout | null = null
+  const drop = (): void => {
+    kept = []
+    dropping = null
+  }
+  return {
+    // Small files have small blocks, and those are not worth keeping.
+    take: (bytes) => (bytes < BLOCK_BYTES ? Buffer.allocUnsafe(bytes) : (kept.pop() ?? Buffer.allocUnsafeSlow(bytes))),
+    giveBack(blocks) {
+      for (const block of blocks)
+        if (block.length === BLOCK_BYTES && (kept.length + 1) * BLOCK_BYTES <= limitBytes) kept.push(block)
+      if (dropping !== null) dropping.refresh()
+      else dropping = setTimeout(drop, KEPT_MS).unref()
+    },
+    close() {
+      if (dropping !== null) clearTimeout(dropping)
+      drop()
+    },
+  }
+}
+
+/** What lies between two places of bytes that are there in blocks, without a copy. */
+export function between(blocks: readonly Uint8Array[], from: number, to: number): Uint8Array[] {
+  const found: Uint8Array[] = []
+  let at = 0
+  for (const block of blocks) {
+    const slice = block.subarray(Math.max(0, from - at), Math.max(0, to - at))
+    if (slice.length > 0) found.push(slice)
+    at += block.length
+  }
+  return found
+}
+
+export const lengthOf = (chunks: readonly Uint8Array[]): number => chunks.reduce((sum, { length }) => sum + length, 0)
+
+/** What one call sends. */
+export interface Payload {
+  readonly chunks: readonly Uint8Array[]
+  readonly bytes: number
+  readonly sha256: Buffer
+}
+
+export function payloadOf(chunks: readonly Uint8Array[]): Payload {
+  const sha256 = createHash('sha256')
+  for (const chunk of chunks) sha256.update(chunk)
+  return { chunks, bytes: lengthOf(chunks), sha256: sha256.digest() }
+}

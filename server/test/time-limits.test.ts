@@ -1,0 +1,48 @@
+import { setFlagsFromString } from 'node:v8'
+import { runInNewContext } from 'node:vm'
+import { afterEach, beforeEach, test } from 'vitest'
+import { kind } from '../src/kinds.js'
+import { content, eventually, newId, startServer, type TestServer } from './harness.js'
+
+// What only a timer would keep is collected meanwhile: Node 20 has lost time limits so.
+
+setFlagsFromString('--expose-gc')
+const collect = runInNewContext('gc') as () => void
+
+let server: TestServer | undefined
+let collecting: NodeJS.Timeout
+beforeEach(() => {
+  collecting = setInterval(collect, 50)
+})
+afterEach(async () => {
+  clearInterval(collecting)
+  await server?.close()
+})
+
+/** Hangs, and says when it is told to stop. */
+const hanging =
+  (told: () => void) =>
+  ({ signal }: { signal: AbortSignal }): Promise<null> =>
+    new Promise((_resolve, reject) => {
+      signal.addEventListener('abort', () => {
+        told()
+        reject(signal.reason as Error)
+      })
+    })
+
+test.each(['prepare', 'onReference'] as const)('%s hears of its time limit', async (which) => {
+  let isTold = false
+  const hang = hanging(() => (isTold = true))
+  server = await startServer({
+    file: kind({
+      prepareTimeoutMs: 400,
+      onReferenceTimeoutMs: 400,
+      ...(which === 'prepare' ? { prepare: { hang } } : {}),
+      onReference: (_tx, context) => (which === 'onReference' ? hang(context) : Promise.resolve(null)),
+    }),
+  })
+  const id = newId()
+  await server.declare(id, { size: 10 })
+  await server.patch(id, 0, content(10))
+  await eventually(async () => isTold, Boolean)
+})
