@@ -57,6 +57,10 @@ export async function openNodes({ count, store, env, program = (options) => opti
     const place = await gatewayPlace(store)
     closing.push(() => stopGateway(place))
     let gateway = await startGateway(place)
+    // Its daemons are nobody's children: who ends without `close` would leave them behind.
+    const onExit = (): void => gateway.kill('rgw', 'osd', 'mon')
+    process.on('exit', onExit)
+    closing.push(async () => void process.off('exit', onExit))
     const url = await postgres.database()
     const prefix = `${randomUUID()}/`
     const reader = openNodesReader(url, openBucket(gateway, prefix))

@@ -77,7 +77,7 @@ export async function openNodesWorld(): Promise<NodesWorld> {
       balance()
     },
     async untilQuiet(withinMs = 20_000) {
-      for (const deadline = performance.now() + withinMs; ; await sleep(25)) {
+      for (const deadline = performance.now() + withinMs; ; await sleep(100)) {
         const isLate = performance.now() > deadline
         if (buried.length > 0) await hasten()
         const now = await nodes.reader.readMoving()
