@@ -14,8 +14,8 @@ const SIZE_BYTES = 4_096
 const BYTES = pseudoRandomBytes(SIZE_BYTES, 'nodes')
 const DIGEST = wireDigest(createHash('sha256').update(BYTES).digest('hex'))
 const PUTS_AT_ONCE = 16
-/** Each way. Of a store in the same region. */
-const FAR_MS = 10
+/** Each way. */
+const FAR_MS = 40
 /** All nodes see at once that something is due: its default of 5 s would be measured too. */
 const NODE = { LANDFALL_COMPLETER_INTERVAL_MS: '200', LANDFALL_LOG_LEVEL: 'warn' }
 /** For each node, before it is measured: a process that has just started compiles as much as it works. */
@@ -34,8 +34,8 @@ interface Run {
 /**
  * `npm run bench -- --only nodes [--count 3000]`: so many operations that are received, due and without a client, driven
  * to their references by the completers of one, two and three processes on one PostgreSQL and one object store; in turns.
- * Once with the store on loopback, where all of it shares this machine's cores, and once with the store 20 ms away, where
- * a node mostly waits.
+ * Once with the store on loopback, where all of it shares this machine's cores, and once, an eighth of them, with each
+ * call of the store 80 ms away, where a node mostly waits.
  *
  * @returns false where an operation has not exactly one reference to the right bytes.
  */
@@ -51,7 +51,7 @@ export async function benchNodes(count: number, say: Say): Promise<boolean> {
     const series: Record<string, Run[]> = {}
     for (const [name, proxy, operations] of [
       ['near', null, count],
-      ['far', far, Math.round(count / 3)],
+      ['far', far, Math.round(count / 8)],
     ] as const)
       for (let round = 0; round < ROUNDS; round += 1)
         for (let n = 0; n < NODES.length; n += 1) {
@@ -88,7 +88,7 @@ async function drive(of: {
   nodes: number
 }): Promise<Run> {
   const { ground, pool, proxy, owner, operations } = of
-  const warmUp = WARM_UP * of.nodes
+  const warmUp = Math.round(Math.min(WARM_UP, operations / 4)) * of.nodes
   await fill(ground, pool, `${owner}-warm`, warmUp)
   await fill(ground, pool, owner, operations)
   const env = { ...NODE, ...(proxy === null ? {} : { LANDFALL_S3_ENDPOINT: proxy.origin }) }
