@@ -28,7 +28,7 @@ interface Place {
 }
 
 interface Measured {
-  /** The same without the leases: what is due is looked for and locked, and stays as it is. */
+  /** The same without leases and without a commit: what is due is looked for and locked, and stays as it is. */
   readonly lookMs: number
   /** A pick of the completer: takes the leases of eight that are due. */
   readonly pickMs: number
@@ -179,20 +179,32 @@ async function measure({ name, due, pool, ledger, statement }: Place): Promise<M
   const look = /^WITH due AS MATERIALIZED \((SELECT .* SKIP LOCKED)\)/s.exec(text)?.[1]
   if (look === undefined) throw new Error(`no pick in: ${text}`)
   return {
-    lookMs: await eachMs(() => pool.query(look, values.slice(0, 3))),
+    lookMs: await eachMs(
+      () => pool.query(look, values.slice(0, 3)),
+      () => pool.query('BEGIN'),
+      () => pool.query('ROLLBACK'),
+    ),
     pickMs,
     nextMs: await eachMs(() => ledger.nextDueInMs([])),
     completeMs: await eachMs(() => ledger.complete(500)),
   }
 }
 
-/** The median of many. */
-async function eachMs(work: () => Promise<unknown>): Promise<number> {
+const nothing = async (): Promise<void> => {}
+
+/** The median of many; `before` and `after` each are not measured. */
+async function eachMs(
+  work: () => Promise<unknown>,
+  before: () => Promise<unknown> = nothing,
+  after: () => Promise<unknown> = nothing,
+): Promise<number> {
   const tookMs: number[] = []
   for (let n = 0; n < PICKS_PER_ROUND; n += 1) {
+    await before()
     const startMs = performance.now()
     await work()
     tookMs.push(performance.now() - startMs)
+    await after()
   }
   return median(tookMs)
 }

@@ -195,12 +195,13 @@ export function createDrive<Tx>(deps: DriveDeps<Tx>): Drive {
       // What fails here is said by what comes after.
       if (Object.keys(recorder.noted()).length > 0) early = record({}).catch(() => {})
     }, RECORD_EARLY_MS)
-    let referred: Referred
+    let referred: Referred | null = null
     try {
       referred = await steps.refer(held, operation, recorder.noted())
     } finally {
       clearTimeout(timer)
-      await early
+      // With the commit the lease is given back: what comes after it changes nothing, and nobody waits for it.
+      if (referred?.outcome !== 'referenced') await early
     }
     switch (referred.outcome) {
       case 'referenced':

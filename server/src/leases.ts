@@ -73,6 +73,8 @@ const SILENT_MS = 400
 /** And so long without anybody waiting: it vanished without a word, and its lease would be prolonged for ever. */
 const VANISHED_MS = 120_000
 const POLL_MS = 25
+/** How late a busy process may hear of its own commit. */
+const HEARD_MS = 1_000
 /** How often it is looked whether another process has let go, and whether one asks: a turn within a second. */
 const REMOTE_POLL_MS = 100
 const LOOK_MS = 400
@@ -122,9 +124,9 @@ export function createLeases(deps: {
         ),
       )
       const gone = asked.filter(({ lease }) => !kept.has(lease))
-      // Whoever has just given its lease back ends its use in the same breath: that is no loss. A true one may be told
-      // a little later, for no write passes without the lease's token.
-      if (gone.length > 0) await clock.sleep(POLL_MS)
+      // Whoever has just given its lease back ends its use as soon as it hears of that: it is no loss. A true one may be
+      // told a little later, for no write passes without the lease's token.
+      if (gone.length > 0) await timeout(Promise.all(gone.map(({ entry }) => entry.ended)), HEARD_MS)
       for (const { name, entry } of gone) if (uses.get(name) === entry) lose(entry)
     } catch (error) {
       // The token decides, not the time: a lease that could not be prolonged is good until somebody takes it.

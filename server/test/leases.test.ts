@@ -56,13 +56,14 @@ test('a lease given back while it is being prolonged is no loss', async () => {
   const { held, warnings } = await hold(async (ledger) => {
     if ((renewals += 1) > 1) return
     await ledger.record(held.lease, held.operation, { dueInMs: null, release: true })
-    setTimeout(() => held.end(), 5)
+    // A process that has much to do hears of its own commit late.
+    setTimeout(() => held.end(), 300)
   })
   await eventually(
     async () => renewals,
     (n) => n === 1,
   )
-  await later(LEASE_MS)
+  await later(600)
   expect(held.signal.aborted).toBe(false)
   expect(warnings).toEqual([])
 })

@@ -134,6 +134,34 @@ describe('the completer alone continues from', () => {
   })
 })
 
+test('what is referenced waits for nothing that was to be recorded before it', async () => {
+  let release = (): void => {}
+  const held = new Promise<void>((resolve) => (release = resolve))
+  const file = kind({
+    onReference: async () => {
+      await later(200)
+      return null
+    },
+  })
+  const { declare, patch } = await start(
+    { file },
+    {
+      ledgerOf: (ledger) => ({
+        ...ledger,
+        async record(...of) {
+          await held
+          return ledger.record(...of)
+        },
+      }),
+    },
+  )
+  const id = newId()
+  await declare(id, { size: 5 })
+  const answer = await Promise.race([patch(id, 0, content(5)), later(3_000)])
+  expect(answer?.headers.get('Landfall-Recovery-Point')).toBe('referenced')
+  release()
+})
+
 describe('a failing application', () => {
   test('onReference throws twice, then works: exactly one reference, and its writes once', async () => {
     let calls = 0
