@@ -40,6 +40,8 @@ export function watchMoments(nodes: readonly Node[], died: (node: Node) => void)
   }
 
   function kill(node: Node): void {
+    // What it had said before it was ended: that is answered to nobody, and no moment.
+    if (!node.server.running) return
     process.kill(node.server.pid, 'SIGKILL')
     died(node)
     strike(node)
