@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { ensureBrowser } from './browser.mjs'
 import { main, npm, root, say, Stop } from './run.mjs'
+import { ensureServers } from './servers.mjs'
 
 /** Vite 8 and the packages' `engines` want it. */
 const NODE_AT_LEAST = [20, 19]
@@ -12,13 +13,14 @@ const NPM_AT_LEAST = [10, 0]
 const STAMP = join(root, 'node_modules', '.landfall-setup')
 
 /**
- * Makes a fresh clone ready: checks Node and npm, installs packages, and a browser where one is asked for. Under a
- * second when nothing is to do. Answers the browser's path, or null.
+ * Makes a fresh clone ready: checks Node and npm, installs packages, and where they are asked for a browser and the
+ * servers that tests start. Under a second when nothing is to do. Answers the browser's path, or null.
  */
-export async function setup({ browser }) {
+export async function setup({ browser, servers = false }) {
   checkNode()
   await checkNpm()
   await ensurePackages()
+  if (servers) await ensureServers()
   return browser ? ensureBrowser() : null
 }
 

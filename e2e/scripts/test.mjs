@@ -102,7 +102,10 @@ const seconds = (ms) => `${(ms / 1000).toFixed(1).padStart(7)} s`
 async function test() {
   const { groups, grep, complete } = options()
   const startedMs = performance.now()
-  const chromium = await setup({ browser: groups.has('node') || groups.has('browser') })
+  const chromium = await setup({
+    browser: groups.has('node') || groups.has('browser'),
+    servers: groups.has('unit') || groups.has('node'),
+  })
   mkdirSync(REPORTS, { recursive: true })
   const env = {
     ...(process.stdout.isTTY ? {} : { NO_COLOR: '1' }),

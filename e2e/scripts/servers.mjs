@@ -1,0 +1,40 @@
+import { existsSync } from 'node:fs'
+import { delimiter, join } from 'node:path'
+import { root, run, say } from './run.mjs'
+
+/** Programs that tests start, and the Debian packages that hold them. PostgreSQL comes with npm where Debian's is not there. */
+const WANTED = [
+  ['nginx', 'nginx-light'],
+  ['pgbouncer', 'pgbouncer'],
+]
+const GATEWAY = join(root, 'e2e', 'scripts', 's3-up')
+const LIMIT_MS = 5 * 60_000
+
+/**
+ * Installs the servers that tests start, before any of them: one after the other, because apt lets nobody else in. What
+ * cannot be installed is said; whoever needs it is then skipped, with the reason.
+ */
+export async function ensureServers() {
+  const missing = WANTED.filter(([program]) => !isThere(program)).map(([, name]) => name)
+  if (missing.length > 0) await installed(missing.join(', '), () => byApt(missing))
+  await installed('the S3 gateway (Ceph)', async () => (await run(GATEWAY, ['install'], { limitMs: LIMIT_MS })).code)
+}
+
+async function byApt(packages) {
+  if (process.getuid?.() !== 0 || !existsSync('/usr/bin/apt-get')) return 'root and apt-get are needed for that'
+  if (existsSync('/run/systemd/system')) return 'it would start them as services'
+  const apt = (...args) =>
+    run('env', ['DEBIAN_FRONTEND=noninteractive', 'apt-get', ...args], { limitMs: LIMIT_MS, quiet: true })
+  await apt('update')
+  return (await apt('install', '-y', '--no-install-recommends', ...packages)).code
+}
+
+async function installed(what, install) {
+  const failure = await install()
+  if (failure !== 0) say(`Not installed: ${what} (${failure}). Tests that need it are skipped.`)
+}
+
+const isThere = (program) =>
+  [...(process.env.PATH ?? '').split(delimiter), '/usr/sbin', '/usr/local/sbin'].some((folder) =>
+    existsSync(join(folder, program)),
+  )
