@@ -40,9 +40,12 @@ export function watchMoments(nodes: readonly Node[], died: (node: Node) => void)
   }
 
   function kill(node: Node): void {
-    // What it had said before it was ended: that is answered to nobody, and no moment.
-    if (!node.server.running) return
-    process.kill(node.server.pid, 'SIGKILL')
+    try {
+      process.kill(node.server.pid, 'SIGKILL')
+    } catch {
+      // It has ended already, and had said this before: nobody hears the answer.
+      return
+    }
     died(node)
     strike(node)
   }
