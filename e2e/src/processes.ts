@@ -32,7 +32,7 @@ export interface Usage {
 }
 
 export interface RunningProcess {
-  /** Of the present incarnation. */
+  /** Of the present incarnation, also while it starts. */
   readonly pid: number
   /** What the ready line's pattern caught, in the present incarnation. */
   readonly ready: RegExpMatchArray
@@ -70,6 +70,7 @@ export async function startProcess(initial: ProcessOptions): Promise<RunningProc
   let options = initial
   let output = ''
   const listeners: ((message: unknown) => void)[] = []
+  let pid = 0
   let incarnation = await launch()
 
   async function launch() {
@@ -80,6 +81,7 @@ export async function startProcess(initial: ProcessOptions): Promise<RunningProc
       stdio: ['ignore', 'pipe', 'pipe', ...(options.channel === true ? (['ipc'] as const) : [])],
     })
     alive.add(child)
+    pid = child.pid ?? 0
     child.on('message', (message) => {
       for (const listener of listeners) listener(message)
     })
@@ -96,7 +98,7 @@ export async function startProcess(initial: ProcessOptions): Promise<RunningProc
     })
     child.stderr?.setEncoding('utf8').on('data', keep)
     const ready = await readyLine(child, exited, name)
-    return { child, exited, ready, pid: child.pid ?? 0 }
+    return { child, exited, ready }
   }
 
   function keep(text: string): void {
@@ -144,7 +146,7 @@ export async function startProcess(initial: ProcessOptions): Promise<RunningProc
 
   return {
     get pid() {
-      return incarnation.pid
+      return pid
     },
     get ready() {
       return incarnation.ready
@@ -164,7 +166,7 @@ export async function startProcess(initial: ProcessOptions): Promise<RunningProc
       options = { ...options, ...changes }
       incarnation = await launch()
     },
-    usage: () => usageOf(incarnation.pid),
+    usage: () => usageOf(pid),
   }
 }
 

@@ -63,6 +63,12 @@ export async function openNodesWorld(): Promise<NodesWorld> {
     )
     await client.end()
   }
+  async function start(node: Node): Promise<void> {
+    dead.delete(node)
+    await node.server.restart().catch((error: unknown) => {
+      if (!dead.has(node)) throw error
+    })
+  }
   moments.plan(null)
   await sleep(IDLE_MS)
   moments.ignore(moments.calls().map(({ name }) => name))
@@ -72,8 +78,8 @@ export async function openNodesWorld(): Promise<NodesWorld> {
     proxy,
     received: receiver.received,
     async mend() {
-      await Promise.all([...dead].map(({ server }) => server.restart()))
-      dead.clear()
+      // Whoever is killed while it starts is started once more.
+      while (dead.size > 0) await Promise.all([...dead].map(start))
       balance()
     },
     async untilQuiet(withinMs = 20_000) {
