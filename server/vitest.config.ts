@@ -4,7 +4,8 @@ export default defineConfig({
   test: {
     include: ['test/**/*.test.ts'],
     testTimeout: 20_000,
-    hookTimeout: 20_000,
+    // Against hanging only: a database server with a hundred databases takes its time to go on a busy machine.
+    hookTimeout: 60_000,
     pool: 'forks',
     globalSetup: ['test/s3-setup.ts'],
   },
