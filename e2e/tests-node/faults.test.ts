@@ -71,6 +71,9 @@ describe.skipIf(gateway instanceof Error)(`faults${missing === null ? '' : ` (${
     })
   })
 
+  /** Against hanging only: an effect may be in hand for two minutes. */
+  const PATIENCE_MS = 300_000
+
   describe('of PostgreSQL', () => {
     /** `between` is told how it stood. */
     const losing = (lost: LostAnswer, between: Between[] = []): Disturbance => ({
@@ -94,6 +97,7 @@ describe.skipIf(gateway instanceof Error)(`faults${missing === null ? '' : ` (${
         // It was this COMMIT that took effect: nobody had come to another one.
         expect(between).toEqual([{ attempts: 1, committed: true }])
       },
+      PATIENCE_MS,
     )
 
     test.each(['tus', 'operation'] as const)(
@@ -101,18 +105,23 @@ describe.skipIf(gateway instanceof Error)(`faults${missing === null ? '' : ` (${
       async (client) => {
         expect(await follow(stage, stage.landfall, client, losing('the row'))).toMatchObject(ARRIVED)
       },
+      PATIENCE_MS,
     )
 
-    test.each(AWAY)('%s', async (name, how) => {
-      const away: Disturbance = { strike: (upload) => takeAwayAtCompletion(upload, how) }
-      const oneByOne = async (): Promise<Course[]> => [
-        await follow(stage, stage.landfall, 'tus', away),
-        await follow(stage, stage.landfall, 'operation', away),
-      ]
-      const [landfall, peer] = await Promise.all([oneByOne(), follow(stage, stage.peer, 'tus', away)])
-      rows.push({ fault: name, landfall, peer })
-      for (const course of landfall) expect(course).toMatchObject(ARRIVED)
-    })
+    test.each(AWAY)(
+      '%s',
+      async (name, how) => {
+        const away: Disturbance = { strike: (upload) => takeAwayAtCompletion(upload, how) }
+        const oneByOne = async (): Promise<Course[]> => [
+          await follow(stage, stage.landfall, 'tus', away),
+          await follow(stage, stage.landfall, 'operation', away),
+        ]
+        const [landfall, peer] = await Promise.all([oneByOne(), follow(stage, stage.peer, 'tus', away)])
+        rows.push({ fault: name, landfall, peer })
+        for (const course of landfall) expect(course).toMatchObject(ARRIVED)
+      },
+      PATIENCE_MS,
+    )
 
     test('the usual stack beside it', async () => {
       const between: Between[] = []

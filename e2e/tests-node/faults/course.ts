@@ -98,9 +98,12 @@ async function blobKeyOf(system: System, operationId: string): Promise<string | 
 
 const FINAL = /^(cancelled|expired|rejected)$/
 
+/** Whoever takes an effect and loses the answer to that, because PostgreSQL crashes, has it in hand for two minutes. */
+const TOLD_MS = 180_000
+
 /** Its effect was delivered; or it has none, and what there was of its bytes is gone. */
 async function untilTold(stage: Stage, system: System, operationId: string): Promise<void> {
-  for (const deadline = Date.now() + 30_000; Date.now() < deadline; await sleep(100)) {
+  for (const deadline = Date.now() + TOLD_MS; Date.now() < deadline; await sleep(100)) {
     if (stage.effectsOf(operationId).size > 0) return
     const [row] = await system.query<{ point: string; cleanup_due: number }>(
       'SELECT point, cleanup_due FROM landfall_operations WHERE id = $1',
