@@ -8,9 +8,11 @@ import { setup } from './setup.mjs'
 const USAGE = `npm test [-- options]
   --only GROUP[,GROUP]   checks (format, lint, types), unit, node, browser; default: all
   --grep PATTERN         only tests whose name matches; leaves the checks out
-  --complete             a test that is skipped is a failure`
+  --complete             servers that cannot be started are a failure, and not skipped`
 const GROUPS = ['checks', 'unit', 'node', 'browser']
 const REPORTS = join(root, 'test-results')
+/** What only some machines can do: a disk of a size that is set, permissions that hold for root, a clock that is set. */
+const DEPENDS_ON_MACHINE = /\bchaos\.test\.ts\)$/
 
 function options() {
   try {
@@ -81,7 +83,8 @@ function report(results, tookMs, { grep, complete }) {
     failures.push(grep === undefined ? 'no test ran' : `no test matches ${grep}`)
   say(`\n── summary ${'─'.repeat(93)}`)
   const skips = results.flatMap((result) => result.skips)
-  if (complete && skips.length > 0) failures.push(`${skips.length} tests were skipped`)
+  const incomplete = skips.filter((skip) => !DEPENDS_ON_MACHINE.test(skip)).length
+  if (complete && incomplete > 0) failures.push(`${incomplete} tests were skipped`)
   const countsOf = (passed, failed, skipped) =>
     `${passed} passed, ${failed} failed${skipped > 0 ? `, ${skipped} skipped` : ''}`
   for (const { name, passed, failures: failed, skips: skipped, tookMs: stepMs } of results) {
