@@ -1,8 +1,4 @@
-import { randomUUID } from 'node:crypto'
-import { mkdir } from 'node:fs/promises'
-import { join } from 'node:path'
-import { temporaryDirectory } from '../files.js'
-import { landfallServe } from '../landfall.js'
+import { openGround } from '../ground.js'
 import { type Postgres, startPostgres } from '../postgres.js'
 import { type ProcessOptions, type RunningProcess, startProcess } from '../processes.js'
 import { type Proxy, startProxy } from '../proxy.js'
@@ -45,60 +41,28 @@ export interface NodesOptions {
 
 /** @throws when PostgreSQL or the gateway cannot be started: the reason for tests to be skipped */
 export async function openNodes({ count, store, env, program = (options) => options }: NodesOptions): Promise<Nodes> {
-  const closing: (() => Promise<unknown>)[] = []
-  const close = async (): Promise<void> => {
-    for (const end of closing.splice(0).toReversed()) await end()
-  }
+  const ground = await openGround(store)
+  const { postgres, gateway, databaseUrl, prefix, defer, close, killGateway, mendGateway } = ground
   try {
-    const home = await temporaryDirectory('landfall-nodes-')
-    closing.push(home.remove)
-    const postgres = await startPostgres()
-    closing.push(postgres.stop)
-    const place = await gatewayPlace(store)
-    closing.push(() => stopGateway(place))
-    let gateway = await startGateway(place)
-    // Its daemons are nobody's children: who ends without `close` would leave them behind.
-    const onExit = (): void => gateway.kill('rgw', 'osd', 'mon')
-    process.on('exit', onExit)
-    closing.push(async () => void process.off('exit', onExit))
-    const url = await postgres.database()
-    const prefix = `${randomUUID()}/`
-    const reader = openNodesReader(url, openBucket(gateway, prefix))
-    closing.push(reader.end)
+    const reader = openNodesReader(databaseUrl, openBucket(gateway, prefix))
+    defer(reader.end)
 
     async function openNode(n: number): Promise<Node> {
-      const directory = join(home.path, `node-${n}`)
-      await mkdir(directory)
       const database = await startProxy({ targetPort: postgres.port, protocol: 'opaque' })
-      closing.push(database.close)
-      const objects = await startProxy({ targetPort: place.port })
-      closing.push(objects.close)
-      const serving = landfallServe(directory, {
-        LANDFALL_DATABASE_URL: url.replace(`:${postgres.port}/`, `:${database.port}/`),
+      defer(database.close)
+      const objects = await startProxy({ targetPort: gateway.port })
+      defer(objects.close)
+      const serving = await ground.serving(`node-${n}`, {
+        LANDFALL_DATABASE_URL: databaseUrl.replace(`:${postgres.port}/`, `:${database.port}/`),
         LANDFALL_S3_ENDPOINT: objects.origin,
-        LANDFALL_S3_REGION: gateway.region,
-        LANDFALL_S3_BUCKET: gateway.bucket,
-        LANDFALL_S3_ACCESS_KEY_ID: gateway.accessKeyId,
-        LANDFALL_S3_SECRET_ACCESS_KEY: gateway.secretAccessKey,
-        LANDFALL_S3_PREFIX: prefix,
         ...env,
       })
-      const server = await startProcess(program({ ...serving, name: `node ${n}` }, n))
-      closing.push(() => server.kill('SIGKILL'))
-      return { server, directory, database, store: objects }
+      const server = await startProcess(program(serving, n))
+      defer(() => server.kill('SIGKILL'))
+      return { server, directory: serving.env?.['LANDFALL_DATA_DIR'] ?? '', database, store: objects }
     }
     const all = await Promise.all(Array.from({ length: count }, (_, n) => openNode(n)))
-    return {
-      all,
-      postgres,
-      databaseUrl: url,
-      killGateway: (...daemons) => gateway.kill(...daemons),
-      async mendGateway() {
-        gateway = await startGateway(place)
-      },
-      reader,
-      close,
-    }
+    return { all, postgres, databaseUrl, killGateway, mendGateway, reader, close }
   } catch (error) {
     await close()
     throw error
