@@ -1,4 +1,4 @@
-import { mkdir, readdir, readFile, rename, stat, writeFile } from 'node:fs/promises'
+import { mkdir, readdir, readFile, readlink, rename, stat, unlink, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { sql } from 'drizzle-orm'
 import { afterEach, beforeEach, expect, test, vi } from 'vitest'
@@ -57,6 +57,36 @@ test('files lie in directories by time, are not for everybody, and leave no empt
   // Made anew under the same name: another directory, whose names are synced as well.
   expect(await append(0, content(10))).toMatchObject({ offset: 10 })
   expect(await store.seal(blob)).toBe('sealed')
+})
+
+test('a name that somebody has removed and not synced is synced by who removes it again', async () => {
+  await append(0, content(10))
+  const neighbour = { ...blob, key: '0192f0c1ffff'.padEnd(32, '0') }
+  await store.append(neighbour, {
+    offset: 0,
+    source: new Blob([content(10)]).stream(),
+    signal: new AbortController().signal,
+    acknowledge: async () => true,
+  })
+  const names = join(directory.path, 'blobs', 'blobs', '0192f0', 'c1')
+  const synced: string[] = []
+  const sync = files.sync
+  const spy = vi.spyOn(files, 'sync').mockImplementation(async (file) => {
+    synced.push(await readlink(`/proc/self/fd/${file}`))
+    return sync(file)
+  })
+  try {
+    // As a process does that dies right after it.
+    await unlink(join(names, blob.key))
+    await store.remove(blob.key)
+    expect(synced).toEqual([names])
+    await store.remove(neighbour.key)
+    // The directory went with it, and was synced before that.
+    await store.remove(blob.key)
+    expect(synced).toEqual([names, names])
+  } finally {
+    spy.mockRestore()
+  }
 })
 
 test('a store that the ledger knows is never made anew where its disk is not mounted', async () => {

@@ -62,6 +62,17 @@ export const MUTATIONS: readonly Mutation[] = [
     where: powerIsLost,
   },
   {
+    name: 'a name that is gone already is not synced',
+    edits: [
+      {
+        file: 'blobs/file.js',
+        find: 'await missing();\n        }\n        // Also',
+        put: 'await missing();\n            return;\n        }\n        // Also',
+      },
+    ],
+    where: ({ kill, variant }) => kill.name.startsWith('unlink') && variant.powerAgain !== undefined,
+  },
+  {
     name: 'the database does not sync its commits',
     edits: [{ file: 'ledger/serialized-libsql.js', find: 'PRAGMA synchronous=FULL', put: 'PRAGMA synchronous=OFF' }],
     where: powerIsLost,

@@ -29,6 +29,12 @@ const TWICE: readonly Omit<Variant, 'again'>[] = [
   { client: 'retries', power: 'cut' },
   { client: 'gone', power: 'zero', powerAgain: 'zero' },
 ]
+/** Of a first kill right after a name was removed: the next process finds it gone, and nobody has synced that. */
+const REMOVES = /^unlink blobs/
+const TWICE_REMOVED: readonly Omit<Variant, 'again'>[] = [
+  { client: 'gone', powerAgain: 'zero' },
+  { client: 'retries', powerAgain: 'cut' },
+]
 
 /** Every moment of an undisturbed run, and of what followed a kill. */
 export function runsOf(
@@ -49,16 +55,19 @@ export function runsOf(
     variantsOf(program, index).map((variant) => ({ program, scenario, kill, variant })),
   )
   // Killed where most is at stake, and then again at each moment of the recovery.
-  const base = kills.find(({ name, when }) => when === 'before' && STAKES.test(name))
-  if (base === undefined) return once
-  const ways = program === 'nodes' ? VARIANTS.filter(keepsPower) : TWICE
-  const twice = moments(starting, MOST_OF_A_START).map((again, index) => ({
-    program,
-    scenario,
-    kill: base,
-    variant: { ...(ways[index % ways.length] ?? { client: 'gone' as const }), again },
-  }))
-  return [...once, ...twice]
+  const twice = (when: Kill['when'], names: RegExp, ways: readonly Omit<Variant, 'again'>[]): Run[] => {
+    const base = kills.find((kill) => kill.when === when && names.test(kill.name))
+    if (base === undefined) return []
+    return moments(starting, MOST_OF_A_START).map((again, index) => ({
+      program,
+      scenario,
+      kill: base,
+      variant: { ...(ways[index % ways.length] ?? { client: 'gone' as const }), again },
+    }))
+  }
+  return program === 'nodes'
+    ? [...once, ...twice('before', STAKES, VARIANTS.filter(keepsPower))]
+    : [...once, ...twice('before', STAKES, TWICE), ...twice('after', REMOVES, TWICE_REMOVED)]
 }
 
 /** Power is lost by a machine with its disk, and nodes have none. */

@@ -95,6 +95,8 @@ export function readBack(file: number, length: number): Buffer {
 export interface DirectorySync {
   /** Makes the directory's entries durable. Calls that come while a sync of the same directory runs share the next one. */
   sync(directory: string): Promise<void>
+  /** As `sync`. One that is not there was synced before it was removed, or held nothing. */
+  syncIfThere(directory: string): Promise<void>
   /**
    * Makes the name of a file that is there durable, and those of the directories above it. Of the latter each is synced
    * once by each process: who made it may have been killed before he did.
@@ -169,6 +171,11 @@ export function createDirectorySync(root: string): DirectorySync {
 
   return {
     sync,
+    async syncIfThere(directory) {
+      await sync(directory).catch((error: unknown) => {
+        if (codeOf(error) !== 'ENOENT') throw error
+      })
+    },
     syncName: nameEntry,
     async removeIfEmpty(directory) {
       // Before: whoever makes a file there from now on finds it removed, or keeps it from being removed.

@@ -224,9 +224,9 @@ export function fileBlobs(options: FileBlobsOptions): BlobStore {
     } catch (error) {
       if (codeOf(error) !== 'ENOENT') throw error
       await missing()
-      return
     }
-    await directories.sync(dirname(path))
+    // Also of one that is gone already: who removed it may have been killed before this, and the power may go yet.
+    await directories.syncIfThere(dirname(path))
     await directories.removeIfEmpty(dirname(path))
   }
 
