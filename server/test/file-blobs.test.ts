@@ -89,6 +89,19 @@ test('a name that somebody has removed and not synced is synced by who removes i
   }
 })
 
+test('a file is made, also where its directory is removed at the same moment', async () => {
+  const other = '0192f0c1ffff'.padEnd(32, '0')
+  for (let round = 0; round < 300; round += 1) {
+    const [appended] = await Promise.all([
+      append(0, content(10)),
+      store.remove(other),
+      store.remove(`${other.slice(0, -1)}1`),
+    ])
+    expect(appended).toMatchObject({ outcome: 'kept', offset: 10 })
+    await store.remove(blob.key)
+  }
+})
+
 test('a store that the ledger knows is never made anew where its disk is not mounted', async () => {
   await store.close()
   const empty = join(directory.path, 'mount-point')

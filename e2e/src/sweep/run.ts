@@ -2,7 +2,7 @@ import type { Browser, BrowserContext, Page } from '@playwright/test'
 import { type History, type Known, newHistory, violations } from './invariants.js'
 import type { Losses } from './power.js'
 import type { Begun, Scenario } from './scenarios.js'
-import { acknowledgedOf, beginUpload, type BegunUpload, SETTLE_MS, within } from './upload.js'
+import { beginUpload, type BegunUpload, knownOf, SETTLE_MS, within } from './upload.js'
 import { type Kill, openWorld, type Point, type World, type WorldOptions } from './world.js'
 
 /** What becomes of the client, and what else happens to the machine. */
@@ -82,7 +82,7 @@ export async function openLane(browser: Browser, firstSeed: number, options: Wor
 
   async function check(upload: Known, told: Known['told']): Promise<string[]> {
     const stored = await world.untilQuiet()
-    known.push({ ...upload, told, acknowledged: acknowledgedOf(world.proxy, upload.id) })
+    known.push(knownOf(upload, told, world.proxy))
     // Earlier ones are looked at again now and then: whoever breaks them is not far.
     const looked = known.slice(-5)
     return violations(stored, looked, { quiet: true, history, received: world.received })

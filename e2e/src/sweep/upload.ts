@@ -24,8 +24,22 @@ export async function beginUpload(scenario: Scenario, place: Place, seed: number
   return { ...begun, upload }
 }
 
+/** What is known of it in the end. `requests`: of its run. */
+export function knownOf(upload: Known, told: Known['told'], { requests }: Proxy): Known {
+  const { doomed, ...others } = upload
+  const cancels = requests.filter(({ method, path }) => method === 'DELETE' && path.includes(upload.id))
+  // It was faster than its user, who was told so or never asked: then it arrives like any other.
+  const wasTooLate = doomed === 'cancelled' && told !== 'failure' && cancels.every(({ status }) => status === 409)
+  return {
+    ...others,
+    ...(doomed === undefined || wasTooLate ? {} : { doomed }),
+    told,
+    acknowledged: acknowledgedOf(requests, upload.id),
+  }
+}
+
 /** The highest offset that an answer has told. */
-export const acknowledgedOf = ({ requests }: Proxy, id: string): number =>
+const acknowledgedOf = (requests: Proxy['requests'], id: string): number =>
   requests
     .filter(({ path, status }) => path.includes(id) && status === 204)
     .reduce((most, { answerHeaders }) => Math.max(most, Number(answerHeaders['upload-offset'] ?? 0)), 0)

@@ -54,6 +54,8 @@ const SYNCED_BYTES = 128 * 1024
 const SMALL_BYTES = 1024 * 1024
 /** Enough for every signature that `file-type` knows without a deeper look. */
 const HEAD_BYTES = 4_100
+/** To make a file in a directory that goes whenever it is empty. */
+const MOST_TRIES = 10
 
 /**
  * Blobs as files in a directory, one file a blob, at one path for its life.
@@ -91,17 +93,18 @@ export function fileBlobs(options: FileBlobsOptions): BlobStore {
   }
 
   const create = async (path: string, flags: number): Promise<number> => {
-    try {
-      // Waking a thread costs more than making a small file does; a commit of the database waits for the same journal.
-      return (flags & O_DSYNC) === O_DSYNC
-        ? files.openNow(path, flags | O_CREAT, 0o640)
-        : await files.open(path, flags | O_CREAT, 0o640)
-    } catch (error) {
-      if (codeOf(error) !== 'ENOENT') throw error
-      await missing()
-      await mkdir(dirname(path), { recursive: true })
-      return files.open(path, flags | O_CREAT, 0o640)
-    }
+    for (let triesLeft = MOST_TRIES; ; triesLeft -= 1)
+      try {
+        // Waking a thread costs more than making a small file does; a commit of the database waits for the same journal.
+        return (flags & O_DSYNC) === O_DSYNC
+          ? files.openNow(path, flags | O_CREAT, 0o640)
+          : await files.open(path, flags | O_CREAT, 0o640)
+      } catch (error) {
+        if (codeOf(error) !== 'ENOENT' || triesLeft === 0) throw error
+        await missing()
+        // Who removes the last file of a directory may remove this one before anything is in it.
+        await mkdir(dirname(path), { recursive: true })
+      }
   }
 
   /** The file, cut to what was acknowledged. Null: less than that is there. */

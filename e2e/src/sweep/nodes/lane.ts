@@ -2,7 +2,7 @@ import type { Browser, BrowserContext, Page } from '@playwright/test'
 import { type History, type Known, newHistory, violations } from '../invariants.js'
 import { type Lane, type Result, STAKES } from '../run.js'
 import type { Begun, Scenario } from '../scenarios.js'
-import { acknowledgedOf, beginUpload, type BegunUpload, SETTLE_MS, within } from '../upload.js'
+import { beginUpload, type BegunUpload, knownOf, SETTLE_MS, within } from '../upload.js'
 import { type NodesWorld, openNodesWorld } from './world.js'
 
 /** Of one world: what is looked at grows with each. */
@@ -36,7 +36,7 @@ export async function openNodesLane(browser: Browser, firstSeed: number): Promis
 
   async function check(upload: Known, told: Known['told']): Promise<string[]> {
     const stored = await world.untilQuiet()
-    known.push({ ...upload, told, acknowledged: acknowledgedOf(world.proxy, upload.id) })
+    known.push(knownOf(upload, told, world.proxy))
     // Earlier ones are looked at again now and then: whoever breaks them is not far.
     return violations(stored, known.slice(-5), { quiet: true, history, received: world.received })
   }
