@@ -2,8 +2,8 @@ import { request as httpRequest } from 'node:http'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { type Postgres, startPostgres } from '../../e2e/src/postgres.js'
-import { content, digestOf, newId } from './harness.js'
-import { LEASE_MS, type Node, nodesOn, operationAt, untilReferenced } from './nodes.js'
+import { content, digestOf, eventually, newId } from './harness.js'
+import { type Node, nodesOn, operationAt, untilReferenced } from './nodes.js'
 import { useProgram } from './program.js'
 import { s3Server } from './s3.js'
 
@@ -88,8 +88,10 @@ describe.skipIf(missing !== null)(
       slow.end()
     }, 60_000)
 
-    test('a node that is killed in the middle of a request is followed by another within its lease', async () => {
-      const [a, b] = await startNodes(2)
+    test('a node that is killed in the middle of a request is followed by another within its lease, and no byte is asked for before', async () => {
+      // Longer than a declaration waits.
+      const leaseMs = 9_000
+      const [a, b] = await startNodes(2, { LANDFALL_LEASE_MS: String(leaseMs) })
       const id = newId()
       const bytes = content(12 * MIB)
       await a.declare(id, bytes.length)
@@ -99,18 +101,22 @@ describe.skipIf(missing !== null)(
       a.child.kill('SIGKILL')
       await a.exited
       const fromMs = performance.now()
-      const patched = async (): Promise<Response> => {
-        for (;;) {
-          const { offset } = (await (await b.declare(id, bytes.length)).json()) as { offset: number }
-          expect(offset).toBeGreaterThanOrEqual(9 * MIB)
-          const answer = await b.patch(id, offset, bytes.subarray(offset))
-          if (answer.status === 204) return answer
-          await sleep(200)
-        }
-      }
-      await patched()
+      const early = await b.declare(id, bytes.length)
+      expect(early.status).toBe(423)
+      expect(early.headers.get('Retry-After')).toBe('1')
+      const { status, body } = await eventually(
+        async () => {
+          const declared = await b.declare(id, bytes.length)
+          return { status: declared.status, body: (await declared.json()) as { offset: number } }
+        },
+        (declared) => declared.status !== 423,
+        20_000,
+      )
+      expect(status).toBe(200)
+      expect(body.offset).toBeGreaterThanOrEqual(9 * MIB)
+      expect((await b.patch(id, body.offset, bytes.subarray(body.offset))).status).toBe(204)
       await untilReferenced(b, id)
-      expect(performance.now() - fromMs).toBeLessThan(LEASE_MS + 5_000)
+      expect(performance.now() - fromMs).toBeLessThan(leaseMs + 5_000)
       slow.end()
       const stored = await b.request('GET', `/files/${id}`)
       expect(digestOf(new Uint8Array(await stored.arrayBuffer()))).toBe(digestOf(bytes))

@@ -5,7 +5,7 @@ import type { S3Config } from './s3.js'
 
 export type Node = Awaited<ReturnType<ReturnType<typeof useProgram>['serve']>>
 
-export const LEASE_MS = 5_000
+const LEASE_MS = 5_000
 
 /** What nodes that belong together are told: one database, one place in one bucket. */
 export const nodesOn = (databaseUrl: string, { endpoint, region, bucket, credentials }: S3Config) => ({

@@ -115,8 +115,11 @@ export function operationRoutes(deps: OperationRouteDeps): Hono<Env> {
   /** Drives the operation as far as the server can without the client. */
   async function forward(key: OperationKey, created: OperationRecord | null): Promise<OperationRecord> {
     if (created !== null && !drivable(created)) return created
-    if (created === null) await leases.settleReceiver(key, RECEIVER)
+    const settled = created !== null || (await leases.settleReceiver(key, RECEIVER))
     const operation = await existing(key)
+    // How far another node came, dead or cut off, is not known yet: bytes sent from here would be sent in vain.
+    if (!settled && operation.point === 'declared' && operation.offset < operation.file.size)
+      throw refuse('locked', { retryAfterSeconds: 1 })
     if (!drivable(operation)) return operation
     const taken = await leases.take(key, 'drive', 0)
     const deadline = clock.monotonicMs() + DRIVE_WAIT_MS
