@@ -112,12 +112,16 @@ export function operationRoutes(deps: OperationRouteDeps): Hono<Env> {
     if ((await ledger.setDigest(key, digest)) === 'conflict') throw refuse('digest-conflict')
   }
 
-  /** Drives the operation as far as the server can without the client. */
+  /**
+   * Drives the operation as far as the server can without the client.
+   *
+   * @throws ProblemError `locked` while somebody else may still record bytes of it.
+   */
   async function forward(key: OperationKey, created: OperationRecord | null): Promise<OperationRecord> {
     if (created !== null && !drivable(created)) return created
     const settled = created !== null || (await leases.settleReceiver(key, RECEIVER))
     const operation = await existing(key)
-    // How far another node came, dead or cut off, is not known yet: bytes sent from here would be sent in vain.
+    // How far a receiver came that is dead or cut off is not known yet: bytes sent from here would be sent in vain.
     if (!settled && operation.point === 'declared' && operation.offset < operation.file.size)
       throw refuse('locked', { retryAfterSeconds: 1 })
     if (!drivable(operation)) return operation
