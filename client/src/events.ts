@@ -9,6 +9,8 @@ export interface Telling {
   on<E extends keyof Events>(event: E, handler: Events[E], outcomes: readonly Upload[]): () => void
   outcome: (event: 'referenced' | 'failed', upload: Upload) => void
   warn: (code: Warning['code'], cause?: unknown) => void
+  /** The first warning of each code, the oldest first; the identical list until there is a new one. */
+  warnings: () => readonly Warning[]
   unauthenticated: () => void
   /** Something threw that cannot: it must not go unseen. */
   fault: (cause: unknown) => void
@@ -18,21 +20,30 @@ const fault = (cause: unknown): void => {
   if (typeof reportError === 'function') reportError(cause)
 }
 
-export function createTelling(): Telling {
+/** @param onWarning There is a warning of a code that was not there before. */
+export function createTelling(onWarning: () => void): Telling {
   const handlers = new Map<keyof Events, Set<Handler>>()
   const told = new WeakMap<Handler, Set<string>>()
+  let warnings: readonly Warning[] = []
 
   const call = async (event: keyof Events, handler: Handler, value: unknown): Promise<void> => {
     try {
       await handler(value as never) // oxlint-disable-line typescript/no-unsafe-type-assertion -- `on` pairs the event with its handler
     } catch (cause) {
-      if (event !== 'warning' && handlers.get('warning')?.size) tell('warning', { code: 'handler-failed', cause })
-      // Nobody listens: a broken handler must not go unseen.
-      else fault(cause)
+      // Without a handler of warnings, and when that one is broken, the browser reports it: it must not go unseen.
+      if (event === 'warning' || !handlers.get('warning')?.size) fault(cause)
+      if (event !== 'warning') warn('handler-failed', cause)
     }
   }
   const tell = (event: keyof Events, value?: unknown): void => {
     for (const handler of handlers.get(event) ?? []) void call(event, handler, value)
+  }
+  const warn = (code: Warning['code'], cause?: unknown): void => {
+    const warning: Warning = { code, cause }
+    const isNew = warnings.every((known) => known.code !== code)
+    if (isNew) warnings = [...warnings, warning]
+    tell('warning', warning)
+    if (isNew) onWarning()
   }
   const tellOutcome = (event: keyof Events, handler: Handler, upload: Upload): void => {
     const ids = told.get(handler) ?? new Set()
@@ -45,15 +56,19 @@ export function createTelling(): Telling {
     on(event, handler, outcomes) {
       const all = handlers.get(event) ?? new Set()
       handlers.set(event, all.add(handler))
+      const before: readonly Warning[] = event === 'warning' ? warnings : []
       queueMicrotask(() => {
-        if (all.has(handler)) for (const upload of outcomes) tellOutcome(event, handler, upload)
+        if (!all.has(handler)) return
+        for (const upload of outcomes) tellOutcome(event, handler, upload)
+        for (const warning of before) void call(event, handler, warning)
       })
       return () => void all.delete(handler)
     },
     outcome(event, upload) {
       for (const handler of handlers.get(event) ?? []) tellOutcome(event, handler, upload)
     },
-    warn: (code, cause) => tell('warning', { code, cause }),
+    warn,
+    warnings: () => warnings,
     unauthenticated: () => tell('unauthenticated'),
     fault,
   }

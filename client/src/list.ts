@@ -35,7 +35,11 @@ export function createUploadList(
 ): AnyUploader {
   const entries = new Map<string, Entry>()
   const listeners = new Set<() => void>()
-  const telling = createTelling()
+  const telling = createTelling(() => {
+    // While the ports are opened nothing can be scheduled yet; the first change comes right behind.
+    if (context === null) shown = null
+    else changed()
+  })
   let context: (RunContext & { keeper: Keeper }) | null = null
   /** Of the time between `start` and `close`, less the time in the back/forward cache. */
   let epoch: AbortController | null = null
@@ -178,7 +182,11 @@ export function createUploadList(
     snapshot() {
       // Ids are UUIDs of version 7: their order is that of adding.
       const inOrder = [...entries.values()].toSorted((a, b) => (a.live.id < b.live.id ? -1 : 1))
-      return (shown ??= { uploads: inOrder.map(({ live }) => live.snapshot()), recovered: isRecovered })
+      return (shown ??= {
+        uploads: inOrder.map(({ live }) => live.snapshot()),
+        recovered: isRecovered,
+        warnings: telling.warnings(),
+      })
     },
     start() {
       isClosed = false

@@ -6,9 +6,14 @@ export interface Journal {
   load(scope: string): Promise<JournalRecord[]>
   /**
    * Reads, changes and writes one record in a single transaction, so that two tabs never overwrite each other's facts.
-   * Resolves with what is stored now, durable against a killed browser; `undefined` removes it.
+   * Resolves with what is stored now, durable against a killed browser; `undefined` removes it, and the journal remembers
+   * that: a removed record is not written again, whatever a slow or a frozen tab still wants to change in it.
+   *
+   * @param known What the caller has last seen of it. A record that is missing although nobody has removed it, because
+   *   the browser deleted the site's data, is written again from it.
    */
-  update(scope: string, id: string, change: Change): Promise<JournalRecord | undefined>
+  update(scope: string, id: string, change: Change, known?: JournalRecord): Promise<JournalRecord | undefined>
+  /** Removes all records of a scope, in every tab. */
   purge(scope: string): Promise<void>
 }
 

@@ -95,7 +95,8 @@ export interface Upload<Name extends string = string, Metadata = JsonObject, Dat
 /** Something is missing or broke; every upload goes on all the same. */
 export interface Warning {
   /**
-   * - `journal-in-memory`: IndexedDB cannot be written; a closed tab loses what is not finished.
+   * - `journal-in-memory`: IndexedDB cannot be written, or a newer version of the page has taken over what it holds; a
+   *   closed tab loses what is not finished.
    * - `no-locks`: no Web Locks; two tabs may get in each other's way (the server still takes every byte once).
    * - `no-worker`: `workerUrl` did not start; the server's digest is used, and no copies are made.
    * - `no-copy`: a file could not be copied; after a closed tab it has to be picked again.
@@ -158,6 +159,8 @@ export interface UploaderSnapshot<K extends Kinds> {
   readonly uploads: readonly SnapshotOf<K>[]
   /** The journal was read: what an earlier page left behind is in the list. */
   readonly recovered: boolean
+  /** What is missing or broke so far: the first warning of each code, the oldest first. */
+  readonly warnings: readonly Warning[]
 }
 
 /** The list of uploads of one user in one page. */
@@ -171,7 +174,10 @@ export interface Uploader<K extends Kinds = Kinds> {
   add: Add<K>
   /** The upload of that id, or null when there is none (any more). */
   get(id: string): UploadOf<K> | null
-  /** Calls the handler; returns the way to stop. What was not acknowledged yet is told to a late handler too. */
+  /**
+   * Calls the handler; returns the way to stop. A late handler is told what was not acknowledged yet, and the first
+   * warning of each code.
+   */
   on<E extends keyof UploaderEvents<K>>(event: E, handler: UploaderEvents<K>[E]): () => void
   /** Calls the listener when the snapshot changed, at most once a frame. Returns the way to stop. */
   subscribe(listener: () => void): () => void

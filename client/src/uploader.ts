@@ -44,7 +44,9 @@ function browserPorts(options: UploaderOptions, telling: Telling): Ports {
     clock,
     ledger: createHttpLedger(http),
     transfer: createTusTransfer(http),
-    journal: createResilientJournal(createIdbJournal(), clock, (cause) => telling.warn('journal-in-memory', cause)),
+    journal: createResilientJournal(createIdbJournal(clock), clock, (cause) =>
+      telling.warn('journal-in-memory', cause),
+    ),
     source: copy === false ? withoutCopies : createIdbSource({ maxBytes: copy?.maxBytes, clock }),
     exclusive: locks ?? withoutLocks,
     digester: createDigester(workerUrl, (cause) => telling.warn('no-worker', cause)),

@@ -172,7 +172,7 @@ function openTab(options: TabOptions, exclusive: Exclusive & { releaseAll: () =>
       ledger: mortal(createHttpLedger(http)),
       transfer: mortal(createTusTransfer(http)),
       journal: mortal(
-        createResilientJournal(createIdbJournal(), clock, (cause) => telling.warn('journal-in-memory', cause)),
+        createResilientJournal(createIdbJournal(clock), clock, (cause) => telling.warn('journal-in-memory', cause)),
       ),
       source: mortal(createIdbSource({ ...options.copies, clock })),
     }

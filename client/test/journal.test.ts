@@ -19,18 +19,40 @@ const recordOf = (id: string, scope = 'alice'): JournalRecord => ({
   copy: 'none',
   standing: { point: 'intended' },
 })
+const idbJournal = (wallMs = (): number => Date.now()): Journal => createIdbJournal({ wallMs })
 const insert =
   (record: JournalRecord): Change =>
   () =>
     record
 
+const asked = <T>(request: IDBRequest<T>): Promise<T> =>
+  new Promise((resolve, reject) => {
+    request.addEventListener('success', () => resolve(request.result))
+    request.addEventListener('error', () => reject(request.error ?? new Error('IndexedDB')))
+  })
+const deleteDatabase = (name: string): Promise<unknown> => asked(indexedDB.deleteDatabase(name))
+/** The journal's database past the journal. */
+async function raw<T>(work: (store: IDBObjectStore) => IDBRequest<T>): Promise<T> {
+  const database = await asked(indexedDB.open('landfall-journal'))
+  try {
+    return await asked(work(database.transaction('operations', 'readwrite').objectStore('operations')))
+  } finally {
+    database.close()
+  }
+}
+const rawKeys = (): Promise<IDBValidKey[]> => raw((store) => store.getAllKeys())
+const rawValues = (): Promise<unknown[]> => raw((store) => store.getAll())
+const putRaw = (key: IDBValidKey, value: unknown): Promise<unknown> => raw((store) => store.put(value, key))
+/** For what nobody waits for. */
+const settledSoon = (): Promise<void> => new Promise((resolve) => setTimeout(resolve, 50))
+
 beforeEach(() => void Object.assign(globalThis, { indexedDB: new IDBFactory(), IDBKeyRange }))
 
 /** What every journal keeps. */
 const kinds: [string, () => Journal][] = [
-  ['in IndexedDB', createIdbJournal],
+  ['in IndexedDB', idbJournal],
   ['in memory', createMemoryJournal],
-  ['resilient', () => createResilientJournal(createIdbJournal(), createFastClock(), () => {})],
+  ['resilient', () => createResilientJournal(idbJournal(), createFastClock(), () => {})],
 ]
 for (const [name, create] of kinds) {
   describe(name, () => {
@@ -60,19 +82,65 @@ for (const [name, create] of kinds) {
       ])
     })
 
-    it('undefined removes, and what is not there stays so', async () => {
+    it('undefined removes, and what was removed is not written again', async () => {
       const journal = create()
       await journal.update('alice', 'x', insert(recordOf('x')))
       expect(await journal.update('alice', 'x', () => undefined)).toBeUndefined()
-      expect(await journal.update('alice', 'x', noted({ paused: true }))).toBeUndefined()
+      expect(await journal.update('alice', 'x', noted({ paused: true }), recordOf('x'))).toBeUndefined()
+      expect(await journal.update('alice', 'x', insert(recordOf('x')))).toBeUndefined()
+      expect(await journal.load('alice')).toEqual([])
+    })
+
+    it('what was purged is not written again by a tab that still has it', async () => {
+      const journal = create()
+      await journal.update('alice', 'x', insert(recordOf('x')))
+      await journal.update('bob', 'y', insert(recordOf('y', 'bob')))
+      await journal.purge('alice')
+      expect(await journal.update('bob', 'y', noted({ paused: true }))).toMatchObject({ paused: true })
+      if (name !== 'resilient')
+        expect(await journal.update('alice', 'x', noted({ paused: true }), recordOf('x'))).toBeUndefined()
       expect(await journal.load('alice')).toEqual([])
     })
   })
 }
 
+describe('records that are missing', () => {
+  it('are written again where nobody has removed them: the browser has deleted the site data', async () => {
+    const journal = createResilientJournal(idbJournal(), createFastClock(), () => {})
+    await journal.update('alice', 'x', insert({ ...recordOf('x'), digest: 'd' }))
+    await deleteDatabase('landfall-journal')
+    expect(await journal.update('alice', 'x', noted({ paused: true }))).toMatchObject({ paused: true, digest: 'd' })
+    expect(await idbJournal().load('alice')).toEqual([{ ...recordOf('x'), paused: true, digest: 'd' }])
+  })
+
+  it('stay away where another tab has removed them', async () => {
+    const one = createResilientJournal(idbJournal(), createFastClock(), () => {})
+    const other = createResilientJournal(idbJournal(), createFastClock(), () => {})
+    await one.update('alice', 'x', insert(recordOf('x')))
+    await other.load('alice')
+    await other.update('alice', 'x', () => undefined)
+    expect(await one.update('alice', 'x', noted({ paused: true }))).toBeUndefined()
+    expect(await idbJournal().load('alice')).toEqual([])
+  })
+
+  it('are remembered as removed for seven days', async () => {
+    let wallMs = 0
+    const journal = idbJournal(() => wallMs)
+    await journal.update('alice', 'x', insert(recordOf('x')))
+    await journal.update('alice', 'x', () => undefined)
+    wallMs = 7 * 24 * 3_600_000
+    await journal.load('alice')
+    expect(await journal.update('alice', 'x', noted({ paused: true }), recordOf('x'))).toBeUndefined()
+    wallMs += 1
+    await journal.load('alice')
+    await settledSoon()
+    expect(await rawKeys()).toEqual([])
+  })
+})
+
 describe('a journal whose database fails for a while', () => {
   it('loses nothing, and stores what it kept with the next write', async () => {
-    const stored = createIdbJournal()
+    const stored = idbJournal()
     let isBroken = false
     const warnings: unknown[] = []
     const flaky: Journal = {
@@ -92,6 +160,99 @@ describe('a journal whose database fails for a while', () => {
     await journal.update('alice', 'x', noted({ paused: true }))
     expect(warnings).toHaveLength(1)
     expect((await stored.load('alice'))[0]).toMatchObject({ paused: true, standing: { acceptedBytes: 5 } })
+    // And those of other uploads, which nothing changes any more.
+    await settledSoon()
+    expect(await stored.load('alice')).toHaveLength(2)
+  })
+
+  /** One whose updates do as `isBroken` says: fail, or answer after the journal has given up waiting. */
+  function troubled() {
+    const stored = idbJournal()
+    const trouble: { kind: 'none' | 'fails' | 'slow'; late: Promise<unknown>[] } = { kind: 'none', late: [] }
+    const flaky: Journal = {
+      ...stored,
+      async update(...args) {
+        if (trouble.kind === 'fails') throw new DOMException('full', 'QuotaExceededError')
+        if (trouble.kind === 'none') return stored.update(...args)
+        const late = new Promise((resolve) => setTimeout(resolve, 400)).then(() => stored.update(...args))
+        trouble.late.push(late)
+        return late
+      },
+    }
+    const journal = createResilientJournal(flaky, createFastClock(), () => {})
+    return { journal, stored, trouble }
+  }
+  for (const kind of ['fails', 'slow'] as const) {
+    it(`keeps what another tab did while a write ${kind === 'fails' ? 'failed' : 'was slow'}: a cancellation`, async () => {
+      const { journal, stored, trouble } = troubled()
+      await journal.update('alice', 'x', insert(recordOf('x')))
+      trouble.kind = kind
+      await journal.update('alice', 'x', noted({ copy: 'made' }))
+      trouble.kind = 'none'
+      await stored.update('alice', 'x', cancelled)
+      await journal.update('alice', 'x', noted({ digest: 'd' }))
+      await Promise.all(trouble.late)
+      expect(await stored.load('alice')).toEqual([
+        { ...recordOf('x'), copy: 'made', digest: 'd', standing: { point: 'cancelled' } },
+      ])
+    })
+
+    it(`keeps what another tab did while a write ${kind === 'fails' ? 'failed' : 'was slow'}: a removal`, async () => {
+      const { journal, stored, trouble } = troubled()
+      await journal.update('alice', 'x', insert(recordOf('x')))
+      trouble.kind = kind
+      await journal.update('alice', 'x', noted({ copy: 'made' }))
+      trouble.kind = 'none'
+      await stored.update('alice', 'x', () => undefined)
+      expect(await journal.update('alice', 'x', noted({ digest: 'd' }))).toBeUndefined()
+      await Promise.all(trouble.late)
+      expect(await stored.load('alice')).toEqual([])
+    })
+  }
+
+  it('applies a change once that was stored later than anybody waited for', async () => {
+    const { journal, stored, trouble } = troubled()
+    await journal.update('alice', 'x', insert(recordOf('x')))
+    trouble.kind = 'slow'
+    await journal.update('alice', 'x', noted({ paused: true }))
+    await Promise.all(trouble.late)
+    trouble.kind = 'none'
+    // Another tab resumes it.
+    await stored.update('alice', 'x', noted({ paused: false }))
+    expect(await journal.update('alice', 'x', noted({ digest: 'd' }))).toMatchObject({ paused: false, digest: 'd' })
+  })
+})
+
+describe('a newer page that upgrades a database', () => {
+  for (const [name, use] of [
+    ['landfall-journal', () => idbJournal().update('alice', 'x', insert(recordOf('x')))],
+    ['landfall-copies', () => createIdbSource({ clock: { wallMs: () => 0 } }).keep('alice', 'a', new Blob(['a']))],
+  ] as const) {
+    it(`is not kept waiting by this one (${name})`, async () => {
+      await use()
+      const opening = indexedDB.open(name, 2)
+      let wasBlocked = false
+      opening.addEventListener('blocked', () => (wasBlocked = true))
+      const upgraded = await asked(opening)
+      expect(wasBlocked).toBe(false)
+      upgraded.close()
+    })
+  }
+
+  it('is not written over: this page goes on in memory, and says so', async () => {
+    const warnings: unknown[] = []
+    const journal = createResilientJournal(idbJournal(), createFastClock(), (cause) => warnings.push(cause))
+    await journal.update('alice', 'x', insert(recordOf('x')))
+    const opening = indexedDB.open('landfall-journal', 2)
+    opening.addEventListener('upgradeneeded', () => {
+      opening.result.deleteObjectStore('operations')
+      opening.result.createObjectStore('records')
+    })
+    const upgraded = await asked(opening)
+    expect(await journal.update('alice', 'x', noted({ paused: true }))).toMatchObject({ paused: true })
+    expect(warnings).toEqual([expect.objectContaining({ name: 'VersionError' })])
+    expect([...upgraded.objectStoreNames]).toEqual(['records'])
+    upgraded.close()
   })
 })
 
@@ -108,10 +269,19 @@ describe('records', () => {
     expect(cancelled(failed)).toBe(failed)
     expect(moved('failed', { point: 'received' })(failed)).toBe(failed)
   })
-  it('of another layout are left alone', async () => {
-    const journal = createIdbJournal()
-    await journal.update('alice', 'x', () => ({ ...recordOf('x'), version: 2 }) as unknown as JournalRecord) // oxlint-disable-line typescript/no-unsafe-type-assertion -- a later version's record
-    expect(await journal.load('alice')).toEqual([])
+  it('of another version are neither read nor written over, and this page goes on in memory', async () => {
+    const warnings: unknown[] = []
+    const journal = createResilientJournal(idbJournal(), createFastClock(), (cause) => warnings.push(cause))
+    await journal.update('alice', 'x', insert(recordOf('x')))
+    const newer = { version: 2, id: 'x', scope: 'alice', wish: { paused: true } }
+    // A newer page takes the record over.
+    await putRaw(['alice', 'x'], newer)
+    expect(await journal.update('alice', 'x', noted({ digest: 'd' }))).toMatchObject({ digest: 'd' })
+    expect(await journal.update('alice', 'x', noted({ copy: 'made' }))).toMatchObject({ digest: 'd', copy: 'made' })
+    await journal.update('alice', 'x', () => undefined)
+    expect(await rawValues()).toEqual([newer])
+    expect(await idbJournal().load('alice')).toEqual([])
+    expect(warnings).toHaveLength(1)
   })
 })
 

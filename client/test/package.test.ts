@@ -47,7 +47,7 @@ describe('the built package', () => {
       uploader.subscribe(() => {})()
       console.log(JSON.stringify(uploader.snapshot()))`
     const out = execFileSync(process.execPath, ['--input-type=module', '-e', script], { encoding: 'utf8' })
-    expect(JSON.parse(out)).toEqual({ uploads: [], recovered: false })
+    expect(JSON.parse(out)).toEqual({ uploads: [], recovered: false, warnings: [] })
   })
 
   it('its types name nothing that is not installed with it', () => {

@@ -313,7 +313,7 @@ describe('final answers', () => {
     await later.uploader.close()
     const last = openTab()
     await last.uploader.start()
-    expect(last.uploader.snapshot()).toEqual({ uploads: [], recovered: true })
+    expect(last.uploader.snapshot()).toEqual({ uploads: [], recovered: true, warnings: [] })
     expect(told).toEqual(['infected', 'infected'])
   })
 

@@ -477,6 +477,63 @@ it('a journal that cannot be written degrades to memory with one warning, and bl
   expect(warnings.filter((code) => code === 'journal-in-memory')).toHaveLength(1)
 })
 
+it('a warning is in the snapshot, and told to a handler that comes late', async () => {
+  Object.assign(globalThis, {
+    indexedDB: {
+      open() {
+        throw new DOMException('not here', 'SecurityError')
+      },
+    },
+  })
+  const tab = openTab()
+  await settled(tab.uploader.add(fileOf(10)))
+  expect(tab.uploader.snapshot().warnings.map(({ code }) => code)).toContain('journal-in-memory')
+  const warnings: string[] = []
+  tab.uploader.on('warning', ({ code }) => void warnings.push(code))
+  await until('it is told', () => warnings.length > 0)
+  expect(warnings.filter((code) => code === 'journal-in-memory')).toHaveLength(1)
+})
+
+describe('site data that is deleted while an upload runs', () => {
+  const deleteJournal = (): Promise<void> =>
+    new Promise((resolve, reject) => {
+      const deleting = indexedDB.deleteDatabase('landfall-journal')
+      deleting.addEventListener('success', () => resolve())
+      deleting.addEventListener('error', () => reject(new Error('it stays')))
+    })
+
+  it('the upload stays in the list and arrives, and its record is written again', async () => {
+    const flood = dam(MIB)
+    const tab = openTab()
+    const upload = tab.uploader.add(fileOf(SIZE))
+    await until('a part is there', () => bytesAt(upload.id).length >= MIB)
+    await deleteJournal()
+    flood.open()
+    expect(await settled(upload)).toMatchObject({ ok: true })
+    expect(tab.uploader.snapshot().uploads.map(({ id }) => id)).toEqual([upload.id])
+    expect(isStored(upload.id)).toBe(true)
+    expect(server.operations.size).toBe(1)
+    expect(await journal(tab)).toMatchObject([{ id: upload.id, standing: { point: 'referenced' } }])
+  })
+
+  it('the user can still pause, resume and cancel it', async () => {
+    dam(MIB)
+    const tab = openTab()
+    const upload = tab.uploader.add(fileOf(SIZE))
+    await until('a part is there', () => bytesAt(upload.id).length >= MIB)
+    await deleteJournal()
+    upload.pause()
+    await until('it is paused', () => upload.snapshot().activity.state === 'paused')
+    await deleteJournal()
+    upload.resume()
+    await until('it goes on', () => upload.snapshot().activity.state === 'running')
+    await deleteJournal()
+    await upload.cancel()
+    expect(await settled(upload)).toMatchObject({ ok: false, problem: { code: 'cancelled' } })
+    expect(await journal(tab)).toEqual([])
+  })
+})
+
 it('a journal that never answers blocks nothing', async () => {
   Object.assign(globalThis, { indexedDB: { open: () => ({}) } })
   const upload = openTab().uploader.add(fileOf(10))

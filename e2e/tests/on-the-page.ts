@@ -81,9 +81,9 @@ export function journalOf(page: Page): Promise<{ id: string; copy: string; point
           const asking = database.transaction('operations').objectStore('operations').getAll()
           asking.addEventListener('success', () => {
             database.close()
-            resolve(
-              asking.result.map(({ id, copy, paused, standing }) => ({ id, copy, paused, point: standing.point })),
-            )
+            // In the place of a record that was removed the journal notes when that was.
+            const records = asking.result.filter((each) => !('removedAtMs' in each))
+            resolve(records.map(({ id, copy, paused, standing }) => ({ id, copy, paused, point: standing.point })))
           })
         })
       }),

@@ -1,9 +1,16 @@
-import { createStore, promisifyRequest, type UseStore } from 'idb-keyval'
-import type { JournalRecord } from '../operation.js'
+import { promisifyRequest } from 'idb-keyval'
+import type { Change, JournalRecord } from '../operation.js'
 import type { Clock, Journal } from '../ports.js'
+import { openStore } from './idb-store.js'
 
 /** Safari is known to leave a database opening for ever; no upload waits for that. */
 const PATIENCE_MS = 3_000
+
+/**
+ * How long the journal remembers that a record was removed. A tab that was frozen for longer writes its record again and
+ * asks the server, which answers with the outcome: it is told once more.
+ */
+const REMEMBER_REMOVED_MS = 7 * 24 * 3_600_000
 
 /** All keys `[scope, id]` of a scope: arrays sort element by element, and `[]` sorts behind every string. */
 export const rangeOf = (scope: string): IDBKeyRange => IDBKeyRange.bound([scope], [scope, []])
@@ -14,67 +21,138 @@ export const rangeOf = (scope: string): IDBKeyRange => IDBKeyRange.bound([scope]
  */
 const written = (store: IDBObjectStore): Promise<void> => promisifyRequest(store.transaction)
 
+const isObject = (value: unknown): value is object => typeof value === 'object' && value !== null
 const isRecord = (value: unknown): value is JournalRecord =>
-  typeof value === 'object' && value !== null && 'version' in value && value.version === 1
+  isObject(value) && 'version' in value && value.version === 1
+
+/** In the place of a record that was removed on purpose. A record that is missing without one was not: see `Journal`. */
+interface Tombstone {
+  readonly removedAtMs: number
+}
+const isTombstone = (value: unknown): value is Tombstone =>
+  isObject(value) && !('version' in value) && 'removedAtMs' in value && typeof value.removedAtMs === 'number'
+
+/** A page of another version has written this record: it is neither read nor written over. */
+class ForeignRecord extends Error {
+  override readonly name = 'ForeignRecord'
+  constructor() {
+    super('the record was written by another version of the page')
+  }
+}
 
 /** The records in IndexedDB, in a database of their own, keyed by scope. */
-export function createIdbJournal(): Journal {
-  let opened: UseStore | null = null
-  const use: UseStore = (mode, work) => (opened ??= createStore('landfall-journal', 'operations'))(mode, work)
+export function createIdbJournal(clock: Pick<Clock, 'wallMs'>): Journal {
+  const use = openStore('landfall-journal', 'operations')
+
+  /** Tombstones that no tab needs any more. */
+  const forget = (scope: string, nowMs: number): Promise<void> =>
+    use('readwrite', async (store) => {
+      const range = rangeOf(scope)
+      const [keys, values] = await Promise.all([
+        promisifyRequest(store.getAllKeys(range)),
+        promisifyRequest<unknown[]>(store.getAll(range)),
+      ])
+      values.forEach((value, at) => {
+        const key = keys[at]
+        if (key !== undefined && isStale(value, nowMs)) store.delete(key)
+      })
+      await written(store)
+    })
+
   return {
-    load: async (scope) => {
+    async load(scope) {
       const all = await use('readonly', (store) => promisifyRequest<unknown[]>(store.getAll(rangeOf(scope))))
+      const nowMs = clock.wallMs()
+      // Nobody waits for it: what stays is swept by the next page.
+      if (all.some((value) => isStale(value, nowMs))) void forget(scope, nowMs).catch(() => {})
       return all.filter(isRecord)
     },
-    update: (scope, id, change) =>
+    update: (scope, id, change, known) =>
       use('readwrite', async (store) => {
         const key = [scope, id]
-        const stored = await promisifyRequest<JournalRecord | undefined>(store.get(key))
-        const next = change(stored)
-        if (next === undefined) store.delete(key)
+        const stored = await promisifyRequest<unknown>(store.get(key))
+        if (isTombstone(stored)) return undefined
+        if (stored !== undefined && !isRecord(stored)) throw new ForeignRecord()
+        const next = change(stored ?? known)
+        if (next === undefined) store.put({ removedAtMs: clock.wallMs() } satisfies Tombstone, key)
         else if (next !== stored) store.put(next, key)
         await written(store)
         return next
       }),
     purge: (scope) =>
-      use('readwrite', (store) => {
-        store.delete(rangeOf(scope))
-        return written(store)
+      use('readwrite', async (store) => {
+        const keys = await promisifyRequest(store.getAllKeys(rangeOf(scope)))
+        for (const key of keys) store.put({ removedAtMs: clock.wallMs() } satisfies Tombstone, key)
+        await written(store)
       }),
   }
 }
+
+const isStale = (value: unknown, nowMs: number): boolean =>
+  isTombstone(value) && nowMs - value.removedAtMs > REMEMBER_REMOVED_MS
 
 const keyOf = (scope: string, id: string): string => JSON.stringify([scope, id])
 
 /** Records for as long as the page lives. */
 export function createMemoryJournal(): Journal {
   const records = new Map<string, JournalRecord>()
+  const removed = new Set<string>()
+  const remove = (key: string): void => {
+    records.delete(key)
+    removed.add(key)
+  }
   return {
     load: async (scope) => [...records.values()].filter((record) => record.scope === scope),
-    async update(scope, id, change) {
-      const next = change(records.get(keyOf(scope, id)))
-      if (next === undefined) records.delete(keyOf(scope, id))
-      else records.set(keyOf(scope, id), next)
+    async update(scope, id, change, known) {
+      const key = keyOf(scope, id)
+      if (removed.has(key)) return undefined
+      const next = change(records.get(key) ?? known)
+      if (next === undefined) remove(key)
+      else records.set(key, next)
       return next
     },
     async purge(scope) {
-      for (const [key, record] of records) if (record.scope === scope) records.delete(key)
+      for (const [key, record] of records) if (record.scope === scope) remove(key)
     },
   }
 }
 
+/** What this page knows of one record. */
+interface Held {
+  readonly scope: string
+  readonly id: string
+  /** As the store has confirmed it last. */
+  stored: JournalRecord | undefined
+  /** With the changes that are not stored. */
+  record: JournalRecord | undefined
+  /** Not stored yet, in their order. */
+  unsaved: Change[]
+  /** The record belongs to another version of the page: this one goes on in memory. */
+  isForeign: boolean
+}
+
+const applied = (changes: readonly Change[], to: JournalRecord | undefined): JournalRecord | undefined =>
+  changes.reduce((record, change) => change(record), to)
+
 /**
- * A journal that cannot be read or written degrades to memory, and blocks nothing: what could not be stored is kept
- * here, and stored with the next write that succeeds.
+ * A journal that cannot be read or written degrades to memory, and blocks nothing. What could not be stored is kept as
+ * *changes*, and the next write that succeeds applies them to whatever is stored then: a record kept as a whole would
+ * undo what other tabs have written meanwhile.
  */
 export function createResilientJournal(
-  stored: Journal,
+  store: Journal,
   clock: Pick<Clock, 'sleep'>,
   onDegraded: (cause: unknown) => void,
 ): Journal {
-  const memory = createMemoryJournal()
-  const unsaved = new Set<string>()
+  const holds = new Map<string, Held>()
+  /** Those with changes that could not be stored when they were made. */
+  const behind = new Set<Held>()
+  let isCatchingUp = false
   let hasTold = false
+  const degraded = (cause: unknown): void => {
+    if (!hasTold) onDegraded(cause)
+    hasTold = true
+  }
   const attempt = async <T>(work: () => Promise<T>): Promise<{ value: T } | null> => {
     const over = new AbortController()
     try {
@@ -83,33 +161,84 @@ export function createResilientJournal(
       if (done === null) throw new Error('the database does not answer')
       return done
     } catch (cause) {
-      if (!hasTold) onDegraded(cause)
-      hasTold = true
+      degraded(cause)
       return null
     } finally {
       over.abort()
     }
   }
+  const isSaved = async (held: Held): Promise<boolean> => {
+    const done = await attempt(() => save(held))
+    if (done === null && held.unsaved.length > 0) behind.add(held)
+    return done !== null
+  }
+  /** What was kept while the store failed goes there with the first write that succeeds, whichever upload that is of. */
+  const catchUp = async (): Promise<void> => {
+    if (isCatchingUp) return
+    isCatchingUp = true
+    for (const held of behind) {
+      if (!(await isSaved(held))) break
+    }
+    isCatchingUp = false
+  }
+  const holdOf = (scope: string, id: string): Held => {
+    const key = keyOf(scope, id)
+    const held = holds.get(key) ?? { scope, id, stored: undefined, record: undefined, unsaved: [], isForeign: false }
+    holds.set(key, held)
+    return held
+  }
+
+  /** Brings all unsaved changes into the store, also when that answers later than anybody waits for. */
+  const save = async (held: Held): Promise<void> => {
+    const { scope, id } = held
+    let saved: readonly Change[] = []
+    const takeUnsaved: Change = (was) => {
+      // Looked at in here: a write that was slow may have brought some of them meanwhile.
+      saved = [...held.unsaved]
+      return applied(saved, was)
+    }
+    try {
+      held.stored = await store.update(scope, id, takeUnsaved, held.stored)
+    } catch (cause) {
+      if (!(cause instanceof ForeignRecord)) throw cause
+      held.isForeign = true
+      held.unsaved = []
+      behind.delete(held)
+      throw cause
+    }
+    // A removed record stays removed, whatever was still to be changed in it.
+    held.unsaved = held.stored === undefined ? [] : held.unsaved.filter((change) => !saved.includes(change))
+    held.record = applied(held.unsaved, held.stored)
+    if (held.unsaved.length === 0) behind.delete(held)
+    if (held.stored === undefined) holds.delete(keyOf(scope, id))
+  }
 
   return {
     async load(scope) {
-      const fromStore = (await attempt(() => stored.load(scope)))?.value ?? []
+      const fromStore = (await attempt(() => store.load(scope)))?.value ?? []
       for (const record of fromStore) {
-        if (!unsaved.has(record.id)) await memory.update(scope, record.id, () => record)
+        const held = holdOf(scope, record.id)
+        held.stored = record
+        held.record = applied(held.unsaved, record)
       }
-      return memory.load(scope)
+      const own = [...holds.values()].filter((held) => held.scope === scope)
+      return own.flatMap(({ record }) => (record === undefined ? [] : [record]))
     },
-    async update(scope, id, change) {
-      const records = await memory.load(scope)
-      const known = records.find((record) => record.id === id)
-      const result = await attempt(() => stored.update(scope, id, (was) => change(unsaved.has(id) ? known : was)))
-      if (result === null) unsaved.add(id)
-      else unsaved.delete(id)
-      return memory.update(scope, id, (was) => (result === null ? change(was) : result.value))
+    async update(scope, id, change, known) {
+      const held = holdOf(scope, id)
+      held.record = change(held.record ?? known)
+      if (held.isForeign) return held.record
+      held.unsaved.push(change)
+      if ((await isSaved(held)) && behind.size > 0) void catchUp()
+      return held.record
     },
     async purge(scope) {
-      await memory.purge(scope)
-      await attempt(() => stored.purge(scope))
+      for (const [key, held] of holds) {
+        if (held.scope !== scope) continue
+        holds.delete(key)
+        behind.delete(held)
+      }
+      await attempt(() => store.purge(scope))
     },
   }
 }

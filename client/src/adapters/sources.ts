@@ -1,6 +1,7 @@
-import { createStore, promisifyRequest, type UseStore } from 'idb-keyval'
+import { promisifyRequest } from 'idb-keyval'
 import type { Clock, Source } from '../ports.js'
 import { rangeOf } from './idb-journal.js'
+import { openStore } from './idb-store.js'
 
 /** A copy that nobody came back for. */
 const KEEP_MS = 30 * 24 * 3_600_000
@@ -23,8 +24,7 @@ const freeBytes = async (): Promise<number> => {
 
 /** Copies of files in IndexedDB, in a database of their own. Putting a `File` there copies it, without reading it here. */
 export function createIdbSource(options: { maxBytes?: number | undefined; clock: Pick<Clock, 'wallMs'> }): Source {
-  let opened: UseStore | null = null
-  const use: UseStore = (mode, work) => (opened ??= createStore('landfall-copies', 'files'))(mode, work)
+  const use = openStore('landfall-copies', 'files')
   const all = (): Promise<[IDBValidKey, Copy][]> =>
     use('readonly', async (store) => {
       // Both at once: a transaction ends as soon as nothing is asked of it.

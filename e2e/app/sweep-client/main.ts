@@ -123,7 +123,9 @@ const swept: SweptPage = {
     try {
       if (!database.objectStoreNames.contains('operations')) return []
       const store = database.transaction('operations', 'readonly').objectStore('operations')
-      return await request<StoredRecord[]>(store.getAll())
+      const all = await request<(StoredRecord | { removedAtMs: number })[]>(store.getAll())
+      // In the place of a record that was removed the journal notes when that was.
+      return all.filter((each): each is StoredRecord => !('removedAtMs' in each))
     } finally {
       database.close()
     }

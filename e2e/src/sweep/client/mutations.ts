@@ -62,7 +62,7 @@ export const CLIENT_MUTATIONS: readonly ClientMutation[] = [
       },
     ],
     only: 'a small file',
-    at: /^after commit delete operations/,
+    at: /^after commit put operations removed/,
   },
   {
     name: 'told is taken for acknowledged',

@@ -63,8 +63,10 @@
     })
     return made
   }
-  const ofRecord = (value) =>
-    typeof value?.standing?.point === 'string' ? ` ${value.standing.point}, copy ${value.copy}` : ''
+  const ofRecord = (value) => {
+    if (typeof value?.removedAtMs === 'number') return ' removed'
+    return typeof value?.standing?.point === 'string' ? ` ${value.standing.point}, copy ${value.copy}` : ''
+  }
   for (const kind of ['put', 'add', 'delete', 'clear']) {
     const plain = IDBObjectStore.prototype[kind]
     IDBObjectStore.prototype[kind] = function (...args) {
