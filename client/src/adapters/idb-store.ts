@@ -17,24 +17,28 @@ const SCHEMA_VERSION = 1
  * @see https://w3c.github.io/IndexedDB/#opening section 2.8 and "versionchange" in section 2.1.1
  */
 export function openStore(databaseName: string, storeName: string): UseStore {
-  let opening: Promise<IDBDatabase> | null = null
-  const open = (): Promise<IDBDatabase> => {
-    if (opening !== null) return opening
+  let opened: Promise<IDBDatabase> | null = null
+  const forget = (): void => {
+    opened = null
+  }
+  const open = async (): Promise<IDBDatabase> => {
     const request = indexedDB.open(databaseName, SCHEMA_VERSION)
     request.addEventListener('upgradeneeded', () => request.result.createObjectStore(storeName))
-    const opened = (opening = promisifyRequest(request))
-    const forget = (): void => {
-      if (opening === opened) opening = null
-    }
-    opened.then((database) => {
-      database.addEventListener('close', forget)
-      database.addEventListener('versionchange', () => {
-        // Transactions that have begun still end; later ones need a new connection.
-        database.close()
-        forget()
-      })
-    }, forget)
-    return opened
+    const database = await promisifyRequest(request)
+    database.addEventListener('close', forget)
+    database.addEventListener('versionchange', () => {
+      // Transactions that have begun still end; later ones need a new connection.
+      database.close()
+      forget()
+    })
+    return database
   }
-  return async (mode, work) => work((await open()).transaction(storeName, mode).objectStore(storeName))
+  return async (mode, work) => {
+    const opening = (opened ??= open())
+    const database = await opening.catch((cause: unknown) => {
+      if (opened === opening) forget()
+      throw cause
+    })
+    return work(database.transaction(storeName, mode).objectStore(storeName))
+  }
 }
