@@ -77,6 +77,9 @@ export async function startServer(
     get db() {
       return opened.db
     },
+    get app() {
+      return opened.app
+    },
     request,
     /** `PUT /operations/{id}`. */
     declare: (id: string, file: { size: number; name?: string; type?: string }, more: object = {}, owner = 'ann') =>
