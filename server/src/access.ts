@@ -111,7 +111,7 @@ async function check(
     return { problem: problem('too-large', { detail: `at most ${maxSizeBytes} bytes` }) }
   if (Buffer.byteLength(JSON.stringify(metadata)) > limits.maxMetadataBytes)
     return { problem: problem('metadata-too-large', { detail: `at most ${limits.maxMetadataBytes} bytes` }) }
-  // What a browser does not know comes without a type; its content is judged later.
+  // A browser declares no type for what it does not know; the content is judged once it is here.
   if (request.file.type !== '' && !accepts(kind.accept, request.file.type))
     return { problem: problem('type-not-accepted') }
   if (kind.requireDigest && request.digest === undefined)
