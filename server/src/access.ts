@@ -7,6 +7,7 @@ import {
   type Problem,
   problem,
 } from '@landfall/shared'
+import { unlessAnswered } from './context.js'
 import { accepts, type Kind } from './kinds.js'
 import type { Intent, Ledger, OperationKey, OperationRecord } from './ports.js'
 
@@ -118,9 +119,11 @@ async function check(
     return { problem: problem('invalid-request', { detail: 'digest: this kind requires it' }) }
   const validated = await validate(kind, metadata)
   if ('problem' in validated) return validated
+  const { authorize } = kind
+  const metadataOfKind = validated.validated as never
   if (
-    kind.authorize !== null &&
-    !(await kind.authorize({ owner, metadata: validated.validated as never, file: request.file }))
+    authorize !== null &&
+    !(await unlessAnswered(() => authorize({ owner, metadata: metadataOfKind, file: request.file })))
   )
     return { problem: problem('forbidden') }
   return validated
