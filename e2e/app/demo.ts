@@ -55,13 +55,14 @@ export async function createDemo(options: DemoOptions) {
   await uploads.ready()
 
   const app = new Hono()
+  // Before the page's own headers: stored files bring stricter ones.
+  app.route('/uploads', uploads.routes)
   app.use(
     secureHeaders({
       contentSecurityPolicy: { defaultSrc: ["'self'"], imgSrc: ["'self'", 'data:'], frameAncestors: ["'none'"] },
       strictTransportSecurity: false,
     }),
   )
-  app.route('/uploads', uploads.routes)
 
   app.get('/api/session', async (c) => {
     const name = (await visitor(c)) ?? `guest-${randomBytes(3).toString('hex')}`

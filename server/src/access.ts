@@ -7,6 +7,7 @@ import {
   type Problem,
   problem,
 } from '@landfall/shared'
+import { unlessAnswered } from './context.js'
 import { accepts, type Kind } from './kinds.js'
 import type { Intent, Ledger, OperationKey, OperationRecord } from './ports.js'
 
@@ -111,16 +112,18 @@ async function check(
     return { problem: problem('too-large', { detail: `at most ${maxSizeBytes} bytes` }) }
   if (Buffer.byteLength(JSON.stringify(metadata)) > limits.maxMetadataBytes)
     return { problem: problem('metadata-too-large', { detail: `at most ${limits.maxMetadataBytes} bytes` }) }
-  // What a browser does not know comes without a type; its content is judged later.
+  // A browser declares no type for what it does not know; the content is judged once it is here.
   if (request.file.type !== '' && !accepts(kind.accept, request.file.type))
     return { problem: problem('type-not-accepted') }
   if (kind.requireDigest && request.digest === undefined)
     return { problem: problem('invalid-request', { detail: 'digest: this kind requires it' }) }
   const validated = await validate(kind, metadata)
   if ('problem' in validated) return validated
+  const { authorize } = kind
+  const metadataOfKind = validated.validated as never
   if (
-    kind.authorize !== null &&
-    !(await kind.authorize({ owner, metadata: validated.validated as never, file: request.file }))
+    authorize !== null &&
+    !(await unlessAnswered(() => authorize({ owner, metadata: metadataOfKind, file: request.file })))
   )
     return { problem: problem('forbidden') }
   return validated

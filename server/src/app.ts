@@ -1,18 +1,33 @@
-import { REQUEST_HEADERS, RESPONSE_HEADERS } from '@landfall/shared'
+import { FILES, isWellFormed, REQUEST_HEADERS, RESPONSE_HEADERS } from '@landfall/shared'
 import { type Context, Hono } from 'hono'
 import { cors } from 'hono/cors'
-import { type Env, refuse, renderError, sameSite } from './context.js'
+import {
+  type AllowedOrigins,
+  allowsOrigin,
+  type Env,
+  refuse,
+  renderError,
+  sameSite,
+  unlessAnswered,
+} from './context.js'
+import { UploadError } from './errors.js'
 import type { Logger } from './log.js'
 import type { Clock } from './ports.js'
 import { operationRoutes, type OperationRouteDeps } from './routes/operations.js'
 import { isTusHead, patiently } from './routes/patiently.js'
 import { tusRoutes, type TusRouteDeps } from './routes/tus.js'
+import { tusVersion } from './routes/tus-version.js'
 
+/** Null is 401. What it throws as a `Response`, or as Hono's `HTTPException`, is the answer. */
 export type Authenticate = (c: Context) => string | null | Promise<string | null>
 
 export interface AppDeps {
   readonly authenticate: Authenticate
-  readonly allowedOrigins: readonly string[]
+  readonly allowedOrigins: AllowedOrigins
+  /** Request headers of the application's own, for CORS. */
+  readonly allowedHeaders: readonly string[]
+  /** The path under which clients reach the routes; undefined: as the request says. */
+  readonly basePath: string | undefined
   readonly log: Logger
   readonly clock: Clock
   /** Resolves when tables and blob store are open; rejects when they cannot be. */
@@ -25,11 +40,12 @@ export interface AppDeps {
 export function createApp(deps: AppDeps): Hono<Env> {
   const app = new Hono<Env>()
   app.onError((error, c) => renderError(error, c, deps.log))
-  if (deps.allowedOrigins.length > 0) {
+  const { allowedOrigins } = deps
+  if (typeof allowedOrigins === 'function' || allowedOrigins.length > 0) {
     const share = cors({
-      origin: [...deps.allowedOrigins],
+      origin: async (origin, c) => (origin !== '' && (await allowsOrigin(allowedOrigins, origin, c)) ? origin : null),
       credentials: true,
-      allowHeaders: [...REQUEST_HEADERS],
+      allowHeaders: [...REQUEST_HEADERS, ...deps.allowedHeaders],
       allowMethods: ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE'],
       exposeHeaders: [...RESPONSE_HEADERS],
       maxAge: 86_400,
@@ -38,11 +54,20 @@ export function createApp(deps: AppDeps): Hono<Env> {
     const isPreflight = (c: Context): boolean => c.req.header('Access-Control-Request-Method') !== undefined
     app.use((c, next) => (c.req.method !== 'OPTIONS' || isPreflight(c) ? share(c, next) : next()))
   }
-  app.use(sameSite(deps.allowedOrigins))
+  if (deps.basePath !== undefined) {
+    app.use((c, next) => {
+      c.set('basePath', deps.basePath)
+      return next()
+    })
+  }
+  app.use(`${FILES}/*`, tusVersion)
+  app.use(sameSite(allowedOrigins))
   const enter = async (c: Context<Env>): Promise<void> => {
     if (c.req.method !== 'OPTIONS') {
-      const owner = await deps.authenticate(c)
+      const owner = await unlessAnswered(() => deps.authenticate(c))
       if (owner === null || owner === '') throw refuse('unauthenticated')
+      // A database stores each half of a surrogate pair as U+FFFD: two such owners would be one.
+      if (!isWellFormed(owner)) throw new UploadError('setup', 'authenticate answered an owner that is not well formed')
       c.set('owner', owner)
     }
     await deps.ready()

@@ -2,6 +2,7 @@ import type { FileFacts, JsonObject, JsonValue, KindTypes, Problem } from '@land
 import { problem } from '@landfall/shared'
 import type { StandardSchemaV1 } from '@standard-schema/spec'
 import type { Effect } from './delivery.js'
+import { essenceOf, SVG } from './media-names.js'
 
 /** What an application's hooks get to know of the operation. */
 export interface OperationFacts<Metadata> {
@@ -80,7 +81,13 @@ export interface KindOptions<Tx, Schema extends StandardSchemaV1, Data> {
     metadata: StandardSchemaV1.InferOutput<Schema>
     file: FileFacts
   }) => boolean | Promise<boolean>
-  /** Media types that are accepted, as declared and by content, such as `image/*`. Default: all. */
+  /**
+   * Media types that are accepted, such as `image/*`; what is stored has one of them. Content that bears a signature is
+   * judged by it alone. What bears none counts as declared only where such files have no signature (text, JSON, CSV …):
+   * a file that is declared as an image, audio, video or archive and has no such content is rejected. `image/*` does not
+   * accept SVG: name `image/svg+xml`. A file without a declared type and without a signature is
+   * `application/octet-stream`. Default: all.
+   */
   accept?: readonly string[]
   /** In bytes. Default: the server's limit. */
   maxSizeBytes?: number
@@ -152,12 +159,19 @@ export function kind<Tx, Data, Schema extends StandardSchemaV1 = StandardSchemaV
   }
 }
 
-/** `image/*` accepts `image/png`; types are compared without parameters and case. */
+/**
+ * `image/*` accepts `image/png`; types are compared without parameters, case and other names of the same format. SVG can
+ * carry scripts: it is accepted where it is named in full, and by `*\/*`, but not by `image/*`.
+ */
 export function accepts(accept: readonly string[] | null, type: string): boolean {
   if (accept === null) return true
-  const essence = type.split(';', 1)[0]?.trim().toLowerCase() ?? ''
+  const essence = essenceOf(type)
   return accept.some((pattern) => {
-    const wanted = pattern.trim().toLowerCase()
-    return wanted === '*/*' || wanted === essence || (wanted.endsWith('/*') && essence.startsWith(wanted.slice(0, -1)))
+    const wanted = essenceOf(pattern)
+    return (
+      wanted === '*/*' ||
+      wanted === essence ||
+      (wanted.endsWith('/*') && essence.startsWith(wanted.slice(0, -1)) && essence !== SVG)
+    )
   })
 }

@@ -1,4 +1,5 @@
 import * as v from 'valibot'
+import { isOrigin } from './context.js'
 import { UploadError } from './errors.js'
 
 const count = (name: string, least: number, most: number) =>
@@ -50,8 +51,8 @@ const settingsSchema = v.object({
       v.string(),
       v.transform(listOf),
       v.check(
-        (origins) => origins.every((origin) => URL.canParse(origin) && new URL(origin).origin === origin),
-        'LANDFALL_ALLOWED_ORIGINS: origins such as https://app.example, separated by commas',
+        (origins) => origins.every(isOrigin),
+        'LANDFALL_ALLOWED_ORIGINS: origins such as https://app.example or capacitor://localhost, separated by commas',
       ),
     ),
     '',

@@ -6,7 +6,7 @@ import { createHolderName } from './boot.js'
 import { createCancel } from './cancel.js'
 import { createClockGuard, systemClock } from './clock.js'
 import { type Completer, createCompleter, type Pass } from './completer.js'
-import type { Env } from './context.js'
+import type { AllowedOrigins, Env } from './context.js'
 import { createDrive, LOOK_AGAIN_MS } from './drive.js'
 import { createEffects, EFFECT_SETTINGS, type EffectSettings, longestPauseMs } from './effects.js'
 import { UploadError } from './errors.js'
@@ -16,6 +16,7 @@ import { createLeases } from './leases.js'
 import { createLogger, type Logger } from './log.js'
 import { meteredBlobs, meteredLedger, NO_METRICS } from './metering.js'
 import type { BlobStore, Clock, Ledger, Metrics } from './ports.js'
+import { createNodeHandler, type NodeHandler } from './node-handler.js'
 import { createOperator, type Operator } from './operator.js'
 import { createReceive } from './receive.js'
 import { createSendFile } from './routes/files.js'
@@ -51,8 +52,18 @@ export interface UploadsOptions<Tx, K extends Kinds<Tx>> {
   maxAttempts?: number
   /** How often an effect is tried, and with which pauses. Default: 25 times, which is about three days. */
   effects?: Partial<EffectSettings>
-  /** Origins of other sites whose pages may upload here. Default: none, and no CORS. */
-  allowedOrigins?: readonly string[]
+  /**
+   * Origins of other sites whose pages may upload here, such as `https://app.example` or `capacitor://localhost`; or a
+   * function that is asked with the origin of each such request. Default: none, and no CORS.
+   */
+  allowedOrigins?: AllowedOrigins
+  /** Request headers of the application's own that such pages send, for CORS: a CSRF token, an API key. Default: none. */
+  allowedHeaders?: readonly string[]
+  /**
+   * The path under which clients reach `routes`, such as `/uploads`. Default: as each request says, which is wrong only
+   * behind a proxy that takes a prefix away.
+   */
+  basePath?: string
   /** Media types that a browser may show in place, such as `image/*`. Default: none; files are saved. */
   inlineTypes?: readonly string[]
   /**
@@ -77,6 +88,11 @@ export interface Uploads<
 > extends TypedUploads<Types> {
   /** Mount it: `app.route('/uploads', uploads.routes)`. The first use starts the completer, unless it is `manual`. */
   readonly routes: Hono<Env>
+  /**
+   * The same routes for Node's own HTTP server and what is built on it: `app.use('/uploads', uploads.node)` in Express.
+   * Before any body parser. Do not mount `routes` as well.
+   */
+  readonly node: NodeHandler
   /** Creates or upgrades the ledger's tables and opens the blob store; the first request does it otherwise. */
   ready(): Promise<void>
   /**
@@ -142,7 +158,8 @@ export function createUploads<Tx, const K extends Kinds<Tx>>(options: UploadsOpt
   const limits = { ...DEFAULT_LIMITS, ...options.limits }
   const expiresAfterMs = options.expiresAfterMs ?? WEEK_MS
   const leaseMs = options.leaseMs ?? 30_000
-  const allowedOrigins = options.allowedOrigins ?? []
+  const allowedOrigins: AllowedOrigins = options.allowedOrigins ?? []
+  const basePath = options.basePath?.replace(/\/+$/, '')
 
   const guard = createClockGuard(clock, Math.min(SETTLE_MS, expiresAfterMs))
   const alone = (): boolean => blobs.exclusive
@@ -264,6 +281,8 @@ export function createUploads<Tx, const K extends Kinds<Tx>>(options: UploadsOpt
   const app = createApp({
     authenticate: options.authenticate,
     allowedOrigins,
+    allowedHeaders: options.allowedHeaders ?? [],
+    basePath,
     log,
     clock,
     ready,
@@ -289,18 +308,23 @@ export function createUploads<Tx, const K extends Kinds<Tx>>(options: UploadsOpt
       sendFile: createSendFile({
         blobs,
         inlineTypes: options.inlineTypes ?? [],
-        crossOrigin: allowedOrigins.length > 0,
+        allowedOrigins,
         signedUrlSeconds: options.signedUrlSeconds ?? null,
       }),
     },
   })
 
+  const mount = (): Hono<Env> => {
+    // Mounting is the start; what fails is said by every request until it works.
+    ready().catch((error: unknown) => log.error({ err: error }, 'uploads cannot start'))
+    return app
+  }
+
   return {
     get routes() {
-      // Mounting is the start; what fails is said by every request until it works.
-      ready().catch((error: unknown) => log.error({ err: error }, 'uploads cannot start'))
-      return app
+      return mount()
     },
+    node: createNodeHandler(mount, basePath ?? ''),
     ready,
     remove: (tx, operationId, owner) => ledger.remove(tx, operationId, owner ?? null),
     async runOnce(once) {

@@ -1,5 +1,7 @@
+import { lookup as lookUp } from 'node:dns'
 import { type IncomingMessage, request as requestHttp } from 'node:http'
 import { request as requestHttps } from 'node:https'
+import { BlockList, isIPv6, type LookupFunction } from 'node:net'
 import { useAgent } from 'request-filtering-agent'
 import { Webhook } from 'standardwebhooks'
 import type { Delivered, EffectContext, Receiver } from './delivery.js'
@@ -54,9 +56,14 @@ export function standardWebhook(options: StandardWebhookOptions): Receiver {
   })
   const open = url.protocol === 'https:' ? requestHttps : requestHttp
 
+  const lookup = options.allowPrivateAddresses === true ? {} : { lookup: lookUpPublic }
+
   const post = (body: string, headers: Record<string, string>, signal: AbortSignal): Promise<IncomingMessage> =>
     new Promise((resolve, reject) => {
-      const request = open(url, { method: 'POST', agent, signal, headers }, resolve)
+      // A literal address is not looked up.
+      const refusal = 'lookup' in lookup ? whyNotGlobal(url.hostname.replace(/^\[|\]$/g, '')) : null
+      if (refusal !== null) return reject(refusal)
+      const request = open(url, { method: 'POST', agent, signal, headers, ...lookup }, resolve)
       request.on('error', reject)
       request.end(body)
     })
@@ -83,6 +90,22 @@ export function standardWebhook(options: StandardWebhookOptions): Receiver {
       return outcomeOf(response, sentAt.getTime())
     },
   }
+}
+
+/** The only IPv6 addresses of the Internet (IANA). Without this the filter lets `::127.0.0.1` pass, and more may come. */
+const GLOBAL_IPV6 = new BlockList()
+GLOBAL_IPV6.addSubnet('2000::', 3, 'ipv6')
+
+const whyNotGlobal = (address: string): Error | null =>
+  isIPv6(address) && !GLOBAL_IPV6.check(address, 'ipv6') ? new Error(`the address ${address} is not public`) : null
+
+/** In front of the agent's own filter, which sees what this one lets pass. */
+const lookUpPublic: LookupFunction = (hostname, options, callback) => {
+  lookUp(hostname, options, (error, found, family) => {
+    const addresses = typeof found === 'string' ? [found] : (found ?? []).map(({ address }) => address)
+    const refusal = error ?? addresses.map(whyNotGlobal).find((why) => why !== null) ?? null
+    callback(refusal, found, family)
+  })
 }
 
 function signerOf(secret: string): Webhook {

@@ -259,22 +259,33 @@ test('redirects are not followed', async () => {
   expect((await standing(server, id))?.lastError).toBe('the receiver answered 307')
 })
 
-test.each(['127.0.0.1', 'localhost', '[::1]', '[::ffff:127.0.0.1]', '0.0.0.0', '2130706433', '0x7f.1'])(
-  'the private address %s is refused before anything is sent',
-  async (host) => {
-    const { url, received, server: target } = await receiver(200)
-    let connections = 0
-    target.on('connection', () => (connections += 1))
-    const server = await serverWith({
-      notify: hookTo(url.replace('127.0.0.1', host), { allowPrivateAddresses: false }),
-    })
-    const id = await upload(server)
-    await server.uploads.runOnce()
-    expect(received).toEqual([])
-    expect(connections).toBe(0)
-    expect((await standing(server, id))?.lastError).toMatch(/not allowed|is not public/)
-  },
-)
+test.each([
+  '127.0.0.1',
+  'localhost',
+  '[::1]',
+  '[::ffff:127.0.0.1]',
+  '0.0.0.0',
+  '2130706433',
+  '0x7f.1',
+  // IPv4 addresses within IPv6 (RFC 4291 section 2.5.5.1), which filters by kind of address take for public.
+  '[::127.0.0.1]',
+  '[::7f00:1]',
+  '[::10.0.0.1]',
+  '[::]',
+  '[4000::1]',
+])('the private address %s is refused before anything is sent', async (host) => {
+  const { url, received, server: target } = await receiver(200)
+  let connections = 0
+  target.on('connection', () => (connections += 1))
+  const server = await serverWith({
+    notify: hookTo(url.replace('127.0.0.1', host), { allowPrivateAddresses: false }),
+  })
+  const id = await upload(server)
+  await server.uploads.runOnce()
+  expect(received).toEqual([])
+  expect(connections).toBe(0)
+  expect((await standing(server, id))?.lastError).toMatch(/not allowed|is not public/)
+})
 
 test.each([
   ['a url that is none', { url: 'example.org/hook' }],

@@ -76,24 +76,38 @@ export const digestSchema = v.pipe(
 export type JsonValue = null | boolean | number | string | JsonValue[] | { [key: string]: JsonValue }
 export type JsonObject = { [key: string]: JsonValue }
 
+/** With the flag `u`, half of a surrogate pair matches only where its other half is missing. */
+const LONE_SURROGATE = /\p{Surrogate}/u
+
+/**
+ * Whether a text can be written as UTF-8 and read back unchanged. `"\ud83c"`, half of an emoji, is a JavaScript string
+ * and valid JSON, but a database stores it as U+FFFD: the stored operation then differs from its own declaration.
+ * `String.prototype.isWellFormed` says the same; browsers from before 2023 do not have it.
+ */
+export const isWellFormed = (text: string): boolean => !LONE_SURROGATE.test(text)
+
+const NOT_WELL_FORMED = 'text that is not well formed: it contains half of a surrogate pair'
+
 /** Deeper than any metadata need be, and far from what recursion can bear. */
 const MAX_DEPTH = 32
 
 const isJson = (value: unknown, depth: number): boolean => {
   if (typeof value === 'number') return Number.isFinite(value)
-  if (typeof value !== 'object' || value === null) return ['string', 'boolean', 'object'].includes(typeof value)
-  return depth < MAX_DEPTH && Object.values(value).every((item) => isJson(item, depth + 1))
+  if (typeof value === 'string') return isWellFormed(value)
+  if (typeof value !== 'object' || value === null) return typeof value === 'boolean' || value === null
+  return depth < MAX_DEPTH && Object.entries(value).every(([key, item]) => isWellFormed(key) && isJson(item, depth + 1))
 }
 
 export const jsonObjectSchema: v.GenericSchema<JsonObject> = v.custom<JsonObject>(
   (value) => typeof value === 'object' && value !== null && !Array.isArray(value) && isJson(value, 0),
-  'a JSON object, at most 32 levels deep',
+  'a JSON object of well-formed text, at most 32 levels deep',
 )
 
 const textSchema = (maxLength: number) =>
   v.pipe(
     v.string(),
     v.maxLength(maxLength),
+    v.check(isWellFormed, NOT_WELL_FORMED),
     // Neither a file's name nor its type has use for them, and headers, logs and shells are harmed by them.
     v.check((text) => !/[\u0000-\u001f\u007f]/.test(text), 'control characters are not allowed'), // oxlint-disable-line no-control-regex -- they are what is looked for
   )

@@ -17,16 +17,28 @@ export const RECOVERY_POINT_HEADER = 'Landfall-Recovery-Point'
 export const TUS_RESUMABLE = '1.0.0'
 export const TUS_CONTENT_TYPE = 'application/offset+octet-stream'
 
-/** Request headers that tus and Landfall need, for CORS. */
+/**
+ * Request headers that tus and Landfall need, for CORS: each header that a route reads and that a page may set, and what
+ * stock clients send by themselves. A test compares the list with what the routes read.
+ */
 export const REQUEST_HEADERS = [
   'Authorization',
+  'Cache-Control',
+  'Content-Encoding',
   'Content-Type',
+  'If-Match',
+  'If-Modified-Since',
   'If-None-Match',
+  'If-Range',
+  'If-Unmodified-Since',
   'Range',
   'Tus-Resumable',
+  'Upload-Concat',
+  'Upload-Defer-Length',
   'Upload-Length',
   'Upload-Metadata',
   'Upload-Offset',
+  'X-HTTP-Method-Override',
   'X-Requested-With',
   'X-Request-ID',
   VERSION_HEADER,
@@ -34,12 +46,14 @@ export const REQUEST_HEADERS = [
 
 /** Response headers that a page on another origin must be able to read, for CORS. */
 export const RESPONSE_HEADERS = [
+  'Accept-Encoding',
   'Accept-Ranges',
   'Content-Disposition',
   'Content-Range',
   'ETag',
   RECOVERY_POINT_HEADER,
   'Location',
+  'Repr-Digest',
   'Retry-After',
   'Tus-Extension',
   'Tus-Max-Size',
@@ -48,4 +62,5 @@ export const RESPONSE_HEADERS = [
   'Upload-Length',
   'Upload-Metadata',
   'Upload-Offset',
+  'WWW-Authenticate',
 ] as const

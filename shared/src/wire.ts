@@ -2,6 +2,7 @@ import * as v from 'valibot'
 import {
   digestSchema,
   fileFactsSchema,
+  isWellFormed,
   jsonObjectSchema,
   type JsonObject,
   type Operation,
@@ -15,7 +16,7 @@ import { type Problem, problemSchema } from './problem.js'
  * `digest: 'pending'` says that the digest will follow; a value can be set once, and another one is refused.
  */
 export const declareRequestSchema = v.object({
-  kind: v.optional(v.pipe(v.string(), v.minLength(1), v.maxLength(64))),
+  kind: v.optional(v.pipe(v.string(), v.minLength(1), v.maxLength(64), v.check(isWellFormed))),
   file: fileFactsSchema,
   metadata: v.optional(jsonObjectSchema),
   digest: v.optional(v.union([v.literal('pending'), digestSchema])),

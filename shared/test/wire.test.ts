@@ -5,6 +5,7 @@ import {
   isFinal,
   isOpen,
   isReferenced,
+  isWellFormed,
   NEXT,
   parseDeclareRequest,
   parseOperation,
@@ -95,12 +96,43 @@ describe('a declaration', () => {
     [{ ...good, metadata: { a: undefined } }, /^metadata/],
     [{ ...good, metadata: JSON.parse(`${'{"a":'.repeat(40)}1${'}'.repeat(40)}`) as object }, /^metadata/],
     [{ ...good, kind: '' }, /^kind/],
+    // Half of an emoji: what UTF-8 cannot hold comes back from a database as another text.
+    [{ ...good, kind: 'a\ud83c' }, /^kind/],
+    [{ ...good, file: { ...file, name: '\ud83c.txt' } }, /^file\.name.*well formed/],
+    [{ ...good, file: { ...file, name: '\udf0d\ud83c.txt' } }, /^file\.name.*well formed/],
+    [{ ...good, file: { ...file, type: 'text/\udf0d' } }, /^file\.type.*well formed/],
+    [{ ...good, metadata: { a: ['\ud83c'] } }, /^metadata.*well-formed/],
+    [{ ...good, metadata: { a: { '\udf0d': 1 } } }, /^metadata.*well-formed/],
     [{}, /^file/],
     [null, /Expected Object/],
   ])('%j is refused with the place of the fault', (body, detail) => {
     const parsed = parseDeclareRequest(body)
     expect(parsed.ok).toBe(false)
     expect(parsed.ok ? '' : parsed.detail).toMatch(detail)
+  })
+})
+
+describe('well-formed text', () => {
+  test('is exactly what comes back unchanged from UTF-8', () => {
+    for (const text of [
+      '',
+      'a',
+      '🌍',
+      'a🌍b',
+      '\ud83c',
+      '\udf0d',
+      '\udf0d\ud83c',
+      '🌍\ud83c',
+      '\ud83c🌍',
+      '\ufffd',
+      '\u0000',
+    ])
+      expect([text, isWellFormed(text)]).toEqual([text, Buffer.from(text).toString() === text])
+  })
+
+  test('a declaration of it is read as it is', () => {
+    const request = { file: { ...file, name: '🌍 日本 é.txt' }, metadata: { '🌍': ['日本', { é: '🌍' }] } }
+    expect(parseDeclareRequest(request)).toEqual({ ok: true, value: request })
   })
 })
 

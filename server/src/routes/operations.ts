@@ -15,7 +15,7 @@ import {
 } from '@landfall/shared'
 import { type Context, Hono } from 'hono'
 import type { Admit } from '../access.js'
-import { baseOf, bodyOf, type Env, keyOf, ProblemError, refuse } from '../context.js'
+import { baseOf, bodyOf, type Env, keyOf, ProblemError, refuse, refuseEncoded } from '../context.js'
 import type { Cancel } from '../cancel.js'
 import type { Drive } from '../drive.js'
 import type { Leases } from '../leases.js'
@@ -49,6 +49,7 @@ export function operationRoutes(deps: OperationRouteDeps): Hono<Env> {
 
   app.put(operationPath(':id'), async (c) => {
     const key = keyOf(c, 'invalid-operation-id')
+    refuseEncoded(c)
     const request = await readDeclaration(c, deps.maxBodyBytes)
     const admission = await admit(key, request, null)
     if (admission.outcome === 'refused') throw new ProblemError(admission.problem)

@@ -6,10 +6,11 @@ import {
   isOpen,
   parseDeclareRequest,
   parseOperationId,
-  TUS_RESUMABLE,
+  TUS_CONTENT_TYPE,
   type JsonObject,
   type Problem,
   problem,
+  problemCode,
   type ProblemCode,
 } from '@landfall/shared'
 import { DataStore, Server, type Upload } from '@tus/server'
@@ -17,7 +18,7 @@ import type { Context } from 'hono'
 import { v7 as uuidv7 } from 'uuid'
 import type { Admit, Limits } from '../access.js'
 import type { Cancel } from '../cancel.js'
-import { baseOf, type Env, ProblemError, problemOf, refuse, renderProblem } from '../context.js'
+import { baseOf, bodyOf, type Env, ProblemError, refuse, refuseEncoded } from '../context.js'
 import { COMPLETING_WAIT_MS, goneAs, isSettled, shownOffset } from '../gate.js'
 import type { Leases } from '../leases.js'
 import type { Logger } from '../log.js'
@@ -25,9 +26,10 @@ import type { Clock, Ledger, OperationKey, OperationRecord } from '../ports.js'
 import type { Receive } from '../receive.js'
 import type { Drive } from '../drive.js'
 import type { Watch } from '../watch.js'
+import { parseUploadMetadata, type UploadMetadata } from './upload-metadata.js'
 
-/** Creation, options and termination, by @tus/server. `method` where the request overrides its own. */
-export type TusLibrary = (c: Context<Env>, method?: 'DELETE') => Promise<Response>
+/** Creation, options and termination, by @tus/server. `method` is the one that is meant: a request can override its own. */
+export type TusLibrary = (c: Context<Env>, method: 'POST' | 'DELETE' | 'OPTIONS') => Promise<Response>
 
 export interface TusLibraryDeps {
   readonly ledger: Ledger<unknown>
@@ -46,7 +48,11 @@ export interface TusLibraryDeps {
 interface Call {
   readonly owner: string
   readonly base: string
-  problem: ProblemError['problem'] | null
+  /** The header `Upload-Metadata` as it came, and what it says. */
+  readonly header: string | null
+  readonly metadata: UploadMetadata
+  /** What went wrong in a callback, which the library would make a status and a text of. */
+  error: unknown
 }
 
 /** An empty file's reference is committed inside its POST, which a stock client takes for the whole: wait as long as it can take. */
@@ -72,13 +78,11 @@ export function createTusLibrary(deps: TusLibraryDeps): TusLibrary {
     if (call === undefined) throw new Error('outside of a request')
     return call
   }
-  /** The library knows only a status and a text: the problem goes past it. */
+  /** The library knows only a status and a text: the error goes past it. */
   const refuseBy = (error: unknown): never => {
-    const why = problemOf(error)
-    if (!(error instanceof ProblemError)) deps.log.error({ err: error }, 'a request failed')
-    callNow().problem = why
+    callNow().error = error
     // oxlint-disable-next-line only-throw-error -- the library's own form of an error
-    throw { status_code: why.status, body: why.title }
+    throw { status_code: 500, body: '' }
   }
   const guarded = <T>(work: () => Promise<T>): Promise<T> => work().catch(refuseBy)
 
@@ -92,7 +96,7 @@ export function createTusLibrary(deps: TusLibraryDeps): TusLibrary {
       return guarded(() => write(stream, id, offset))
     }
     override remove(id: string): Promise<void> {
-      return guarded(async () => void (await cancel(keyOf(id))))
+      return guarded(async () => void (await cancel(keyOf(id)).catch(terminationRefused)))
     }
     override async getUpload(): Promise<Upload> {
       throw new Error('HEAD and PATCH are not served by the library')
@@ -105,8 +109,8 @@ export function createTusLibrary(deps: TusLibraryDeps): TusLibrary {
     datastore: new OperationStore(),
     // Leases are the locks, and are taken where bytes are written.
     locker: { newLock: () => ({ lock: async () => {}, unlock: async () => {} }) },
-    namingFunction: (_request, metadata) => {
-      const asked = metadata?.['operationId']
+    namingFunction: () => {
+      const asked = callNow().metadata['operationId']
       if (asked === undefined || asked === null) return uuidv7()
       return parseOperationId(asked) ?? refuseBy(refuse('invalid-operation-id'))
     },
@@ -118,9 +122,10 @@ export function createTusLibrary(deps: TusLibraryDeps): TusLibrary {
   async function create(upload: Upload): Promise<Upload> {
     if (upload.size === undefined) throw refuse('not-offered')
     const key = keyOf(upload.id)
-    const declaration = parseDeclareRequest(declarationOf(upload, upload.size))
+    const { metadata, header } = callNow()
+    const declaration = parseDeclareRequest(declarationOf(metadata, upload.size))
     if (!declaration.ok) throw refuse('invalid-request', { detail: declaration.detail })
-    const admission = await admit(key, declaration.value, headerOf(upload))
+    const admission = await admit(key, declaration.value, header)
     if (admission.outcome === 'refused') throw new ProblemError(admission.problem)
     const { operation } = admission
     if (isFinal(operation.point) || operation.removedAt !== null) throw goneAs(operation)
@@ -173,18 +178,54 @@ export function createTusLibrary(deps: TusLibraryDeps): TusLibrary {
   }
 
   return async function library(c, method) {
-    const call: Call = { owner: c.get('owner'), base: baseOf(c), problem: null }
-    const request =
-      method === undefined ? c.req.raw : new Request(c.req.raw.url, { method, headers: c.req.raw.headers })
-    const response = await calls.run(call, () => server.handleWeb(request))
-    const rendered = response.status < 400 ? response : renderProblem(call.problem ?? (await problemIn(response)))
-    if (c.req.method === 'OPTIONS') rendered.headers.set('Tus-Max-Size', String(deps.limits.maxSizeBytes))
+    if (method === 'POST') refuseEncoded(c)
+    const header = c.req.header('Upload-Metadata') ?? ''
+    const call: Call = {
+      owner: c.get('owner'),
+      base: baseOf(c),
+      header: header === '' ? null : header,
+      metadata: parseUploadMetadata(method === 'POST' ? header : undefined),
+      error: null,
+    }
+    const response = await calls.run(call, () => server.handleWeb(requestFor(c, method)))
+    if (response.status >= 400) throw call.error ?? new ProblemError(await problemIn(response))
+    if (method === 'OPTIONS') response.headers.set('Tus-Max-Size', String(deps.limits.maxSizeBytes))
     // CORS is decided in one place, and not by the library (which says "*").
-    for (const name of Array.from(rendered.headers.keys()))
-      if (name.startsWith('access-control-')) rendered.headers.delete(name)
-    rendered.headers.set('Tus-Resumable', response.headers.get('Tus-Resumable') ?? TUS_RESUMABLE)
-    return rendered
+    for (const name of Array.from(response.headers.keys()))
+      if (name.startsWith('access-control-')) response.headers.delete(name)
+    return response
   }
+}
+
+/** Only what the library acts upon: it refuses a request for values of other headers that are nothing to it. */
+const LIBRARY_HEADERS = [
+  'Content-Length',
+  'Content-Type',
+  'Tus-Resumable',
+  'Upload-Concat',
+  'Upload-Defer-Length',
+  'Upload-Length',
+]
+
+function requestFor(c: Context<Env>, method: string): Request {
+  const headers = new Headers()
+  for (const name of LIBRARY_HEADERS) {
+    const value = c.req.header(name)
+    if (value !== undefined) headers.set(name, value)
+  }
+  // The library takes the id from the end of the path.
+  const url = new URL(c.req.url)
+  const hasBody = method === 'POST' && headers.get('Content-Type') === TUS_CONTENT_TYPE
+  return new Request(
+    url.origin + url.pathname,
+    hasBody ? { method, headers, body: ReadableStream.from(bodyOf(c)), duplex: 'half' } : { method, headers },
+  )
+}
+
+/** 403, where the operation's own resource says 409: stock clients ask again for ever at a 409. */
+function terminationRefused(error: unknown): never {
+  if (!(error instanceof ProblemError) || problemCode(error.problem) !== 'already-referenced') throw error
+  throw new ProblemError({ ...error.problem, status: 403 })
 }
 
 /** The library's own refusals are plain text. */
@@ -194,8 +235,7 @@ async function problemIn(response: Response): Promise<Problem> {
 }
 
 /** What a stock client says in `Upload-Metadata`, as a declaration. */
-function declarationOf(upload: Upload, size: number): unknown {
-  const said = upload.metadata ?? {}
+function declarationOf(said: UploadMetadata, size: number): unknown {
   const text = (...names: string[]): string =>
     names.map((name) => said[name]).find((value) => typeof value === 'string') ?? ''
   const lastModified = Number(text('lastModified'))
@@ -213,10 +253,3 @@ function declarationOf(upload: Upload, size: number): unknown {
     metadata,
   }
 }
-
-const headerOf = (upload: Upload): string | null =>
-  upload.metadata === undefined
-    ? null
-    : Object.entries(upload.metadata)
-        .map(([key, value]) => (value === null ? key : `${key} ${Buffer.from(value).toString('base64')}`))
-        .join(',')

@@ -1,15 +1,15 @@
 import {
   FILES,
   filePath,
+  isOpen,
   isReferenced,
   problem,
   RECOVERY_POINT_HEADER,
   TUS_CONTENT_TYPE,
-  TUS_RESUMABLE,
   VERSION_HEADER,
 } from '@landfall/shared'
 import { type Context, Hono } from 'hono'
-import { bodyOf, type Env, keyOf, ProblemError, refuse } from '../context.js'
+import { bodyOf, type Env, keyOf, ProblemError, refuse, refuseEncoded } from '../context.js'
 import { asksForTail, COMPLETING_WAIT_MS, goneAs, isGone, isSettled, shownOffset } from '../gate.js'
 import type { Leases } from '../leases.js'
 import type { Logger } from '../log.js'
@@ -17,8 +17,9 @@ import type { Clock, Ledger, OperationKey, OperationRecord } from '../ports.js'
 import type { Receive } from '../receive.js'
 import type { Watch } from '../watch.js'
 import type { SendFile } from './files.js'
-import { isTusHead, patiently } from './patiently.js'
+import { isTusHead, methodOf, patiently } from './patiently.js'
 import type { TusLibrary } from './tus-library.js'
+import { versionRefused } from './tus-version.js'
 
 export interface TusRouteDeps {
   readonly ledger: Ledger<unknown>
@@ -40,20 +41,33 @@ export function tusRoutes(deps: TusRouteDeps): Hono<Env> {
   const { ledger, leases, receive, watch, clock, library, sendFile } = deps
   const app = new Hono<Env>()
 
-  app.get(filePath(':id'), (c) =>
-    isTusHead(c) ? head(c) : ledger.find(keyOf(c, 'not-found')).then((operation) => sendFile(c, operation)),
-  )
-  app.patch(filePath(':id'), (c) => patch(c))
-  app.on(['POST', 'OPTIONS'], [FILES, `${FILES}/`], (c) => library(c))
-  app.on(['DELETE', 'OPTIONS'], filePath(':id'), (c) => library(c))
-  // tus 1.0.0, "X-HTTP-Method-Override": for environments without PATCH or DELETE.
-  app.post(filePath(':id'), (c) => {
-    const method = c.req.header('X-HTTP-Method-Override')?.toUpperCase()
-    if (method === 'PATCH') return patch(c)
-    if (method === 'DELETE') return library(c, 'DELETE')
-    throw refuse('not-found')
+  // Some clients put a slash behind every path.
+  const file = [filePath(':id'), `${filePath(':id')}/`]
+  app.on(['POST', 'OPTIONS'], [FILES, `${FILES}/`], (c) => library(c, c.req.method === 'POST' ? 'POST' : 'OPTIONS'))
+  app.on(['GET', 'PATCH', 'DELETE', 'POST', 'OPTIONS'], file, (c) => {
+    const method = methodOf(c)
+    switch (method) {
+      case 'GET':
+        return stored(c)
+      case 'HEAD':
+        return isTusHead(c) ? head(c) : stored(c)
+      case 'PATCH':
+        return patch(c)
+      case 'DELETE':
+      case 'OPTIONS':
+        return library(c, method)
+      default:
+        throw refuse('not-found')
+    }
   })
   return app
+
+  async function stored(c: Context<Env>): Promise<Response> {
+    const operation = await ledger.find(keyOf(c, 'not-found'))
+    // A tus client that forgets the header must not take an upload for gone, and begin another one.
+    if (methodOf(c) === 'HEAD' && operation !== null && isOpen(operation.point)) throw versionRefused()
+    return sendFile(c, operation)
+  }
 
   /** The status of an upload, which to a stock client decides everything: never 5xx and never 429 on a well-formed id. */
   async function head(c: Context<Env>): Promise<Response> {
@@ -72,8 +86,7 @@ export function tusRoutes(deps: TusRouteDeps): Hono<Env> {
 
   function headOf(operation: OperationRecord, stock: boolean): Response {
     if (isGone(operation)) throw goneAs(operation)
-    const headers = tusHeaders()
-    headers.set('Cache-Control', 'no-store')
+    const headers = new Headers({ 'Cache-Control': 'no-store' })
     headers.set('Upload-Offset', String(stock ? shownOffset(operation, clock.now()) : operation.offset))
     headers.set('Upload-Length', String(operation.file.size))
     if (operation.uploadMetadata !== null) headers.set('Upload-Metadata', operation.uploadMetadata)
@@ -94,7 +107,7 @@ export function tusRoutes(deps: TusRouteDeps): Hono<Env> {
         return offsetAnswer(acknowledged, acknowledged.offset)
       }
       case 'conflict':
-        throw refuse('offset-conflict', { detail: `acknowledged: ${received.operation.offset}` })
+        throw offsetConflict(c, received.operation)
       case 'refused':
         throw new ProblemError(received.problem)
       // Somebody drives it, or does not let go.
@@ -113,12 +126,18 @@ export function tusRoutes(deps: TusRouteDeps): Hono<Env> {
   async function afterLastByte(c: Context<Env>, operation: OperationRecord, offset: number): Promise<Response> {
     if (isGone(operation) || operation.point === 'rejected') throw goneAs(operation)
     if (!isStock(c)) {
-      if (offset !== operation.offset) throw refuse('offset-conflict', { detail: `acknowledged: ${operation.offset}` })
+      if (offset !== operation.offset) throw offsetConflict(c, operation)
       return offsetAnswer(operation, operation.offset)
     }
-    if (!asksForTail(operation, offset)) throw refuse('offset-conflict')
+    if (!asksForTail(operation, offset)) throw offsetConflict(c, operation)
     await discard(bodyOf(c))
     return withheld(operation, Promise.resolve(operation), offset, TAIL_WAIT_MS)
+  }
+
+  /** Says where to go on, which spares the client a HEAD. */
+  function offsetConflict(c: Context<Env>, operation: OperationRecord): ProblemError {
+    const offset = isStock(c) ? shownOffset(operation, clock.now()) : operation.offset
+    return refuse('offset-conflict', { detail: `acknowledged: ${offset}` }, { 'Upload-Offset': String(offset) })
   }
 
   /** Full offset once the reference is committed; until then a shown one that never falls for this client. */
@@ -143,18 +162,13 @@ export function tusRoutes(deps: TusRouteDeps): Hono<Env> {
 
 export const isStock = (c: Context): boolean => c.req.header(VERSION_HEADER) === undefined
 
-const tusHeaders = (): Headers => new Headers({ 'Tus-Resumable': TUS_RESUMABLE })
-
 function offsetAnswer(operation: OperationRecord, offset: number): Response {
-  const headers = tusHeaders()
-  headers.set('Upload-Offset', String(offset))
-  headers.set(RECOVERY_POINT_HEADER, operation.point)
+  const headers = { 'Upload-Offset': String(offset), [RECOVERY_POINT_HEADER]: operation.point }
   return new Response(null, { status: 204, headers })
 }
 
 function readPatch(c: Context): { offset: number; length: number | null } {
-  if (c.req.header('Tus-Resumable') !== TUS_RESUMABLE)
-    throw new ProblemError({ ...problem('invalid-request', { detail: 'Tus-Resumable: 1.0.0' }), status: 412 })
+  refuseEncoded(c)
   if (c.req.header('Content-Type') !== TUS_CONTENT_TYPE)
     throw new ProblemError({
       ...problem('invalid-request', { detail: `Content-Type: ${TUS_CONTENT_TYPE}` }),
