@@ -7,6 +7,7 @@ import { reconcileCommand } from './cli/reconcile.js'
 import { addSettings, settingsOf } from './cli/settings-options.js'
 import { messageOf } from './context.js'
 import { UploadError } from './errors.js'
+import { createLogger } from './log.js'
 import { serve } from './serve.js'
 
 const EXIT_FAULT = 1
@@ -25,9 +26,15 @@ const program = new Command('landfall')
 addSettings(
   program
     .command('serve')
-    .description('serve uploads at /uploads; each flag has a variable of the same name, such as LANDFALL_PORT'),
+    .description(
+      'serve uploads at /uploads; each flag has a variable of the same name, such as LANDFALL_PORT; secrets have variables and files only',
+    ),
 ).action(async (_flags: unknown, command: Command) => {
-  const serving = await serve(settingsOf(command, { serves: true }))
+  const ignored: string[] = []
+  const settings = settingsOf(command, { serves: true, warn: (what) => ignored.push(what) })
+  const log = createLogger(settings.LANDFALL_LOG_LEVEL)
+  for (const what of ignored) log.warn(what)
+  const serving = await serve(settings)
   let closing = false
   for (const signal of ['SIGTERM', 'SIGINT'] as const)
     process.on(signal, () => {

@@ -28,7 +28,10 @@ export interface Effects {
   running(): number
   /** Resolves when one of them has ended; never while there is none. */
   oneEnds(): Promise<unknown>
-  /** Takes nothing new, and waits at most `withinMs` for what runs; the rest comes again after a start. */
+  /**
+   * Takes nothing new, gives back at once what was taken and not begun, and waits at most `withinMs` for deliveries that
+   * run. One that runs still then is left with its lease, because its receiver may be answering.
+   */
   stop(withinMs: number): Promise<void>
 }
 
@@ -100,6 +103,10 @@ export function createEffects(deps: {
     ),
   ]
   const running = new Set<Promise<void>>()
+  /** Taken, and waiting for a hand. */
+  const waiting = new Set<EffectRecord>()
+  /** What is being asked of the ledger: its answer may come after the end has begun. */
+  const taking = new Set<Promise<unknown>>()
   let stopped = false
 
   const inHand = ({ hands }: Target): number => hands.activeCount + hands.pendingCount
@@ -151,8 +158,11 @@ export function createEffects(deps: {
   }
 
   async function settle(target: Target, effect: EffectRecord, takenAtMs: number): Promise<void> {
+    await record(effect, await resultOf(target, effect, takenAtMs))
+  }
+
+  async function record(effect: EffectRecord, result: EffectResult): Promise<void> {
     const { id: operationId, effectId, name, attempts } = effect
-    const result = await resultOf(target, effect, takenAtMs)
     if (result.outcome === 'again' || result.outcome === 'given-up')
       log.warn({ operationId, effectId, name, attempts, ...result }, 'an effect was not delivered')
     try {
@@ -165,9 +175,11 @@ export function createEffects(deps: {
 
   function begin(target: Target, effect: EffectRecord): void {
     const takenAtMs = clock.monotonicMs()
+    waiting.add(effect)
     const ended: Promise<void> = target
       .hands(async () => {
-        if (!stopped) await settle(target, effect, takenAtMs)
+        // Else it was given back meanwhile.
+        if (waiting.delete(effect)) await settle(target, effect, takenAtMs)
       })
       .finally(() => {
         running.delete(ended)
@@ -176,29 +188,50 @@ export function createEffects(deps: {
     running.add(ended)
   }
 
+  /** Another process, or the next start, takes it at once, and its attempt is not counted. */
+  const giveBack = (effect: EffectRecord): Promise<void> => record(effect, { outcome: 'untried', retryInMs: 0 })
+
+  async function take(): Promise<number> {
+    const wanted = free()
+    // What one target's question brought must not be lost with the failure of another's.
+    const asked = await Promise.allSettled(
+      wanted.map((target) =>
+        ledger.takeEffects(target, {
+          holder: deps.holder,
+          leaseMs: leaseMsOf(target),
+          limit: TAKEN - inHand(target),
+        }),
+      ),
+    )
+    const givenBack: Promise<void>[] = []
+    let begun = 0
+    for (const [index, answer] of asked.entries()) {
+      const target = wanted[index]
+      if (answer.status === 'rejected' || target === undefined) continue
+      if (stopped) givenBack.push(...answer.value.map(giveBack))
+      else for (const effect of answer.value) begin(target, effect)
+      begun += stopped ? 0 : answer.value.length
+    }
+    await Promise.all(givenBack)
+    for (const answer of asked) if (answer.status === 'rejected') throw answer.reason
+    return begun
+  }
+
   return {
     leaseMs: Math.max(...targets.map(leaseMsOf)),
     free,
-    async deliverDue() {
-      const wanted = free()
-      const taken = await Promise.all(
-        wanted.map((target) =>
-          ledger.takeEffects(target, {
-            holder: deps.holder,
-            leaseMs: leaseMsOf(target),
-            limit: TAKEN - inHand(target),
-          }),
-        ),
-      )
-      for (const [index, effects] of taken.entries())
-        for (const effect of effects) if (wanted[index] !== undefined) begin(wanted[index], effect)
-      return taken.reduce((total, effects) => total + effects.length, 0)
+    deliverDue() {
+      const taken = take().finally(() => taking.delete(taken))
+      taking.add(taken)
+      return taken
     },
     running: () => running.size,
     oneEnds: () => Promise.race(running),
     async stop(withinMs) {
       stopped = true
-      await Promise.race([Promise.all(running), clock.sleep(withinMs)])
+      const given = [...waiting].map(giveBack)
+      waiting.clear()
+      await Promise.race([Promise.allSettled([...running, ...taking, ...given]), clock.sleep(withinMs)])
     },
   }
 }

@@ -6,6 +6,7 @@
  * - `storage-full`: no space left for bytes. Transient.
  * - `write-past-tx`: `onReference` wrote through `db` instead of `tx`. The write was not done.
  * - `transaction-closed`: a `tx` was used after its transaction had ended, or with COMMIT or ROLLBACK by hand.
+ * - `statement-refused`: two statements in one text, or a PRAGMA that would harm everybody. Nothing was run.
  * - `hook-timeout`: an application's hook took longer than its time limit; what it wrote was rolled back.
  * - `writer-held`: a transaction kept SQLite's one writer for too long without ending, and was rolled back.
  * - `lease-lost`: somebody else has taken over; nothing was changed.
@@ -18,6 +19,7 @@ export type UploadErrorCode =
   | 'storage-full'
   | 'write-past-tx'
   | 'transaction-closed'
+  | 'statement-refused'
   | 'hook-timeout'
   | 'writer-held'
   | 'lease-lost'

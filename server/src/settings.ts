@@ -1,3 +1,4 @@
+import { readFileSync } from 'node:fs'
 import * as v from 'valibot'
 import { isOrigin } from './context.js'
 import { UploadError } from './errors.js'
@@ -98,34 +99,107 @@ export type Settings = v.InferOutput<typeof settingsSchema>
 export type SettingName = keyof Settings
 export const SETTING_NAMES = Object.keys(settingsSchema.entries) as SettingName[]
 
+/** Never a flag: everybody on the machine can read the arguments of a program (`ps`). */
+export const SECRET_SETTINGS: ReadonlySet<SettingName> = new Set([
+  'LANDFALL_S3_SECRET_ACCESS_KEY',
+  'LANDFALL_WEBHOOK_SECRET',
+])
+/** What a file can hold, such as a Docker or Kubernetes secret: its path is in the variable of the same name with `_FILE`. */
+export const FILE_SETTINGS: ReadonlySet<SettingName> = new Set([
+  ...SECRET_SETTINGS,
+  'LANDFALL_DATABASE_URL',
+  'LANDFALL_S3_ACCESS_KEY_ID',
+])
+const FILE = '_FILE'
+
+type Said = Readonly<Record<string, string | undefined>>
+
 /**
- * Reads settings from what the environment and the flags say; flags win. `serves`: those that only a server needs are
- * required, default true.
+ * Reads settings from the variables and the flags; flags win. A variable that Landfall does not know may be a platform's
+ * (Kubernetes sets `LANDFALL_SERVICE_HOST` and `LANDFALL_PORT=tcp://…` in each pod beside a Service named `landfall`), so
+ * that it is named in a warning and kept from nothing; a flag that is wrong is refused.
  *
+ * @param flags Named as their variables.
+ * @param serves Whether those that only a server needs are required. Default true.
+ * @param warn Is given a sentence for what was ignored.
  * @throws UploadError `setup` whose message names each bad setting.
  */
 export function readSettings(
-  said: Readonly<Record<string, string | undefined>>,
-  { serves = true }: { serves?: boolean } = {},
+  variables: Said,
+  {
+    flags = {},
+    serves = true,
+    warn = () => {},
+  }: { flags?: Said; serves?: boolean; warn?: (what: string) => void } = {},
 ): Settings {
-  const known = Object.fromEntries(
-    SETTING_NAMES.flatMap((name) => (said[name] === undefined || said[name] === '' ? [] : [[name, said[name]]])),
+  const given = (said: Said, name: string): string | undefined => (said[name] === '' ? undefined : said[name])
+  const problems = Object.entries(flags).flatMap(([name, value]) =>
+    value !== undefined && hasPassword(value) ? [`${name}: ${NO_SECRET_FLAG} ${waysOf(name)}`] : [],
   )
-  const unknown = Object.keys(said).filter(
-    (name) => name.startsWith('LANDFALL_') && !(SETTING_NAMES as string[]).includes(name),
-  )
+  const known: Record<string, string> = {}
+  for (const name of SETTING_NAMES) {
+    const file = FILE_SETTINGS.has(name) ? `${name}${FILE}` : null
+    // What one flag says is not contradicted by a variable.
+    const said = [flags, variables].find(
+      (each) => given(each, name) !== undefined || (file !== null && given(each, file) !== undefined),
+    )
+    if (said === undefined) continue
+    const value = given(said, name)
+    const path = file === null ? undefined : given(said, file)
+    if (value !== undefined && path !== undefined) problems.push(`${name}, ${file}: only one of them`)
+    else if (value !== undefined) known[name] = value
+    else if (path !== undefined) {
+      const found = secretIn(path)
+      if (found === null) problems.push(`${file}: the file cannot be read, or is empty`)
+      else known[name] = found
+    }
+  }
+  if (isInjectedPort(variables['LANDFALL_PORT']) && given(flags, 'LANDFALL_PORT') === undefined) {
+    delete known['LANDFALL_PORT']
+    warn('LANDFALL_PORT is ignored, because it holds the address of a Service of that name; --port sets the port')
+  }
+  const unknown = Object.keys(variables).filter((name) => name.startsWith('LANDFALL_') && !isSetting(name))
+  if (unknown.length > 0) warn(`no such settings, which are ignored: ${unknown.toSorted().join(', ')}`)
   // Commands beside the server ask for nobody.
   const parsed = v.safeParse(settingsSchema, serves ? known : { LANDFALL_OWNER_HEADER: 'X-Owner', ...known })
-  const problems = [
-    ...unknown.map((name) => `${name}: no such setting`),
+  problems.push(
     ...(parsed.success
       ? notTogether(parsed.output)
       : parsed.issues.map((issue) =>
           issue.message.startsWith('LANDFALL_') ? issue.message : `${v.getDotPath(issue) ?? ''}: ${issue.message}`,
         )),
-  ]
+  )
   if (!parsed.success || problems.length > 0) throw new UploadError('setup', [...new Set(problems)].join('\n'))
   return parsed.output
+}
+
+/** How a secret is given instead. */
+export const waysOf = (name: string): string =>
+  (FILE_SETTINGS as ReadonlySet<string>).has(name) ? `${name} or ${name}${FILE}` : name
+
+export const NO_SECRET_FLAG = 'a secret in a flag can be read by everybody on the machine; set the variable'
+
+const isSetting = (name: string): boolean =>
+  (SETTING_NAMES as readonly string[]).includes(name) ||
+  (name.endsWith(FILE) && (FILE_SETTINGS as ReadonlySet<string>).has(name.slice(0, -FILE.length)))
+
+/** As Docker's links and Kubernetes say where a service is. */
+const isInjectedPort = (value: string | undefined): boolean => /^(tcp|udp|sctp):\/\//.test(value ?? '')
+
+function hasPassword(value: string): boolean {
+  if (!URL.canParse(value)) return /:\/\/[^/?#]*:[^/?#]*@/.test(value)
+  const { password, searchParams } = new URL(value)
+  return password !== '' || [...searchParams.keys()].some((key) => /password/i.test(key))
+}
+
+/** Null where there is none. An editor's newline at the end is no part of it. */
+function secretIn(path: string): string | null {
+  try {
+    const text = readFileSync(path, 'utf8').replace(/\r?\n$/, '')
+    return text === '' ? null : text
+  } catch {
+    return null
+  }
 }
 
 /** Settings that go only together. */

@@ -121,13 +121,15 @@ export function createSteps<Tx>({ ledger, blobs, kinds }: StepDeps<Tx>): Steps {
       const kind = kindOf(operation)
       const { content } = operation
       if (content === null) throw new UploadError('setup', 'only what was verified can be referenced')
+      let limited: AbortSignal | null = null
       const context = {
         operation: factsOf(operation) as OperationFacts<never>,
         blob: blobFacts(operation),
         prepared: operation.prepared,
-        // Made only for hooks that ask: few do, and each costs more than a statement.
+        // Made only for hooks that ask: few do, and each costs more than a statement. One for all that ask twice, so that
+        // a listener can be taken off again and no further timer begins.
         get signal() {
-          return AbortSignal.any([held.signal, timeLimit(kind.onReferenceTimeoutMs).signal])
+          return (limited ??= AbortSignal.any([held.signal, timeLimit(kind.onReferenceTimeoutMs).signal]))
         },
       }
       const hook = async (tx: Tx): Promise<HookOutcome> => {

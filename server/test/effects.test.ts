@@ -2,7 +2,7 @@
 import { createServer, type IncomingHttpHeaders, type Server } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { Webhook } from 'standardwebhooks'
-import { afterEach, expect, test } from 'vitest'
+import { afterEach, describe, expect, test } from 'vitest'
 import type { Effect } from '../src/delivery.js'
 import { kind } from '../src/kinds.js'
 import type { Ledger } from '../src/ports.js'
@@ -369,4 +369,109 @@ test('what is owed under a name that is not declared any more waits', async () =
   await server.restart()
   await completes(server, id)
   expect(calls).toBe(1)
+})
+
+describe('a drain', () => {
+  let letGo = (): void => {}
+  const hanging = new Promise<void>((resolve) => (letGo = resolve))
+  const standings = async (server: TestServer, ids: readonly string[]) => {
+    const all = await Promise.all(ids.map((id) => effectsOf(server, id)))
+    return all.flat()
+  }
+
+  test('gives back what was taken and not begun, without an attempt, and leaves what is on its way', async () => {
+    const server = await serverWith({ hangs: () => hanging })
+    const ids: string[] = []
+    for (let n = 0; n < 32; n += 1) ids.push(await upload(server))
+    void server.uploads.runOnce({ maxMs: 1 })
+    await eventually(
+      () => standings(server, ids),
+      (all) => all.every(({ attempts }) => attempts === 1),
+    )
+    const { ledger } = server
+    const from = performance.now()
+    await server.uploads.close({ withinMs: 300 })
+    expect(performance.now() - from).toBeLessThan(2_000)
+    // Of another process, which need not wait: it has the attempt that this one did not begin.
+    const taken = await ledger.takeEffects(
+      { kind: 'file', name: 'hangs' },
+      { holder: 'next', leaseMs: 1_000, limit: 40 },
+    )
+    expect(taken.map(({ attempts }) => attempts)).toEqual(Array.from({ length: 16 }, () => 1))
+    letGo()
+  })
+
+  test('waits for what is on its way, and records how it ended', async () => {
+    let calls = 0
+    const server = await serverWith({ slow: () => later(400).then(() => (calls += 1)) })
+    const ids: string[] = []
+    for (let n = 0; n < 20; n += 1) ids.push(await upload(server))
+    void server.uploads.runOnce({ maxMs: 1 })
+    await eventually(
+      () => standings(server, ids),
+      (all) => all.every(({ attempts }) => attempts === 1),
+    )
+    await server.uploads.close({ withinMs: 5_000 })
+    expect(calls).toBe(16)
+    await server.restart()
+    const all = await standings(server, ids)
+    expect(all.filter(({ deliveredAt }) => deliveredAt !== null)).toHaveLength(16)
+    expect(all.filter(({ attempts, deliveredAt }) => attempts === 0 && deliveredAt === null)).toHaveLength(4)
+  })
+
+  test('gives back what the ledger hands out while it begins', async () => {
+    let asked = (): void => {}
+    const isAsked = new Promise<void>((resolve) => (asked = resolve))
+    let calls = 0
+    const server = await serverWith(
+      { quick: async () => (calls += 1) },
+      {
+        ledgerOf: (ledger) => ({
+          ...ledger,
+          async takeEffects(target, request) {
+            const taken = await ledger.takeEffects(target, request)
+            if (taken.length > 0) {
+              asked()
+              await later(200)
+            }
+            return taken
+          },
+        }),
+      },
+    )
+    const id = await upload(server)
+    void server.uploads.runOnce({ maxMs: 1 })
+    await isAsked
+    await server.uploads.close({ withinMs: 2_000 })
+    expect(calls).toBe(0)
+    await server.restart()
+    expect(await effectsOf(server, id)).toMatchObject([{ attempts: 0, deliveredAt: null }])
+    await completes(server, id)
+    expect(calls).toBe(1)
+  })
+})
+
+test('effects that one question of the ledger brought are delivered, also where another question fails', async () => {
+  let calls = 0
+  let isBroken = true
+  const server = await serverWith(
+    { first: async () => (calls += 1), second: async () => (calls += 1) },
+    {
+      ledgerOf: (ledger) => ({
+        ...ledger,
+        async takeEffects(target, request) {
+          const taken = await ledger.takeEffects(target, request)
+          if (target.name === 'second' && isBroken) throw new Error('the connection was lost before the question')
+          return taken
+        },
+      }),
+    },
+  )
+  await upload(server)
+  await expect(server.uploads.runOnce()).rejects.toThrow('the connection was lost')
+  await eventually(
+    async () => calls,
+    (count) => count === 1,
+  )
+  isBroken = false
 })

@@ -1,4 +1,5 @@
 import { once } from 'node:events'
+import { writeFile } from 'node:fs/promises'
 import { createServer } from 'node:net'
 import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
@@ -137,14 +138,52 @@ test('bad settings are refused by name, all of them, and nothing is made', async
   const { code, out, err } = await start(['serve', '--port', 'http'], {
     LANDFALL_DATA_DIR: join(program.directory, 'data'),
     LANDFALL_LEASE_MS: '-5',
-    LANDFALL_MAXSIZE: '7',
+    LANDFALL_MAX_SIZE_BYTES: '7 MB',
   }).exited
   expect([code, out]).toEqual([2, ''])
-  for (const name of ['LANDFALL_PORT', 'LANDFALL_OWNER_HEADER', 'LANDFALL_LEASE_MS', 'LANDFALL_MAXSIZE'])
+  for (const name of ['LANDFALL_PORT', 'LANDFALL_OWNER_HEADER', 'LANDFALL_LEASE_MS', 'LANDFALL_MAX_SIZE_BYTES'])
     expect(err).toContain(name)
   const { readdir } = await import('node:fs/promises')
   expect(await readdir(program.directory)).toEqual([])
 })
+
+test('starts in a pod beside a Service of its name, and says what it ignores', async () => {
+  const started = await serveIn({
+    LANDFALL_PORT: 'tcp://10.0.0.1:80',
+    LANDFALL_SERVICE_HOST: '10.0.0.1',
+    LANDFALL_PORT_80_TCP: 'tcp://10.0.0.1:80',
+  })
+  expect(started.err).toContain('no such settings, which are ignored: LANDFALL_PORT_80_TCP, LANDFALL_SERVICE_HOST')
+})
+
+test.each(['--s3-secret-access-key', '--webhook-secret'])('%s is refused without its value', async (flag) => {
+  const args = ['serve', '--data-dir', join(program.directory, 'data'), '--owner-header', 'x']
+  for (const secret of [[flag, 'hidden'], [`${flag}=hidden`]]) {
+    const { code, out, err } = await start([...args, ...secret]).exited
+    expect([code, out]).toEqual([2, ''])
+    expect(err).toContain(`${flag}: a secret in a flag can be read by everybody on the machine`)
+    expect(err).not.toContain('hidden')
+  }
+  const { out } = await start(['serve', '--help']).exited
+  expect(out).toContain(`${flag}-file <path>`)
+  expect(out).not.toContain(`${flag} `)
+})
+
+/** With a flag for the port, because the platform has taken the variable. */
+async function serveIn(env: Record<string, string>) {
+  const { child, output, exited } = start(['serve', '--port', '0'], {
+    LANDFALL_DATA_DIR: join(program.directory, 'data'),
+    LANDFALL_OWNER_HEADER: 'X-Owner',
+    ...env,
+  })
+  await eventually(
+    async () => output.out,
+    (out) => out.includes('landfall listens on'),
+    60_000,
+  )
+  child.kill('SIGTERM')
+  return exited
+}
 
 describe('settings', () => {
   const least = { LANDFALL_OWNER_HEADER: 'X-User' }
@@ -185,9 +224,90 @@ describe('settings', () => {
     ['LANDFALL_METRICS_PATH', '/health'],
     ['LANDFALL_METRICS_PATH', '/:id'],
     ['LANDFALL_DRAIN_DELAY_MS', '-1'],
-    ['LANDFALL_NONSENSE', '1'],
+    ['LANDFALL_PORT', 'http://x'],
+    ['LANDFALL_S3_SECRET_ACCESS_KEY_FILE', '/nowhere/at/all'],
   ])('%s=%s is refused by name', (name, value) => {
     expect(() => readSettings({ ...least, [name]: value })).toThrow(name)
+  })
+
+  const warningsOf = (variables: Record<string, string>, flags: Record<string, string> = {}) => {
+    const warnings: string[] = []
+    return {
+      settings: readSettings({ ...least, ...variables }, { flags, warn: (what) => warnings.push(what) }),
+      warnings,
+    }
+  }
+
+  test('what Kubernetes sets beside a Service named landfall is ignored, and named', () => {
+    const { settings, warnings } = warningsOf({
+      LANDFALL_PORT: 'tcp://10.0.0.1:80',
+      LANDFALL_SERVICE_HOST: '10.0.0.1',
+      LANDFALL_PORT_80_TCP_ADDR: '10.0.0.1',
+      LANDFALL_MAXSIZE: '7',
+    })
+    expect(settings.LANDFALL_PORT).toBe(3000)
+    expect(warnings).toEqual([
+      expect.stringMatching(/^LANDFALL_PORT is ignored/),
+      'no such settings, which are ignored: LANDFALL_MAXSIZE, LANDFALL_PORT_80_TCP_ADDR, LANDFALL_SERVICE_HOST',
+    ])
+    expect(warningsOf({ LANDFALL_PORT: 'udp://10.0.0.1:80' }, { LANDFALL_PORT: '81' })).toMatchObject({
+      settings: { LANDFALL_PORT: 81 },
+      warnings: [],
+    })
+    expect(warningsOf({ LANDFALL_PORT: '81' }).warnings).toEqual([])
+  })
+
+  test('a flag is read strictly', () => {
+    expect(() => warningsOf({}, { LANDFALL_PORT: 'tcp://10.0.0.1:80' })).toThrow('LANDFALL_PORT')
+  })
+
+  test('secrets come from files, whose last newline is no part of them', async () => {
+    const file = async (name: string, text: string) => {
+      const path = join(program.directory, name)
+      await writeFile(path, text)
+      return path
+    }
+    const url = await file('url', 'postgres://user:secret@host/db\r\n')
+    const variables = {
+      LANDFALL_S3_BUCKET: 'b',
+      LANDFALL_S3_ACCESS_KEY_ID_FILE: await file('id', 'me'),
+      LANDFALL_S3_SECRET_ACCESS_KEY_FILE: await file('key', ' s3 cret \n'),
+      LANDFALL_WEBHOOK_URL: 'https://x.test/',
+      LANDFALL_WEBHOOK_SECRET_FILE: await file('hook', 'whsec_AAAA,whsec_BBBB\n'),
+      LANDFALL_DATABASE_URL_FILE: url,
+    }
+    expect(warningsOf(variables)).toMatchObject({
+      warnings: [],
+      settings: {
+        LANDFALL_S3_ACCESS_KEY_ID: 'me',
+        LANDFALL_S3_SECRET_ACCESS_KEY: ' s3 cret ',
+        LANDFALL_WEBHOOK_SECRET: ['whsec_AAAA', 'whsec_BBBB'],
+        LANDFALL_DATABASE_URL: 'postgres://user:secret@host/db',
+      },
+    })
+    // A flag wins over both forms of its variable.
+    const flags = { LANDFALL_DATABASE_URL: 'file:x.db' }
+    expect(warningsOf(variables, flags).settings.LANDFALL_DATABASE_URL).toBe('file:x.db')
+    const inFile = { LANDFALL_DATABASE_URL_FILE: url }
+    expect(warningsOf({ LANDFALL_DATABASE_URL: 'file:x.db' }, inFile).settings.LANDFALL_DATABASE_URL).toMatch(
+      /^postgres/,
+    )
+    expect(() => warningsOf({ ...variables, LANDFALL_DATABASE_URL: 'file:x.db' })).toThrow('only one of them')
+    expect(() => warningsOf({ LANDFALL_S3_SECRET_ACCESS_KEY_FILE: 'x' })).toThrow(
+      'LANDFALL_S3_SECRET_ACCESS_KEY_FILE: the file cannot be read',
+    )
+    const empty = await file('empty', '\n')
+    expect(() => warningsOf({ LANDFALL_DATABASE_URL_FILE: empty })).toThrow('is empty')
+  })
+
+  test.each([
+    'postgres://user:hidden@host/db',
+    'postgres://user@host/db?password=hidden',
+    'postgres://user:hidden@host:port/db',
+  ])('a password in a flag is refused and not repeated: %s', (url) => {
+    expect(() => warningsOf({}, { LANDFALL_DATABASE_URL: url })).toThrow(/LANDFALL_DATABASE_URL_FILE/)
+    expect(() => warningsOf({}, { LANDFALL_DATABASE_URL: url })).not.toThrow(/hidden/)
+    expect(() => warningsOf({}, { LANDFALL_DATABASE_URL: 'postgres://user@host/db' })).not.toThrow()
   })
 
   test('origins are separated by commas', () => {

@@ -1,6 +1,6 @@
 import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
-import { afterEach, beforeEach, test } from 'vitest'
+import { afterEach, beforeEach, expect, test } from 'vitest'
 import { kind } from '../src/kinds.js'
 import { content, eventually, newId, startServer, type TestServer } from './harness.js'
 
@@ -45,4 +45,21 @@ test.each(['prepare', 'onReference'] as const)('%s hears of its time limit', asy
   await server.declare(id, { size: 10 })
   await server.patch(id, 0, content(10))
   await eventually(async () => isTold, Boolean)
+})
+
+test('the signal of onReference is one signal, however often it is asked for', async () => {
+  const seen = new Set<AbortSignal>()
+  server = await startServer({
+    file: kind({
+      async onReference(_tx, context) {
+        const { signal } = context
+        seen.add(signal).add(context.signal).add(context.signal)
+        return null
+      },
+    }),
+  })
+  const id = newId()
+  await server.declare(id, { size: 10 })
+  await server.patch(id, 0, content(10))
+  expect(seen.size).toBe(1)
 })

@@ -13,7 +13,8 @@ export function doctorCommand(): Command {
     .option('--json', 'one check a line, as JSON')
     .addHelpText('after', '\nExit status: 0 nothing failed, 1 something did, 2 it could not look.')
     .action(async (flags: { json?: true }, command: Command) => {
-      const settings = settingsOf(command, { serves: false })
+      const ignored: string[] = []
+      const settings = settingsOf(command, { serves: false, warn: (what) => ignored.push(what) })
       const checks = await withOperator(settings, async (operator, where) => {
         const server: Line = {
           name: 'server',
@@ -21,10 +22,10 @@ export function doctorCommand(): Command {
           found: where === 'server' ? 'runs and answers' : 'none runs on this data directory',
           advice: where === 'server' ? null : 'Start one with `landfall serve`.',
         }
-        return [SETTINGS_OK, server, ...(await operator.doctor())]
+        return [settingsLine(ignored), server, ...(await operator.doctor())]
       }).catch((error: unknown): Line[] => {
         if (!(error instanceof ServerDoesNotTalk)) throw error
-        return [SETTINGS_OK, { name: 'server', state: 'failed', found: error.message, advice: SILENT }]
+        return [settingsLine(ignored), { name: 'server', state: 'failed', found: error.message, advice: SILENT }]
       })
       for (const check of checks)
         if (flags.json === true) json(check)
@@ -38,7 +39,15 @@ type Line = Omit<Check, 'name'> & { readonly name: Check['name'] | 'settings' | 
 const SILENT = 'Look at its log. If it stands still, end it and start it again: nothing is lost.'
 
 /** Bad ones are refused by name before anything is looked at. */
-const SETTINGS_OK: Line = { name: 'settings', state: 'ok', found: 'all are known and make sense', advice: null }
+const settingsLine = (ignored: readonly string[]): Line =>
+  ignored.length === 0
+    ? { name: 'settings', state: 'ok', found: 'all are known and make sense', advice: null }
+    : {
+        name: 'settings',
+        state: 'warning',
+        found: ignored.join('; '),
+        advice: 'Correct a name that was mistyped. Variables that a platform sets may stay.',
+      }
 
 function print({ name, state, found, advice }: Line): void {
   line(`${styled(COLOUR[state], state.padEnd(7))}  ${name.padEnd(10)}  ${printable(found)}`)

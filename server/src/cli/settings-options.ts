@@ -1,5 +1,15 @@
 import { type Command, Option } from 'commander'
-import { readSettings, type Settings, SETTING_NAMES, type SettingName } from '../settings.js'
+import { UploadError } from '../errors.js'
+import {
+  FILE_SETTINGS,
+  NO_SECRET_FLAG,
+  readSettings,
+  SECRET_SETTINGS,
+  type Settings,
+  SETTING_NAMES,
+  type SettingName,
+  waysOf,
+} from '../settings.js'
 
 const HELP: Record<SettingName, string> = {
   LANDFALL_HOST: 'address to listen on (default 127.0.0.1)',
@@ -34,23 +44,38 @@ export const DATA_SETTINGS: readonly SettingName[] = [
   'LANDFALL_DATABASE_CONNECTIONS',
 ]
 
-const flagOf = (name: SettingName): string => name.slice('LANDFALL_'.length).toLowerCase().replaceAll('_', '-')
+const flagOf = (name: string): string => name.slice('LANDFALL_'.length).toLowerCase().replaceAll('_', '-')
 
-/** Each flag has a variable of the same name; flags win. */
+/** Each flag has a variable of the same name; flags win. Secrets have none, but one for a file that holds them. */
 export function addSettings(command: Command, names: readonly SettingName[] = SETTING_NAMES): Command {
-  for (const name of names) command.addOption(new Option(`--${flagOf(name)} <value>`, `${HELP[name]} [${name}]`))
+  for (const name of names) {
+    const option = new Option(`--${flagOf(name)} <value>`, `${HELP[name]} [${name}]`)
+    // Known and hidden: as an unknown one it would be answered with its value.
+    command.addOption(SECRET_SETTINGS.has(name) ? option.hideHelp() : option)
+    if (FILE_SETTINGS.has(name))
+      command.addOption(new Option(`--${flagOf(name)}-file <path>`, `file with: ${HELP[name]} [${name}_FILE]`))
+  }
   return command
 }
 
-/** @throws UploadError `setup` whose message names each bad setting. */
-export function settingsOf(command: Command, { serves }: { serves: boolean }): Settings {
-  const flags = command.opts<Record<string, string | undefined>>()
-  const said: Record<string, string | undefined> = { ...process.env }
-  for (const name of SETTING_NAMES) {
-    const flag = flags[camelCase(flagOf(name))]
-    if (flag !== undefined) said[name] = flag
+/**
+ * @param warn Is given a sentence for what was ignored among the variables. Default: a line on standard error.
+ * @throws UploadError `setup` whose message names each bad setting.
+ */
+export function settingsOf(
+  command: Command,
+  { serves, warn = (what) => process.stderr.write(`${what}\n`) }: { serves: boolean; warn?: (what: string) => void },
+): Settings {
+  const options = command.opts<Record<string, string | undefined>>()
+  const flags: Record<string, string> = {}
+  for (const name of SETTING_NAMES.flatMap((each) => [each, `${each}_FILE`])) {
+    const flag = options[camelCase(flagOf(name))]
+    if (flag === undefined) continue
+    if ((SECRET_SETTINGS as ReadonlySet<string>).has(name))
+      throw new UploadError('setup', `--${flagOf(name)}: ${NO_SECRET_FLAG} ${waysOf(name)}`)
+    flags[name] = flag
   }
-  return readSettings(said, { serves })
+  return readSettings(process.env, { flags, serves, warn })
 }
 
 const camelCase = (flag: string): string =>

@@ -2,8 +2,9 @@ import { AsyncLocalStorage } from 'node:async_hooks'
 import type { Client, InStatement, IntMode, ResultSet, Transaction } from '@libsql/client'
 import { LibsqlBatchError, LibsqlError } from '@libsql/core/api'
 import { UploadError } from '../errors.js'
+import { type Sort, type Statement, statementsIn } from './sql-statements.js'
 import { type Connection, isBusy, openConnection } from './statements.js'
-import { createWriter, type Hold, type Writer } from './writer.js'
+import { createWriter, type Hold, JOB_SAVEPOINT, type Writer } from './writer.js'
 import { setTimeout as sleep } from 'node:timers/promises'
 
 const ACCESS = Symbol.for('landfall.sqlite')
@@ -37,8 +38,11 @@ export interface SerializedLibsqlOptions {
  * its own (WAL, `synchronous=FULL`), and those that wait together share a commit.
  *
  * Within `onReference` a write through `db` instead of `tx` rejects at once with `write-past-tx`: it would not be part
- * of the transaction, and would wait for it for ever. BEGIN, COMMIT and ROLLBACK as statements are refused for the
- * same reason; use `db.transaction`.
+ * of the transaction, and would wait for it for ever. BEGIN, COMMIT, ROLLBACK and SAVEPOINT as statements, also in a
+ * `batch`, reject with `transaction-closed` before anything runs, because they would end or undo what others have
+ * written; use `db.transaction`. `executeMultiple` runs alone, so that its script may begin and commit transactions.
+ * Two statements in one text, and a PRAGMA that would take durability or the constraints from everybody, reject with
+ * `statement-refused`.
  *
  * The database must be a file: what is in memory survives no crash, and has no second connection.
  */
@@ -73,8 +77,7 @@ export function serializedLibsql(client: Client, options: SerializedLibsqlOption
   const serialized: Client = {
     async execute(statement: InStatement | string, args?: unknown) {
       const wanted = (args === undefined ? statement : { sql: statement, args }) as InStatement
-      const sql = sqlOf(wanted)
-      switch (sortOf(sql)) {
+      switch (sortOf(single(wanted))) {
         case 'read':
           return client.execute(wanted)
         case 'write':
@@ -84,17 +87,20 @@ export function serializedLibsql(client: Client, options: SerializedLibsqlOption
           const { intMode } = await known()
           return writer.alone((connection) => connection.execute(wanted, intMode))
         }
-        case 'transaction':
-          throw refusal(sql)
       }
     },
     async batch(statements, mode) {
-      if (mode === 'read') return client.batch(statements, mode)
+      const wanted = statements.map(toStatement)
+      // All are looked at before the first one runs.
+      const sorts = wanted.map((statement) => sortOf(single(statement)))
+      if (mode === 'read' || (mode !== 'write' && sorts.every((sort) => sort === 'read')))
+        return client.batch(wanted, 'read')
       refusePastTx()
       const { intMode } = await known()
-      return writer.write((connection) => executeBatch(connection, statements.map(toStatement), intMode))
+      return writer.write((connection) => executeBatch(connection, wanted, intMode))
     },
     async migrate(statements) {
+      for (const statement of statements) sortOf(single(statement))
       refusePastTx()
       const { intMode, foreignKeys } = await known()
       return writer.alone((connection) => {
@@ -118,9 +124,15 @@ export function serializedLibsql(client: Client, options: SerializedLibsqlOption
       return openTransaction(() => writer.hold({ label: 'application', repeatable: false }), intMode)
     },
     async executeMultiple(sql) {
+      for (const { harm } of statementsIn(sql)) if (harm !== null) throw new UploadError('statement-refused', harm)
       refusePastTx()
       await known()
-      return writer.alone((connection) => connection.exec(sql))
+      return writer.alone((connection) => {
+        connection.exec(sql)
+        // The writer's next job needs it closed: it is rolled back, and nobody must take it for done.
+        if (connection.inTransaction)
+          throw new UploadError('transaction-closed', 'the script left a transaction open, which was rolled back')
+      })
     },
     sync: () => client.sync(),
     reconnect: () => client.reconnect(),
@@ -214,37 +226,31 @@ const sqlOf = (statement: InStatement): string => (typeof statement === 'string'
 const toStatement = (statement: InStatement | [string, unknown?]): InStatement =>
   Array.isArray(statement) ? ({ sql: statement[0], args: statement[1] ?? [] } as InStatement) : statement
 
-type Sort = 'read' | 'write' | 'alone' | 'transaction'
-
-function sortOf(sql: string): Sort {
-  const word = /^(?:\s|--[^\n]*\n|\/\*[\s\S]*?\*\/)*([a-z]+)/i.exec(sql)?.[1]?.toLowerCase()
-  switch (word) {
-    case 'select':
-    case 'values':
-    case 'explain':
-      return 'read'
-    case 'pragma':
-    case 'vacuum':
-    case 'attach':
-    case 'detach':
-      return 'alone'
-    case 'begin':
-    case 'commit':
-    case 'end':
-    case 'rollback':
-    case 'savepoint':
-    case 'release':
-      return 'transaction'
-    default:
-      return 'write'
-  }
+/**
+ * What the text of one statement holds; null where it holds none, which is SQLite's to refuse.
+ *
+ * @throws UploadError `statement-refused` for what must not run on the shared connection.
+ */
+function single(statement: InStatement): Statement | null {
+  const [first = null, second] = statementsIn(sqlOf(statement))
+  if (second !== undefined)
+    throw new UploadError(
+      'statement-refused',
+      `${second.word} after the first statement would be ignored: give one statement a text, or use executeMultiple`,
+    )
+  if (first !== null && first.harm !== null) throw new UploadError('statement-refused', first.harm)
+  return first
 }
 
-const refusal = (sql: string): UploadError =>
-  new UploadError(
-    'transaction-closed',
-    `${sql.trim().split(/\s+/, 1)[0]?.toUpperCase() ?? 'this'} by hand would end a transaction that others share; use db.transaction`,
-  )
+/** @throws UploadError `transaction-closed` for what begins, ends or nests a transaction by hand. */
+function sortOf(statement: Statement | null): Exclude<Sort, 'transaction'> {
+  if (statement === null) return 'write'
+  if (statement.sort === 'transaction') throw refusal(statement.word)
+  return statement.sort
+}
+
+const refusal = (word: string): UploadError =>
+  new UploadError('transaction-closed', `${word} by hand would end a transaction that others share; use db.transaction`)
 
 function executeBatch(connection: Connection, statements: readonly InStatement[], intMode: IntMode): ResultSet[] {
   return statements.map((statement, index) => {
@@ -271,10 +277,10 @@ export function openTransaction(
     return hold.use(statement)
   }
   const execute = async (statement: InStatement): Promise<ResultSet> => {
-    const sql = sqlOf(statement)
+    const wanted = single(statement)
     // Savepoints nest; everything else of this sort would end what is not the application's to end.
-    if (sortOf(sql) === 'transaction' && !/^\s*(savepoint|release|rollback\s+(transaction\s+)?to)\b/i.test(sql))
-      throw refusal(sql)
+    const savepoint = wanted?.savepoint?.toLowerCase() ?? JOB_SAVEPOINT
+    if (savepoint === JOB_SAVEPOINT) sortOf(wanted)
     return use((connection) => connection.execute(statement, intMode))
   }
   const commit = async (): Promise<void> => {
@@ -295,13 +301,15 @@ export function openTransaction(
     execute: (statement: InStatement | string, args?: unknown) =>
       execute((args === undefined ? statement : { sql: statement, args }) as InStatement),
     batch: async (statements) => {
-      for (const statement of statements.map(toStatement))
-        if (sortOf(sqlOf(statement)) === 'transaction') throw refusal(sqlOf(statement))
-      return use((connection) => executeBatch(connection, statements.map(toStatement), intMode))
+      const wanted = statements.map(toStatement)
+      for (const statement of wanted) sortOf(single(statement))
+      return use((connection) => executeBatch(connection, wanted, intMode))
     },
-    executeMultiple: (sql: string) => {
-      // A script may hold a COMMIT; only a transaction without neighbours may run one.
-      if (onCommit !== undefined) throw refusal('executeMultiple')
+    executeMultiple: async (sql: string) => {
+      for (const statement of statementsIn(sql)) {
+        if (statement.harm !== null) throw new UploadError('statement-refused', statement.harm)
+        sortOf(statement)
+      }
       return use((connection) => connection.exec(sql))
     },
     commit,

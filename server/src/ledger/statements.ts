@@ -3,6 +3,7 @@ import { LibsqlError } from '@libsql/core/api'
 import { ResultSetImpl } from '@libsql/core/util'
 import Database from 'libsql'
 import { UploadError } from '../errors.js'
+import { statementsIn } from './sql-statements.js'
 
 /** SQLite's clock in milliseconds since 1970; the same for every statement of one transaction step. */
 export const NOW = `CAST(unixepoch('subsec') * 1000 AS INTEGER)`
@@ -28,7 +29,15 @@ type Statement = ReturnType<InstanceType<typeof Database>['prepare']>
 const MAX_STATEMENTS = 500
 
 /** Which statements change tables, so that what a kept statement knows of columns may be out of date. */
-const CHANGES_SCHEMA = /^\s*(create|alter|drop|attach|detach|vacuum|reindex)\b/i
+const CHANGES_SCHEMA: ReadonlySet<string> = new Set([
+  'CREATE',
+  'ALTER',
+  'DROP',
+  'ATTACH',
+  'DETACH',
+  'VACUUM',
+  'REINDEX',
+])
 
 export function openConnection(path: string): Connection {
   // No busy time-out: it would block the event loop. Whoever meets a locked database waits outside, asynchronously.
@@ -52,7 +61,7 @@ export function openConnection(path: string): Connection {
     }
   }
   const forget = (sql: string): void => {
-    if (!CHANGES_SCHEMA.test(sql)) return
+    if (!statementsIn(sql).some(({ word }) => CHANGES_SCHEMA.has(word))) return
     plain.clear()
     mapped.clear()
   }

@@ -47,9 +47,11 @@ const GRACE_MS = 20
 const APART_MS = 10 * 60_000
 const BUSY_RETRY_MS = { first: 2, most: 50 }
 
-const SAVEPOINT = 'SAVEPOINT landfall_job'
-const RELEASE = 'RELEASE landfall_job'
-const ROLLBACK_TO = 'ROLLBACK TO landfall_job'
+/** Around each job; only the writer may name it. */
+export const JOB_SAVEPOINT = 'landfall_job'
+const SAVEPOINT = `SAVEPOINT ${JOB_SAVEPOINT}`
+const RELEASE = `RELEASE ${JOB_SAVEPOINT}`
+const ROLLBACK_TO = `ROLLBACK TO ${JOB_SAVEPOINT}`
 
 type Job = {
   readonly waitingSince: number
