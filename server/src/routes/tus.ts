@@ -11,6 +11,7 @@ import {
 import { type Context, Hono } from 'hono'
 import { bodyOf, type Env, keyOf, ProblemError, refuse } from '../context.js'
 import { asksForTail, COMPLETING_WAIT_MS, goneAs, isGone, isSettled, shownOffset } from '../gate.js'
+import { absent } from '../forgotten.js'
 import type { Leases } from '../leases.js'
 import type { Logger } from '../log.js'
 import type { Clock, Ledger, OperationKey, OperationRecord } from '../ports.js'
@@ -40,9 +41,13 @@ export function tusRoutes(deps: TusRouteDeps): Hono<Env> {
   const { ledger, leases, receive, watch, clock, library, sendFile } = deps
   const app = new Hono<Env>()
 
-  app.get(filePath(':id'), (c) =>
-    isTusHead(c) ? head(c) : ledger.find(keyOf(c, 'not-found')).then((operation) => sendFile(c, operation)),
-  )
+  app.get(filePath(':id'), async (c) => {
+    if (isTusHead(c)) return head(c)
+    const key = keyOf(c, 'not-found')
+    const operation = await ledger.find(key)
+    if (operation === null) throw await absent(ledger, key)
+    return sendFile(c, operation)
+  })
   app.patch(filePath(':id'), (c) => patch(c))
   app.on(['POST', 'OPTIONS'], [FILES, `${FILES}/`], (c) => library(c))
   app.on(['DELETE', 'OPTIONS'], filePath(':id'), (c) => library(c))
@@ -66,7 +71,7 @@ export function tusRoutes(deps: TusRouteDeps): Hono<Env> {
     if (!(await leases.settleReceiver(key, RECEIVER))) return 'not-yet'
     const driven = leases.inUse(key) === 'drive'
     const operation = await ledger.find(key)
-    if (operation === null) throw refuse('not-found')
+    if (operation === null) throw await absent(ledger, key)
     return driven && operation.point === 'declared' && operation.offset < operation.file.size ? 'not-yet' : operation
   }
 
@@ -101,7 +106,7 @@ export function tusRoutes(deps: TusRouteDeps): Hono<Env> {
       case 'locked':
       case 'closed': {
         const operation = await ledger.find(key)
-        if (operation === null) throw refuse('not-found')
+        if (operation === null) throw await absent(ledger, key)
         if (operation.point === 'declared' && operation.offset < operation.file.size)
           throw refuse('locked', { retryAfterSeconds: 1 })
         return afterLastByte(c, operation, offset)
