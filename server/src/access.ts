@@ -9,7 +9,8 @@ import {
 } from '@landfall/shared'
 import { unlessAnswered } from './context.js'
 import { accepts, type Kind } from './kinds.js'
-import type { Intent, Ledger, OperationKey, OperationRecord } from './ports.js'
+import { forgottenProblem } from './forgotten.js'
+import type { DeclarationRate, Intent, Ledger, OperationKey, OperationRecord } from './ports.js'
 
 export interface Limits {
   /** Of one file, in bytes. Default 1 TiB. */
@@ -23,6 +24,18 @@ export interface Limits {
    * given back when it ends without a reference or its reference is removed. Default null: any number.
    */
   readonly quotaBytes: (owner: string) => number | null | Promise<number | null>
+  /**
+   * How many references and open operations an owner may have together, the empty files among them. Default null: any
+   * number.
+   */
+  readonly quotaFiles: (owner: string) => number | null | Promise<number | null>
+  /**
+   * How often an owner may declare an upload: `count` at once, and after that one more each time a `count`-th of `perMs`
+   * has passed, on all nodes together; more is 429 `too-many-declared`. It bounds how fast the database can grow by
+   * uploads that are declared and cancelled. A repeated declaration does not count; one that another limit refuses may.
+   * Default 36,000 an hour; null: any number.
+   */
+  readonly declarationsPerOwner: DeclarationRate | null
 }
 
 /** A declaration that was checked against everything the server knows. */
@@ -62,8 +75,12 @@ export function createAdmit({ ledger, kinds, limits, expiresAfterMs }: AdmitDeps
     const kind = Object.hasOwn(kinds, kindName) ? kinds[kindName] : undefined
     if (kind === undefined) return refused(problem('unknown-kind'))
     const checked = await check(kind, key.owner, request, metadata, limits)
-    if ('problem' in checked) return refused(checked.problem)
-    const quotaBytes = await limits.quotaBytes(key.owner)
+    if ('problem' in checked) {
+      // The rules may have changed since the id was used.
+      const point = await ledger.tombstone(key)
+      return refused(point === null ? checked.problem : forgottenProblem(point))
+    }
+    const [quotaBytes, quotaFiles] = [await limits.quotaBytes(key.owner), await limits.quotaFiles(key.owner)]
     const declared = await ledger.declare({
       ...key,
       kind: kindName,
@@ -77,6 +94,8 @@ export function createAdmit({ ledger, kinds, limits, expiresAfterMs }: AdmitDeps
       expiresAfterMs,
       maxOpenPerOwner: limits.maxOpenPerOwner,
       quotaBytes,
+      quotaFiles,
+      rate: limits.declarationsPerOwner,
     } satisfies Intent)
     switch (declared.outcome) {
       case 'mismatch':
@@ -94,6 +113,12 @@ export function createAdmit({ ledger, kinds, limits, expiresAfterMs }: AdmitDeps
             detail: `${declared.usedBytes} of ${quotaBytes ?? 0} bytes are in use or reserved`,
           }),
         )
+      case 'over-file-quota':
+        return refused(problem('quota-exceeded', { detail: `${declared.usedFiles} of ${quotaFiles ?? 0} files` }))
+      case 'too-many-declared':
+        return refused(problem('too-many-declared', { retryAfterSeconds: Math.ceil(declared.retryInMs / 1000) }))
+      case 'forgotten':
+        return refused(forgottenProblem(declared.point))
       default:
         return declared
     }

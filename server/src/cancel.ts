@@ -1,5 +1,6 @@
 import { isFinal, isOpen, problem } from '@landfall/shared'
 import { refuse } from './context.js'
+import { absent } from './forgotten.js'
 import type { Leases } from './leases.js'
 import type { Ledger, OperationKey, OperationRecord } from './ports.js'
 
@@ -24,7 +25,7 @@ export function createCancel({
         return cancelled
       }
       const operation = await ledger.find(key)
-      if (operation === null) throw refuse('not-found')
+      if (operation === null) throw await absent(ledger, key)
       if (isFinal(operation.point)) return operation
       if (!isOpen(operation.point)) throw refuse('already-referenced')
       // Declared between the two: once more.

@@ -2,6 +2,7 @@
 import { readFileSync } from 'node:fs'
 import { Command, CommanderError } from 'commander'
 import { doctorCommand } from './cli/doctor.js'
+import { forgetCommand } from './cli/forget.js'
 import { operationsCommand } from './cli/operations.js'
 import { reconcileCommand } from './cli/reconcile.js'
 import { addSettings, settingsOf } from './cli/settings-options.js'
@@ -47,6 +48,7 @@ addSettings(
 })
 program.addCommand(operationsCommand())
 program.addCommand(reconcileCommand())
+program.addCommand(forgetCommand())
 program.addCommand(doctorCommand())
 
 throwInsteadOfExit(program)

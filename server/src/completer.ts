@@ -2,13 +2,15 @@ import type { Drive } from './drive.js'
 import type { Effects } from './effects.js'
 import type { Leases } from './leases.js'
 import type { Logger } from './log.js'
-import type { Clock, Ledger } from './ports.js'
+import type { Clock, Ledger, Retention } from './ports.js'
 
 /** What one pass of the completer did. */
 export interface Pass {
   readonly driven: number
   readonly completed: number
   readonly effects: number
+  /** Operations that were replaced by tombstones, and delivered effects that were deleted. */
+  readonly retired: number
 }
 
 /** Finds operations that stand still, because their client or their server went away, and drives them on. */
@@ -33,7 +35,10 @@ export interface CompleterDeps {
     /** How often it looks, at the latest. */
     readonly intervalMs: number
     readonly leaseMs: number
+    readonly retention: Retention
   }
+  /** False: the clock was set, and nothing may end by it. */
+  readonly clockTrusted: () => boolean
 }
 
 /** How many operations one process drives at once. */
@@ -41,6 +46,9 @@ const CONCURRENCY = 8
 /** How many are completed by one statement. */
 const COMPLETE_BATCH = 500
 const COMPLETE_EVERY_MS = 1_000
+/** How many operations, and effects, are retired by one transaction: on SQLite nobody else can write for these few milliseconds. */
+const RETIRE_BATCH = 100
+const RETIRE_EVERY_MS = 60_000
 const BEAT_MS = 10_000
 /** A loop of what is due again and again must not spin. */
 const SHORTEST_SLEEP_MS = 20
@@ -53,6 +61,7 @@ export function createCompleter(deps: CompleterDeps): Completer {
   let wakeAtMs = Number.POSITIVE_INFINITY
   let beatAtMs = Number.NEGATIVE_INFINITY
   let completedAtMs = Number.NEGATIVE_INFINITY
+  let retiredAtMs = Number.NEGATIVE_INFINITY
   const busy = new Set<Promise<unknown>>()
 
   /** Drives what is due with the free hands; answers how many it took. */
@@ -81,6 +90,15 @@ export function createCompleter(deps: CompleterDeps): Completer {
     return completed
   }
 
+  /** Nobody waits for it either; a batch a pass, so that it never keeps others from writing for long. */
+  async function retireSome(everyMs: number): Promise<number> {
+    const now = clock.monotonicMs()
+    if (now - retiredAtMs < everyMs || !deps.clockTrusted()) return 0
+    const { operations, effects } = await ledger.retire(settings.retention, RETIRE_BATCH)
+    if (Math.max(operations, effects) < RETIRE_BATCH) retiredAtMs = now
+    return operations + effects
+  }
+
   /** For `doctor` and for health checks: a completer that hangs says nothing. */
   async function beat(): Promise<void> {
     const now = clock.monotonicMs()
@@ -89,10 +107,11 @@ export function createCompleter(deps: CompleterDeps): Completer {
     await ledger.heartbeat()
   }
 
-  const pass = async (completeEveryMs: number): Promise<Pass> => ({
+  const pass = async (completeEveryMs: number, retireEveryMs: number): Promise<Pass> => ({
     driven: await driveDue(),
     effects: await effects.deliverDue(),
     completed: await completeMany(completeEveryMs),
+    retired: await retireSome(retireEveryMs),
   })
 
   async function run(): Promise<void> {
@@ -101,10 +120,12 @@ export function createCompleter(deps: CompleterDeps): Completer {
       wakeAtMs = Number.POSITIVE_INFINITY
       let sleepMs = settings.intervalMs
       try {
-        const done = await pass(COMPLETE_EVERY_MS)
+        const done = await pass(COMPLETE_EVERY_MS, RETIRE_EVERY_MS)
         await beat()
         const nextMs =
-          done.driven + done.effects + done.completed > 0 ? SHORTEST_SLEEP_MS : await ledger.nextDueInMs(effects.free())
+          done.driven + done.effects + done.completed + done.retired > 0
+            ? SHORTEST_SLEEP_MS
+            : await ledger.nextDueInMs(effects.free())
         if (nextMs !== null)
           sleepMs = Math.min(
             sleepMs,
@@ -131,14 +152,16 @@ export function createCompleter(deps: CompleterDeps): Completer {
     },
     wake,
     async runOnce({ maxMs = 60_000 } = {}) {
-      const total = { driven: 0, completed: 0, effects: 0 }
+      const total = { driven: 0, completed: 0, effects: 0, retired: 0 }
       await beat()
       for (const deadline = clock.monotonicMs() + maxMs; clock.monotonicMs() < deadline;) {
-        const done = await pass(0)
+        const done = await pass(0, 0)
         total.driven += done.driven
         total.completed += done.completed
         total.effects += done.effects
-        if (done.driven + done.completed + done.effects === 0 && busy.size + effects.running() === 0) break
+        total.retired += done.retired
+        if (done.driven + done.completed + done.effects + done.retired === 0 && busy.size + effects.running() === 0)
+          break
         if (busy.size + effects.running() > 0) await Promise.race([...busy, effects.oneEnds()])
       }
       return total

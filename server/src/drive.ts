@@ -224,6 +224,9 @@ export function createDrive<Tx>(deps: DriveDeps<Tx>): Drive {
       // An unknown outcome of a COMMIT is read again before anything else.
       const now = await ledger.find(held.lease)
       if (now !== null && (isReferenced(now.point) || now.leaseHolder !== held.lease.holder)) return now
+      // Its owner was forgotten, and it was cancelled with that.
+      if (now === null && (await ledger.tombstone(held.lease)) !== null)
+        return { ...recorder.recorded(), point: 'cancelled', problem: problem('cancelled') }
       const before = recorder.view().attempts
       // Stopped from outside: no failure of the step.
       const passing = held.signal.aborted || PASSING.has(faultCode(error))

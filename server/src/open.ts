@@ -7,6 +7,8 @@ import type { Settings } from './settings.js'
 import { createUploads } from './uploads.js'
 import { standardWebhook } from './webhook.js'
 
+const HOUR_MS = 60 * 60_000
+
 /** What the settings describe: for `landfall serve`, and for commands while no server runs. */
 export async function openUploads(
   settings: Settings,
@@ -26,7 +28,14 @@ export async function openUploads(
         effects: webhookOf(settings),
       }),
     },
-    limits: { maxSizeBytes: settings.LANDFALL_MAX_SIZE_BYTES },
+    limits: {
+      maxSizeBytes: settings.LANDFALL_MAX_SIZE_BYTES,
+      declarationsPerOwner: { count: settings.LANDFALL_DECLARATIONS_PER_HOUR, perMs: HOUR_MS },
+    },
+    retention: {
+      finalMs: settings.LANDFALL_RETENTION_FINAL_MS,
+      effectsMs: settings.LANDFALL_RETENTION_EFFECTS_MS,
+    },
     expiresAfterMs: settings.LANDFALL_EXPIRES_AFTER_MS,
     completer,
     completerIntervalMs: settings.LANDFALL_COMPLETER_INTERVAL_MS,

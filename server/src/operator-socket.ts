@@ -26,7 +26,15 @@ const LONGEST_CALL = 64 * 1024
 const PROTOCOL = 1
 
 type Method = keyof Operator
-const METHODS = ['list', 'show', 'retry', 'cancel', 'reconcile', 'doctor'] as const satisfies readonly Method[]
+const METHODS = [
+  'list',
+  'show',
+  'retry',
+  'cancel',
+  'forgetOwner',
+  'reconcile',
+  'doctor',
+] as const satisfies readonly Method[]
 const callSchema = v.object({ method: v.picklist([...METHODS, 'hello']), argument: v.optional(v.unknown()) })
 
 type Line =
@@ -163,6 +171,7 @@ function operatorAt(path: string): Operator {
     show: (key) => call('show', key),
     retry: (key) => call('retry', key),
     cancel: (key) => call('cancel', key),
+    forgetOwner: (request) => call('forgetOwner', request),
     reconcile: (options = {}) => {
       const { onFinding: _told, onProgress: _seen, signal: _signal, ...rest } = options
       return call('reconcile', rest, options)

@@ -4,6 +4,7 @@ import type {
   BlobStore,
   Clock,
   EffectStanding,
+  Holdings,
   Ledger,
   OperationFilter,
   OperationKey,
@@ -20,6 +21,8 @@ export interface Operator {
   retry(key: OperationKey): Promise<boolean>
   /** As the owner could. @throws Refusal for one that does not exist or is referenced already. */
   cancel(key: OperationKey): Promise<OperationRecord>
+  /** What there is of an owner; with `apply` it is forgotten as by `uploads.forgetOwner`, in a transaction of its own. */
+  forgetOwner(request: { owner: string; apply?: boolean }): Promise<Holdings>
   reconcile(options?: ReconcileOptions): Promise<ReconcileReport>
   /** Says also what keeps everything else from starting. */
   doctor(): Promise<Check[]>
@@ -58,6 +61,13 @@ export function createOperator(deps: {
     async cancel(key) {
       await ready()
       return deps.cancel(key)
+    },
+    async forgetOwner({ owner, apply = false }) {
+      await ready()
+      if (!apply) return ledger.holdings(owner)
+      const forgotten = await ledger.forgetOwner(null, owner)
+      wake()
+      return forgotten
     },
     async reconcile(options) {
       await ready()

@@ -1,4 +1,4 @@
-import type { FileFacts, JsonObject, JsonValue, OpenPoint, Point, Prefix, Problem } from '@landfall/shared'
+import type { FileFacts, FinalPoint, JsonObject, JsonValue, OpenPoint, Point, Prefix, Problem } from '@landfall/shared'
 
 /** Times are milliseconds since 1970 by the ledger's clock, unless a name says otherwise. */
 export interface Clock {
@@ -103,13 +103,31 @@ export interface Intent extends OperationKey {
   readonly maxOpenPerOwner: number
   /** What the owner's references and open operations may hold together, in bytes; null: any number. */
   readonly quotaBytes: number | null
+  /** How many references and open operations the owner may have together; null: any number. */
+  readonly quotaFiles: number | null
+  /** How often the owner may declare; null: as often as it likes. */
+  readonly rate: DeclarationRate | null
 }
+
+/** `count` at once, and after that one more each time a `count`-th of `perMs` has passed. Both are whole numbers. */
+export interface DeclarationRate {
+  readonly count: number
+  readonly perMs: number
+}
+
+/** How an operation ended of which only a tombstone is left; `completed`: its reference was removed. */
+export type TombstonePoint = 'completed' | FinalPoint
 
 export type Declared =
   | { readonly outcome: 'created' | 'existing'; readonly operation: OperationRecord }
   | { readonly outcome: 'mismatch' }
   | { readonly outcome: 'too-many-open' }
   | { readonly outcome: 'over-quota'; readonly usedBytes: number }
+  | { readonly outcome: 'over-file-quota'; readonly usedFiles: number }
+  /** Sooner than the rate allows. */
+  | { readonly outcome: 'too-many-declared'; readonly retryInMs: number }
+  /** The id was used before, and only its tombstone is left. */
+  | { readonly outcome: 'forgotten'; readonly point: TombstonePoint }
 
 /** What a holder of the lease may record. `undefined` leaves a column alone. */
 export interface Changes {
@@ -267,11 +285,28 @@ export interface ClockSettled {
   readonly steppedMs: number
 }
 
+/** How long what has ended is kept. In milliseconds; null: permanently. */
+export interface Retention {
+  /** Operations that ended without a reference, or whose reference was removed. */
+  readonly finalMs: number | null
+  /** Effects that were delivered. */
+  readonly effectsMs: number | null
+}
+
+/** What the ledger knows of one owner. */
+export interface Holdings {
+  readonly operations: number
+  readonly openOperations: number
+  readonly references: number
+  /** What the references hold. */
+  readonly bytes: number
+}
+
 export interface LedgerHealth {
   readonly identity: string
   readonly nowAt: number
   readonly heartbeatAt: number | null
-  /** All that there ever were. */
+  /** All that have a row; tombstones are not counted. */
   readonly operations: number
   readonly openOperations: number
   readonly stalledOperations: number
@@ -323,6 +358,8 @@ export interface Ledger<Tx> {
   /** Step 0. The same id with the same facts answers what is there. */
   declare(intent: Intent): Promise<Declared>
   find(key: OperationKey): Promise<OperationRecord | null>
+  /** How the operation ended whose row is gone; null: this owner never used the id, or its row is still there. */
+  tombstone(key: OperationKey): Promise<TombstonePoint | null>
   findMany(owner: string, ids: readonly string[]): Promise<OperationRecord[]>
   /** The owner's open operations, oldest first, at most `limit`, behind the cursor `after`. */
   listOpen(owner: string, page: { after: string | null; limit: number }): Promise<OperationRecord[]>
@@ -365,6 +402,25 @@ export interface Ledger<Tx> {
   effectsOf(key: OperationKey): Promise<EffectStanding[]>
   /** Takes a reference back within the application's transaction; owes the removal of the bytes as an effect. */
   remove(tx: Tx, id: string, owner: string | null): Promise<boolean>
+  /**
+   * The right to erasure: removes all references of the owner as `remove` does, cancels its open operations, and keeps of
+   * its names, metadata and of the owner itself only tombstones. Within the application's transaction; null: in one of
+   * its own. Effects that were not delivered yet are dropped. Answers what there was.
+   *
+   * Until their bytes are removed the rows stay, without anything of the owner's in them.
+   */
+  forgetOwner(tx: Tx | null, owner: string): Promise<Holdings>
+  /** What `forgetOwner` would find. */
+  holdings(owner: string): Promise<Holdings>
+  /**
+   * Replaces operations by tombstones that ended `finalMs` ago, or whose owner was forgotten, and deletes effects that
+   * were delivered `effectsMs` ago: at most `limit` of each, in one short transaction. Time in which the clock was set
+   * ahead, or in which nobody was there, does not count.
+   *
+   * Never an operation whose bytes are still to be removed, that has a lease or a reference, or that owes an effect; one
+   * whose removal was given up stays as well.
+   */
+  retire(retention: Retention, limit: number): Promise<{ operations: number; effects: number }>
   /** Step 9 in one statement for all: referenced operations that owe nothing any more become completed. */
   complete(limit: number): Promise<number>
   /** Takes a target's effects that are due, oldest first; they come again after `leaseMs` unless settled. */

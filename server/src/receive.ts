@@ -91,7 +91,7 @@ export function createReceive(deps: ReceiveDeps): Receive {
       return received
     } catch (error) {
       if (faultCode(error) === 'lease-lost') {
-        await removeAgain(key)
+        await removeAgain(held.operation)
         return { outcome: 'closed' }
       }
       // What was written since the last acknowledgement is nobody's: the next request cuts it off.
@@ -139,13 +139,14 @@ export function createReceive(deps: ReceiveDeps): Receive {
    * have been ended meanwhile, and what there was of it removed: then this came after that, and goes too. Only on a
    * store of several nodes, and only of an operation that is final.
    */
-  async function removeAgain(key: OperationKey): Promise<void> {
+  async function removeAgain(left: OperationRecord): Promise<void> {
     if (blobs.exclusive) return
     try {
-      const now = await ledger.find(key)
-      if (now !== null && isEnded(now)) await blobs.remove(now.blobKey)
+      const now = await ledger.find(left)
+      const ended = now === null ? (await ledger.tombstone(left)) !== null : isEnded(now)
+      if (ended) await blobs.remove(left.blobKey)
     } catch (error) {
-      log.warn({ operationId: key.id, err: error }, 'what came after its removal is left to reconcile')
+      log.warn({ operationId: left.id, err: error }, 'what came after its removal is left to reconcile')
     }
   }
 

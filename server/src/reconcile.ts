@@ -8,7 +8,8 @@ import type { BlobStore, Claim, Clock, Ledger, StoredBlob } from './ports.js'
  * - `set-aside`: they are in quarantine, from where they can be taken back.
  * - `leftover`: bytes of an upload that ended without a reference, or whose reference was removed.
  * - `scraps`: beside a stored blob, what only the way to it needed.
- * - `unknown`: bytes of which the ledger has no row. Rows are never deleted, and each is there before its bytes.
+ * - `unknown`: bytes of which the ledger has no row. Each row is there before its bytes, and is replaced by a tombstone
+ *   only when they are removed.
  * - `overdue`: in quarantine for long enough, and still unknown.
  * - `foreign`: nothing that Landfall has made. Never touched.
  */

@@ -15,8 +15,8 @@ import { type Kind, kind, type KindFor } from './kinds.js'
 import { createLeases } from './leases.js'
 import { createLogger, type Logger } from './log.js'
 import { meteredBlobs, meteredLedger, NO_METRICS } from './metering.js'
-import type { BlobStore, Clock, Ledger, Metrics } from './ports.js'
 import { createNodeHandler, type NodeHandler } from './node-handler.js'
+import type { BlobStore, Clock, DeclarationRate, Holdings, Ledger, Metrics, Retention } from './ports.js'
 import { createOperator, type Operator } from './operator.js'
 import { createReceive } from './receive.js'
 import { createSendFile } from './routes/files.js'
@@ -42,6 +42,19 @@ export interface UploadsOptions<Tx, K extends Kinds<Tx>> {
   expiresAfterMs?: number
   /** `automatic` (default) starts with the mounting of `routes`; `manual` only works in `runOnce`. */
   completer?: 'automatic' | 'manual'
+  /**
+   * How long what has ended is kept: see `Retention`. Each value is whole milliseconds from 0; null keeps it permanently.
+   * Default: 30 days for operations (`finalMs`), 7 days for delivered effects (`effectsMs`).
+   *
+   * `finalMs` counts from the moment at which an operation was cancelled, rejected or expired, or at which its reference
+   * was removed. After it the row with its file name, metadata and problem is deleted together with its effects. What is
+   * left is a tombstone of about 100 bytes: the id, a keyed hash of the owner, and how it ended. So the id is never used
+   * again, and each request about it is answered with 410 and the code it had before.
+   *
+   * An operation is kept as long as its reference exists, because it is what a repeated PUT is compared with and what
+   * the client is told again. `remove` and `forgetOwner` begin its end.
+   */
+  retention?: Partial<Retention>
   /** How often the completer looks for what stands still. In milliseconds, default 5,000. */
   completerIntervalMs?: number
   /** How long a node that died keeps others away. In milliseconds, default 30,000. */
@@ -103,6 +116,18 @@ export interface Uploads<
    * @throws UploadError `ambiguous-operation` without `owner`, when several owners use the id; nothing is removed.
    */
   remove(tx: Tx, operationId: string, owner?: string): Promise<boolean>
+  /**
+   * The right to erasure, in the application's own transaction. It removes all references of the owner as `remove` does,
+   * cancels its open operations, and erases the owner, names, metadata and results from Landfall's tables. What is left
+   * are tombstones, which name the owner by a keyed hash. Bytes are removed after the commit. Until then the rows stay,
+   * with a pseudonym and without anything of the owner's. Effects that were not delivered yet are dropped.
+   *
+   * An upload that is running loses its lease: none of its bytes is acknowledged after the commit. What the same owner
+   * declares later under new ids is accepted, so end its sessions first.
+   *
+   * @returns what there was: `operations`, how many of them were open, `references`, and the `bytes` of these.
+   */
+  forgetOwner(tx: Tx, owner: string): Promise<Holdings>
   /** Drives what is due, for `completer: 'manual'`. */
   runOnce(options?: { maxMs?: number }): Promise<Pass>
   /** What only whoever runs the server may do: look at all operations, retry and cancel them, reconcile, diagnose. */
@@ -131,8 +156,12 @@ const DEFAULT_LIMITS: Limits = {
   maxMetadataBytes: 16 * 1024,
   maxOpenPerOwner: 1_000,
   quotaBytes: () => null,
+  quotaFiles: () => null,
+  declarationsPerOwner: { count: 36_000, perMs: 60 * 60_000 },
 }
 const WEEK_MS = 7 * 24 * 60 * 60_000
+/** A client that was away for so long still hears why its upload ended, and not only that it did. */
+const DEFAULT_RETENTION: Retention = { finalMs: 30 * 24 * 60 * 60_000, effectsMs: WEEK_MS }
 /** Of a backup that is younger than this the ledger's mark may not tell. */
 const TIDE_MS = 60_000
 /** After a start the clients get this long to come back before anything expires. */
@@ -160,6 +189,8 @@ export function createUploads<Tx, const K extends Kinds<Tx>>(options: UploadsOpt
   const leaseMs = options.leaseMs ?? 30_000
   const allowedOrigins: AllowedOrigins = options.allowedOrigins ?? []
   const basePath = options.basePath?.replace(/\/+$/, '')
+  const retention = retentionOf(options.retention)
+  checkRate(limits.declarationsPerOwner)
 
   const guard = createClockGuard(clock, Math.min(SETTLE_MS, expiresAfterMs))
   const alone = (): boolean => blobs.exclusive
@@ -200,7 +231,8 @@ export function createUploads<Tx, const K extends Kinds<Tx>>(options: UploadsOpt
     effects,
     clock,
     log,
-    settings: { intervalMs: options.completerIntervalMs ?? 5_000, leaseMs },
+    settings: { intervalMs: options.completerIntervalMs ?? 5_000, leaseMs, retention },
+    clockTrusted: () => guard.trusted(),
   })
   const admit = createAdmit({ ledger, kinds, limits, expiresAfterMs })
   const cancel = createCancel({ ledger, leases, wake: () => completer.wake(0) })
@@ -327,6 +359,7 @@ export function createUploads<Tx, const K extends Kinds<Tx>>(options: UploadsOpt
     node: createNodeHandler(mount, basePath ?? ''),
     ready,
     remove: (tx, operationId, owner) => ledger.remove(tx, operationId, owner ?? null),
+    forgetOwner: (tx, owner) => ledger.forgetOwner(tx, owner),
     async runOnce(once) {
       await ready()
       await timekeeping.look()
@@ -351,6 +384,28 @@ export function createUploads<Tx, const K extends Kinds<Tx>>(options: UploadsOpt
       await blobs.close()
     },
   }
+}
+
+function retentionOf(asked: Partial<Retention> = {}): Retention {
+  const { finalMs = DEFAULT_RETENTION.finalMs, effectsMs = DEFAULT_RETENTION.effectsMs } = asked
+  for (const [name, ms] of Object.entries({ finalMs, effectsMs }))
+    if (ms !== null && !(Number.isSafeInteger(ms) && ms >= 0))
+      throw new UploadError('setup', `retention.${name}: whole milliseconds from 0, or null to keep it permanently`)
+  return { finalMs, effectsMs }
+}
+
+/** An interval is measured in microseconds, and a moment in them must still be a whole number. */
+const LONGEST_RATE_MS = 366 * 24 * 60 * 60_000
+
+function checkRate(rate: DeclarationRate | null): void {
+  if (rate === null) return
+  const { count, perMs } = rate
+  const fits = (number: number, most: number): boolean => Number.isSafeInteger(number) && number >= 1 && number <= most
+  if (!fits(count, 1_000_000_000) || !fits(perMs, LONGEST_RATE_MS))
+    throw new UploadError(
+      'setup',
+      'limits.declarationsPerOwner: count from 1 to 1,000,000,000, perMs from 1 to 31,622,400,000 (366 days); or null',
+    )
 }
 
 function checkRuntime(): void {

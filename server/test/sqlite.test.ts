@@ -597,7 +597,7 @@ test("migrates tables that came by the application's drizzle-kit", async () => {
   await ledger.migrate()
   expect((await ledger.declare(intentOf())).outcome).toBe('created')
   const triggers = await client.execute(`SELECT count(*) FROM sqlite_master WHERE type = 'trigger'`)
-  expect(triggers.rows[0]?.[0]).toBe(7)
+  expect(triggers.rows[0]?.[0]).toBe(10)
 })
 
 /** Another process takes the write lock and keeps it. */

@@ -41,6 +41,8 @@ export const intentOf = (changes: Partial<Intent> = {}): Intent => ({
   expiresAfterMs: 60_000,
   maxOpenPerOwner: 100,
   quotaBytes: null,
+  quotaFiles: null,
+  rate: null,
   ...changes,
 })
 

@@ -67,3 +67,12 @@ export function attended(steps: readonly ClockStep[], sinceAt: number, nowAt: nu
     later.reduce((left, { byMs }) => left - byMs, nowAt - sinceAt),
   )
 }
+
+/** What happened at this time or before it was `ms` of attended time ago, as `attended` counts it. */
+export function attendedSince(steps: readonly ClockStep[], nowAt: number, ms: number): number {
+  let sinceAt = nowAt - ms
+  // Each step between then and now makes it so much earlier, which may bring another step in between.
+  for (const { at, byMs } of steps.toSorted((one, other) => other.at - one.at))
+    if (at > sinceAt && at <= nowAt) sinceAt -= byMs
+  return sinceAt
+}

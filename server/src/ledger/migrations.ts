@@ -144,4 +144,52 @@ export const MIGRATIONS: readonly (readonly string[])[] = [
     `CREATE TRIGGER landfall_reference_gone AFTER DELETE ON landfall_references
       BEGIN UPDATE landfall_usage SET stored_bytes = stored_bytes - OLD.size WHERE owner = OLD.owner; END`,
   ],
+  // Retention: what ended long ago is forgotten up to a tombstone, so that its id is still never used again.
+  [
+    // No owner in it, and no row id: an index of its own is all that there is of it.
+    `CREATE TABLE landfall_tombstones (
+      id TEXT NOT NULL,
+      owner_hash TEXT NOT NULL,
+      point TEXT NOT NULL,
+      PRIMARY KEY (id, owner_hash),
+      CONSTRAINT landfall_tombstones_point CHECK (point IN ('completed', 'cancelled', 'expired', 'rejected'))
+    ) WITHOUT ROWID`,
+    // By which the triggers recognise an operation's tombstone. An older version of the server does not write it.
+    `ALTER TABLE landfall_operations ADD COLUMN owner_hash TEXT`,
+    `ALTER TABLE landfall_operations ADD COLUMN forgotten_at INTEGER`,
+    `CREATE INDEX landfall_operations_ended ON landfall_operations (updated_at) WHERE cleanup_due = 0 AND lease_holder IS NULL AND (point IN ('cancelled', 'expired', 'rejected') OR removed_at IS NOT NULL)`,
+    `CREATE INDEX landfall_operations_forgotten ON landfall_operations (forgotten_at) WHERE forgotten_at IS NOT NULL`,
+    `CREATE INDEX landfall_effects_delivered ON landfall_effects (delivered_at) WHERE delivered_at IS NOT NULL`,
+    `DROP TRIGGER IF EXISTS landfall_operation_stays`,
+    `CREATE TRIGGER landfall_operation_stays BEFORE DELETE ON landfall_operations
+      WHEN NOT EXISTS (SELECT 1 FROM landfall_tombstones t WHERE t.id = OLD.id AND t.owner_hash = OLD.owner_hash)
+        OR EXISTS (SELECT 1 FROM landfall_references r WHERE r.operation_id = OLD.id AND r.owner = OLD.owner)
+      BEGIN SELECT RAISE(ABORT, 'landfall: an operation is never deleted without its tombstone, because its id is never used again'); END`,
+    // Of whoever does not say the owner's hash, every id that has a tombstone is refused.
+    `CREATE TRIGGER landfall_id_is_never_used_again BEFORE INSERT ON landfall_operations
+      WHEN EXISTS (SELECT 1 FROM landfall_tombstones t WHERE t.id = NEW.id AND (NEW.owner_hash IS NULL OR t.owner_hash = NEW.owner_hash))
+      BEGIN SELECT RAISE(ABORT, 'landfall: an id is never used again'); END`,
+    `CREATE TRIGGER landfall_tombstone_is_not_deleted BEFORE DELETE ON landfall_tombstones
+      BEGIN SELECT RAISE(ABORT, 'landfall: a tombstone stays, because its id is never used again'); END`,
+    `CREATE TRIGGER landfall_tombstone_is_not_changed BEFORE UPDATE ON landfall_tombstones
+      BEGIN SELECT RAISE(ABORT, 'landfall: a tombstone stays, because its id is never used again'); END`,
+    // How many files an owner holds, and until when its declarations use up what it may declare.
+    `ALTER TABLE landfall_usage ADD COLUMN stored_references INTEGER NOT NULL DEFAULT 0`,
+    `ALTER TABLE landfall_usage ADD COLUMN declared_until_us INTEGER NOT NULL DEFAULT 0`,
+    `INSERT INTO landfall_usage (owner, stored_references)
+      SELECT owner, COUNT(*) FROM landfall_references WHERE true GROUP BY owner
+      ON CONFLICT (owner) DO UPDATE SET stored_references = excluded.stored_references`,
+    `DROP TRIGGER IF EXISTS landfall_reference_stored`,
+    `CREATE TRIGGER landfall_reference_stored AFTER INSERT ON landfall_references
+      BEGIN
+        INSERT INTO landfall_usage (owner, stored_bytes, stored_references) VALUES (NEW.owner, NEW.size, 1)
+          ON CONFLICT (owner) DO UPDATE SET stored_bytes = stored_bytes + excluded.stored_bytes, stored_references = stored_references + 1;
+      END`,
+    `DROP TRIGGER IF EXISTS landfall_reference_gone`,
+    `CREATE TRIGGER landfall_reference_gone AFTER DELETE ON landfall_references
+      BEGIN
+        UPDATE landfall_usage SET stored_bytes = stored_bytes - OLD.size, stored_references = stored_references - 1
+          WHERE owner = OLD.owner;
+      END`,
+  ],
 ]

@@ -150,4 +150,84 @@ export const POSTGRES_MIGRATIONS: readonly (readonly string[])[] = [
     `CREATE TRIGGER landfall_reference_counted AFTER INSERT OR DELETE ON landfall_references
       FOR EACH ROW EXECUTE FUNCTION landfall_count_reference()`,
   ],
+  // Retention: what ended long ago is forgotten up to a tombstone, so that its id is still never used again.
+  [
+    // No owner in it.
+    `CREATE TABLE landfall_tombstones (
+      id text COLLATE "C" NOT NULL,
+      owner_hash text COLLATE "C" NOT NULL,
+      point text NOT NULL,
+      PRIMARY KEY (id, owner_hash),
+      CONSTRAINT landfall_tombstones_point CHECK (point IN ('completed', 'cancelled', 'expired', 'rejected'))
+    )`,
+    // By which the triggers recognise an operation's tombstone. An older version of the server does not write it.
+    `ALTER TABLE landfall_operations ADD COLUMN owner_hash text`,
+    `ALTER TABLE landfall_operations ADD COLUMN forgotten_at bigint`,
+    `CREATE INDEX landfall_operations_ended ON landfall_operations (updated_at) WHERE cleanup_due = 0 AND lease_holder IS NULL AND (point IN ('cancelled', 'expired', 'rejected') OR removed_at IS NOT NULL)`,
+    `CREATE INDEX landfall_operations_forgotten ON landfall_operations (forgotten_at) WHERE forgotten_at IS NOT NULL`,
+    `CREATE INDEX landfall_effects_delivered ON landfall_effects (delivered_at) WHERE delivered_at IS NOT NULL`,
+    `CREATE OR REPLACE FUNCTION landfall_guard_operation() RETURNS trigger LANGUAGE plpgsql AS $$
+      BEGIN
+        IF TG_OP = 'DELETE' THEN
+          IF NOT EXISTS (SELECT 1 FROM landfall_tombstones t WHERE t.id = OLD.id AND t.owner_hash = OLD.owner_hash)
+            OR EXISTS (SELECT 1 FROM landfall_references r WHERE r.operation_id = OLD.id AND r.owner = OLD.owner) THEN
+            RAISE EXCEPTION 'landfall: an operation is never deleted without its tombstone, because its id is never used again';
+          END IF;
+          RETURN OLD;
+        END IF;
+        IF NEW."offset" < OLD."offset" THEN
+          RAISE EXCEPTION 'landfall: an acknowledged offset never falls';
+        END IF;
+        IF NEW.point <> OLD.point AND (
+          OLD.point IN ('completed', 'cancelled', 'expired', 'rejected')
+          OR (OLD.point = 'referenced' AND NEW.point <> 'completed')
+          OR (OLD.point = 'verified' AND NEW.point IN ('declared', 'received', 'sealed', 'expired', 'completed'))
+          OR (OLD.point = 'sealed' AND NEW.point IN ('declared', 'received', 'expired', 'completed'))
+          OR (OLD.point = 'received' AND NEW.point IN ('declared', 'expired', 'completed'))
+          OR (OLD.point = 'declared' AND NEW.point = 'completed')) THEN
+          RAISE EXCEPTION 'landfall: a recovery point never moves back';
+        END IF;
+        RETURN NEW;
+      END $$`,
+    // Of whoever does not say the owner's hash, every id that has a tombstone is refused.
+    `CREATE FUNCTION landfall_refuse_used_id() RETURNS trigger LANGUAGE plpgsql AS $$
+      BEGIN
+        IF EXISTS (SELECT 1 FROM landfall_tombstones t
+          WHERE t.id = NEW.id AND (NEW.owner_hash IS NULL OR t.owner_hash = NEW.owner_hash)) THEN
+          RAISE EXCEPTION 'landfall: an id is never used again';
+        END IF;
+        RETURN NEW;
+      END $$`,
+    `CREATE TRIGGER landfall_id_is_never_used_again BEFORE INSERT ON landfall_operations
+      FOR EACH ROW EXECUTE FUNCTION landfall_refuse_used_id()`,
+    `CREATE FUNCTION landfall_guard_tombstone() RETURNS trigger LANGUAGE plpgsql AS $$
+      BEGIN
+        RAISE EXCEPTION 'landfall: a tombstone stays, because its id is never used again';
+      END $$`,
+    `CREATE TRIGGER landfall_tombstone_guarded BEFORE DELETE OR UPDATE ON landfall_tombstones
+      FOR EACH ROW EXECUTE FUNCTION landfall_guard_tombstone()`,
+    // How many files an owner holds, and until when its declarations use up what it may declare. `declaration_refused`
+    // says of the latest one whether it came too soon: that is decided and answered by one statement.
+    `ALTER TABLE landfall_usage ADD COLUMN stored_references bigint NOT NULL DEFAULT 0`,
+    `ALTER TABLE landfall_usage ADD COLUMN declared_until_us bigint NOT NULL DEFAULT 0`,
+    `ALTER TABLE landfall_usage ADD COLUMN declaration_refused smallint NOT NULL DEFAULT 0`,
+    // This locks the table: until it is committed nobody adds a reference, so that none is missed in the count.
+    `DROP TRIGGER IF EXISTS landfall_reference_counted ON landfall_references`,
+    `CREATE OR REPLACE FUNCTION landfall_count_reference() RETURNS trigger LANGUAGE plpgsql AS $$
+      BEGIN
+        IF TG_OP = 'INSERT' THEN
+          INSERT INTO landfall_usage AS u (owner, stored_bytes, stored_references) VALUES (NEW.owner, NEW.size, 1)
+            ON CONFLICT (owner) DO UPDATE SET stored_bytes = u.stored_bytes + NEW.size, stored_references = u.stored_references + 1;
+        ELSE
+          UPDATE landfall_usage SET stored_bytes = stored_bytes - OLD.size, stored_references = stored_references - 1
+            WHERE owner = OLD.owner;
+        END IF;
+        RETURN NULL;
+      END $$`,
+    `CREATE TRIGGER landfall_reference_counted AFTER INSERT OR DELETE ON landfall_references
+      FOR EACH ROW EXECUTE FUNCTION landfall_count_reference()`,
+    `INSERT INTO landfall_usage (owner, stored_references)
+      SELECT owner, COUNT(*) FROM landfall_references GROUP BY owner
+      ON CONFLICT (owner) DO UPDATE SET stored_references = excluded.stored_references`,
+  ],
 ]

@@ -27,7 +27,11 @@ import {
   toAsked,
   toOperation,
   toVersion,
+  usageWords,
 } from './rows.js'
+import { tombstoneKey } from './postgres-retention.js'
+import { rateWords } from './rate.js'
+import { TOMBSTONE, toTombstone } from './tombstones.js'
 import type { SqlRow, SqlValue } from './statements.js'
 
 /** Of `pg_advisory_xact_lock`: one process migrates at a time. Any number would do that nobody else uses. */
@@ -46,6 +50,7 @@ export async function migrate(on: Queries): Promise<{ identity: string; store: '
       [String(POSTGRES_MIGRATIONS.length)],
     )
   await on.run(`INSERT INTO landfall_meta (key, value) VALUES ('identity', ?) ON CONFLICT (key) DO NOTHING`, [uuidv7()])
+  await tombstoneKey(on)
   const identity = String((await on.get(`SELECT value FROM landfall_meta WHERE key = 'identity'`))?.['value'])
   const known = await on.get(`SELECT 1 AS known FROM landfall_meta WHERE key = 'store'`)
   return { identity, store: known === undefined ? 'new' : 'known' }
@@ -88,25 +93,42 @@ export async function versions(on: Queries, keys: readonly OperationKey[]): Prom
 /**
  * One statement where the operation is new, which is nearly always. The owner's row is locked first, so that declares of
  * several nodes follow each other and each sees what the others have counted.
+ *
+ * @param hash Of the owner, as tombstones name it.
  */
-export async function declare(on: Queries, intent: Intent): Promise<Declared> {
+export async function declare(on: Queries, intent: Intent, hash: string): Promise<Declared> {
+  const { rate } = intent
+  // Decided in the owner's row, where only one declaration at a time can be.
+  const first = rate && rateWords(rate, { until: '0', now: NOW, greater: 'GREATEST' })
+  const next = rate && rateWords(rate, { until: 'u.declared_until_us', now: NOW, greater: 'GREATEST' })
   const row = await on.get(
     `WITH own AS (
-       INSERT INTO landfall_usage (owner)
-       SELECT CAST(? AS text) WHERE NOT EXISTS (SELECT 1 FROM landfall_operations WHERE owner = ? AND id = ?)
-       ON CONFLICT (owner) DO UPDATE SET owner = excluded.owner RETURNING open_operations, reserved_bytes + stored_bytes AS used_bytes
+       INSERT INTO landfall_usage AS u (owner${first === null ? '' : ', declared_until_us'})
+       SELECT CAST(? AS text)${first === null ? '' : `, ${first.next}`} WHERE NOT EXISTS (SELECT 1 FROM landfall_operations WHERE owner = ? AND id = ?)
+         AND NOT EXISTS (SELECT 1 FROM landfall_tombstones WHERE id = ? AND owner_hash = ?)
+       ON CONFLICT (owner) DO UPDATE SET ${
+         next === null
+           ? 'owner = excluded.owner, declaration_refused = 0'
+           : `declared_until_us = CASE WHEN ${next.allowed} THEN ${next.next} ELSE u.declared_until_us END,
+              declaration_refused = CASE WHEN ${next.allowed} THEN 0 ELSE 1 END`
+       }
+       RETURNING open_operations, reserved_bytes + stored_bytes AS used_bytes, open_operations + stored_references AS used_files,
+         declaration_refused
      )
      INSERT INTO landfall_operations (owner, id, kind, point, file_name, file_size, file_type, file_last_modified, metadata,
-       validated, upload_metadata, facts, digest, digest_pending, blob_key, created_at, updated_at, expires_at, due_at)
+       validated, upload_metadata, facts, digest, digest_pending, blob_key, created_at, updated_at, expires_at, due_at, owner_hash)
      SELECT CAST(? AS text), CAST(? AS text), CAST(? AS text), 'declared', CAST(? AS text), CAST(? AS bigint), CAST(? AS text),
        CAST(? AS bigint), CAST(? AS text), CAST(? AS text), CAST(? AS text), CAST(? AS text), CAST(? AS text),
-       CAST(? AS smallint), CAST(? AS text), ${NOW}, ${NOW}, ${NOW} + CAST(? AS bigint), ${NOW} + CAST(? AS bigint)
+       CAST(? AS smallint), CAST(? AS text), ${NOW}, ${NOW}, ${NOW} + CAST(? AS bigint), ${NOW} + CAST(? AS bigint), CAST(? AS text)
      FROM own WHERE open_operations < CAST(? AS bigint) AND (CAST(? AS bigint) IS NULL OR used_bytes + CAST(? AS bigint) <= CAST(? AS bigint))
+       AND (CAST(? AS bigint) IS NULL OR used_files < CAST(? AS bigint)) AND declaration_refused = 0
      ON CONFLICT (owner, id) DO NOTHING RETURNING *`,
     [
       intent.owner,
       intent.owner,
       intent.id,
+      intent.id,
+      hash,
       intent.owner,
       intent.id,
       intent.kind,
@@ -124,10 +146,13 @@ export async function declare(on: Queries, intent: Intent): Promise<Declared> {
       intent.expiresAfterMs,
       // An empty file needs no client any more.
       intent.file.size === 0 ? 0 : intent.expiresAfterMs,
+      hash,
       intent.maxOpenPerOwner,
       intent.quotaBytes,
       intent.file.size,
       intent.quotaBytes,
+      intent.quotaFiles,
+      intent.quotaFiles,
     ],
   )
   if (row !== undefined) return { outcome: 'created', operation: toOperation(row) }
@@ -135,16 +160,12 @@ export async function declare(on: Queries, intent: Intent): Promise<Declared> {
     intent.owner,
     intent.id,
   ])
-  if (existing === undefined) return refusal(await usageOf(on, intent.owner), intent)
-  const operation = existing['facts'] === intent.facts ? await find(on, intent) : null
-  return operation === null ? { outcome: 'mismatch' } : { outcome: 'existing', operation }
-}
-
-async function usageOf(on: Queries, owner: string): Promise<SqlRow | undefined> {
-  return on.get(
-    `SELECT open_operations, reserved_bytes + stored_bytes AS used_bytes FROM landfall_usage WHERE owner = ?`,
-    [owner],
-  )
+  if (existing !== undefined && existing['facts'] !== intent.facts) return { outcome: 'mismatch' }
+  const operation = existing === undefined ? null : await find(on, intent)
+  if (operation !== null) return { outcome: 'existing', operation }
+  const point = toTombstone(await on.get(TOMBSTONE, [intent.id, hash]))
+  if (point !== null) return { outcome: 'forgotten', point }
+  return refusal(await on.get(usageWords(NOW), [intent.owner]), intent)
 }
 
 export async function listOpen(

@@ -35,7 +35,7 @@ export function queriesOn(on: Executes): Queries {
 }
 
 /** No text of ours has a question mark but for an argument. */
-function queryOf(sql: string, args: readonly SqlValue[]): SQL {
+export function queryOf(sql: string, args: readonly SqlValue[]): SQL {
   const parts = sql.split('?')
   if (parts.length !== args.length + 1) throw new RangeError(`${args.length} arguments for: ${sql}`)
   const chunks: (StringChunk | Param)[] = []

@@ -65,6 +65,8 @@ export const landfallOperations = pgTable(
     updatedAt: big('updated_at').notNull(),
     expiresAt: big('expires_at').notNull(),
     owedEffects: integer('owed_effects').notNull().default(0),
+    ownerHash: text('owner_hash'),
+    forgottenAt: big('forgotten_at'),
   },
   (table) => [
     primaryKey({ columns: [table.owner, table.id], name: 'landfall_operations_pkey' }),
@@ -81,6 +83,14 @@ export const landfallOperations = pgTable(
     index('landfall_operations_asked')
       .on(table.leaseHolder)
       .where(sql`lease_asked > 0`),
+    index('landfall_operations_ended')
+      .on(table.updatedAt)
+      .where(
+        sql`cleanup_due = 0 AND lease_holder IS NULL AND (point IN ('cancelled', 'expired', 'rejected') OR removed_at IS NOT NULL)`,
+      ),
+    index('landfall_operations_forgotten')
+      .on(table.forgottenAt)
+      .where(sql`forgotten_at IS NOT NULL`),
     check(
       'landfall_operations_point',
       sql`point IN ('declared', 'received', 'sealed', 'verified', 'referenced', 'completed', 'cancelled', 'expired', 'rejected')`,
@@ -139,6 +149,9 @@ export const landfallEffects = pgTable(
     index('landfall_effects_given_up')
       .on(table.givenUpAt)
       .where(sql`given_up_at IS NOT NULL`),
+    index('landfall_effects_delivered')
+      .on(table.deliveredAt)
+      .where(sql`delivered_at IS NOT NULL`),
   ],
 )
 
@@ -159,7 +172,27 @@ export const landfallUsage = pgTable('landfall_usage', {
   openOperations: big('open_operations').notNull().default(0),
   reservedBytes: big('reserved_bytes').notNull().default(0),
   storedBytes: big('stored_bytes').notNull().default(0),
+  storedReferences: big('stored_references').notNull().default(0),
+  declaredUntilUs: big('declared_until_us').notNull().default(0),
+  declarationRefused: smallint('declaration_refused').notNull().default(0),
 })
+
+/**
+ * What is left of operations that ended long ago or whose owner was forgotten: their ids are never used again. `point`
+ * says how each one ended; `completed` is a reference that was removed.
+ */
+export const landfallTombstones = pgTable(
+  'landfall_tombstones',
+  {
+    id: bytewise('id').notNull(),
+    ownerHash: bytewise('owner_hash').notNull(),
+    point: text('point').notNull(),
+  },
+  (table) => [
+    primaryKey({ columns: [table.id, table.ownerHash], name: 'landfall_tombstones_pkey' }),
+    check('landfall_tombstones_point', sql`point IN ('completed', 'cancelled', 'expired', 'rejected')`),
+  ],
+)
 
 /** What is true of the ledger as a whole: its identity and the version of its tables. */
 export const landfallMeta = pgTable('landfall_meta', {

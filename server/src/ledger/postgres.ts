@@ -38,8 +38,10 @@ import {
   versions,
 } from './postgres-operations.js'
 import { type Executes, faultOf, NOW, type Queries, queriesOn } from './postgres-query.js'
+import { forgetOwner, holdings, retire, tombstone, tombstoneKey } from './postgres-retention.js'
 import { revocable } from './postgres-scope.js'
 import { createTurns } from './postgres-turns.js'
+import { ownerHash } from './tombstones.js'
 
 type AnySchema = Record<string, unknown>
 type AnyDatabase = PgDatabase<PgQueryResultHKT, AnySchema>
@@ -78,6 +80,9 @@ export function postgresLedger<Database extends Executes & Pick<AnyDatabase, 'tr
   const on = <T>(work: (queries: Queries) => Promise<T>): Promise<T> => turns.take(() => atOnce(work))
   const within = <T>(work: (queries: Queries) => Promise<T>): Promise<T> =>
     on(() => db.transaction(async (tx) => work(queriesOn(tx))))
+  /** Read once: it is committed before anything can be declared, and never changes. */
+  let knownKey: string | null = null
+  const keyOn = async (queries: Queries): Promise<string> => (knownKey ??= await tombstoneKey(queries))
   listenForErrors(db)
 
   return {
@@ -86,12 +91,16 @@ export function postgresLedger<Database extends Executes & Pick<AnyDatabase, 'tr
     rememberStore: () => on(async (queries) => void (await rememberStore(queries))),
 
     async declare(intent) {
-      const declared = await on((queries) => declare(queries, intent))
+      const declared = await on(async (queries) =>
+        declare(queries, intent, ownerHash(await keyOn(queries), intent.owner)),
+      )
       if (declared.outcome === 'created') changed(declared.operation)
       return declared
     },
 
     find: (key) => on((queries) => find(queries, key)),
+
+    tombstone: (key) => on(async (queries) => tombstone(queries, key, await keyOn(queries))),
 
     findMany: (owner, ids) => on((queries) => findMany(queries, owner, ids)),
 
@@ -135,6 +144,13 @@ export function postgresLedger<Database extends Executes & Pick<AnyDatabase, 'tr
     effectsOf: (key) => on((queries) => effectsOf(queries, key)),
 
     remove: (tx, id, owner) => remove(queriesOn(tx), id, owner),
+
+    forgetOwner: (tx, owner) =>
+      tx === null ? within((queries) => forgetOwner(queries, owner)) : forgetOwner(queriesOn(tx), owner),
+
+    holdings: (owner) => on((queries) => holdings(queries, owner)),
+
+    retire: (retention, limit) => within((queries) => retire(queries, retention, limit)),
 
     complete: (limit) => on((queries) => complete(queries, limit)),
 

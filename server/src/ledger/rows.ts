@@ -12,6 +12,7 @@ import type {
   ReferenceRecord,
   Urgency,
 } from '../ports.js'
+import { untilNextMs } from './rate.js'
 import type { SqlRow, SqlValue } from './statements.js'
 
 // What the ledgers have in common: the rows are the same in every database, and so are most words about them.
@@ -136,11 +137,20 @@ export const toVersion = (row: SqlRow): string =>
 
 /** Why an operation could not be declared, by what its owner uses; that may have changed since. */
 export function refusal(usage: SqlRow | undefined, intent: Intent): Declared {
-  const usedBytes = Number(usage?.['used_bytes'] ?? 0)
-  const isOver = intent.quotaBytes !== null && usedBytes + intent.file.size > intent.quotaBytes
-  const isFull = Number(usage?.['open_operations'] ?? 0) >= intent.maxOpenPerOwner
-  return isOver && !isFull ? { outcome: 'over-quota', usedBytes } : { outcome: 'too-many-open' }
+  const of = (column: string): number => Number(usage?.[column] ?? 0)
+  const [usedBytes, usedFiles] = [of('used_bytes'), of('used_files')]
+  if (of('open_operations') >= intent.maxOpenPerOwner) return { outcome: 'too-many-open' }
+  if (intent.quotaBytes !== null && usedBytes + intent.file.size > intent.quotaBytes)
+    return { outcome: 'over-quota', usedBytes }
+  if (intent.quotaFiles !== null && usedFiles >= intent.quotaFiles) return { outcome: 'over-file-quota', usedFiles }
+  const retryInMs = intent.rate === null ? 0 : untilNextMs(intent.rate, of('declared_until_us'), of('now') * 1_000)
+  return retryInMs > 0 ? { outcome: 'too-many-declared', retryInMs } : { outcome: 'too-many-open' }
 }
+
+/** What `refusal` looks at. */
+export const usageWords = (now: string): string =>
+  `SELECT open_operations, reserved_bytes + stored_bytes AS used_bytes, open_operations + stored_references AS used_files,
+     declared_until_us, ${now} AS now FROM landfall_usage WHERE owner = ?`
 
 /** As `lease_asked` says it. */
 const URGENCIES = { 'when-silent': 1, 'at-once': 2 } as const

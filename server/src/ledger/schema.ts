@@ -50,6 +50,8 @@ export const landfallOperations = sqliteTable(
     expiresAt: integer('expires_at').notNull(),
     owesEffects: integer('owes_effects').notNull().default(0),
     leaseAsked: integer('lease_asked').notNull().default(0),
+    ownerHash: text('owner_hash'),
+    forgottenAt: integer('forgotten_at'),
   },
   (table) => [
     primaryKey({ columns: [table.owner, table.id] }),
@@ -66,6 +68,14 @@ export const landfallOperations = sqliteTable(
     index('landfall_operations_asked')
       .on(table.leaseHolder)
       .where(sql`lease_asked > 0`),
+    index('landfall_operations_ended')
+      .on(table.updatedAt)
+      .where(
+        sql`cleanup_due = 0 AND lease_holder IS NULL AND (point IN ('cancelled', 'expired', 'rejected') OR removed_at IS NOT NULL)`,
+      ),
+    index('landfall_operations_forgotten')
+      .on(table.forgottenAt)
+      .where(sql`forgotten_at IS NOT NULL`),
     check(
       'landfall_operations_point',
       sql`point IN ('declared', 'received', 'sealed', 'verified', 'referenced', 'completed', 'cancelled', 'expired', 'rejected')`,
@@ -124,6 +134,9 @@ export const landfallEffects = sqliteTable(
     index('landfall_effects_given_up')
       .on(table.givenUpAt)
       .where(sql`given_up_at IS NOT NULL`),
+    index('landfall_effects_delivered')
+      .on(table.deliveredAt)
+      .where(sql`delivered_at IS NOT NULL`),
   ],
 )
 
@@ -144,7 +157,26 @@ export const landfallUsage = sqliteTable('landfall_usage', {
   openOperations: integer('open_operations').notNull().default(0),
   reservedBytes: integer('reserved_bytes').notNull().default(0),
   storedBytes: integer('stored_bytes').notNull().default(0),
+  storedReferences: integer('stored_references').notNull().default(0),
+  declaredUntilUs: integer('declared_until_us').notNull().default(0),
 })
+
+/**
+ * What is left of operations that ended long ago or whose owner was forgotten: their ids are never used again. `point`
+ * says how each one ended; `completed` is a reference that was removed. The migrations make it WITHOUT ROWID.
+ */
+export const landfallTombstones = sqliteTable(
+  'landfall_tombstones',
+  {
+    id: text('id').notNull(),
+    ownerHash: text('owner_hash').notNull(),
+    point: text('point').notNull(),
+  },
+  (table) => [
+    primaryKey({ columns: [table.id, table.ownerHash] }),
+    check('landfall_tombstones_point', sql`point IN ('completed', 'cancelled', 'expired', 'rejected')`),
+  ],
+)
 
 /** What is true of the ledger as a whole: its identity and the version of its tables. */
 export const landfallMeta = sqliteTable('landfall_meta', {

@@ -55,8 +55,7 @@ export function health(on: Connection): LedgerHealth {
     identity: meta(on, 'identity') ?? '',
     nowAt: nowOf(on),
     heartbeatAt: heartbeatAt === null ? null : Number(heartbeatAt),
-    // Rows are never deleted.
-    operations: Number(on.get(`SELECT MAX(rowid) AS n FROM landfall_operations`)?.['n'] ?? 0),
+    operations: count('landfall_operations'),
     openOperations: count(`landfall_operations WHERE point IN ('declared', 'received', 'sealed', 'verified')`),
     stalledOperations: count(
       `landfall_operations WHERE point IN ('declared', 'received', 'sealed', 'verified') AND stalled = 1`,

@@ -23,7 +23,11 @@ import {
   toAsked,
   toOperation,
   toVersion,
+  usageWords,
 } from './rows.js'
+import { rateWords } from './rate.js'
+import { tombstoneKey } from './sqlite-retention.js'
+import { ownerHash, TOMBSTONE, toTombstone } from './tombstones.js'
 import { owe } from './sqlite-effects.js'
 import { COMPLETABLE, DUE_OPERATIONS, dueArgs } from './sqlite-due.js'
 import { type Connection, NOW, type SqlValue } from './statements.js'
@@ -41,6 +45,7 @@ export function migrate(on: Connection): { identity: string; store: 'new' | 'kno
       [String(MIGRATIONS.length)],
     )
   on.run(`INSERT INTO landfall_meta (key, value) VALUES ('identity', ?) ON CONFLICT (key) DO NOTHING`, [uuidv7()])
+  tombstoneKey(on)
   const identity = String(on.get(`SELECT value FROM landfall_meta WHERE key = 'identity'`)?.['value'])
   const known = on.get(`SELECT 1 AS known FROM landfall_meta WHERE key = 'store'`)
   return { identity, store: known === undefined ? 'new' : 'known' }
@@ -65,14 +70,20 @@ export function find(on: Connection, key: OperationKey): OperationRecord | null 
   return row === undefined ? null : toOperation(row)
 }
 
-/** One statement where the operation is new, which is nearly always. */
+/** One statement where the operation is new, which is nearly always, and one for its owner's rate. */
 export function declare(on: Connection, intent: Intent): Declared {
+  const hash = ownerHash(tombstoneKey(on), intent.owner)
+  const rate = intent.rate && rateWords(intent.rate, { until: 'declared_until_us', now: NOW, greater: 'MAX' })
   const row = on.get(
     `INSERT INTO landfall_operations (owner, id, kind, point, file_name, file_size, file_type, file_last_modified, metadata,
-       validated, upload_metadata, facts, digest, digest_pending, blob_key, created_at, updated_at, expires_at, due_at)
-     SELECT ?1, ?2, ?3, 'declared', ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ${NOW}, ${NOW}, ${NOW} + ?15, ${NOW} + ?16
-     WHERE COALESCE((SELECT open_operations FROM landfall_usage WHERE owner = ?1), 0) < ?17 AND (?18 IS NULL OR
-       COALESCE((SELECT reserved_bytes + stored_bytes FROM landfall_usage WHERE owner = ?1), 0) + ?5 <= ?18)
+       validated, upload_metadata, facts, digest, digest_pending, blob_key, created_at, updated_at, expires_at, due_at, owner_hash)
+     SELECT ?1, ?2, ?3, 'declared', ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ${NOW}, ${NOW}, ${NOW} + ?15, ${NOW} + ?16, ?20
+     FROM (SELECT COALESCE(MAX(open_operations), 0) AS open_operations, COALESCE(MAX(reserved_bytes + stored_bytes), 0) AS used_bytes,
+         COALESCE(MAX(open_operations + stored_references), 0) AS used_files, COALESCE(MAX(declared_until_us), 0) AS declared_until_us
+       FROM landfall_usage WHERE owner = ?1)
+     WHERE open_operations < ?17 AND (?18 IS NULL OR used_bytes + ?5 <= ?18) AND (?19 IS NULL OR used_files < ?19)
+       ${rate === null ? '' : `AND ${rate.allowed}`}
+       AND NOT EXISTS (SELECT 1 FROM landfall_tombstones WHERE id = ?2 AND owner_hash = ?20)
      ON CONFLICT (owner, id) DO NOTHING RETURNING *`,
     [
       intent.owner,
@@ -94,18 +105,21 @@ export function declare(on: Connection, intent: Intent): Declared {
       intent.file.size === 0 ? 0 : intent.expiresAfterMs,
       intent.maxOpenPerOwner,
       intent.quotaBytes,
+      intent.quotaFiles,
+      hash,
     ],
   )
-  if (row !== undefined) return { outcome: 'created', operation: toOperation(row) }
+  if (row !== undefined) {
+    // The trigger has made the owner's row by now.
+    if (rate !== null)
+      on.run(`UPDATE landfall_usage SET declared_until_us = ${rate.next} WHERE owner = ?`, [intent.owner])
+    return { outcome: 'created', operation: toOperation(row) }
+  }
   const existing = on.get(`SELECT facts FROM landfall_operations WHERE owner = ? AND id = ?`, [intent.owner, intent.id])
-  if (existing === undefined)
-    return refusal(
-      on.get(
-        `SELECT open_operations, reserved_bytes + stored_bytes AS used_bytes FROM landfall_usage WHERE owner = ?`,
-        [intent.owner],
-      ),
-      intent,
-    )
+  if (existing === undefined) {
+    const point = toTombstone(on.get(TOMBSTONE, [intent.id, hash]))
+    return point === null ? refusal(on.get(usageWords(NOW), [intent.owner]), intent) : { outcome: 'forgotten', point }
+  }
   const operation = existing['facts'] === intent.facts ? find(on, intent) : null
   return operation === null ? { outcome: 'mismatch' } : { outcome: 'existing', operation }
 }

@@ -29,7 +29,9 @@ import { advanceMark, backlog, claims, health, heartbeat, list, mark, pulse } fr
 import { attendedMs, lookAtClock, settleClock } from './sqlite-clock.js'
 import { COMPLETABLE, DUE_EFFECTS, DUE_OPERATIONS, dueArgs, NEXT_DUE } from './sqlite-due.js'
 import { effectsDueAt, effectsOf, retryEffects, settleEffect, takeEffects } from './sqlite-effects.js'
-import { type Connection, isAway, NOW, type SqlValue } from './statements.js'
+import { type Queries, queryOf } from './postgres-query.js'
+import { forgetOwner, holdings, retire, tombstone, toRetire } from './sqlite-retention.js'
+import { type Connection, isAway, NOW, type SqlRow, type SqlValue } from './statements.js'
 
 type AnySchema = Record<string, unknown>
 /** The transaction that Drizzle hands to the callback of `db.transaction`. */
@@ -67,6 +69,8 @@ export function sqliteLedger<Schema extends AnySchema>(db: LibSQLDatabase<Schema
     },
 
     find: (key) => read((on) => find(on, key)),
+
+    tombstone: (key) => read((on) => tombstone(on, key)),
 
     findMany: (owner, ids) =>
       read((on) => ids.map((id) => find(on, { owner, id })).filter((operation) => operation !== null)),
@@ -118,6 +122,19 @@ export function sqliteLedger<Schema extends AnySchema>(db: LibSQLDatabase<Schema
     effectsOf: (key) => read((on) => effectsOf(on, key)),
 
     remove: (tx, id, owner) => remove(tx, id, owner),
+
+    async forgetOwner(tx, owner) {
+      if (tx !== null) return forgetOwner(queriesIn(tx), owner)
+      return told(() => db.transaction(async (own) => forgetOwner(queriesIn(own), owner)))
+    },
+
+    holdings: (owner) => read((on) => holdings(on, owner)),
+
+    async retire(retention, limit) {
+      const { operations, effects } = await read((on) => toRetire(on, retention, 1))
+      if (operations.length + effects.length === 0) return { operations: 0, effects: 0 }
+      return write((on) => retire(on, retention, limit))
+    },
 
     complete: (limit) => writeIfAny(COMPLETABLE, [], 0, (on) => complete(on, limit)),
 
@@ -245,6 +262,16 @@ async function told<T>(work: () => Promise<T>): Promise<T> {
     return await work()
   } catch (error) {
     throw faultOf(error)
+  }
+}
+
+/** Statements with `?` for their arguments, in a transaction of Drizzle's. */
+function queriesIn<Schema extends AnySchema>(tx: SqliteTx<Schema>): Queries {
+  const all = (text: string, args: readonly SqlValue[] = []): Promise<SqlRow[]> => tx.all<SqlRow>(queryOf(text, args))
+  return {
+    all,
+    get: async (text, args) => (await all(text, args))[0],
+    run: async (text, args = []) => (await tx.run(queryOf(text, args))).rowsAffected,
   }
 }
 

@@ -18,6 +18,7 @@ import type { Admit } from '../access.js'
 import { baseOf, bodyOf, type Env, keyOf, ProblemError, refuse, refuseEncoded } from '../context.js'
 import type { Cancel } from '../cancel.js'
 import type { Drive } from '../drive.js'
+import { absent } from '../forgotten.js'
 import type { Leases } from '../leases.js'
 import type { BlobStore, Clock, Ledger, OperationKey, OperationRecord } from '../ports.js'
 import { entityTag, toResource } from '../resource.js'
@@ -64,7 +65,7 @@ export function operationRoutes(deps: OperationRouteDeps): Hono<Env> {
     const key = keyOf(c, 'invalid-operation-id')
     return answer(c, key.owner, [key.id], async () => {
       const operation = await ledger.find(key)
-      if (operation === null) throw refuse('not-found')
+      if (operation === null) throw await absent(ledger, key)
       return { operations: [operation], body: toResource(operation, baseOf(c)) }
     })
   })
@@ -103,7 +104,7 @@ export function operationRoutes(deps: OperationRouteDeps): Hono<Env> {
 
   async function existing(key: OperationKey): Promise<OperationRecord> {
     const operation = await ledger.find(key)
-    if (operation === null) throw refuse('not-found')
+    if (operation === null) throw await absent(ledger, key)
     return operation
   }
 

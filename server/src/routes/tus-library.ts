@@ -20,6 +20,7 @@ import type { Admit, Limits } from '../access.js'
 import type { Cancel } from '../cancel.js'
 import { baseOf, bodyOf, type Env, ProblemError, refuse, refuseEncoded } from '../context.js'
 import { COMPLETING_WAIT_MS, goneAs, isSettled, shownOffset } from '../gate.js'
+import { absent } from '../forgotten.js'
 import type { Leases } from '../leases.js'
 import type { Logger } from '../log.js'
 import type { Clock, Ledger, OperationKey, OperationRecord } from '../ports.js'
@@ -173,7 +174,7 @@ export function createTusLibrary(deps: TusLibraryDeps): TusLibrary {
 
   async function found(key: OperationKey): Promise<OperationRecord> {
     const operation = await ledger.find(key)
-    if (operation === null) throw refuse('not-found')
+    if (operation === null) throw await absent(ledger, key)
     return operation
   }
 

@@ -11,6 +11,7 @@ import {
 import { type Context, Hono } from 'hono'
 import { bodyOf, type Env, keyOf, ProblemError, refuse, refuseEncoded } from '../context.js'
 import { asksForTail, COMPLETING_WAIT_MS, goneAs, isGone, isSettled, shownOffset } from '../gate.js'
+import { absent } from '../forgotten.js'
 import type { Leases } from '../leases.js'
 import type { Logger } from '../log.js'
 import type { Clock, Ledger, OperationKey, OperationRecord } from '../ports.js'
@@ -63,9 +64,11 @@ export function tusRoutes(deps: TusRouteDeps): Hono<Env> {
   return app
 
   async function stored(c: Context<Env>): Promise<Response> {
-    const operation = await ledger.find(keyOf(c, 'not-found'))
+    const key = keyOf(c, 'not-found')
+    const operation = await ledger.find(key)
+    if (operation === null) throw await absent(ledger, key)
     // A tus client that forgets the header must not take an upload for gone, and begin another one.
-    if (methodOf(c) === 'HEAD' && operation !== null && isOpen(operation.point)) throw versionRefused()
+    if (methodOf(c) === 'HEAD' && isOpen(operation.point)) throw versionRefused()
     return sendFile(c, operation)
   }
 
@@ -80,7 +83,7 @@ export function tusRoutes(deps: TusRouteDeps): Hono<Env> {
     if (!(await leases.settleReceiver(key, RECEIVER))) return 'not-yet'
     const driven = leases.inUse(key) === 'drive'
     const operation = await ledger.find(key)
-    if (operation === null) throw refuse('not-found')
+    if (operation === null) throw await absent(ledger, key)
     return driven && operation.point === 'declared' && operation.offset < operation.file.size ? 'not-yet' : operation
   }
 
@@ -114,7 +117,7 @@ export function tusRoutes(deps: TusRouteDeps): Hono<Env> {
       case 'locked':
       case 'closed': {
         const operation = await ledger.find(key)
-        if (operation === null) throw refuse('not-found')
+        if (operation === null) throw await absent(ledger, key)
         if (operation.point === 'declared' && operation.offset < operation.file.size)
           throw refuse('locked', { retryAfterSeconds: 1 })
         return afterLastByte(c, operation, offset)

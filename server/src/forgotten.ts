@@ -1,0 +1,23 @@
+import { type Problem, problem, type ProblemCode } from '@landfall/shared'
+import { ProblemError, refuse } from './context.js'
+import type { Ledger, OperationKey, TombstonePoint } from './ports.js'
+
+/** The codes that the operation had before, so that a client is told the same again, whatever its version. */
+const CODES: Readonly<Record<TombstonePoint, ProblemCode>> = {
+  cancelled: 'cancelled',
+  expired: 'expired',
+  rejected: 'rejected',
+  completed: 'removed',
+}
+
+/** The final answer of an operation of which only a tombstone is left: 410, whatever its status was before. */
+export const forgottenProblem = (point: TombstonePoint): Problem => ({
+  ...problem(CODES[point], { detail: 'It ended long ago, and no more is known of it. Its id cannot be used again.' }),
+  status: 410,
+})
+
+/** What to answer for an operation without a row: 410 where its id was used before, else 404. */
+export async function absent(ledger: Pick<Ledger<unknown>, 'tombstone'>, key: OperationKey): Promise<ProblemError> {
+  const point = await ledger.tombstone(key)
+  return point === null ? refuse('not-found') : new ProblemError(forgottenProblem(point))
+}
