@@ -8,7 +8,7 @@ import {
   problem,
 } from '@landfall/shared'
 import { accepts, type Kind } from './kinds.js'
-import type { Intent, Ledger, OperationKey, OperationRecord } from './ports.js'
+import type { BlobStore, Intent, Ledger, OperationKey, OperationRecord } from './ports.js'
 
 export interface Limits {
   /** Of one file, in bytes. Default 1 TiB. */
@@ -33,6 +33,7 @@ export type Admit = (key: OperationKey, request: DeclareRequest, uploadMetadata:
 
 export interface AdmitDeps {
   readonly ledger: Ledger<unknown>
+  readonly blobs: Pick<BlobStore, 'room'>
   readonly kinds: Readonly<Record<string, Kind<never>>>
   readonly limits: Limits
   readonly expiresAfterMs: number
@@ -42,7 +43,7 @@ export interface AdmitDeps {
  * Step 0: who may declare what, and how much. The same id with the same facts is the same operation, whatever the
  * rules say by now; with other facts it is refused and changes nothing.
  */
-export function createAdmit({ ledger, kinds, limits, expiresAfterMs }: AdmitDeps): Admit {
+export function createAdmit({ ledger, blobs, kinds, limits, expiresAfterMs }: AdmitDeps): Admit {
   const refused = (why: Problem): Admission => ({ outcome: 'refused', problem: why })
 
   return async function admit(key, request, uploadMetadata) {
@@ -62,6 +63,8 @@ export function createAdmit({ ledger, kinds, limits, expiresAfterMs }: AdmitDeps
     if (kind === undefined) return refused(problem('unknown-kind'))
     const checked = await check(kind, key.owner, request, metadata, limits)
     if ('problem' in checked) return refused(checked.problem)
+    // Its row would take from what is kept free for cancellations and removals, and its bytes would be refused anyway.
+    if (blobs.room?.()?.isFull === true) return refused(problem('storage-full', { retryAfterSeconds: 30 }))
     const quotaBytes = await limits.quotaBytes(key.owner)
     const declared = await ledger.declare({
       ...key,

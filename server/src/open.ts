@@ -26,7 +26,10 @@ export async function openUploads(
         effects: webhookOf(settings),
       }),
     },
-    limits: { maxSizeBytes: settings.LANDFALL_MAX_SIZE_BYTES },
+    limits: {
+      maxSizeBytes: settings.LANDFALL_MAX_SIZE_BYTES,
+      quotaBytes: () => settings.LANDFALL_QUOTA_BYTES ?? null,
+    },
     expiresAfterMs: settings.LANDFALL_EXPIRES_AFTER_MS,
     completer,
     completerIntervalMs: settings.LANDFALL_COMPLETER_INTERVAL_MS,

@@ -15,6 +15,8 @@ const HELP: Record<SettingName, string> = {
   LANDFALL_S3_PREFIX: 'before the names of all objects; each environment has one of its own (default none)',
   LANDFALL_OWNER_HEADER: 'header by which a trusted proxy says who asks (required)',
   LANDFALL_MAX_SIZE_BYTES: 'largest file in bytes (default 1 TiB)',
+  LANDFALL_QUOTA_BYTES: 'what one owner’s files and open uploads may hold together, in bytes (default: any number)',
+  LANDFALL_RESERVE_BYTES: 'room that uploads leave free on the disk of the blobs (default 5 %, 32 to 256 MiB)',
   LANDFALL_EXPIRES_AFTER_MS: 'when an unfinished upload is given up after its last byte (default 7 days)',
   LANDFALL_COMPLETER_INTERVAL_MS: 'how often abandoned uploads are looked for (default 5000)',
   LANDFALL_LEASE_MS: 'how long a dead process keeps others away (default 30000)',
