@@ -10,7 +10,7 @@ import {
 import { unlessAnswered } from './context.js'
 import { accepts, type Kind } from './kinds.js'
 import { forgottenProblem } from './forgotten.js'
-import type { DeclarationRate, Intent, Ledger, OperationKey, OperationRecord } from './ports.js'
+import type { BlobStore, DeclarationRate, Intent, Ledger, OperationKey, OperationRecord } from './ports.js'
 
 export interface Limits {
   /** Of one file, in bytes. Default 1 TiB. */
@@ -47,6 +47,7 @@ export type Admit = (key: OperationKey, request: DeclareRequest, uploadMetadata:
 
 export interface AdmitDeps {
   readonly ledger: Ledger<unknown>
+  readonly blobs: Pick<BlobStore, 'room'>
   readonly kinds: Readonly<Record<string, Kind<never>>>
   readonly limits: Limits
   readonly expiresAfterMs: number
@@ -56,7 +57,7 @@ export interface AdmitDeps {
  * Step 0: who may declare what, and how much. The same id with the same facts is the same operation, whatever the
  * rules say by now; with other facts it is refused and changes nothing.
  */
-export function createAdmit({ ledger, kinds, limits, expiresAfterMs }: AdmitDeps): Admit {
+export function createAdmit({ ledger, blobs, kinds, limits, expiresAfterMs }: AdmitDeps): Admit {
   const refused = (why: Problem): Admission => ({ outcome: 'refused', problem: why })
 
   return async function admit(key, request, uploadMetadata) {
@@ -80,6 +81,8 @@ export function createAdmit({ ledger, kinds, limits, expiresAfterMs }: AdmitDeps
       const point = await ledger.tombstone(key)
       return refused(point === null ? checked.problem : forgottenProblem(point))
     }
+    // Its row would take from what is kept free for cancellations and removals, and its bytes would be refused anyway.
+    if (blobs.room?.()?.isFull === true) return refused(problem('storage-full', { retryAfterSeconds: 30 }))
     const [quotaBytes, quotaFiles] = [await limits.quotaBytes(key.owner), await limits.quotaFiles(key.owner)]
     const declared = await ledger.declare({
       ...key,

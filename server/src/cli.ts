@@ -19,6 +19,9 @@ const EXIT_PIPE = 141
 for (const stream of [process.stdout, process.stderr])
   stream.on('error', (error: NodeJS.ErrnoException) => process.exit(error.code === 'EPIPE' ? EXIT_PIPE : EXIT_TROUBLE))
 
+// Database, blobs and socket hold names, owners and bytes: whatever this program makes is for its own user only.
+process.umask(0o077)
+
 const { version } = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')) as { version: string }
 const program = new Command('landfall')
   .description('Uploads that arrive: a file ends as exactly one reference, or you are told why not.')

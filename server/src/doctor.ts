@@ -145,9 +145,15 @@ async function checkStore(
   await check(
     'space',
     async () => {
-      const { freeBytes, totalBytes } = await blobs.probe()
+      const room = blobs.room?.() ?? null
+      const { freeBytes, totalBytes } = room ?? (await blobs.probe())
       if (freeBytes === null || totalBytes === null) return ok('the store has no limit that it tells')
-      const found = `${gibibytes(freeBytes)} of ${gibibytes(totalBytes)} free`
+      const found = `${sizeOf(freeBytes)} of ${sizeOf(totalBytes)} free`
+      if (room?.isFull === true)
+        return failed(
+          `${found}, and ${sizeOf(room.reserveBytes)} are kept free: bytes and new uploads are refused (507)`,
+          'Make room on the disk, cancel or remove uploads, or lower the reserve (--reserve-bytes). Clients wait, and none of their uploads is lost.',
+        )
       return freeBytes < LITTLE_SPACE_BYTES && freeBytes < totalBytes * LITTLE_SPACE
         ? warning(found, 'Make room: uploads wait while the disk is full, and none is lost.')
         : ok(found)
@@ -156,7 +162,9 @@ async function checkStore(
   )
 }
 
-const gibibytes = (bytes: number): string => `${(bytes / 1024 ** 3).toFixed(1)} GiB`
+/** A small reserve must not read as 0.0 GiB. */
+const sizeOf = (bytes: number): string =>
+  bytes < 1024 ** 3 ? `${Math.round(bytes / 1024 ** 2)} MiB` : `${(bytes / 1024 ** 3).toFixed(1)} GiB`
 const duration = (ms: number): string =>
   ms < 60_000
     ? `${Math.round(ms / 1000)} s`

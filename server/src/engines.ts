@@ -4,6 +4,7 @@ import { fileURLToPath, pathToFileURL } from 'node:url'
 import { createClient } from '@libsql/client'
 import { drizzle } from 'drizzle-orm/libsql'
 import { fileBlobs } from './blobs/file.js'
+import { makePrivateNow } from './blobs/private-modes.js'
 import { UploadError } from './errors.js'
 import { postgresLedger } from './ledger/postgres.js'
 import { serializedLibsql } from './ledger/serialized-libsql.js'
@@ -27,6 +28,8 @@ const IDLE_MS = 60_000
 export async function openDatabase(settings: Settings): Promise<OpenDatabase> {
   const url = databaseUrl(settings)
   if (!isPostgres(url)) {
+    const path = pathOf(url)
+    for (const file of [path, `${path}-wal`, `${path}-shm`]) makePrivateNow(file)
     const client = serializedLibsql(createClient({ url }))
     return { ledger: sqliteLedger(drizzle(client)), close: async () => client.close() }
   }
@@ -49,7 +52,11 @@ export async function openDatabase(settings: Settings): Promise<OpenDatabase> {
 /** A bucket where one is named, else a directory in the data directory. */
 export async function openBlobs(settings: Settings): Promise<BlobStore> {
   const { LANDFALL_S3_BUCKET: bucket, LANDFALL_S3_ENDPOINT: endpoint } = settings
-  if (bucket === undefined) return fileBlobs({ directory: join(settings.LANDFALL_DATA_DIR, 'blobs') })
+  if (bucket === undefined)
+    return fileBlobs({
+      directory: join(settings.LANDFALL_DATA_DIR, 'blobs'),
+      ...(settings.LANDFALL_RESERVE_BYTES === undefined ? {} : { reserveBytes: settings.LANDFALL_RESERVE_BYTES }),
+    })
   const { LANDFALL_S3_ACCESS_KEY_ID: accessKeyId, LANDFALL_S3_SECRET_ACCESS_KEY: secretAccessKey } = settings
   const { s3Blobs } = await s3Package()
   return s3Blobs({
@@ -98,7 +105,7 @@ export async function hasLedger(settings: Settings): Promise<boolean> {
 }
 
 async function hasSqliteLedger(url: string): Promise<boolean> {
-  if (!existsSync(url.startsWith('file://') ? fileURLToPath(url) : url.slice('file:'.length))) return false
+  if (!existsSync(pathOf(url))) return false
   const client = createClient({ url })
   try {
     const { rows } = await client.execute(`SELECT 1 FROM sqlite_schema WHERE name = 'landfall_meta'`)
@@ -119,6 +126,8 @@ async function hasPostgresLedger(url: string): Promise<boolean> {
     await client.end()
   }
 }
+
+const pathOf = (url: string): string => (url.startsWith('file://') ? fileURLToPath(url) : url.slice('file:'.length))
 
 const isPostgres = (url: string): boolean => url.startsWith('postgres')
 

@@ -2,8 +2,8 @@ import { faultCode } from './errors.js'
 import { createLook } from './look.js'
 import type { Ledger } from './ports.js'
 
-/** Something without which a process must not be sent requests. */
-export type HealthCheck = 'draining' | 'database' | 'tables' | 'store' | 'completer'
+/** Something without which a process must not be sent requests. `space`: the disk of the blobs takes no more bytes. */
+export type HealthCheck = 'draining' | 'database' | 'tables' | 'store' | 'space' | 'completer'
 
 export interface Health {
   /** Whether this process can take requests now. */
@@ -31,10 +31,12 @@ export function createHealth(deps: {
   ready: () => Promise<void>
   opened: () => Opened
   draining: () => boolean
+  /** Whether the blob store refuses bytes for want of room. */
+  isFull: () => boolean
   /** null: nobody has said how often the completer works. */
   completerIntervalMs: number | null
 }): AskHealth {
-  const { ledger, opened, draining, completerIntervalMs } = deps
+  const { ledger, opened, draining, isFull, completerIntervalMs } = deps
 
   /** A load balancer sends nothing to a process that is not ready, so that no request would open it either. */
   async function ask(): Promise<HealthCheck[]> {
@@ -55,7 +57,8 @@ export function createHealth(deps: {
   return async () => {
     if (draining()) return { ready: false, failed: ['draining'] }
     // A look that hangs, or that the database has refused.
-    const failed = (await look())?.answer ?? ['database', ...missing(opened())]
+    const found = (await look())?.answer ?? ['database' as const, ...missing(opened())]
+    const failed: HealthCheck[] = isFull() ? [...found, 'space'] : found
     return { ready: failed.length === 0, failed }
   }
 }

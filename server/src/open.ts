@@ -30,6 +30,7 @@ export async function openUploads(
     },
     limits: {
       maxSizeBytes: settings.LANDFALL_MAX_SIZE_BYTES,
+      quotaBytes: () => settings.LANDFALL_QUOTA_BYTES ?? null,
       declarationsPerOwner: { count: settings.LANDFALL_DECLARATIONS_PER_HOUR, perMs: HOUR_MS },
     },
     retention: {

@@ -598,6 +598,11 @@ export interface BlobStore {
   }
   /** Writes, syncs, reads and removes a few bytes; and the room that is left, where the store knows it. */
   probe(): Promise<{ syncMs: number; freeBytes: number | null; totalBytes: number | null }>
+  /**
+   * The room on the disk, as of a second ago at most, without waiting; null where nothing is known. Only stores that
+   * refuse bytes (`storage-full`) before the last of it is taken.
+   */
+  room?(): StoreRoom | null
   /** For `doctor`: whether what lies below can do what this store asks of it. Changes nothing that counts. */
   examine?(settings: { expiresAfterMs: number }): Promise<readonly StoreCheck[]>
   /** Tells of each request that it makes to what lies below, once it is answered. */
@@ -606,6 +611,16 @@ export interface BlobStore {
   readMark(): Promise<number>
   writeMark(mark: number): Promise<void>
   close(): Promise<void>
+}
+
+/** How much room a store's disk has. */
+export interface StoreRoom {
+  readonly freeBytes: number
+  readonly totalBytes: number
+  /** What uploads leave free. */
+  readonly reserveBytes: number
+  /** Bytes and new uploads are refused until there is more room. */
+  readonly isFull: boolean
 }
 
 /** One thing that was looked at. */

@@ -44,6 +44,8 @@ const settingsSchema = v.object({
     v.regex(/^[A-Za-z0-9!#$%&'*+.^_`|~-]+$/, 'LANDFALL_OWNER_HEADER: the name of a header (RFC 9110, 5.1)'),
   ),
   LANDFALL_MAX_SIZE_BYTES: v.optional(count('LANDFALL_MAX_SIZE_BYTES', 0, Number.MAX_SAFE_INTEGER), 1024 ** 4),
+  LANDFALL_QUOTA_BYTES: v.optional(count('LANDFALL_QUOTA_BYTES', 0, Number.MAX_SAFE_INTEGER)),
+  LANDFALL_RESERVE_BYTES: v.optional(count('LANDFALL_RESERVE_BYTES', 0, Number.MAX_SAFE_INTEGER)),
   LANDFALL_EXPIRES_AFTER_MS: v.optional(count('LANDFALL_EXPIRES_AFTER_MS', 1_000, CENTURY_MS), 7 * 24 * 60 * 60_000),
   LANDFALL_RETENTION_FINAL_MS: v.optional(count('LANDFALL_RETENTION_FINAL_MS', 0, CENTURY_MS), 30 * 24 * 60 * 60_000),
   LANDFALL_RETENTION_EFFECTS_MS: v.optional(

@@ -234,7 +234,7 @@ export function createUploads<Tx, const K extends Kinds<Tx>>(options: UploadsOpt
     settings: { intervalMs: options.completerIntervalMs ?? 5_000, leaseMs, retention },
     clockTrusted: () => guard.trusted(),
   })
-  const admit = createAdmit({ ledger, kinds, limits, expiresAfterMs })
+  const admit = createAdmit({ ledger, blobs, kinds, limits, expiresAfterMs })
   const cancel = createCancel({ ledger, leases, wake: () => completer.wake(0) })
   const receive = createReceive({
     ledger,
@@ -307,6 +307,7 @@ export function createUploads<Tx, const K extends Kinds<Tx>>(options: UploadsOpt
     ready,
     opened: () => opened,
     draining: () => draining,
+    isFull: () => blobs.room?.()?.isFull === true,
     completerIntervalMs: options.completerIntervalMs ?? (options.completer === 'manual' ? null : 5_000),
   })
 

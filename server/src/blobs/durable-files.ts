@@ -20,6 +20,7 @@ import { rmdir } from 'node:fs/promises'
 import { dirname, resolve as absolute } from 'node:path'
 import { promisify } from 'node:util'
 import { UploadError } from '../errors.js'
+import { makePrivateNow, MODE } from './private-modes.js'
 
 // The callback functions: FileHandles cost about a third more CPU per small file.
 export const files = {
@@ -194,9 +195,13 @@ export function createDirectorySync(root: string): DirectorySync {
   }
 }
 
-/** Creates a directory with what is missing above it, and makes all their names durable; once, at a start. */
+/**
+ * Creates a directory with what is missing above it, for this user only, and makes all their names durable; once, at a
+ * start. One that is there already is taken away from other users of the machine.
+ */
 export function makeDirectoryNow(directory: string): void {
-  mkdirSync(directory, { recursive: true })
+  mkdirSync(directory, { recursive: true, mode: MODE.directory })
+  makePrivateNow(directory)
   // All above, not only what is new: who made it may have been killed before this.
   for (let at = dirname(absolute(directory)); ; at = dirname(at)) {
     syncNow(at)

@@ -26,6 +26,8 @@ import { createInventory } from './inventory.js'
 import { relativePath } from './key.js'
 import { probe } from './probe.js'
 import { createKeyQueue } from './key-queue.js'
+import { MODE } from './private-modes.js'
+import { createRoom } from './room.js'
 import { claim, expectStore, readMark, writeMark } from './store-identity.js'
 import { patiently } from './disk-patience.js'
 import { createStop, type Stop, takeBytes } from './take-bytes.js'
@@ -46,6 +48,12 @@ export interface FileBlobsOptions {
    * In milliseconds, default 5,000.
    */
   patienceMs?: number
+  /**
+   * Room on the disk that uploads leave free. Bytes that would take it are refused with `storage-full` (507), and so
+   * are new uploads, so that a database on the same disk can still record what frees room: a cancellation, an expiry, a
+   * removal. In bytes; default 5 % of the disk, at least 32 MiB and at most 256 MiB. 0: uploads may fill the disk.
+   */
+  reserveBytes?: number
 }
 
 /** What fits here goes to the disk with its writing. */
@@ -67,10 +75,13 @@ const MOST_TRIES = 10
 export function fileBlobs(options: FileBlobsOptions): BlobStore {
   const root = resolve(options.directory)
   const checkpoint = { bytes: options.checkpointBytes ?? 16 * 1024 * 1024, ms: options.checkpointMs ?? 2_000 }
-  const { patienceMs = 5_000 } = options
+  const { patienceMs = 5_000, reserveBytes } = options
+  if (reserveBytes !== undefined && !(Number.isSafeInteger(reserveBytes) && reserveBytes >= 0))
+    throw new UploadError('setup', 'reserveBytes: a whole number of bytes, 0 or more')
   const directories = createDirectorySync(root)
   const digester = createDigester()
   const queue = createKeyQueue()
+  const room = createRoom(root, reserveBytes)
   /** Keys whose file and name this process has synced, with the size; spares the seal a second sync. */
   const durable = new Map<string, number>()
   const inspected = new Map<string, Inspection>()
@@ -97,13 +108,13 @@ export function fileBlobs(options: FileBlobsOptions): BlobStore {
       try {
         // Waking a thread costs more than making a small file does; a commit of the database waits for the same journal.
         return (flags & O_DSYNC) === O_DSYNC
-          ? files.openNow(path, flags | O_CREAT, 0o640)
-          : await files.open(path, flags | O_CREAT, 0o640)
+          ? files.openNow(path, flags | O_CREAT, MODE.file)
+          : await files.open(path, flags | O_CREAT, MODE.file)
       } catch (error) {
         if (codeOf(error) !== 'ENOENT' || triesLeft === 0) throw error
         await missing()
         // Who removes the last file of a directory may remove this one before anything is in it.
-        await mkdir(dirname(path), { recursive: true })
+        await mkdir(dirname(path), { recursive: true, mode: MODE.directory })
       }
   }
 
@@ -140,7 +151,12 @@ export function fileBlobs(options: FileBlobsOptions): BlobStore {
     inspected.delete(blob.key)
     // A small one is synced by its writing: one call instead of two, for nearly every file of an album or an inbox.
     const synced = blob.size <= SYNCED_BYTES
-    const file = await patiently(() => openAt(path, request.offset, synced ? O_DSYNC : 0), stop, patienceMs)
+    // Before a file is made for bytes that would be refused.
+    const file = await patiently(
+      () => room.within(1, () => openAt(path, request.offset, synced ? O_DSYNC : 0)),
+      stop,
+      patienceMs,
+    )
     if (file === null) return { outcome: 'lost' }
     // The name of a file of which bytes were acknowledged is durable.
     const naming = request.offset === 0 ? directories.syncName(path) : Promise.resolve()
@@ -159,7 +175,7 @@ export function fileBlobs(options: FileBlobsOptions): BlobStore {
         file,
         limit: blob.size,
         checkpoint,
-        patiently: (write) => patiently(write, stop, patienceMs),
+        patiently: (bytes, write) => patiently(() => room.within(bytes, write), stop, patienceMs),
         sync: async (offset) => {
           await Promise.all([synced ? undefined : files.dataSync(file), naming])
           durableUpTo = offset
@@ -255,6 +271,7 @@ export function fileBlobs(options: FileBlobsOptions): BlobStore {
         makeDirectoryNow(root)
         lock ??= lockDirectory(root)
         await (store === 'new' ? claim(root, identity, directories.sync) : expectStore(root, identity))
+        await room.open()
       } catch (error) {
         lock?.release()
         lock = null
@@ -349,8 +366,11 @@ export function fileBlobs(options: FileBlobsOptions): BlobStore {
     readMark: () => readMark(root),
     writeMark: (mark) => writeMark(root, mark, directories.sync),
 
+    room: room.now,
+
     async close() {
       await queue.closeAll()
+      await room.close()
       await digester.close()
       await directories.close()
       lock?.release()

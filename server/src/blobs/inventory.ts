@@ -4,6 +4,7 @@ import { dirname, join } from 'node:path'
 import type { Quarantine, StoredBlob } from '../ports.js'
 import { codeOf, type DirectorySync } from './durable-files.js'
 import { isKey } from './key.js'
+import { MODE } from './private-modes.js'
 
 /** What lies in a directory of blobs, whatever the ledger says. */
 export interface Inventory {
@@ -50,7 +51,7 @@ export function createInventory(
         }
       },
       async add(key, nowAt) {
-        await mkdir(aside, { recursive: true })
+        await mkdir(aside, { recursive: true, mode: MODE.directory })
         const to = join(aside, `${key}.${nowAt}`)
         await rename(pathOf(key), to)
         await syncName(to)
@@ -60,7 +61,7 @@ export function createInventory(
       async takeBack(key) {
         const name = await asideName(key)
         if (name === null) return false
-        await mkdir(dirname(pathOf(key)), { recursive: true })
+        await mkdir(dirname(pathOf(key)), { recursive: true, mode: MODE.directory })
         await rename(join(aside, name), pathOf(key))
         await syncName(pathOf(key))
         await sync(aside)

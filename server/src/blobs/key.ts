@@ -1,7 +1,10 @@
 import { join } from 'node:path'
 import { UploadError } from '../errors.js'
 
-/** Keys are made by the server: UUIDs of version 7 without dashes, which begin with their time. */
+/**
+ * Keys are made by the server, and are not UUIDs: 32 hexadecimal digits, of which the first 12 are the time in
+ * milliseconds, and the other 20 are random (`newBlobKey` in `access.ts`).
+ */
 export const isKey = (name: string): boolean => /^[0-9a-f]{32}$/.test(name)
 
 /**

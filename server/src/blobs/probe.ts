@@ -1,6 +1,7 @@
 import { open, readFile, statfs, unlink } from 'node:fs/promises'
 import { join } from 'node:path'
 import { UploadError } from '../errors.js'
+import { MODE } from './private-modes.js'
 
 const TEXT = 'may be removed\n'
 
@@ -8,7 +9,7 @@ const TEXT = 'may be removed\n'
 export async function probe(root: string): Promise<{ syncMs: number; freeBytes: number; totalBytes: number }> {
   const path = join(root, `probe.${process.pid}.tmp`)
   const startMs = performance.now()
-  const file = await open(path, 'w', 0o640)
+  const file = await open(path, 'w', MODE.file)
   let syncMs: number
   try {
     try {

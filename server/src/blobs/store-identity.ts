@@ -3,6 +3,7 @@ import { join } from 'node:path'
 import * as v from 'valibot'
 import { UploadError } from '../errors.js'
 import { codeOf, type DirectorySync, storageFault } from './durable-files.js'
+import { MODE } from './private-modes.js'
 
 const FILE_NAME = 'store.json'
 const schema = v.object({ format: v.literal(1), ledger: v.string() })
@@ -60,7 +61,7 @@ export async function claim(root: string, ledger: string, syncDirectory: Directo
 async function replace(root: string, name: string, text: string, syncDirectory: DirectorySync['sync']): Promise<void> {
   const path = join(root, name)
   const draft = `${path}.new`
-  const file = await open(draft, 'w', 0o640)
+  const file = await open(draft, 'w', MODE.file)
   try {
     await file.writeFile(`${text}\n`)
     await file.sync()

@@ -11,8 +11,8 @@ export interface TakeRequest {
   /** Makes everything up to `offset` durable. */
   readonly sync: (offset: number) => Promise<void>
   readonly acknowledge: (offset: number) => Promise<boolean>
-  /** Repeats a write while the disk refuses for a while. */
-  readonly patiently: <T>(write: () => Promise<T>) => Promise<T>
+  /** Repeats a write of so many bytes while the disk refuses it for a while. */
+  readonly patiently: <T>(bytes: number, write: () => Promise<T>) => Promise<T>
   readonly onBytes?: () => void
 }
 
@@ -126,7 +126,7 @@ function createWriter(file: number, { offset, patiently }: Pick<TakeRequest, 'of
         const bytes = waitingBytes
         waiting = []
         waitingBytes = 0
-        await patiently(() => writeAll(file, chunks, written))
+        await patiently(bytes, () => writeAll(file, chunks, written))
         written += bytes
       }
     } catch (error) {

@@ -25,6 +25,8 @@ const HELP: Record<SettingName, string> = {
   LANDFALL_S3_PREFIX: 'before the names of all objects; each environment has one of its own (default none)',
   LANDFALL_OWNER_HEADER: 'header by which a trusted proxy says who asks (required)',
   LANDFALL_MAX_SIZE_BYTES: 'largest file in bytes (default 1 TiB)',
+  LANDFALL_QUOTA_BYTES: 'what one owner’s files and open uploads may hold together, in bytes (default: any number)',
+  LANDFALL_RESERVE_BYTES: 'room that uploads leave free on the disk of the blobs (default 5 %, 32 to 256 MiB)',
   LANDFALL_EXPIRES_AFTER_MS: 'when an unfinished upload is given up after its last byte (default 7 days)',
   LANDFALL_RETENTION_FINAL_MS: 'when an ended or removed upload is forgotten up to its id (default 30 days)',
   LANDFALL_RETENTION_EFFECTS_MS: 'when the record of a delivered webhook is deleted (default 7 days)',
