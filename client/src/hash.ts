@@ -9,19 +9,15 @@ export async function hashBlob(
   blob: Blob,
   from: DigestState | null,
   sliceBytes: number,
+  read: (slice: Blob, signal: AbortSignal) => Promise<Uint8Array | null>,
   signal: AbortSignal,
 ): Promise<DigestOutcome> {
   const hash = new SHA256()
   if (from !== null) hash.restoreState(from)
   for (let at = from?.bytesHashed ?? 0; at < blob.size; at += sliceBytes) {
-    let bytes: Uint8Array
-    try {
-      bytes = new Uint8Array(await blob.slice(at, at + sliceBytes).arrayBuffer())
-    } catch {
-      return { ok: false, why: 'unreadable' }
-    }
+    const bytes = await read(blob.slice(at, at + sliceBytes), signal)
     if (signal.aborted) return { ok: false, why: 'stopped' }
-    if (bytes.length !== Math.min(sliceBytes, blob.size - at)) return { ok: false, why: 'unreadable' }
+    if (bytes === null) return { ok: false, why: 'unreadable' }
     hash.update(bytes)
   }
   if (signal.aborted) return { ok: false, why: 'stopped' }

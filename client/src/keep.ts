@@ -2,7 +2,7 @@ import type { LiveOperation } from './live.js'
 import { isSettled, noted } from './operation.js'
 import { SMALL_BYTES } from './pace.js'
 import type { Ports } from './ports.js'
-import { digestOf, dropCopy } from './source.js'
+import { digestAnew, digestOf, dropCopy } from './source.js'
 
 /** Copies files beside the uploads, one at a time, for after a closed tab. */
 export interface Keeper {
@@ -69,20 +69,35 @@ async function keepOne(
   lifetime: AbortSignal,
   onNoCopy: (cause: unknown) => void,
 ): Promise<void> {
+  const { session } = live
   const { scope, id } = live.record()
-  const file = live.session.source
+  const file = session.source
   if (file === null || !isWanted(live, digester)) return
+  const wasDigested = session.sourceDigest !== null
   const isKept = await source.keep(scope, id, file)
   if (isKept === false) onNoCopy(new Error('no room for a copy'))
   if (!isKept) return
+  // Read before it was copied, or after it, but not meanwhile: then two readings that agree are of one version.
+  const hasOverlapped = !wasDigested && session.digesting !== null && session.source === file
+  const context = { live, digester, lifetime }
+  const whole = await (hasOverlapped ? digestAnew(context) : digestOf(context))
+  if (!whole.ok && !wasDigested) {
+    // Nobody could ever tell what it is a copy of.
+    if (!lifetime.aborted) await source.drop(scope, id)
+    return
+  }
+  // Not noted before: until here a digest that was already known could be of the very moments of copying.
   await live.amend(noted({ copy: 'made' }))
-  const whole = await digestOf({ live, digester, lifetime })
   const copy = whole.ok ? await source.read(scope, id) : null
   // Read back whole: in a private window a `File` in IndexedDB is only a reference to the file on the disk.
   const again = copy === null ? null : await digester.digest(copy, { signal: lifetime })
-  // The record's digest, not the one of what was copied: a new pick may turn out not to be the file that was begun.
-  if (again?.ok && again.digest === live.record().digest) await live.amend(noted({ copy: 'verified' }))
-  else if (!lifetime.aborted) await dropCopy(live, source)
+  if (whole.ok && again?.ok) {
+    // The record's digest too: a new pick may turn out not to be the file that was begun.
+    if (again.digest === whole.digest && again.digest === live.record().digest) {
+      await live.amend(noted({ copy: 'verified' }))
+      session.copy = copy
+    } else await dropCopy(live, source)
+  }
   // It may have ended meanwhile, when there was nothing to drop yet.
   if (live.gone() || isSettled(live.record().standing)) await source.drop(scope, id)
 }

@@ -11,12 +11,18 @@ export interface Session {
   source: Blob | null
   /** Provided, and not proven yet. */
   pick: Blob | null
-  /** `source` was a new pick: its whole digest must equal a known one before the last byte is sent. */
+  /** `source` was a new pick: where a digest is known, its own must equal that one before a byte of it is sent. */
   repicked: boolean
+  /** Picked in this page and not in use: what could not be read. Tried again, and proven like a new pick. */
+  spare: Blob | null
   /** Why there is no source, once that is known. */
   lacking: 'source-missing' | 'source-changed' | 'source-unreadable'
-  /** `source` is our copy; when that cannot be read any more it goes. */
+  /** The copy that was verified in this page: preferred, because nobody edits it. */
+  copy: Blob | null
+  /** `source` is our copy. */
   fromCopy: boolean
+  /** Reads that failed since the last accepted byte. */
+  misreads: number
   /** The last PUT answered, and nothing has gone wrong since: `acceptedBytes` is where to go on. */
   offsetKnown: boolean
   /** What the server has recorded, as last heard. */
@@ -26,6 +32,17 @@ export interface Session {
   /** The hash of `source` under way, or done. */
   digesting: Promise<DigestOutcome> | null
   sourceDigest: string | null
+  /** Ends the hash under way. */
+  hashing: AbortController | null
+  /** What the digest had to be, as known before this source was hashed. */
+  expectedDigest: string | null
+  /**
+   * `sourceDigest` is of one version of the file, and may be told: all of it was read twice with the same outcome, the
+   * second time from after the first one was over, or will be before the server compares.
+   */
+  isConsistent: boolean
+  /** What was accepted before the digest was complete, being read again. */
+  confirming: Promise<Session['lacking'] | 'unknown'> | null
   /** The hash of the proven prefix, to continue from. */
   prefixState: DigestState | null
   chunkBytes: number
@@ -62,13 +79,20 @@ const newSession = (source: Blob | null): Session => ({
   source,
   pick: null,
   repicked: false,
+  spare: null,
+  copy: null,
   fromCopy: false,
+  misreads: 0,
   lacking: 'source-missing',
   offsetKnown: false,
   recordedDigest: null,
   digestSent: false,
   digesting: null,
   sourceDigest: null,
+  hashing: null,
+  expectedDigest: null,
+  isConsistent: false,
+  confirming: null,
   prefixState: null,
   chunkBytes: CHUNK_MIN_BYTES,
   lastChunkMs: 0,

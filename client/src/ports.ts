@@ -99,7 +99,7 @@ export type DigestOutcome =
 
 /** SHA-256 of a blob in the form of RFC 9530. */
 export interface Digester {
-  /** False: it would cost the page's own thread; then only what must be proven is hashed. */
+  /** False: it costs the page's own thread; then nothing is hashed but what is sent, and no copy is kept. */
   inBackground(): boolean
   digest(blob: Blob, options: { from?: DigestState | null; signal: AbortSignal }): Promise<DigestOutcome>
   close(): void

@@ -1,13 +1,16 @@
 import { type DeclareRequest, isReferenced, type Operation, problemCode } from '@landfall/shared'
-import { isSettled, type JournalRecord, moved, noted, type Standing, type StandingAt, standingOf } from './operation.js'
+import { isSettled, moved, noted, type Standing, type StandingAt, standingOf } from './operation.js'
 import { breathe, CHUNK_MIN_BYTES, chunkEnd, nextChunkBytes, SMALL_BYTES } from './pace.js'
 import { ended, type LiveOperation } from './live.js'
 import type { Refusal } from './ports.js'
-import { digestOf, lose, sourceFor } from './source.js'
+import { confirm, digestOf, isReadable, lose, sourceFor, untilReadable } from './source.js'
 import type { Obstacle, Reached, RunContext, Step, StepResult } from './step.js'
 
-/** With a worker, how long the last bytes may wait for the digest: longer, and a slow hash is felt as a slow upload. */
+/** How long a small file waits for its digest, which then goes with the declaration; else it costs a request more. */
 const DIGEST_GRACE_MS = 2_000
+
+/** SHA-256 of nothing. An empty file is received when it is declared. */
+const EMPTY_DIGEST = 'sha-256=:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=:'
 
 /**
  * THE client sequence. Each step asks before it acts, returns where the operation stands then, and calls no other step;
@@ -62,7 +65,7 @@ function take(standing: Exclude<Standing, StandingAt<'referenced' | 'failed'>>, 
       // repeatable: after every fault the server is asked for the true offset first
       return send(standing, step)
     case 'received':
-      // repeatable: only asks; a digest can be set once and is the same each time
+      // repeatable: only asks
       return follow(step)
     case 'cancelled':
       // repeatable: cancelling twice is cancelling once
@@ -82,13 +85,14 @@ async function record(live: LiveOperation, from: Standing, { to, digest }: Reach
 async function overcome(
   obstacle: Obstacle,
   live: LiveOperation,
-  { clock }: RunContext,
+  context: RunContext,
   outer: AbortSignal,
 ): Promise<void> {
+  const { clock } = context
   if (obstacle.obstacle === 'interrupted') return
   if (obstacle.obstacle === 'file') {
     live.doing({ state: 'needs-file', why: live.session.lacking })
-    return ended(outer)
+    return untilReadable(live, context, outer)
   }
   const { signal, end } = live.begin(outer)
   const { obstacle: why, retryAfterMs } = obstacle
@@ -101,31 +105,35 @@ async function overcome(
 async function declare(step: Step): Promise<StepResult> {
   const { live, clock, signal } = step
   live.doing({ state: 'running' })
-  const { file, digest } = live.record()
-  if (file.size <= SMALL_BYTES && digest === null && live.session.source !== null && step.digester.inBackground()) {
+  const { session } = live
+  const { file } = live.record()
+  if (file.size <= SMALL_BYTES && session.sourceDigest === null && session.source !== null) {
     await Promise.race([digestOf(step), clock.sleep(DIGEST_GRACE_MS, signal)])
   }
+  // Read whole before a byte of it is sent.
+  if (session.sourceDigest !== null) session.isConsistent = true
   return ask(step)
 }
 
 /** PUT: declares, continues, and carries the digest. Never while a PATCH of ours is in flight: steps do not overlap. */
 async function ask(step: Step): Promise<StepResult> {
-  const { live, ledger, signal, digester } = step
+  const { live, ledger, signal } = step
   live.doing({ state: 'running' })
-  const request = requestOf(live.record(), digester.inBackground() && live.session.source !== null)
+  const { session } = live
+  const { kind, file, metadata, digest } = live.record()
+  const request: DeclareRequest = {
+    ...(kind === null ? {} : { kind }),
+    file,
+    metadata,
+    // It always follows, because the last byte does not leave before it: nothing is ever stored without a proof.
+    digest: file.size === 0 ? EMPTY_DIGEST : session.isConsistent && digest !== null ? digest : 'pending',
+  }
   const answer = await ledger.put(live.id, request, signal)
   if (!answer.ok) return signal.aborted ? { obstacle: 'interrupted' } : refused(live, answer, 'final-holds')
-  live.session.offsetKnown = true
-  live.session.digestSent = request.digest !== undefined && request.digest !== 'pending'
+  session.offsetKnown = true
+  session.digestSent = request.digest !== 'pending'
   return heard(live, answer.value)
 }
-
-const requestOf = ({ kind, file, metadata, digest }: JournalRecord, willFollow: boolean): DeclareRequest => ({
-  ...(kind === null ? {} : { kind }),
-  file,
-  metadata,
-  ...(digest === null ? (willFollow ? { digest: 'pending' as const } : {}) : { digest }),
-})
 
 function heard({ session }: LiveOperation, operation: Operation): StepResult {
   session.recordedDigest = operation.digest
@@ -135,33 +143,40 @@ function heard({ session }: LiveOperation, operation: Operation): StepResult {
 }
 
 async function send(standing: StandingAt<'declared'>, step: Step): Promise<StepResult> {
-  const { live, clock, digester, signal } = step
+  const { live, clock, signal } = step
   const { session } = live
   if (!session.offsetKnown) return ask(step)
   live.doing({ state: 'running' })
   const source = await sourceFor(step)
   if (!(source instanceof Blob)) return 'ok' in source ? unanswered(step, source) : source
-  if (digester.inBackground()) void digestOf(step)
+  const { acceptedBytes } = standing
   const { size } = live.record().file
-  const end = chunkEnd(standing.acceptedBytes, size, session.chunkBytes, session.attempts > 0)
-  if (session.repicked && live.record().digest !== null && session.sourceDigest === null) {
-    // The whole pick must be the file that was begun, before a byte of it is sent: accepted bytes cannot be taken back.
-    const whole = await Promise.race([digestOf(step), ended(signal)])
-    if (!whole || signal.aborted || (!whole.ok && whole.why !== 'unreadable')) return { obstacle: 'interrupted' }
-    if (!whole.ok) return lose(step, 'source-unreadable')
-  } else if (end === size && digester.inBackground() && live.record().digest === null) {
-    await Promise.race([digestOf(step), clock.sleep(DIGEST_GRACE_MS, signal)])
+  const end = chunkEnd(acceptedBytes, size, session.chunkBytes, session.attempts > 0)
+  // The last byte does not leave before the digest is told: what is stored is referenced only when it is that file. Nor
+  // does one of a new pick where a digest is known: accepted bytes cannot be taken back.
+  const mustKnow = end === size || (session.repicked && session.expectedDigest !== null)
+  if (session.sourceDigest === null) {
+    const digesting = digestOf(step)
+    const whole = mustKnow ? await Promise.race([digesting, ended(signal)]) : null
+    if (signal.aborted) return { obstacle: 'interrupted' }
+    if (whole && !whole.ok)
+      return whole.why === 'unreadable' ? lose(step, 'source-unreadable') : { obstacle: 'interrupted' }
   }
-  const { digest } = live.record()
-  if (session.sourceDigest !== null && digest !== null && session.sourceDigest !== digest) {
-    return lose(step, 'source-changed')
+  if (session.sourceDigest !== null) {
+    if (session.sourceDigest !== live.record().digest) return lose(step, 'source-changed')
+    const unconfirmed = await confirm(step, source, acceptedBytes, mustKnow)
+    if (unconfirmed !== null) return 'ok' in unconfirmed ? unanswered(step, unconfirmed) : unconfirmed
   }
-  if (signal.aborted) return { obstacle: 'interrupted' }
-  return digestIsOwed(live) ? ask(step) : sendChunk(step, source, standing.acceptedBytes, end)
+  // A body that cannot be read is no error in every browser, but silence until the watchdog ends it.
+  if (!(await isReadable(source, acceptedBytes, clock, signal))) {
+    return signal.aborted ? { obstacle: 'interrupted' } : lose(step, 'source-unreadable')
+  }
+  return digestIsOwed(live) ? ask(step) : sendChunk(step, source, acceptedBytes, end)
 }
 
-const digestIsOwed = (live: LiveOperation): boolean =>
-  live.record().digest !== null && live.session.recordedDigest === null && !live.session.digestSent
+/** One that is not of one version for certain is not told: the server would take its word for it. */
+const digestIsOwed = ({ session }: LiveOperation): boolean =>
+  session.isConsistent && session.sourceDigest !== null && session.recordedDigest === null && !session.digestSent
 
 async function sendChunk(step: Step, source: Blob, offsetBytes: number, endBytes: number): Promise<StepResult> {
   const { live, clock, transfer, signal, onSent } = step
@@ -178,6 +193,7 @@ async function sendChunk(step: Step, source: Blob, offsetBytes: number, endBytes
       session.chunkBytes = nextChunkBytes(session.chunkBytes, session.lastChunkMs)
     }
     session.problem = null
+    session.misreads = 0
     const { size } = live.record().file
     // The last 204 says "durable", never "there is a reference".
     return {
@@ -193,25 +209,13 @@ async function sendChunk(step: Step, source: Blob, offsetBytes: number, endBytes
   if (outcome.kind === 'accepted') return { obstacle: 'server', retryAfterMs: null }
   session.chunkBytes = CHUNK_MIN_BYTES
   // A file changed on disk looks like a broken connection; reading one byte of it tells them apart.
-  const byte = source.slice(offsetBytes, offsetBytes + 1)
-  const isReadable = await byte.arrayBuffer().then(
-    () => true,
-    () => false,
-  )
-  return isReadable ? { obstacle: 'network', retryAfterMs: null } : lose(step, 'source-unreadable')
+  if (await isReadable(source, offsetBytes, clock, signal)) return { obstacle: 'network', retryAfterMs: null }
+  return signal.aborted ? { obstacle: 'interrupted' } : lose(step, 'source-unreadable')
 }
 
 async function follow(step: Step): Promise<StepResult> {
-  const { live, follower, asides, signal } = step
+  const { live, follower, signal } = step
   const { session } = live
-  if (digestIsOwed(live)) {
-    const place = await asides.take(signal)
-    try {
-      return await ask(step)
-    } finally {
-      place?.()
-    }
-  }
   const finishing = (): void => live.doing({ state: 'finishing', stalled: session.stalled })
   finishing()
   const operation = await follower.until(

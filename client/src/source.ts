@@ -1,7 +1,8 @@
 import type { Prefix } from '@landfall/shared'
-import type { LiveOperation, Session } from './live.js'
+import { ended, linked, type LiveOperation, type Session } from './live.js'
 import { noted } from './operation.js'
-import type { DigestOutcome, Ports, Refusal } from './ports.js'
+import type { Clock, DigestOutcome, Ports, Refusal } from './ports.js'
+import { READ_AGAIN_MS, reader } from './read.js'
 import type { Obstacle, Step } from './step.js'
 
 /** What hashing needs of a step; it goes on between steps, until the run ends. */
@@ -10,46 +11,83 @@ export interface DigestContext extends Pick<Ports, 'digester'> {
   readonly lifetime: AbortSignal
 }
 
+/** How long until what could not be read is looked at again; twice as long after each time that it failed. */
+const LOOK_AGAIN_MS = 5_000
+const LOOK_AGAIN_MAX_MS = 60_000
+
 /** The digest of the source at hand: computed once, noted in the journal, and continued behind a proven prefix. */
 export function digestOf({ live, digester, lifetime }: DigestContext): Promise<DigestOutcome> {
   const { session } = live
   const { source } = session
   if (source === null) return Promise.resolve({ ok: false, why: 'unavailable' })
   return (session.digesting ??= (async () => {
-    const outcome = await digester.digest(source, { from: session.prefixState, signal: lifetime })
-    if (session.source !== source) return outcome
+    const hashing = (session.hashing = linked(lifetime))
+    const outcome = await digester.digest(source, { from: session.prefixState, signal: hashing.signal })
+    hashing.unlink()
+    // There is another source meanwhile, or it was begun anew.
+    if (session.hashing !== hashing) return { ok: false, why: 'stopped' }
     // Stopped, or the worker died: the next one who asks begins again (then on the page's own thread).
     if (!outcome.ok && outcome.why !== 'unreadable') session.digesting = null
     if (outcome.ok) {
       session.sourceDigest = outcome.digest
+      session.isConsistent ||= session.expectedDigest === outcome.digest
       await live.amend((stored) => (stored?.digest === null ? noted({ digest: outcome.digest })(stored) : stored))
-      // All bytes are there already: the loop looks again, and sends it late.
-      if (live.record().standing.point === 'received') live.interrupt()
     }
     return outcome
   })())
 }
 
-function use(session: Session, source: Blob | null): void {
+/** Reads all of it anew from now on; who waits for its digest waits for this one. */
+export function digestAnew(context: DigestContext): Promise<DigestOutcome> {
+  const { session } = context.live
+  session.hashing?.abort()
+  Object.assign(session, { digesting: null, sourceDigest: null, confirming: null, prefixState: null })
+  return digestOf(context)
+}
+
+function use(session: Session, source: Blob | null, expectedDigest: string | null): void {
+  session.hashing?.abort()
   Object.assign(session, {
     source,
     pick: null,
     repicked: false,
+    spare: null,
     fromCopy: false,
     digesting: null,
     sourceDigest: null,
+    hashing: null,
+    expectedDigest,
+    isConsistent: false,
+    confirming: null,
     prefixState: null,
+  } satisfies Partial<Session>)
+}
+
+function useCopy(session: Session, copy: Blob, digest: string): void {
+  const { source, spare, fromCopy } = session
+  use(session, copy, digest)
+  Object.assign(session, {
+    copy,
+    fromCopy: true,
+    sourceDigest: digest,
+    isConsistent: true,
+    spare: fromCopy || source === null ? spare : source,
   } satisfies Partial<Session>)
 }
 
 /** The source is no good; the loop looks for another one. No byte of it is sent any more. */
 export async function lose({ live, source: copies }: Step, why: Session['lacking']): Promise<Obstacle> {
-  const { fromCopy } = live.session
-  use(live.session, null)
-  live.session.lacking = why
+  const { session } = live
+  const { fromCopy, source, spare } = session
+  use(session, null, null)
+  session.lacking = why
   // What the server got so far decides whether a source is needed at all.
-  live.session.offsetKnown = false
-  if (fromCopy) await dropCopy(live, copies)
+  session.offsetKnown = false
+  if (fromCopy) session.copy = null
+  // A read that failed says nothing about the next one; bytes that differ do.
+  if (why === 'source-unreadable') session.misreads += 1
+  else if (fromCopy) await dropCopy(live, copies)
+  session.spare = why === 'source-unreadable' && !fromCopy ? source : spare
   return { obstacle: 'interrupted' }
 }
 
@@ -60,11 +98,45 @@ export async function dropCopy(live: LiveOperation, copies: Ports['source']): Pr
   await copies.drop(scope, id).catch(() => {})
 }
 
-/** Bytes that may be sent: as picked, a proven new pick, or a verified copy. */
+/** Bytes that may be sent: a verified copy, as picked, or a proven new pick. */
 export async function sourceFor(step: Step): Promise<Blob | Obstacle | Refusal> {
-  const { session } = step.live
+  const { live, clock, signal } = step
+  const { session } = live
+  const { digest } = live.record()
   if (session.pick !== null) return prove(step, session.pick)
-  return session.source ?? (await verifiedCopy(step)) ?? { obstacle: step.signal.aborted ? 'interrupted' : 'file' }
+  if (session.copy !== null && !session.fromCopy && digest !== null) {
+    useCopy(session, session.copy, digest)
+  }
+  const source = session.source ?? (await verifiedCopy(step))
+  if (signal.aborted) return { obstacle: 'interrupted' }
+  if (source !== null) return source
+  const { spare } = session
+  return spare !== null && (await isReadable(spare, 0, clock, signal)) ? prove(step, spare) : { obstacle: 'file' }
+}
+
+/** Whether a byte of it can be read: a file that is gone is known so. A read that never ends is left with the signal. */
+export const isReadable = async (
+  blob: Blob,
+  atBytes: number,
+  clock: Pick<Clock, 'sleep'>,
+  signal: AbortSignal,
+): Promise<boolean> =>
+  Boolean(await Promise.race([reader(clock)(blob.slice(atBytes, atBytes + 1), signal), ended(signal)]))
+
+/** Waits for a new pick, or until what could not be read can be read again. */
+export async function untilReadable(
+  live: LiveOperation,
+  { clock, source: copies }: Pick<Ports, 'clock' | 'source'>,
+  signal: AbortSignal,
+): Promise<void> {
+  const { session } = live
+  for (let misreads = session.misreads; !signal.aborted; misreads += 1) {
+    const { scope, id, copy } = live.record()
+    if (session.spare === null && copy === 'none') return ended(signal)
+    await clock.sleep(Math.min(LOOK_AGAIN_MAX_MS, LOOK_AGAIN_MS * 2 ** Math.min(misreads, 8)), signal)
+    const kept = copy === 'none' ? null : await copies.read(scope, id).catch(() => null)
+    for (const blob of [kept, session.spare]) if (blob !== null && (await isReadable(blob, 0, clock, signal))) return
+  }
 }
 
 /** A new pick, proven by size and by the digest of what the server has accepted, before a byte is sent. */
@@ -74,9 +146,13 @@ async function prove(step: Step, pick: Blob): Promise<Blob | Obstacle | Refusal>
   const reject = (why: Session['lacking']): Obstacle => {
     session.pick = null
     session.lacking = why
+    if (why === 'source-unreadable') {
+      session.misreads += 1
+      session.spare = pick
+    } else if (session.spare === pick) session.spare = null
     return { obstacle: 'file' }
   }
-  const { file, standing } = live.record()
+  const { file, standing, digest } = live.record()
   if (pick.size !== file.size) return reject('source-changed')
   if (standing.point === 'declared' && standing.acceptedBytes > 0) {
     const prefix = await ledger.prefix(live.id, signal)
@@ -85,11 +161,50 @@ async function prove(step: Step, pick: Blob): Promise<Blob | Obstacle | Refusal>
     if (signal.aborted || (!seen.ok && seen.why === 'unavailable')) return { obstacle: 'interrupted' }
     if (!seen.ok) return reject('source-unreadable')
     if (seen.digest !== prefix.value.digest) return reject('source-changed')
-    use(session, pick)
+    use(session, pick, digest)
     session.prefixState = seen.state
-  } else use(session, pick)
+  } else use(session, pick, digest)
   session.repicked = true
   return pick
+}
+
+/**
+ * Whether the digest is of one version of the file. In Firefox and WebKit a `File` is no snapshot: edited meanwhile, it is
+ * read without an error. Two readings of all of it that agree and do not overlap in time are of one version, the one
+ * between them. The first gave the digest; the second is the sending, which the server compares. What was sent before
+ * the first was over is therefore read once more and compared with what the server has, before the digest is told.
+ * Null: nothing is in the way, or where `mustKnow` is false, not yet.
+ */
+export async function confirm(
+  step: Step,
+  source: Blob,
+  acceptedBytes: number,
+  mustKnow: boolean,
+): Promise<Obstacle | Refusal | null> {
+  const { live, ledger, digester, lifetime, signal } = step
+  const { session } = live
+  // All of it is yet to be sent.
+  if (acceptedBytes === 0) session.isConsistent = true
+  if (session.isConsistent) return null
+  if (session.confirming === null) {
+    const prefix = await ledger.prefix(live.id, signal)
+    if (!prefix.ok) return prefix
+    const hashing = (session.hashing = linked(lifetime))
+    session.confirming = (async () => {
+      const seen = await prefixDigest(digester, source, prefix.value, hashing.signal)
+      hashing.unlink()
+      if (session.hashing !== hashing) return 'unknown'
+      if (seen.ok && seen.digest !== prefix.value.digest) return 'source-changed'
+      if (!seen.ok && seen.why === 'unreadable') return 'source-unreadable'
+      session.isConsistent = seen.ok
+      // Stopped, or the worker died: once more.
+      session.confirming = null
+      return 'unknown'
+    })()
+  }
+  const outcome = await Promise.race([session.confirming, mustKnow ? ended(signal) : 'unknown'])
+  if (outcome === 'source-changed' || outcome === 'source-unreadable') return lose(step, outcome)
+  return mustKnow ? { obstacle: 'interrupted' } : null
 }
 
 /** As the server has it: of all bytes at once, or as a chain over parts (see `Prefix`). */
@@ -111,18 +226,32 @@ async function prefixDigest(
   return { ok: true, digest: link, state: null }
 }
 
+/** Null: there is none, or it cannot be read now; it is dropped only where it is not the file. */
 async function verifiedCopy(step: Step): Promise<Blob | null> {
-  const { live, digester, signal, source: copies } = step
+  const { live, digester, clock, signal, source: copies } = step
   const { copy, digest, file, scope, id } = live.record()
   if (copy === 'none') return null
-  const blob = await copies.read(scope, id).catch(() => null)
-  if (blob !== null && blob.size === file.size && (copy === 'verified' || digest !== null)) {
-    const whole = copy === 'verified' ? null : await digester.digest(blob, { signal })
+  const read = (): Promise<Blob | null> => copies.read(scope, id)
+  const readAgain = (): Promise<Blob | null | undefined> =>
+    clock
+      .sleep(READ_AGAIN_MS, signal)
+      .then(read)
+      .catch(() => undefined)
+  const blob = await read().catch(readAgain)
+  const misread = (): null => {
+    live.session.lacking = 'source-unreadable'
+    live.session.misreads += 1
+    return null
+  }
+  if (blob === undefined) return misread()
+  if (blob?.size === file.size && digest !== null) {
+    // Also what an earlier page has verified: as long as that one lived, WebKit's copy was still the picked file.
+    const whole = await digester.digest(blob, { signal })
     if (signal.aborted) return null
-    if (whole === null || (whole.ok && whole.digest === digest)) {
-      if (whole !== null) await live.amend(noted({ copy: 'verified' }))
-      use(live.session, blob)
-      live.session.fromCopy = true
+    if (!whole.ok) return whole.why === 'unavailable' ? verifiedCopy(step) : misread()
+    if (whole.digest === digest) {
+      if (copy !== 'verified') await live.amend(noted({ copy: 'verified' }))
+      useCopy(live.session, blob, digest)
       return blob
     }
   }

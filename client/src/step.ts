@@ -7,7 +7,7 @@ import type { Ports } from './ports.js'
 export interface RunContext extends Ports {
   /** The connections for sending; an upload keeps its place until its bytes are accepted or something is in the way. */
   readonly turns: Turns
-  /** One more connection for what must not wait for a place: cancellations and late digests. */
+  /** One more connection for what must not wait for a place: cancellations. */
   readonly asides: Turns
   readonly follower: Follower
   /** Bytes of this upload went out: from now on copying delays no first byte. */

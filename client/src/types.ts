@@ -24,8 +24,9 @@ export type Activity =
   /**
    * `provide(file)` is awaited.
    * - `source-missing`: the tab was closed, and there is no verified copy.
-   * - `source-changed`: what was provided is not the file whose bytes were accepted.
-   * - `source-unreadable`: the file cannot be read any more: changed on disk, moved, or forbidden.
+   * - `source-changed`: what was provided is not the file whose bytes were accepted, or was edited since.
+   * - `source-unreadable`: the file cannot be read now: changed on disk, moved, or forbidden. It goes on by itself when
+   *   the same bytes can be read again.
    */
   | { readonly state: 'needs-file'; readonly why: 'source-missing' | 'source-changed' | 'source-unreadable' }
   /** Cancelled here; the server's confirmation is awaited. */
@@ -98,7 +99,8 @@ export interface Warning {
    * - `journal-in-memory`: IndexedDB cannot be written, or a newer version of the page has taken over what it holds; a
    *   closed tab loses what is not finished.
    * - `no-locks`: no Web Locks; two tabs may get in each other's way (the server still takes every byte once).
-   * - `no-worker`: `workerUrl` did not start; the server's digest is used, and no copies are made.
+   * - `no-worker`: `workerUrl` did not start or fell silent; digests are computed on the page's own thread, and no copies are
+   *   made.
    * - `no-copy`: a file could not be copied; after a closed tab it has to be picked again.
    * - `handler-failed`: a handler of an event threw.
    */
@@ -199,7 +201,7 @@ export interface UploaderOptions {
   endpoint: string
   /** The signed-in user, opaque: records, locks and copies are kept apart by it. */
   scope: string
-  /** Where `@landfall/client/worker` is served. Without it no digest is sent and no copy is kept. */
+  /** Where `@landfall/client/worker` is served. Without it digests cost the page's own thread, and no copy is kept. */
   workerUrl?: string | URL
   /** Credentials beside cookies; asked again after each 401. */
   headers?: () => HeadersInit | Promise<HeadersInit>

@@ -49,6 +49,6 @@ function browserPorts(options: UploaderOptions, telling: Telling): Ports {
     ),
     source: copy === false ? withoutCopies : createIdbSource({ maxBytes: copy?.maxBytes, clock }),
     exclusive: locks ?? withoutLocks,
-    digester: createDigester(workerUrl, (cause) => telling.warn('no-worker', cause)),
+    digester: createDigester(workerUrl, clock, (cause) => telling.warn('no-worker', cause)),
   }
 }

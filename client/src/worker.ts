@@ -1,5 +1,7 @@
+import { createBrowserClock } from './adapters/browser-clock.js'
 import { hashBlob } from './hash.js'
 import type { DigestOutcome, DigestState } from './ports.js'
+import { reader } from './read.js'
 
 /** Served by the application; one file without imports, for `new Worker(url)`. */
 interface Work {
@@ -8,26 +10,31 @@ interface Work {
   readonly from: DigestState | null
 }
 export type ToWorker = Work | { readonly task: number; readonly stop: true }
-export interface FromWorker {
-  readonly task: number
-  readonly outcome: DigestOutcome
-}
+/** `alive`: told at the start, and again and again while there is work. A script that never runs tells nothing. */
+export type FromWorker = { readonly alive: true } | { readonly task: number; readonly outcome: DigestOutcome }
 
 /** Large enough for speed, small enough that several files move on side by side. */
 const SLICE_BYTES = 1024 * 1024
 
+const ALIVE_EVERY_MS = 2_000
+
+const read = reader(createBrowserClock())
 const tasks = new Map<number, AbortController>()
 
+// oxlint-disable-next-line unicorn/require-post-message-target-origin -- this is a worker, not a window
+const tell = (message: FromWorker): void => postMessage(message)
 const work = async ({ task, blob, from }: Work): Promise<void> => {
   const controller = new AbortController()
   tasks.set(task, controller)
-  const outcome = await hashBlob(blob, from, SLICE_BYTES, controller.signal)
+  const outcome = await hashBlob(blob, from, SLICE_BYTES, read, controller.signal)
   tasks.delete(task)
-  const message: FromWorker = { task, outcome }
-  postMessage(message) // oxlint-disable-line unicorn/require-post-message-target-origin -- this is a worker, not a window
+  tell({ task, outcome })
 }
 
 addEventListener('message', ({ data }: MessageEvent<ToWorker>) => {
   if ('stop' in data) tasks.get(data.task)?.abort()
   else void work(data)
 })
+
+tell({ alive: true })
+setInterval(() => tasks.size > 0 && tell({ alive: true }), ALIVE_EVERY_MS)

@@ -10,6 +10,7 @@ import type { Telling } from '../src/events.js'
 import { hashBlob } from '../src/hash.js'
 import { createUploadList } from '../src/list.js'
 import type { Clock, Digester, Exclusive, Hold, Ports } from '../src/ports.js'
+import { reader } from '../src/read.js'
 import type { Uploader } from '../src/types.js'
 import { NodeXhr } from './xhr.js'
 
@@ -58,7 +59,9 @@ export function createFastClock(): Clock & {
 }
 
 /** Hashes on this thread and calls it the background; `hold` keeps digests back. */
-export function createTestDigester(): Digester & { hold: Promise<void>; digested: number; isAbsent: boolean } {
+export function createTestDigester(
+  clock: Pick<Clock, 'sleep'>,
+): Digester & { hold: Promise<void>; digested: number; isAbsent: boolean } {
   return {
     hold: Promise.resolve(),
     digested: 0,
@@ -69,7 +72,7 @@ export function createTestDigester(): Digester & { hold: Promise<void>; digested
     async digest(blob, { from = null, signal }) {
       this.digested += 1
       await Promise.race([this.hold, new Promise((resolve) => signal.addEventListener('abort', resolve))])
-      return hashBlob(blob, from, 1024 * 1024, signal)
+      return hashBlob(blob, from, 1024 * 1024, reader(clock), signal)
     },
     close() {},
   }
@@ -149,7 +152,7 @@ export function openBrowser(): { tab: (options: TabOptions) => Tab } {
 
 function openTab(options: TabOptions, exclusive: Exclusive & { releaseAll: () => void }): Tab {
   const clock = createFastClock()
-  const digester = createTestDigester()
+  const digester = createTestDigester(clock)
   digester.isAbsent = options.worker === false
   let isDead = false
   /** After a kill, nothing ever comes of a call. */

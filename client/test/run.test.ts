@@ -68,20 +68,36 @@ describe('the whole way', () => {
     expect(server.seen.find(({ method }) => method === 'PATCH')?.bytes).toBe(256 * KIB)
   })
 
-  it('without a worker no digest is sent and the one of the server is used', async () => {
-    const upload = openTab({ worker: false }).uploader.add(fileOf(300 * KIB))
-    expect(await settled(upload)).toMatchObject({ ok: true, reference: { digestSource: 'server' } })
-    expect(server.seen[0]?.body).not.toHaveProperty('digest')
+  it('without a worker the digest is computed all the same, and told before the last byte leaves', async () => {
+    const upload = openTab({ worker: false }).uploader.add(fileOf(3 * MIB))
+    expect(await settled(upload)).toMatchObject({ ok: true, reference: { digestSource: 'client' } })
+    const order = server.seen.map(({ method }) => method)
+    expect(order.lastIndexOf('PUT')).toBeLessThan(order.lastIndexOf('PATCH'))
   })
 
-  it('a digest slower than the network is sent after the last byte', async () => {
+  for (const worker of [true, false]) {
+    it(`each declaration has a digest or promises one, also of an empty file (${worker ? 'with' : 'without'} a worker)`, async () => {
+      server.fault = ({ method, body }) =>
+        method === 'PUT' && !(body as { digest?: string }).digest
+          ? { kind: 'problem', problem: problem('invalid-request') }
+          : null
+      const { uploader } = openTab({ worker })
+      for (const [at, size] of [0, 10, 3 * MIB].entries()) {
+        const outcome = await settled(uploader.add(fileOf(size, at, String(at))))
+        expect(outcome).toMatchObject({ ok: true, reference: { digestSource: 'client' } })
+      }
+    })
+  }
+
+  it('the last bytes wait for a digest that is slower than the network', async () => {
     const tab = openTab()
     let letGo = (): void => {}
     tab.digester.hold = new Promise((resolve) => (letGo = resolve))
     const upload = tab.uploader.add(fileOf(2 * MIB))
-    await until('all bytes are there', () => storedBytes(upload).length === 2 * MIB)
-    await until('it is finishing', () => upload.snapshot().activity.state === 'finishing')
-    expect(upload.snapshot().point).toBe('received')
+    await until('all other bytes are there', () => storedBytes(upload).length >= MIB)
+    await new Promise((resolve) => setTimeout(resolve, 200))
+    expect(storedBytes(upload).length).toBeLessThan(2 * MIB)
+    expect(upload.snapshot()).toMatchObject({ point: 'declared', activity: { state: 'running' } })
     letGo()
     expect(await settled(upload)).toMatchObject({ ok: true, reference: { digestSource: 'client' } })
   })
@@ -173,7 +189,8 @@ describe('faults', () => {
     const upload = openTab({ worker: false }).uploader.add(fileOf(2 * MIB))
     expect(await settled(upload)).toMatchObject({ ok: true })
     expect(isStored(upload, 2 * MIB)).toBe(true)
-    expect(server.count('PUT')).toBe(1)
+    // Declared, and its digest told.
+    expect(server.count('PUT')).toBe(2)
   })
 
   it('a connection on which nothing moves any more is given up after the patience of the watchdog', async () => {

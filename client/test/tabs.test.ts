@@ -204,6 +204,7 @@ describe('a new pick', () => {
 
   it('with another size: not even the prefix is asked for', async () => {
     await leaveBehind({ copies: { maxBytes: 0 } }, 'none')
+    const prefixes = server.count('PREFIX')
     const { upload } = await again()
     await needsFile(upload)
     upload.provide(fileOf(SIZE + 1))
@@ -211,7 +212,7 @@ describe('a new pick', () => {
       const { activity } = upload.snapshot()
       return activity.state === 'needs-file' && activity.why === 'source-changed'
     })
-    expect(server.count('PREFIX')).toBe(0)
+    expect(server.count('PREFIX')).toBe(prefixes)
   })
 
   it('with one byte changed behind the prefix: nothing of it is sent when the digest is known, and the right file still can be given', async () => {

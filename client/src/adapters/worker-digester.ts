@@ -1,18 +1,35 @@
-import type { Digester, DigestOutcome } from '../ports.js'
+import type { Clock, Digester, DigestOutcome } from '../ports.js'
+import { reader } from '../read.js'
 import type { FromWorker, ToWorker } from '../worker.js'
 
 /** On the page's own thread: a slice takes about as long as a frame may. */
 const SLICE_BYTES = 256 * 1024
 
+/** A worker with work that says nothing at so many looks is taken for dead: its script never came, or it was killed. */
+const SILENT_LOOKS = 6
+/** Until a part of the page that could not be loaded is asked for again. */
+const LOAD_AGAIN_MS = 10_000
+/** By looks and not by the clock: a machine that slept has looked once. */
+const LOOK_EVERY_MS = 5_000
+
 /**
  * SHA-256 in a worker; without one on the page's thread, in slices. A worker that does not start (not found, forbidden
- * by the page's policy) is done without from then on.
+ * by the page's policy) or falls silent is done without from then on, so that there is always a digest in the end.
  */
-export function createDigester(workerUrl: string | URL | undefined, onNoWorker: (cause: unknown) => void): Digester {
+export function createDigester(
+  workerUrl: string | URL | undefined,
+  clock: Pick<Clock, 'sleep'>,
+  onNoWorker: (cause: unknown) => void,
+): Digester {
   let worker: Worker | null = null
   let isBroken = workerUrl === undefined
   let lastTask = 0
+  let silentLooks = 0
+  let isWatching = false
   const waiting = new Map<number, (outcome: DigestOutcome) => void>()
+  const load = () => import('../hash.js').catch(onNoWorker)
+  // Now, with the rest of the page: after a deployment it may be gone, together with the worker's script.
+  let loading = load()
 
   const giveUp = (cause: unknown): void => {
     isBroken = true
@@ -27,6 +44,8 @@ export function createDigester(workerUrl: string | URL | undefined, onNoWorker: 
     try {
       worker = new Worker(workerUrl, { type: 'module', name: 'landfall-digest' })
       worker.addEventListener('message', ({ data }: MessageEvent<FromWorker>) => {
+        silentLooks = 0
+        if ('alive' in data) return
         waiting.get(data.task)?.(data.outcome)
         waiting.delete(data.task)
       })
@@ -37,12 +56,27 @@ export function createDigester(workerUrl: string | URL | undefined, onNoWorker: 
     }
     return worker
   }
+  const watch = async (): Promise<void> => {
+    if (isWatching) return
+    isWatching = true
+    for (silentLooks = 0; waiting.size > 0 && silentLooks < SILENT_LOOKS; silentLooks += 1) {
+      await clock.sleep(LOOK_EVERY_MS, new AbortController().signal)
+    }
+    isWatching = false
+    if (waiting.size > 0) giveUp(new Error('The digest worker fell silent.'))
+  }
 
   return {
     inBackground: () => started() !== null,
     async digest(blob, { from = null, signal }) {
       const active = started()
-      if (active === null) return (await import('../hash.js')).hashBlob(blob, from, SLICE_BYTES, signal)
+      if (active === null) {
+        const loaded = await loading
+        if (loaded) return loaded.hashBlob(blob, from, SLICE_BYTES, reader(clock), signal)
+        await clock.sleep(LOAD_AGAIN_MS, signal)
+        loading = load()
+        return { ok: false, why: 'unavailable' }
+      }
       const task = (lastTask += 1)
       // oxlint-disable-next-line unicorn/require-post-message-target-origin -- a worker has no origin to name
       const post = (message: ToWorker): void => active.postMessage(message)
@@ -59,6 +93,7 @@ export function createDigester(workerUrl: string | URL | undefined, onNoWorker: 
         })
         signal.addEventListener('abort', stop, { once: true })
         post({ task, blob, from })
+        void watch()
       })
     },
     close() {

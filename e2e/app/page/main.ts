@@ -13,7 +13,7 @@ const files = createFileList(say)
 const WARNINGS = {
   'journal-in-memory': 'This browser keeps nothing: after a closed tab, files have to be uploaded anew.',
   'no-locks': 'This browser cannot tell its tabs apart: keep only one of them open.',
-  'no-worker': 'Files cannot be checked here, and have to be chosen again after a closed tab.',
+  'no-worker': 'Files are checked more slowly here, and have to be chosen again after a closed tab.',
   'no-copy': 'There is no room to keep a file for later: after a closed tab it has to be chosen again.',
   'handler-failed': 'Something went wrong on this page.',
 } as const

@@ -125,8 +125,8 @@ export const CLIENT_MUTATIONS: readonly ClientMutation[] = [
     name: 'bytes are noted as accepted before they are sent',
     edits: [
       {
-        find: 'return digestIsOwed(live) ? ask(step) : sendChunk(step, source, standing.acceptedBytes, end);',
-        put: 'if (digestIsOwed(live)) return ask(step); await live.amend((stored) => ({ ...stored, standing: { point: "declared", acceptedBytes: end } })); return sendChunk(step, source, standing.acceptedBytes, end);',
+        find: 'return digestIsOwed(live) ? ask(step) : sendChunk(step, source, acceptedBytes, end);',
+        put: 'if (digestIsOwed(live)) return ask(step); await live.amend((stored) => ({ ...stored, standing: { point: "declared", acceptedBytes: end } })); return sendChunk(step, source, acceptedBytes, end);',
       },
     ],
     only: 'chunks',
