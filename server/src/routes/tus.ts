@@ -65,7 +65,7 @@ export function tusRoutes(deps: TusRouteDeps): Hono<Env> {
   async function stored(c: Context<Env>): Promise<Response> {
     const operation = await ledger.find(keyOf(c, 'not-found'))
     // A tus client that forgets the header must not take an upload for gone, and begin another one.
-    if (methodOf(c) === 'HEAD' && operation !== null && isOpen(operation.point)) throw versionRefused()
+    if (c.req.method === 'HEAD' && operation !== null && isOpen(operation.point)) throw versionRefused()
     return sendFile(c, operation)
   }
 
