@@ -50,7 +50,9 @@ export async function unlessAnswered<T>(hook: () => T | Promise<T>): Promise<T> 
     return await hook()
   } catch (error) {
     const response = responseIn(error)
-    if (response === null) throw error
+    // Hono renders only what is an Error.
+    if (response === null)
+      throw error instanceof Error ? error : new Error('something that is no Error was thrown', { cause: error })
     // A copy: the application may throw one and the same object for each request.
     const copy = response.clone()
     throw new AnsweredError(new Response(copy.body, copy))
@@ -206,7 +208,8 @@ async function whatDiffers(c: Context, allowed: AllowedOrigins): Promise<string 
 
 /** Proxies lie about schemes: the host is what can be compared, with the port that the origin's scheme implies. */
 function isSameHost(origin: string, host: string): boolean {
-  if (!URL.canParse(origin)) return false
+  // The parser for URLs would read a path or a user's name from what is no host.
+  if (!URL.canParse(origin) || !/^[^\s/\\?#@]+$/.test(host)) return false
   const page = new URL(origin)
   const asked = `${page.protocol}//${host}`
   return page.host !== '' && URL.canParse(asked) && new URL(asked).host === page.host
@@ -230,11 +233,15 @@ export function bodyOf(c: Context): AsyncIterable<Uint8Array> {
   const incoming = incomingOf(c)
   if (incoming !== null && incoming.readableFlowing === null && !incoming.readableDidRead)
     return incoming.iterator({ destroyOnReturn: false }) as AsyncIterable<Uint8Array>
+  if (incoming !== null && !hasBody(incoming)) return nothing()
   if (c.req.raw.bodyUsed || (incoming !== null && wasReadByNode(c.req.raw, incoming))) throw bodyWasRead()
   return c.req.raw.body ?? nothing()
 }
 
 async function* nothing(): AsyncIterable<Uint8Array> {}
+
+const hasBody = ({ headers }: IncomingMessage): boolean =>
+  headers['transfer-encoding'] !== undefined || Number(headers['content-length'] ?? 0) > 0
 
 /**
  * Whether Node's stream was read, but not through the request that Hono has: by a body parser of Express, or by a

@@ -53,7 +53,7 @@ interface Call {
   readonly header: string | null
   readonly metadata: UploadMetadata
   /** What went wrong in a callback, which the library would make a status and a text of. */
-  error: unknown
+  error: Error | null
 }
 
 /** An empty file's reference is committed inside its POST, which a stock client takes for the whole: wait as long as it can take. */
@@ -81,7 +81,8 @@ export function createTusLibrary(deps: TusLibraryDeps): TusLibrary {
   }
   /** The library knows only a status and a text: the error goes past it. */
   const refuseBy = (error: unknown): never => {
-    callNow().error = error
+    callNow().error =
+      error instanceof Error ? error : new Error('something that is no Error was thrown', { cause: error })
     // oxlint-disable-next-line only-throw-error -- the library's own form of an error
     throw { status_code: 500, body: '' }
   }

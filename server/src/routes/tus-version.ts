@@ -1,7 +1,6 @@
 import { problem, TUS_RESUMABLE } from '@landfall/shared'
 import type { MiddlewareHandler } from 'hono'
 import { type Env, ProblemError, renderRefusal } from '../context.js'
-import { methodOf } from './patiently.js'
 
 /** With the versions that are spoken here. */
 export const versionRefused = (): ProblemError =>
@@ -17,7 +16,7 @@ export const versionRefused = (): ProblemError =>
  * @see https://tus.io/protocols/resumable-upload#tus-resumable
  */
 export const tusVersion: MiddlewareHandler<Env> = async (c, next) => {
-  const method = methodOf(c)
+  const { method } = c.req
   const version = c.req.header('Tus-Resumable')
   const isForFile = method === 'GET' || (method === 'HEAD' && version === undefined)
   if (method === 'OPTIONS' || isForFile || version === TUS_RESUMABLE) await next()

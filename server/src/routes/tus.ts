@@ -68,7 +68,7 @@ export function tusRoutes(deps: TusRouteDeps): Hono<Env> {
     const operation = await ledger.find(key)
     if (operation === null) throw await absent(ledger, key)
     // A tus client that forgets the header must not take an upload for gone, and begin another one.
-    if (methodOf(c) === 'HEAD' && isOpen(operation.point)) throw versionRefused()
+    if (c.req.method === 'HEAD' && isOpen(operation.point)) throw versionRefused()
     return sendFile(c, operation)
   }
 
