@@ -1,6 +1,6 @@
 /** What is left of operations that ended long ago, and of owners that were forgotten. */
 import { Writable } from 'node:stream'
-import { readFile } from 'node:fs/promises'
+import { readFile, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import * as fc from 'fast-check'
 import { sql } from 'drizzle-orm'
@@ -8,9 +8,11 @@ import { pino } from 'pino'
 import * as v from 'valibot'
 import { afterEach, describe, expect, test } from 'vitest'
 import { kind, reject } from '../src/kinds.js'
+import { intentOf } from '../src/contract/ledger.js'
 import { attended, attendedSince } from '../src/ledger/clock-marks.js'
 import { MIGRATIONS } from '../src/ledger/migrations.js'
 import { untilNextMs } from '../src/ledger/rate.js'
+import { sqliteLedger } from '../src/ledger/sqlite.js'
 import { openConnection } from '../src/ledger/statements.js'
 import { DELIVERED_EFFECTS, ENDED_OPERATIONS, FORGOTTEN_OPERATIONS } from '../src/ledger/tombstones.js'
 import { UploadError } from '../src/errors.js'
@@ -249,6 +251,72 @@ test('what is due is found by an index, however much there is that is not', asyn
     'SEARCH landfall_effects USING INDEX landfall_effects_delivered (delivered_at>? AND delivered_at<?)',
   ])
   connection.close()
+})
+
+test('what an older version has made is counted, retired and forgotten', async () => {
+  const directory = await temporaryDirectory()
+  const { client, db } = await openDatabase(join(directory.path, 'app.db'))
+  close.push(async () => {
+    client.close()
+    await directory.remove()
+  })
+  await client.execute(`CREATE TABLE landfall_meta (key TEXT PRIMARY KEY NOT NULL, value TEXT NOT NULL)`)
+  for (const statement of MIGRATIONS.slice(0, 3).flat()) await client.execute(statement)
+  await client.execute(`INSERT INTO landfall_meta VALUES ('version', '3')`)
+  for (const [id, owner, point] of [
+    ['1', 'ann', 'cancelled'],
+    ['2', 'ann', 'completed'],
+    ['3', 'bob', 'cancelled'],
+  ] as const)
+    await client.execute({
+      sql: `INSERT INTO landfall_operations (owner, id, kind, point, file_name, file_size, file_type, metadata, validated, facts, "offset",
+          blob_key, created_at, updated_at, expires_at)
+        VALUES (?, ?, 'file', ?, 'a', 1, '', '{}', '{}', '', 1, ?, 1, 1, 1)`,
+      args: [owner, id, point, `${owner} ${id}`],
+    })
+  await client.execute(
+    `INSERT INTO landfall_references (owner, operation_id, blob_key, size, type, digest, digest_source, stored_at, data)
+     VALUES ('ann', '2', 'ann 2', 1, '', '', 'server', 1, 'null')`,
+  )
+  const ledger = sqliteLedger(db)
+  await ledger.migrate()
+  const within = { quotaFiles: 1 }
+  expect(await ledger.declare(intentOf(within))).toEqual({ outcome: 'over-file-quota', usedFiles: 1 })
+  expect(await ledger.retire({ finalMs: 1_000, effectsMs: 1_000 }, 10)).toEqual({ operations: 2, effects: 0 })
+  expect(await ledger.tombstone({ owner: 'ann', id: '1' })).toBe('cancelled')
+  expect(await ledger.tombstone({ owner: 'bob', id: '3' })).toBe('cancelled')
+  await ledger.forgetOwner(null, 'ann')
+  expect(await ledger.tombstone({ owner: 'ann', id: '2' })).toBe('completed')
+  expect((await ledger.declare(intentOf(within))).outcome).toBe('created')
+})
+
+test('what is left of an operation takes little, whatever its metadata took', async () => {
+  const server = await start()
+  const metadata = { note: 'n'.repeat(16_000) }
+  const bytes = async (): Promise<number> => {
+    await server.db.run(sql`VACUUM`)
+    await server.db.run(sql`PRAGMA wal_checkpoint(TRUNCATE)`)
+    return (await stat(join(server.directory, 'app.db'))).size
+  }
+  const count = 1_000
+  const emptyBytes = await bytes()
+  for (let n = 0; n < count; n += 50)
+    await Promise.all(
+      Array.from({ length: 50 }, async () => {
+        const id = newId()
+        expect((await server.declare(id, { size: 5 }, { metadata })).status).toBe(201)
+        expect((await server.request('DELETE', `/operations/${id}`)).status).toBe(200)
+      }),
+    )
+  const endedBytes = await bytes()
+  await settle(server)
+  const retiredBytes = await bytes()
+  const each = (atBytes: number): number => (atBytes - emptyBytes) / count
+  process.stdout.write(
+    `an operation that was declared and cancelled: ${each(endedBytes).toFixed(0)} bytes, after its time ${each(retiredBytes).toFixed(0)} bytes\n`,
+  )
+  expect(each(endedBytes)).toBeGreaterThan(16_000)
+  expect(each(retiredBytes)).toBeLessThanOrEqual(400)
 })
 
 describe('the right to erasure', () => {

@@ -994,7 +994,7 @@ export function ledgerContract<Tx>(test: RegisterTest, create: () => Promise<Led
     assert.deepEqual(seen, ['declared:0', 'declared:5', 'cancelled:5'])
   })
 
-  retentionContract(on)
+  retentionContract(on, { accept, declared, get, intentOf, owing, reference, referenced, take })
 }
 
 export const accept = async (): Promise<{ outcome: 'accepted'; data: null }> => ({ outcome: 'accepted', data: null })

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { problem } from '@landfall/shared'
 import { v7 as uuidv7 } from 'uuid'
 import { type Ledger, type OperationKey, REMOVAL } from '../ports.js'
-import { accept, declared, get, intentOf, type LedgerFixture, owing, reference, referenced, take } from './ledger.js'
+import type * as Common from './ledger.js'
 
 const TAKING = { holder: 'n1', leaseMs: 30_000, limit: 10 }
 const NOW = { finalMs: 0, effectsMs: 0 }
@@ -10,34 +10,41 @@ const NOTHING = { operations: 0, effects: 0 }
 const DAY_MS = 24 * 60 * 60_000
 const later = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms))
 
-/** As the completer does when the bytes are removed. */
-async function clean(ledger: Ledger<unknown>, key: OperationKey): Promise<void> {
-  const lease = await take(ledger, key, 'setup', 'drive')
-  const cleaned = await ledger.record(lease, await get(ledger, key), {
-    cleanupDue: false,
-    dueInMs: null,
-    release: true,
-  })
-  assert.ok(cleaned !== null)
-}
-
-async function cancelled(ledger: Ledger<unknown>, owner = 'ann'): Promise<OperationKey> {
-  const { key } = await declared(ledger, { owner })
-  assert.ok((await ledger.cancel(key, problem('cancelled'))) !== null)
-  await clean(ledger, key)
-  return key
-}
-
-/** Delivers the removal of a reference's bytes. */
-async function deliver(ledger: Ledger<unknown>): Promise<void> {
-  for (const effect of await ledger.takeEffects(REMOVAL, TAKING))
-    await ledger.settleEffect(effect, { outcome: 'delivered' })
-}
+/** What the cases of a ledger have in common. */
+type Steps = Pick<
+  typeof Common,
+  'accept' | 'declared' | 'get' | 'intentOf' | 'owing' | 'reference' | 'referenced' | 'take'
+>
 
 /** What a ledger owes to privacy: retention, the right to erasure, and limits of how fast it grows. */
 export function retentionContract<Tx>(
-  on: (name: string, body: (fixture: LedgerFixture<Tx>) => Promise<void>) => void,
+  on: (name: string, body: (fixture: Common.LedgerFixture<Tx>) => Promise<void>) => void,
+  { accept, declared, get, intentOf, owing, reference, referenced, take }: Steps,
 ): void {
+  /** As the completer does when the bytes are removed. */
+  async function clean(ledger: Ledger<unknown>, key: OperationKey): Promise<void> {
+    const lease = await take(ledger, key, 'setup', 'drive')
+    const cleaned = await ledger.record(lease, await get(ledger, key), {
+      cleanupDue: false,
+      dueInMs: null,
+      release: true,
+    })
+    assert.ok(cleaned !== null)
+  }
+
+  async function cancelled(ledger: Ledger<unknown>, owner = 'ann'): Promise<OperationKey> {
+    const { key } = await declared(ledger, { owner })
+    assert.ok((await ledger.cancel(key, problem('cancelled'))) !== null)
+    await clean(ledger, key)
+    return key
+  }
+
+  /** Delivers the removal of a reference's bytes. */
+  async function deliver(ledger: Ledger<unknown>): Promise<void> {
+    for (const effect of await ledger.takeEffects(REMOVAL, TAKING))
+      await ledger.settleEffect(effect, { outcome: 'delivered' })
+  }
+
   on('retires what has ended, and its id is never used again', async ({ ledger, another }) => {
     const key = await cancelled(ledger)
     assert.deepEqual(await ledger.retire({ finalMs: DAY_MS, effectsMs: DAY_MS }, 10), NOTHING)
