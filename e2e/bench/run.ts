@@ -1,7 +1,7 @@
 /**
  * `npm run bench -- [--rounds 7] [--only big|small] [--systems landfall,tus-sync]`
  * `npm run bench -- --only s3 [--rounds 5] [--workload big|chunks|small|stalled|many]`: uploads to S3 beside others.
- * `npm run bench -- --only effects|reconcile|due|nodes|idle|huge [--count …]`: see the file of that name.
+ * `npm run bench -- --only effects|reconcile|due|nodes|idle|huge|retention [--count …]`: see the file of that name.
  *
  * Landfall beside the usual stack (see `src/tus-peer.ts`), one server at a time, in rounds in which each has its turn:
  * what the machine does meanwhile hits all of them, and ratios are taken within a round. Prints a table and writes all
@@ -16,6 +16,7 @@ import { keep, loadNow, machineOf } from './kept.js'
 import { type Measurement, measure, type Workload, WORKLOADS } from './measure.js'
 import { benchNodes } from './nodes.js'
 import { benchReconcile } from './reconcile.js'
+import { benchRetention } from './retention.js'
 import { benchS3 } from './s3.js'
 import { availableSystems, type System, type SystemName } from './systems.js'
 import { markdown, type Series, summarise } from './table.js'
@@ -30,6 +31,7 @@ const ALONE: Readonly<Record<string, { count: number; bench: (count: number, say
   nodes: { count: 3_000, bench: benchNodes },
   idle: { count: 100_000, bench: benchIdle },
   huge: { count: 5_120, bench: benchHuge },
+  retention: { count: 100_000, bench: benchRetention },
 }
 type Say = (text: string) => void
 

@@ -94,9 +94,9 @@ export function createCompleter(deps: CompleterDeps): Completer {
   async function retireSome(everyMs: number): Promise<number> {
     const now = clock.monotonicMs()
     if (now - retiredAtMs < everyMs || !deps.clockTrusted()) return 0
-    const { operations, effects } = await ledger.retire(settings.retention, RETIRE_BATCH)
-    if (Math.max(operations, effects) < RETIRE_BATCH) retiredAtMs = now
-    return operations + effects
+    const retired = await ledger.retire(settings.retention, RETIRE_BATCH)
+    if (Math.max(retired.operations, retired.effects) < RETIRE_BATCH) retiredAtMs = now
+    return retired.operations + retired.effects
   }
 
   /** For `doctor` and for health checks: a completer that hangs says nothing. */

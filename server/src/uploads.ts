@@ -232,7 +232,8 @@ export function createUploads<Tx, const K extends Kinds<Tx>>(options: UploadsOpt
     clock,
     log,
     settings: { intervalMs: options.completerIntervalMs ?? 5_000, leaseMs, retention },
-    clockTrusted: () => guard.trusted(),
+    // Clients are not waited for here, so that it may begin at once after a start.
+    clockTrusted: () => !guard.apart() && !guard.disturbed(),
   })
   const admit = createAdmit({ ledger, blobs, kinds, limits, expiresAfterMs })
   const cancel = createCancel({ ledger, leases, wake: () => completer.wake(0) })

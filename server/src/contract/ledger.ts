@@ -11,6 +11,7 @@ import {
   type OwedEffect,
   REMOVAL,
 } from '../ports.js'
+import { retentionContract } from './retention.js'
 import { type RegisterTest, withFixture } from './suite.js'
 
 /** A ledger on a fresh database, and a table of the application's own beside it. */
@@ -992,10 +993,12 @@ export function ledgerContract<Tx>(test: RegisterTest, create: () => Promise<Led
     await declared(ledger)
     assert.deepEqual(seen, ['declared:0', 'declared:5', 'cancelled:5'])
   })
+
+  retentionContract(on, { accept, declared, get, intentOf, owing, reference, referenced, take })
 }
 
-const accept = async (): Promise<{ outcome: 'accepted'; data: null }> => ({ outcome: 'accepted', data: null })
-const reference = (changes: Changes) => ({
+export const accept = async (): Promise<{ outcome: 'accepted'; data: null }> => ({ outcome: 'accepted', data: null })
+export const reference = (changes: Changes) => ({
   changes,
   content: CONTENT,
   digestSource: 'server' as const,
@@ -1008,18 +1011,18 @@ function pick<T extends object, K extends keyof T>(from: T, keys: readonly K[]):
   return Object.fromEntries(keys.map((key) => [key, from[key]])) as Pick<T, K>
 }
 
-async function get(ledger: Ledger<unknown>, { owner, id }: OperationKey): Promise<OperationRecord> {
+export async function get(ledger: Ledger<unknown>, { owner, id }: OperationKey): Promise<OperationRecord> {
   return (await ledger.find({ owner, id })) ?? assert.fail('no such operation')
 }
 
-async function declared(ledger: Ledger<unknown>, changes: Partial<Intent> = {}): Promise<{ key: OperationKey }> {
+export async function declared(ledger: Ledger<unknown>, changes: Partial<Intent> = {}): Promise<{ key: OperationKey }> {
   const intent = intentOf(changes)
   const { outcome } = await ledger.declare(intent)
   assert.equal(outcome, 'created')
   return { key: { owner: intent.owner, id: intent.id } }
 }
 
-async function take(
+export async function take(
   ledger: Ledger<unknown>,
   key: OperationKey,
   holder: string,
@@ -1038,7 +1041,7 @@ async function dueIn(ledger: Ledger<unknown>, ms: number, changes: Changes = {})
   return key
 }
 
-async function referenced(ledger: Ledger<unknown>, changes: Partial<Intent> = {}): Promise<OperationRecord> {
+export async function referenced(ledger: Ledger<unknown>, changes: Partial<Intent> = {}): Promise<OperationRecord> {
   const { key } = await declared(ledger, changes)
   const lease = await take(ledger, key, 'setup', 'drive')
   await ledger.refer(lease, await get(ledger, key), reference({ offset: 100, tailBase: 0, point: 'verified' }), accept)
@@ -1053,7 +1056,7 @@ const owed = (name: string): OwedEffect => ({
 })
 
 /** A new reference that owes these effects. */
-async function owing(ledger: Ledger<unknown>, names: readonly string[]): Promise<OperationRecord> {
+export async function owing(ledger: Ledger<unknown>, names: readonly string[]): Promise<OperationRecord> {
   const { key } = await declared(ledger)
   const lease = await take(ledger, key, 'setup', 'drive')
   const intent = { ...reference({ offset: 100, tailBase: 0, point: 'verified' }), effects: names.map(owed) }

@@ -99,14 +99,15 @@ async function bury(on: Queries, rows: readonly SqlRow[]): Promise<number> {
        WHERE o.owner = ended ->> 0 AND o.id = ended ->> 1 AND o.owner_hash IS NULL`,
       [said],
     )
-  // One that an operator has just asked for again is still delivered; then it goes as a delivered one.
   await on.run(
     `DELETE FROM landfall_effects e USING ${ROWS}
      WHERE e.owner = ended ->> 0 AND e.operation_id = ended ->> 1 AND (e.delivered_at IS NOT NULL OR e.given_up_at IS NOT NULL)`,
     [said],
   )
+  // Where an operator has just asked again for an effect that was given up, the operation stays until that is settled.
   const deleted = await on.run(
-    `DELETE FROM landfall_operations o USING ${ROWS} WHERE o.owner = ended ->> 0 AND o.id = ended ->> 1`,
+    `DELETE FROM landfall_operations o USING ${ROWS} WHERE o.owner = ended ->> 0 AND o.id = ended ->> 1
+       AND NOT EXISTS (SELECT 1 FROM landfall_effects e WHERE e.owner = o.owner AND e.operation_id = o.id)`,
     [said],
   )
   await on.run(
@@ -123,9 +124,17 @@ export const holdings = async (on: Queries, owner: string): Promise<Holdings> =>
 /** In the application's transaction. */
 export async function forgetOwner(on: Queries, owner: string): Promise<Holdings> {
   const hash = ownerHash(await tombstoneKey(on), owner)
-  // In the order in which leases are prolonged. What is driven just now ends first, and then has its reference.
+  // As `remove` does: the references first, and then their operations, these in the order in which leases are prolonged.
+  // What is driven just now ends first, and then has its reference.
   await on.all(
-    `SELECT COUNT(*) AS n FROM (SELECT 1 FROM landfall_operations WHERE owner = ? ORDER BY id FOR UPDATE) AS locked`,
+    `SELECT COUNT(*) AS n FROM (
+       SELECT 1 FROM landfall_operations o JOIN landfall_references r ON r.operation_id = o.id AND r.owner = o.owner
+       WHERE o.owner = ? ORDER BY o.id FOR UPDATE OF r) AS locked`,
+    [owner],
+  )
+  await on.run(
+    `WITH locked AS MATERIALIZED (SELECT owner, id FROM landfall_operations WHERE owner = ? ORDER BY id FOR UPDATE)
+     UPDATE landfall_operations o SET forgotten_at = ${NOW} FROM locked WHERE o.owner = locked.owner AND o.id = locked.id`,
     [owner],
   )
   const found = await holdings(on, owner)
@@ -134,7 +143,7 @@ export async function forgetOwner(on: Queries, owner: string): Promise<Holdings>
     {
       now: NOW,
       newId: 'CAST(gen_random_uuid() AS text)',
-      payload: `CAST(json_build_object('blobKey', blob_key) AS text)`,
+      payload: `CAST(json_build_object('blobKey', r.blob_key) AS text)`,
       owed: (alias) =>
         `owed_effects = (SELECT COUNT(*) FROM landfall_effects e
            WHERE e.owner = '${alias}' AND e.operation_id = landfall_operations.id AND e.delivered_at IS NULL)`,

@@ -109,11 +109,12 @@ export async function forgetOwner(on: Queries, owner: string): Promise<Holdings>
     {
       now: NOW,
       newId: 'lower(hex(randomblob(16)))',
-      payload: `json_object('blobKey', blob_key)`,
+      payload: `json_object('blobKey', r.blob_key)`,
       // It completes as soon as nothing is owed, without being counted.
       owed: () => 'owes_effects = 0',
     },
   )
+  await on.run(`UPDATE landfall_operations SET forgotten_at = ${NOW} WHERE owner = ?`, [owner])
   for (const { sql, args } of statements) await on.run(sql, args)
   // The rate is forgotten with its owner.
   await on.run(

@@ -76,11 +76,13 @@ export const toEnded =
 export const stepsIn = (value: unknown): ClockStep[] =>
   typeof value === 'string' ? (JSON.parse(value) as ClockStep[]) : []
 
+/** References are found by their operations: no index begins with their owner. */
+const REFERENCES_OF = `landfall_operations o JOIN landfall_references r ON r.operation_id = o.id AND r.owner = o.owner WHERE o.owner = ?`
 export const HOLDINGS = `SELECT
   (SELECT COUNT(*) FROM landfall_operations WHERE owner = ?) AS operations,
   (SELECT COUNT(*) FROM landfall_operations WHERE owner = ? AND point IN ${OPEN}) AS open_operations,
-  (SELECT COUNT(*) FROM landfall_references WHERE owner = ?) AS refs,
-  (SELECT COALESCE(SUM(size), 0) FROM landfall_references WHERE owner = ?) AS bytes`
+  (SELECT COUNT(*) FROM ${REFERENCES_OF}) AS refs,
+  (SELECT COALESCE(SUM(r.size), 0) FROM ${REFERENCES_OF}) AS bytes`
 
 export const toHoldings = (row: SqlRow | undefined): Holdings => ({
   operations: Number(row?.['operations'] ?? 0),
@@ -94,8 +96,13 @@ export interface Words {
   readonly args: readonly (string | null)[]
 }
 
+/** The owner's operations that are being forgotten. What is declared while that happens is not among them. */
+const MARKED = `owner = ? AND forgotten_at IS NOT NULL`
+const OF_MARKED = `owner = ? AND operation_id IN (SELECT id FROM landfall_operations WHERE ${MARKED})`
+
 /**
- * The statements of `forgetOwner`, in order, after its rows are locked.
+ * The statements of `forgetOwner`, in order, after its rows are marked by `forgotten_at`. Each of them sees what others
+ * have committed before it, so that only the marks say which rows are meant.
  *
  * @param dialect.newId How the database makes an effect's id; `dialect.payload`: the payload of a removal, as JSON.
  * @param dialect.owed Sets the column by which the database counts what an operation owes, of the one that is renamed.
@@ -110,37 +117,38 @@ export function forgetting(
     // Open ones end as by `cancel`: whoever has a lease has lost it.
     {
       sql: `UPDATE landfall_operations SET point = 'cancelled', stalled = 0, lease_token = lease_token + 1, lease_holder = NULL, lease_purpose = NULL,
-        lease_expires_at = NULL, lease_asked = 0, cleanup_due = 1, attempts = 0, due_at = ${now} WHERE owner = ? AND point IN ${OPEN}`,
+        lease_expires_at = NULL, lease_asked = 0, cleanup_due = 1, attempts = 0, due_at = ${now} WHERE ${MARKED} AND point IN ${OPEN}`,
       args: [owner],
     },
     // References go as by `remove`: their bytes by an effect after the commit.
     {
-      sql: `UPDATE landfall_operations SET removed_at = ${now} WHERE owner = ? AND id IN (SELECT operation_id FROM landfall_references WHERE owner = ?)`,
-      args: [owner, owner],
+      sql: `UPDATE landfall_operations SET removed_at = ${now} WHERE ${MARKED} AND point IN ('referenced', 'completed')
+        AND EXISTS (SELECT 1 FROM landfall_references r WHERE r.operation_id = landfall_operations.id AND r.owner = landfall_operations.owner)`,
+      args: [owner],
     },
     {
       sql: `INSERT INTO landfall_effects (effect_id, owner, operation_id, name, type, payload, due_at, created_at)
-        SELECT ${newId}, owner, operation_id, '${REMOVAL.name}', 'remove-bytes', ${payload}, ${now}, ${now} FROM landfall_references WHERE owner = ?`,
+        SELECT ${newId}, r.owner, r.operation_id, '${REMOVAL.name}', 'remove-bytes', ${payload}, ${now}, ${now}
+        FROM ${REFERENCES_OF} AND o.forgotten_at IS NOT NULL`,
       args: [owner],
     },
-    { sql: `DELETE FROM landfall_references WHERE owner = ?`, args: [owner] },
+    { sql: `DELETE FROM landfall_references WHERE ${OF_MARKED}`, args: [owner, owner] },
     // What is left to be delivered tells of the owner, except for removals.
     {
-      sql: `DELETE FROM landfall_effects WHERE owner = ? AND (type <> 'remove-bytes' OR delivered_at IS NOT NULL)`,
-      args: [owner],
+      sql: `DELETE FROM landfall_effects WHERE ${OF_MARKED} AND (type <> 'remove-bytes' OR delivered_at IS NOT NULL)`,
+      args: [owner, owner],
     },
-    { sql: `UPDATE landfall_effects SET owner = ? WHERE owner = ?`, args: [alias, owner] },
+    { sql: `UPDATE landfall_effects SET owner = ? WHERE ${OF_MARKED}`, args: [alias, owner, owner] },
     {
-      sql: `INSERT INTO landfall_tombstones (id, owner_hash, point)
-        SELECT id, CAST(? AS text), ${ENDED_AS} FROM landfall_operations WHERE owner = ?`,
+      sql: `INSERT INTO landfall_tombstones (id, owner_hash, point) SELECT id, CAST(? AS text), ${ENDED_AS} FROM landfall_operations WHERE ${MARKED} ON CONFLICT DO NOTHING`,
       args: [hash, owner],
     },
     // The row stays until the bytes are removed: it is what drives that, and what reconcile goes by.
     {
-      sql: `UPDATE landfall_operations SET owner = ?, owner_hash = ?, forgotten_at = ${now}, updated_at = ${now}, ${owed(alias)},
+      sql: `UPDATE landfall_operations SET owner = ?, owner_hash = ?, updated_at = ${now}, ${owed(alias)},
         file_name = '', file_type = '', file_last_modified = NULL, metadata = '{}', validated = 'null', upload_metadata = NULL, facts = '',
         digest = NULL, digest_pending = 0, blob_state = 'null', prepared = '{}', content = 'null', problem = 'null', last_error = NULL
-        WHERE owner = ?`,
+        WHERE ${MARKED}`,
       args: [alias, hash, owner],
     },
   ]

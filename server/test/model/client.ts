@@ -11,6 +11,8 @@ export interface Told {
   /** DELETE was answered with 409. */
   kept: boolean
   removed: boolean
+  /** Answered with 410: only a tombstone is left. */
+  gone: boolean
   /** The code of the final "no". */
   no: string | null
   /** A digest of this value was accepted. */
@@ -34,6 +36,7 @@ export function createClient(world: World, scenario: Scenario, id: string, seed:
     cancelled: false,
     kept: false,
     removed: false,
+    gone: false,
     no: null,
     digest: null,
     acknowledged: 0,
@@ -86,6 +89,7 @@ export function createClient(world: World, scenario: Scenario, id: string, seed:
       }),
     })
     if (answer === null) return null
+    if (answer.status === 410) told.gone = true
     if (answer.status > 201) return answer.status
     const operation = note((await answer.json()) as Operation)
     if (digest !== undefined && digest !== 'pending' && operation.digest === digest) told.digest ??= digest
@@ -118,6 +122,7 @@ export function createClient(world: World, scenario: Scenario, id: string, seed:
       if (((await answer.json()) as Problem).code === 'already-referenced') told.kept = true
       return true
     }
+    if (answer?.status === 410) told.gone = true
     if (answer?.status !== 200) return false
     const operation = note((await answer.json()) as Operation)
     if (operation.recoveryPoint === 'cancelled') told.cancelled = true
@@ -130,13 +135,15 @@ export function createClient(world: World, scenario: Scenario, id: string, seed:
     return removed
   }
 
+  const forget = (server: Server): Promise<unknown> => server.forget()
+
   /** Completers of all processes are at work while a client waits. */
   async function wait(): Promise<void> {
     await world.pass(1_000)
     for (const server of world.alive()) await server.runOnce()
   }
 
-  const over = (): boolean => told.no !== null || told.cancelled || told.kept || told.removed
+  const over = (): boolean => told.no !== null || told.cancelled || told.kept || told.removed || told.gone
 
   async function upload(): Promise<void> {
     let cancelled = false
@@ -151,6 +158,11 @@ export function createClient(world: World, scenario: Scenario, id: string, seed:
       const server = world.server()
       if (cancelled) {
         if (await cancel(server)) return
+        continue
+      }
+      if (told.success && scenario.forget === 'stored') {
+        await forget(server)
+        await put(server)
         continue
       }
       if (told.success && scenario.remove === true) {
@@ -172,10 +184,16 @@ export function createClient(world: World, scenario: Scenario, id: string, seed:
         if (next === null && server.died.aborted && scenario.impatient !== true) await world.pass(31_000)
         if (next === null || next <= offset) break
         offset = next
+        if (scenario.forget === 'half way') break
       }
       if (scenario.cancelAfter !== undefined && ends().indexOf(offset) + 1 >= scenario.cancelAfter) {
         cancelled = true
         if (await cancel(server)) return
+        continue
+      }
+      if (scenario.forget === 'half way' && offset > 0 && offset < size) {
+        await forget(world.server())
+        await put(world.server())
         continue
       }
       if (offset < size) continue
@@ -183,12 +201,12 @@ export function createClient(world: World, scenario: Scenario, id: string, seed:
         scenario.digest === 'pending' ? digestOf(content) : scenario.digest === 'pending-wrong' ? wrong : declared
       if (scenario.digest === 'pending-never') return
       const last = await put(world.server(), digest)
-      if (told.success && scenario.remove !== true) return
+      if (told.success && scenario.remove !== true && scenario.forget === undefined) return
       if (last === 409) continue
     }
   }
 
-  return { told, content, wrong, put, patch, cancel, remove, upload }
+  return { told, content, wrong, put, patch, cancel, remove, forget, upload }
 }
 
 function streamOf(chunks: readonly Uint8Array[]): ReadableStream<Uint8Array> {

@@ -30,7 +30,9 @@ export interface Living {
 /** What a completer would find, now or later. */
 export const DUE = `SELECT due_at AS due FROM landfall_operations WHERE due_at IS NOT NULL
   UNION ALL SELECT due_at FROM landfall_effects WHERE due_at IS NOT NULL
-  UNION ALL SELECT 0 FROM landfall_operations WHERE point = 'referenced' AND owes_effects = 0`
+  UNION ALL SELECT 0 FROM landfall_operations WHERE point = 'referenced' AND owes_effects = 0
+  UNION ALL SELECT 0 FROM landfall_operations o WHERE forgotten_at IS NOT NULL AND cleanup_due = 0 AND lease_holder IS NULL
+    AND NOT EXISTS (SELECT 1 FROM landfall_effects e WHERE e.owner = o.owner AND e.operation_id = o.id AND e.delivered_at IS NULL)`
 
 class Dropped extends Error {}
 
@@ -63,6 +65,7 @@ export async function openModelDatabase() {
       if (read(`SELECT 1 FROM (${DUE}) LIMIT 1`, []).length === 0) return
       raw.exec(`UPDATE landfall_operations SET due_at = NULL, stalled = 1 WHERE due_at IS NOT NULL;
         UPDATE landfall_effects SET due_at = NULL WHERE due_at IS NOT NULL;
+        UPDATE landfall_operations SET forgotten_at = NULL WHERE forgotten_at IS NOT NULL;
         UPDATE landfall_operations SET owes_effects = 1 WHERE point = 'referenced' AND owes_effects = 0;`)
     },
     async close(): Promise<void> {

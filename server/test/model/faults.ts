@@ -21,6 +21,8 @@ export const HOWS = [
   'cancel, answer late',
   'expiry',
   'removal',
+  'owner forgotten',
+  'owner forgotten, answer late',
   'digest arrives',
   'another digest arrives',
   'bytes vanish',
@@ -40,6 +42,8 @@ export const ENDING: ReadonlySet<How> = new Set<How>([
   'cancel, answer late',
   'expiry',
   'removal',
+  'owner forgotten',
+  'owner forgotten, answer late',
   'another digest arrives',
   'bytes vanish',
   'the last byte vanishes',
@@ -55,7 +59,7 @@ export interface Stage {
 }
 
 /** Asked at every pass, whatever there is; what could happen there happens as well before the call that follows. */
-const POLLS = new Set(['ledger.takeEffects', 'ledger.complete', 'ledger.forgetOtherHolders'])
+const POLLS = new Set(['ledger.takeEffects', 'ledger.complete', 'ledger.retire', 'ledger.forgetOtherHolders'])
 const AT_POLLS = new Set<How>(['crash after', 'fails', 'answer lost', 'removal', 'cancel'])
 
 /** Whether it makes a difference at such a call. */
@@ -68,6 +72,7 @@ export function applies(how: How, call: string): boolean {
       return call === 'hook' || call === 'prepare'
     case 'lease lost, answer late':
     case 'cancel, answer late':
+    case 'owner forgotten, answer late':
       return call.startsWith('blobs.') || call === 'hook' || call === 'prepare' || call === 'ledger.refer'
     default:
       return true
@@ -150,6 +155,10 @@ export function strikeOf(how: How, stage: Stage): Strike {
       }
     case 'removal':
       return { before: ({ server }) => meanwhile(client.remove(server)) }
+    case 'owner forgotten':
+      return { before: ({ server }) => meanwhile(client.forget(server)) }
+    case 'owner forgotten, answer late':
+      return { after: ({ server }) => meanwhile(client.forget(server)) }
     case 'digest arrives':
       return { before: ({ server }) => meanwhile(client.put(server, digestOf(client.content))) }
     case 'another digest arrives':

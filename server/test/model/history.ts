@@ -5,7 +5,7 @@ import type { SqlRow } from '../../src/ledger/statements.js'
 import { createClient, type Client } from './client.js'
 import { DUE, type ModelDatabase } from './database.js'
 import { applies, ENDING, type Fault, type Stage, strikeOf } from './faults.js'
-import { INVARIANTS, steps } from './invariants.js'
+import { forgotten, INVARIANTS, steps } from './invariants.js'
 import { kind, reject } from './modules.js'
 import type { Scenario } from './scenarios.js'
 import { createWorld, EXPIRES_AFTER_MS, type Tx, type World } from './world.js'
@@ -79,10 +79,16 @@ export function createHistory(
   const rowOf = (id: string): SqlRow | null =>
     database.read('SELECT * FROM landfall_operations WHERE owner = ? AND id = ?', [owner, id])[0] ?? null
 
+  const tombstoneOf = (id: string): string | null => {
+    const point = database.read('SELECT point FROM landfall_tombstones WHERE id = ?', [id])[0]?.['point']
+    return typeof point === 'string' ? point : null
+  }
+
   function observe(): void {
     for (const upload of uploads.values()) {
       const row = rowOf(upload.id)
-      const wrong = steps(upload.seen, row, upload.client.content, upload.damaged ? null : world.disk)
+      const disk = upload.damaged ? null : world.disk
+      const wrong = steps(upload.seen, row, upload.client.content, disk, tombstoneOf(upload.id) !== null)
       if (wrong !== null) violated(wrong)
       upload.seen = row
     }
@@ -140,13 +146,33 @@ export function createHistory(
   function check(): void {
     observe()
     const keys = new Set(
-      database.read('SELECT blob_key FROM landfall_operations WHERE owner = ?', [owner]).map((row) => row['blob_key']),
+      [...uploads.keys()].flatMap((id) =>
+        // Whoever their owner is by now.
+        database.read('SELECT blob_key FROM landfall_operations WHERE id = ?', [id]).map((row) => row['blob_key']),
+      ),
     )
     const strays = [...world.disk.stored.keys()].filter((key) => !keys.has(key))
     for (const { id, scenario, client, damaged } of uploads.values()) {
       const of = (table: string): SqlRow[] =>
         database.read(`SELECT * FROM ${table} WHERE owner = ? AND operation_id = ?`, [owner, id])
-      const { digest, kind: name, leaves, cancelAfter } = scenario
+      const point = tombstoneOf(id)
+      if (client.told.gone && point === null) violated('1: told that it is gone, and it is not')
+      if (point !== null) {
+        const by = (table: string, column: string): SqlRow[] =>
+          database.read(`SELECT * FROM ${table} WHERE ${column} = ?`, [id])
+        const wrong = forgotten({
+          point,
+          rows: by('landfall_operations', 'id'),
+          references: by('landfall_references', 'operation_id'),
+          effects: by('landfall_effects', 'operation_id'),
+          arrivals: by('arrivals', 'operation_id'),
+        })
+        const [contradiction] = client.told.contradictions
+        if (strays.length > 0) violated('6: a blob without an operation')
+        for (const words of [wrong, contradiction ?? null]) if (words !== null) violated(words)
+        continue
+      }
+      const { digest, kind: name, leaves, cancelAfter, forget } = scenario
       const ending = {
         id,
         content: client.content,
@@ -162,7 +188,12 @@ export function createHistory(
         rejects: name === 'refused',
         damaged,
         mustArrive:
-          peaceful && !digest.endsWith('wrong') && name !== 'refused' && leaves !== true && cancelAfter === undefined,
+          peaceful &&
+          !digest.endsWith('wrong') &&
+          name !== 'refused' &&
+          leaves !== true &&
+          cancelAfter === undefined &&
+          forget === undefined,
         nowAt: world.now(),
       }
       for (const [number, holds] of INVARIANTS) {

@@ -148,14 +148,35 @@ export const INVARIANTS: ReadonlyMap<string, Invariant> = new Map([
   ['10', effects],
 ])
 
+/** Of an operation of which only a tombstone is to be left. */
+export interface Forgotten {
+  readonly point: string
+  readonly rows: readonly SqlRow[]
+  readonly references: readonly SqlRow[]
+  readonly effects: readonly SqlRow[]
+  readonly arrivals: readonly SqlRow[]
+}
+
+/** When nothing moves any more: everything of it is gone, and it ended once. */
+export function forgotten({ point, rows, references, effects: owed, arrivals }: Forgotten): string | null {
+  if (rows.length > 0) return '6: a forgotten operation that nobody will retire'
+  if (references.length > 0) return '2: a reference of a forgotten owner'
+  if (owed.length > 0) return '10: an effect of a forgotten owner'
+  if (arrivals.length !== (point === 'completed' ? 1 : 0))
+    return `3: ${arrivals.length} rows of the application, forgotten at ${point}`
+  return null
+}
+
 /** What may never be seen, at no moment: between two looks at one operation. `disk`: null where it has lost bytes. */
 export function steps(
   before: SqlRow | null,
   after: SqlRow | null,
   content: Uint8Array,
   disk: Disk | null,
+  isForgotten: boolean,
 ): string | null {
-  if (after === null) return before === null ? null : '6: an operation is gone'
+  if (isForgotten && after !== null) return '2: the id of a tombstone is used again'
+  if (after === null) return before === null || isForgotten ? null : '6: an operation is gone'
   const point = String(after['point'])
   if (before !== null) {
     if (Number(after['offset']) < Number(before['offset'])) return '4: an acknowledged offset fell'

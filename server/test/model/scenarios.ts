@@ -11,6 +11,8 @@ export interface Scenario {
   /** Cancelled after so many chunks. */
   readonly cancelAfter?: number
   readonly remove?: boolean
+  /** Its owner is forgotten, with some of its bytes there or when its reference is. */
+  readonly forget?: 'half way' | 'stored'
   /** Its client asks again at once, while the lease of a process that died keeps everybody away. */
   readonly impatient?: boolean
   /** The client never comes back after the first answer that it did not get. */
@@ -35,6 +37,8 @@ export const SCENARIOS: readonly Scenario[] = [
   { name: 'cancelled half way', sizes: [32, 33], digest: 'none', cancelAfter: 1 },
   { name: 'cancelled with all bytes there', sizes: [40], digest: 'none', cancelAfter: 1, exclusive: true },
   { name: 'removed', sizes: [40], digest: 'none', remove: true },
+  { name: 'its owner is forgotten half way', sizes: [32, 33], digest: 'none', forget: 'half way' },
+  { name: 'its owner is forgotten', sizes: [40], digest: 'none', kind: 'notified', forget: 'stored' },
   { name: 'an effect', sizes: [40], digest: 'none', kind: 'notified' },
 ]
 

@@ -24,6 +24,8 @@ export interface Server {
   runOnce(): Promise<unknown>
   /** In a transaction of the application's. */
   remove(id: string): Promise<boolean>
+  /** Forgets the owner of all uploads, in a transaction of the application's; null: it died over it, or failed. */
+  forget(): Promise<unknown>
 }
 type Body = string | Uint8Array<ArrayBuffer>
 
@@ -154,7 +156,7 @@ export function createWorld(options: WorldOptions) {
     }
     return new Proxy(ledger, {
       get(target, name: keyof Ledgers) {
-        if (name === 'onChange' || name === 'remove') return target[name]
+        if (name === 'onChange' || name === 'remove' || name === 'forgetOwner') return target[name]
         if (name in beside) return beside[name as keyof typeof beside]
         const method = target[name] as (...args: unknown[]) => Promise<unknown>
         return (...args: unknown[]) => {
@@ -225,6 +227,7 @@ export function createWorld(options: WorldOptions) {
           ),
         ),
       runOnce: () => orDead(uploads.runOnce({ maxMs: 1_000_000 }).catch(() => null)),
+      forget: () => orDead(db.transaction(async (tx) => uploads.forgetOwner(tx, options.owner))).catch(() => null),
       remove: async (id) => (await orDead(db.transaction(async (tx) => uploads.remove(tx, id)))) ?? false,
     }
     const db = options.database.connect({ died: death.signal, now })
