@@ -21,8 +21,6 @@ export interface Session {
   copy: Blob | null
   /** `source` is our copy. */
   fromCopy: boolean
-  /** Reads that failed since the last accepted byte. */
-  misreads: number
   /** The last PUT answered, and nothing has gone wrong since: `acceptedBytes` is where to go on. */
   offsetKnown: boolean
   /** What the server has recorded, as last heard. */
@@ -47,7 +45,7 @@ export interface Session {
   prefixState: DigestState | null
   chunkBytes: number
   lastChunkMs: number
-  /** Faults since the last accepted byte. */
+  /** Faults since the last accepted byte, reads that failed among them. */
   attempts: number
   stalled: boolean
   problem: Problem | null
@@ -82,7 +80,6 @@ const newSession = (source: Blob | null): Session => ({
   spare: null,
   copy: null,
   fromCopy: false,
-  misreads: 0,
   lacking: 'source-missing',
   offsetKnown: false,
   recordedDigest: null,

@@ -171,12 +171,16 @@ async function send(standing: StandingAt<'declared'>, step: Step): Promise<StepR
   if (!(await isReadable(source, acceptedBytes, clock, signal))) {
     return signal.aborted ? { obstacle: 'interrupted' } : lose(step, 'source-unreadable')
   }
+  // Begun anew meanwhile, by whoever keeps copies.
+  if (end === size && !isTold(live) && !digestIsOwed(live)) return { obstacle: 'interrupted' }
   return digestIsOwed(live) ? ask(step) : sendChunk(step, source, acceptedBytes, end)
 }
 
+const isTold = ({ session }: LiveOperation): boolean => session.recordedDigest !== null || session.digestSent
+
 /** One that is not of one version for certain is not told: the server would take its word for it. */
-const digestIsOwed = ({ session }: LiveOperation): boolean =>
-  session.isConsistent && session.sourceDigest !== null && session.recordedDigest === null && !session.digestSent
+const digestIsOwed = (live: LiveOperation): boolean =>
+  live.session.isConsistent && live.session.sourceDigest !== null && !isTold(live)
 
 async function sendChunk(step: Step, source: Blob, offsetBytes: number, endBytes: number): Promise<StepResult> {
   const { live, clock, transfer, signal, onSent } = step
@@ -193,7 +197,6 @@ async function sendChunk(step: Step, source: Blob, offsetBytes: number, endBytes
       session.chunkBytes = nextChunkBytes(session.chunkBytes, session.lastChunkMs)
     }
     session.problem = null
-    session.misreads = 0
     const { size } = live.record().file
     // The last 204 says "durable", never "there is a reference".
     return {

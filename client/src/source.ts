@@ -11,9 +11,8 @@ export interface DigestContext extends Pick<Ports, 'digester'> {
   readonly lifetime: AbortSignal
 }
 
-/** How long until what could not be read is looked at again; twice as long after each time that it failed. */
-const LOOK_AGAIN_MS = 5_000
-const LOOK_AGAIN_MAX_MS = 60_000
+/** How long until what could not be read is looked at again; twice as long after each time that it failed, four times. */
+const LOOK_AGAIN_MS = 2_500
 
 /** The digest of the source at hand: computed once, noted in the journal, and continued behind a proven prefix. */
 export function digestOf({ live, digester, lifetime }: DigestContext): Promise<DigestOutcome> {
@@ -85,7 +84,7 @@ export async function lose({ live, source: copies }: Step, why: Session['lacking
   session.offsetKnown = false
   if (fromCopy) session.copy = null
   // A read that failed says nothing about the next one; bytes that differ do.
-  if (why === 'source-unreadable') session.misreads += 1
+  if (why === 'source-unreadable') session.attempts += 1
   else if (fromCopy) await dropCopy(live, copies)
   session.spare = why === 'source-unreadable' && !fromCopy ? source : spare
   return { obstacle: 'interrupted' }
@@ -130,10 +129,10 @@ export async function untilReadable(
   signal: AbortSignal,
 ): Promise<void> {
   const { session } = live
-  for (let misreads = session.misreads; !signal.aborted; misreads += 1) {
+  for (let attempts = session.attempts; !signal.aborted; attempts += 1) {
     const { scope, id, copy } = live.record()
     if (session.spare === null && copy === 'none') return ended(signal)
-    await clock.sleep(Math.min(LOOK_AGAIN_MAX_MS, LOOK_AGAIN_MS * 2 ** Math.min(misreads, 8)), signal)
+    await clock.sleep(LOOK_AGAIN_MS * 2 ** Math.min(attempts, 4), signal)
     const kept = copy === 'none' ? null : await copies.read(scope, id).catch(() => null)
     for (const blob of [kept, session.spare]) if (blob !== null && (await isReadable(blob, 0, clock, signal))) return
   }
@@ -147,7 +146,7 @@ async function prove(step: Step, pick: Blob): Promise<Blob | Obstacle | Refusal>
     session.pick = null
     session.lacking = why
     if (why === 'source-unreadable') {
-      session.misreads += 1
+      session.attempts += 1
       session.spare = pick
     } else if (session.spare === pick) session.spare = null
     return { obstacle: 'file' }
@@ -240,7 +239,7 @@ async function verifiedCopy(step: Step): Promise<Blob | null> {
   const blob = await read().catch(readAgain)
   const misread = (): null => {
     live.session.lacking = 'source-unreadable'
-    live.session.misreads += 1
+    live.session.attempts += 1
     return null
   }
   if (blob === undefined) return misread()

@@ -118,6 +118,35 @@ describe('a file that is edited while it is sent', () => {
     })
   }
 
+  for (const worker of [true, false]) {
+    it(`a new pick, in front and behind while it is hashed: not referenced either (${worker ? 'with' : 'without'} a worker)`, async () => {
+      const { flood, tab: first, upload: left } = await begin({ worker, copies: { maxBytes: 0 } })
+      await first.kill()
+      // What the first page knew of it is gone; the server has a part of it, and no digest.
+      server.change(left.id, { digest: null })
+      const live = liveFile(bytesOf(SIZE))
+      const tab = openTab({ worker, copies: { maxBytes: 0 } })
+      await tab.uploader.start()
+      await tab.ports.journal.update('alice', left.id, noted({ digest: null }))
+      await tab.uploader.close()
+      await tab.uploader.start()
+      const upload = tab.uploader.get(left.id)
+      if (upload === null) throw new Error('nothing was recovered')
+      await until('it needs the file', () => whyNot(upload.snapshot()) !== null)
+      let edits = 0
+      live.onRead = (at, bytes) => {
+        if (bytes !== MIB || at < 2 * MIB || (edits += 1) > 1) return
+        live.edit(10, bytesOf(10, 2))
+        live.edit(SIZE - 10, bytesOf(10, 3))
+      }
+      upload.provide(live.file)
+      flood.open()
+      await until('it is over', () => edits > 0 && isOver(upload))
+      expect(whyNot(upload.snapshot())).toBe('source-changed')
+      expect(pointAt(upload.id)).toBe('declared')
+    })
+  }
+
   it('wherever and whenever it is edited: what is referenced is one version of it', { timeout: 120_000 }, async () => {
     const outcomes = new Map<string, number>()
     for (let seed = 1; seed <= SEEDS; seed += 1) {

@@ -16,7 +16,7 @@ await main(async () => {
   const args = process.argv.slice(2)
   if (args.includes('--help')) throw new Stop(USAGE)
   const peersOnly = /--system[ =](peer|tus)/.test(args.join(' '))
-  const chromium = await setup({ browser: !peersOnly })
+  const { chromium } = await setup({ browser: !peersOnly })
   await ensureFaketime()
   const env = chromium === null ? {} : { CHROMIUM_PATH: chromium }
   const built = await bin('turbo', ['run', 'build', '--output-logs=errors-only'], {

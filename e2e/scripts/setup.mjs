@@ -3,6 +3,7 @@ import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { ensureBrowser } from './browser.mjs'
+import { ensureFirefox } from './firefox.mjs'
 import { main, npm, root, say, Stop } from './run.mjs'
 import { ensureServers } from './servers.mjs'
 
@@ -13,15 +14,15 @@ const NPM_AT_LEAST = [10, 0]
 const STAMP = join(root, 'node_modules', '.landfall-setup')
 
 /**
- * Makes a fresh clone ready: checks Node and npm, installs packages, and where they are asked for a browser and the
- * servers that tests start. Under a second when nothing is to do. Answers the browser's path, or null.
+ * Makes a fresh clone ready: checks Node and npm, installs packages, and where they are asked for the browsers and the
+ * servers that tests start. Under a second when nothing is to do. Answers the browsers' paths, or null for each.
  */
-export async function setup({ browser, servers = false }) {
+export async function setup({ browser, firefox = false, servers = false }) {
   checkNode()
   await checkNpm()
   await ensurePackages()
   if (servers) await ensureServers()
-  return browser ? ensureBrowser() : null
+  return { chromium: browser ? await ensureBrowser() : null, firefox: firefox ? await ensureFirefox() : null }
 }
 
 function checkNode() {
@@ -75,8 +76,8 @@ function isInstalled(lock) {
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) {
   await main(async () => {
-    const path = await setup({ browser: process.argv.includes('--browser') })
-    say(path === null ? 'Ready.' : `Ready; the browser is ${path}`)
+    const { chromium } = await setup({ browser: process.argv.includes('--browser') })
+    say(chromium === null ? 'Ready.' : `Ready; the browser is ${chromium}`)
     return 0
   })
 }

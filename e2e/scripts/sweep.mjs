@@ -21,7 +21,7 @@ await main(async () => {
   const [first, ...rest] = process.argv.slice(2)
   const named = first !== undefined && !first.startsWith('-')
   if (named && first !== 'model' && !(first in PROGRAMS)) throw new Stop(USAGE)
-  const chromium = await setup({ browser: true })
+  const { chromium } = await setup({ browser: true })
   const env = chromium === null ? {} : { CHROMIUM_PATH: chromium }
   const built = await bin('turbo', ['run', 'build', '--output-logs=errors-only'], { env })
   if (built.code !== 0) throw new Stop(`The build failed (${built.code}); see above.`)

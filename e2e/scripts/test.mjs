@@ -8,7 +8,7 @@ import { setup } from './setup.mjs'
 const USAGE = `npm test [-- options]
   --only GROUP[,GROUP]   checks (format, lint, types), unit, node, browser; default: all
   --grep PATTERN         only tests whose name matches; leaves the checks out
-  --complete             servers that cannot be started are a failure, and not skipped`
+  --complete             servers and browsers that cannot be started are a failure, and not skipped`
 const GROUPS = ['checks', 'unit', 'node', 'browser']
 const REPORTS = join(root, 'test-results')
 /** What only some machines can do: a disk of a size that is set, permissions that hold for root, a clock that is set. */
@@ -105,14 +105,16 @@ const seconds = (ms) => `${(ms / 1000).toFixed(1).padStart(7)} s`
 async function test() {
   const { groups, grep, complete } = options()
   const startedMs = performance.now()
-  const chromium = await setup({
+  const { chromium, firefox } = await setup({
     browser: groups.has('node') || groups.has('browser'),
+    firefox: groups.has('node'),
     servers: groups.has('unit') || groups.has('node'),
   })
   mkdirSync(REPORTS, { recursive: true })
   const env = {
     ...(process.stdout.isTTY ? {} : { NO_COLOR: '1' }),
     ...(chromium === null ? {} : { CHROMIUM_PATH: chromium }),
+    ...(firefox === null ? {} : { FIREFOX_PATH: firefox }),
   }
   const results = []
   for (const step of steps(grep, env).filter(({ group }) => group === 'build' || groups.has(group))) {
