@@ -18,7 +18,7 @@ export interface Env {
   Variables: { owner: string }
 }
 
-/** A "no" that a route answers; rendered in one place. */
+/** A "no" with its problem: what a route answers, and what an operator's call is refused with. */
 export class ProblemError extends Error {
   override readonly name = 'ProblemError'
   readonly problem: Problem

@@ -507,6 +507,13 @@ export interface BlobStore {
    * a blob that another has sealed as whole.
    */
   readonly exclusive: boolean
+  /** Where it is on this machine; commands look there for the process that has it. Absent: it is elsewhere. */
+  readonly directory?: string
+  /**
+   * Calls back when another store of this process takes its place (a module that a development server has loaded
+   * again). The callback resolves when nothing uses this store any more; it answers every call with `setup` then.
+   */
+  onTakenOver?(listener: () => Promise<void>): void
   /**
    * Must be called first. A new store is given the ledger's identity; refused are one that carries another's, one that
    * another process has open, and where the ledger knows a store, one without any: a disk that is not mounted is empty.

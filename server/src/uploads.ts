@@ -17,6 +17,8 @@ import { createLogger, type Logger } from './log.js'
 import { meteredBlobs, meteredLedger, NO_METRICS } from './metering.js'
 import type { BlobStore, Clock, Ledger, Metrics } from './ports.js'
 import { createOperator, type Operator } from './operator.js'
+import { serveOperator, type ServedOperator } from './operator-socket.js'
+import { takenOver } from './blobs/directory-lock.js'
 import { createReceive } from './receive.js'
 import { createSendFile } from './routes/files.js'
 import { createTusLibrary } from './routes/tus-library.js'
@@ -61,6 +63,11 @@ export interface UploadsOptions<Tx, K extends Kinds<Tx>> {
    * the other headers that keep what was uploaded from running; so only for a store on another origin than the pages.
    */
   signedUrlSeconds?: number
+  /**
+   * Whether the commands `landfall operations`, `reconcile` and `doctor` reach this process: through a socket in the
+   * directory of `fileBlobs` that only its own user may open (0600). Default true; other stores have none.
+   */
+  operatorSocket?: boolean
   /** pino, or anything like it. Default: pino at level `warn` on standard error. */
   logger?: Logger
   /** Who counts what happens: `openMetrics()` from `@landfall/server/metrics`. Default: nobody. */
@@ -121,6 +128,8 @@ const WEEK_MS = 7 * 24 * 60 * 60_000
 const TIDE_MS = 60_000
 /** After a start the clients get this long to come back before anything expires. */
 const SETTLE_MS = 10 * 60_000
+/** How long what runs may take when a newer instance of this process waits for the directory. */
+const TAKEN_OVER_MS = 5_000
 /** Beyond the longest pause that was ever drawn. */
 const MARGIN_MS = 60_000
 
@@ -215,6 +224,7 @@ export function createUploads<Tx, const K extends Kinds<Tx>>(options: UploadsOpt
   })
   const tide = createTide({ ledger, blobs, log })
   let tides: ReturnType<typeof setInterval> | null = null
+  let socket: ServedOperator | null = null
   const operator = createOperator({
     ledger,
     blobs,
@@ -251,6 +261,19 @@ export function createUploads<Tx, const K extends Kinds<Tx>>(options: UploadsOpt
     if (blobs.exclusive) await ledger.forgetOtherHolders(leases.holder)
     if (options.completer !== 'manual') completer.start()
     opened = 'all'
+    if (options.operatorSocket !== false && blobs.directory !== undefined) socket = await openSocket(blobs.directory)
+  }
+
+  /** Uploads do not depend on it. */
+  async function openSocket(directory: string): Promise<ServedOperator | null> {
+    try {
+      const served = await serveOperator(operator, directory)
+      if (served.outcome === 'none') log.warn(served.why)
+      return served
+    } catch (error) {
+      log.warn({ err: error }, 'no socket could be opened for commands: they need this process to be stopped')
+      return null
+    }
   }
 
   const health = createHealth({
@@ -296,7 +319,7 @@ export function createUploads<Tx, const K extends Kinds<Tx>>(options: UploadsOpt
     },
   })
 
-  return {
+  const uploads: Uploads<Tx, TypesOf<K>> = {
     get routes() {
       // Mounting is the start; what fails is said by every request until it works.
       ready().catch((error: unknown) => log.error({ err: error }, 'uploads cannot start'))
@@ -317,6 +340,7 @@ export function createUploads<Tx, const K extends Kinds<Tx>>(options: UploadsOpt
       const deadline = clock.monotonicMs() + withinMs
       watch.close()
       timekeeping.stop()
+      if (socket?.outcome === 'served') await socket.close()
       // At once: a request must not wait for its acknowledgement until the completer's last drive has ended.
       await Promise.all([completer.stop(withinMs), leases.close(withinMs)])
       // And for what the completer had taken meanwhile.
@@ -328,6 +352,16 @@ export function createUploads<Tx, const K extends Kinds<Tx>>(options: UploadsOpt
       await blobs.close()
     },
   }
+  options.blobs.onTakenOver?.(async () => {
+    log.warn('a newer instance in this process takes over the directory of blobs: this one ends')
+    const begun = opening
+    opening = Promise.reject(takenOver())
+    opening.catch(() => {})
+    // What is still being opened would begin after its end.
+    await begun?.catch(() => {})
+    await uploads.close({ withinMs: TAKEN_OVER_MS })
+  })
+  return uploads
 }
 
 function checkRuntime(): void {
