@@ -64,7 +64,7 @@ export function createAdmit({ ledger, blobs, kinds, limits, expiresAfterMs }: Ad
     const checked = await check(kind, key.owner, request, metadata, limits)
     if ('problem' in checked) return refused(checked.problem)
     // Its row would take from what is kept free for cancellations and removals, and its bytes would be refused anyway.
-    if (blobs.room?.()?.isFull === true) return refused(problem('storage-full', { retryAfterSeconds: 30 }))
+    if ((await blobs.room?.())?.isFull === true) return refused(problem('storage-full', { retryAfterSeconds: 30 }))
     const quotaBytes = await limits.quotaBytes(key.owner)
     const declared = await ledger.declare({
       ...key,

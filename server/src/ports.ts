@@ -550,10 +550,10 @@ export interface BlobStore {
   /** Writes, syncs, reads and removes a few bytes; and the room that is left, where the store knows it. */
   probe(): Promise<{ syncMs: number; freeBytes: number | null; totalBytes: number | null }>
   /**
-   * The room on the disk, as of a second ago at most, without waiting; null where nothing is known. Only stores that
-   * refuse bytes (`storage-full`) before the last of it is taken.
+   * The room on the disk: as of a second ago while there is enough, and as of now where there is not. null: nothing is
+   * known. Only stores that refuse bytes (`storage-full`) before the last of it is taken.
    */
-  room?(): StoreRoom | null
+  room?(): Promise<StoreRoom | null>
   /** For `doctor`: whether what lies below can do what this store asks of it. Changes nothing that counts. */
   examine?(settings: { expiresAfterMs: number }): Promise<readonly StoreCheck[]>
   /** Tells of each request that it makes to what lies below, once it is answered. */

@@ -281,7 +281,7 @@ export function createUploads<Tx, const K extends Kinds<Tx>>(options: UploadsOpt
     ready,
     opened: () => opened,
     draining: () => draining,
-    isFull: () => blobs.room?.()?.isFull === true,
+    isFull: async () => (await blobs.room?.())?.isFull === true,
     completerIntervalMs: options.completerIntervalMs ?? (options.completer === 'manual' ? null : 5_000),
   })
 
