@@ -82,7 +82,7 @@ export function createAdmit({ ledger, blobs, kinds, limits, expiresAfterMs }: Ad
       return refused(point === null ? checked.problem : forgottenProblem(point))
     }
     // Its row would take from what is kept free for cancellations and removals, and its bytes would be refused anyway.
-    if (blobs.room?.()?.isFull === true) return refused(problem('storage-full', { retryAfterSeconds: 30 }))
+    if ((await blobs.room?.())?.isFull === true) return refused(problem('storage-full', { retryAfterSeconds: 30 }))
     const [quotaBytes, quotaFiles] = [await limits.quotaBytes(key.owner), await limits.quotaFiles(key.owner)]
     const declared = await ledger.declare({
       ...key,

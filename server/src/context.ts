@@ -18,7 +18,7 @@ export interface Env {
   Variables: { owner: string; basePath: string | undefined }
 }
 
-/** A "no" that a route answers; rendered in one place. `headers` go with it, `cause` into the log. */
+/** A "no" with its problem: what a route answers, and what an operator's call is refused with. `headers` go with it, `cause` into the log. */
 export class ProblemError extends Error {
   override readonly name = 'ProblemError'
   readonly problem: Problem

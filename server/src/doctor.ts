@@ -145,7 +145,7 @@ async function checkStore(
   await check(
     'space',
     async () => {
-      const room = blobs.room?.() ?? null
+      const room = (await blobs.room?.()) ?? null
       const { freeBytes, totalBytes } = room ?? (await blobs.probe())
       if (freeBytes === null || totalBytes === null) return ok('the store has no limit that it tells')
       const found = `${sizeOf(freeBytes)} of ${sizeOf(totalBytes)} free`

@@ -32,7 +32,7 @@ export function createHealth(deps: {
   opened: () => Opened
   draining: () => boolean
   /** Whether the blob store refuses bytes for want of room. */
-  isFull: () => boolean
+  isFull: () => Promise<boolean>
   /** null: nobody has said how often the completer works. */
   completerIntervalMs: number | null
 }): AskHealth {
@@ -50,15 +50,14 @@ export function createHealth(deps: {
     const { nowAt, heartbeatAt } = await ledger.pulse()
     const isSilent =
       completerIntervalMs !== null && (heartbeatAt === null || nowAt - heartbeatAt > silentAfterMs(completerIntervalMs))
-    return isSilent ? ['completer'] : []
+    return [...((await isFull()) ? ['space' as const] : []), ...(isSilent ? ['completer' as const] : [])]
   }
   const look = createLook(ask, { everyMs: ASK_EVERY_MS, waitMs: ASK_WAIT_MS })
 
   return async () => {
     if (draining()) return { ready: false, failed: ['draining'] }
     // A look that hangs, or that the database has refused.
-    const found = (await look())?.answer ?? ['database' as const, ...missing(opened())]
-    const failed: HealthCheck[] = isFull() ? [...found, 'space'] : found
+    const failed = (await look())?.answer ?? ['database', ...missing(opened())]
     return { ready: failed.length === 0, failed }
   }
 }

@@ -8,6 +8,7 @@ export type { AskHealth, Health, HealthCheck } from './health.js'
 export { healthRoutes } from './routes/health.js'
 export type { EffectSettings } from './effects.js'
 export type { Backoff } from './backoff.js'
+export { ProblemError } from './context.js'
 export { UploadError, type UploadErrorCode } from './errors.js'
 export {
   type BlobFacts,

@@ -39,6 +39,8 @@ export async function openUploads(
     },
     expiresAfterMs: settings.LANDFALL_EXPIRES_AFTER_MS,
     completer,
+    // `serve` has one in the data directory, and a command none.
+    operatorSocket: false,
     completerIntervalMs: settings.LANDFALL_COMPLETER_INTERVAL_MS,
     leaseMs: settings.LANDFALL_LEASE_MS,
     allowedOrigins: settings.LANDFALL_ALLOWED_ORIGINS,

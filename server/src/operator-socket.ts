@@ -2,7 +2,9 @@ import { once } from 'node:events'
 import { chmodSync, rmSync } from 'node:fs'
 import { connect, createServer, type Server, type Socket } from 'node:net'
 import { join } from 'node:path'
+import { isMainThread } from 'node:worker_threads'
 import * as v from 'valibot'
+import { lockFile } from './blobs/directory-lock.js'
 import { codeOf } from './blobs/durable-files.js'
 import { messageOf } from './context.js'
 import { faultCode, faultMessage, UploadError, type UploadErrorCode } from './errors.js'
@@ -43,14 +45,35 @@ type Line =
   | { readonly result: unknown }
   | { readonly error: { readonly message: string; readonly code: UploadErrorCode | null } }
 
-/** @returns null where the path is too long for a socket: commands then need the server to be stopped. */
-export async function serveOperator(
-  operator: Operator,
-  dataDirectory: string,
-): Promise<{ close(): Promise<void> } | null> {
-  const path = join(dataDirectory, SOCKET_NAME)
-  if (Buffer.byteLength(path) > LONGEST_PATH_BYTES) return null
-  // Left by a process that was killed; one that lives has the directory's lock, and we would not be here.
+/** Held for as long as the socket is served: two servers may share a data directory where the bytes are in a bucket. */
+const LOCK_NAME = 'landfall.sock.lock'
+
+export type ServedOperator =
+  | { readonly outcome: 'served'; close(): Promise<void> }
+  /** No socket, and why: commands need this process to be stopped, or talk to the other one. */
+  | { readonly outcome: 'none'; readonly why: string }
+
+/** Serves an operator to commands, through a socket in a directory. It keeps no process alive. */
+export async function serveOperator(operator: Operator, directory: string): Promise<ServedOperator> {
+  const path = join(directory, SOCKET_NAME)
+  if (Buffer.byteLength(path) > LONGEST_PATH_BYTES)
+    return {
+      outcome: 'none',
+      why: 'the path of the directory is too long for a socket: commands need this server to be stopped',
+    }
+  const lock = lockFile(directory, LOCK_NAME)
+  if (lock === null)
+    return { outcome: 'none', why: 'another server has its socket in this directory: commands talk to that one' }
+  try {
+    return await serveAt(path, operator, lock)
+  } catch (error) {
+    lock.release()
+    throw error
+  }
+}
+
+async function serveAt(path: string, operator: Operator, lock: { release(): void }): Promise<ServedOperator> {
+  // Left by a process that was killed; one that lives has the lock.
   rmSync(path, { force: true })
   const sockets = new Set<Socket>()
   const server: Server = createServer((socket) => {
@@ -60,21 +83,25 @@ export async function serveOperator(
     void answer(operator, socket)
   })
   await listenPrivately(server, path)
+  server.unref()
   return {
+    outcome: 'served',
     async close() {
       for (const socket of sockets) socket.destroy()
       await new Promise((resolve) => server.close(resolve))
+      lock.release()
     },
   }
 }
 
 /** Nobody else may open it, from its first moment on. */
 async function listenPrivately(server: Server, path: string): Promise<void> {
-  const before = process.umask(0o177)
+  // A worker thread has no mask of its own to set; there the directory, which is private, has to do until the `chmod`.
+  const before = isMainThread ? process.umask(0o177) : null
   try {
     server.listen(path)
   } finally {
-    process.umask(before)
+    if (before !== null) process.umask(before)
   }
   // Fails with what `listen` could not do.
   await once(server, 'listening')
@@ -135,6 +162,15 @@ export type Connected =
   | { readonly outcome: 'none' }
   /** One runs, and nothing can be asked of it. */
   | { readonly outcome: 'refused'; readonly why: string }
+
+/** The operator of the server that has one of the directories: the first in which one answers, or refuses to. */
+export async function connectOperatorIn(directories: readonly string[]): Promise<Connected> {
+  for (const directory of directories) {
+    const connected = await connectOperator(directory)
+    if (connected.outcome !== 'none') return connected
+  }
+  return { outcome: 'none' }
+}
 
 /** The operator of the server that has the directory. */
 export async function connectOperator(dataDirectory: string): Promise<Connected> {

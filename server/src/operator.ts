@@ -14,12 +14,12 @@ import { reconcile, type ReconcileOptions, type ReconcileReport } from './reconc
 
 /** For whoever runs the server: all owners, and things that no client may do. */
 export interface Operator {
-  /** Newest first, behind the key of a blob. */
+  /** Newest first, behind the key of a blob. `limit`: default 100, at most 1,000 a call. */
   list(page: OperationFilter & { after?: string; limit?: number }): Promise<OperationRecord[]>
   show(key: OperationKey): Promise<{ operation: OperationRecord; effects: EffectStanding[] } | null>
   /** Clears a stall, and asks again for effects that were given up. False when there is nothing of the kind. */
   retry(key: OperationKey): Promise<boolean>
-  /** As the owner could. @throws Refusal for one that does not exist or is referenced already. */
+  /** As the owner could. @throws ProblemError `not-found`, or `already-referenced`; then nothing was changed. */
   cancel(key: OperationKey): Promise<OperationRecord>
   /** What there is of an owner; with `apply` it is forgotten as by `uploads.forgetOwner`, in a transaction of its own. */
   forgetOwner(request: { owner: string; apply?: boolean }): Promise<Holdings>
@@ -29,6 +29,8 @@ export interface Operator {
 }
 
 const PAGE = 100
+/** A call is answered at once and as a whole, by a process that has others to serve. */
+const LARGEST_PAGE = 1_000
 
 export function createOperator(deps: {
   ledger: Ledger<unknown>
@@ -45,7 +47,7 @@ export function createOperator(deps: {
   return {
     async list({ after, limit, ...filter }) {
       await ready()
-      return ledger.list({ ...filter, after: after ?? null, limit: limit ?? PAGE })
+      return ledger.list({ ...filter, after: after ?? null, limit: Math.min(limit ?? PAGE, LARGEST_PAGE) })
     },
     async show(key) {
       await ready()

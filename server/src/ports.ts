@@ -563,6 +563,13 @@ export interface BlobStore {
    * a blob that another has sealed as whole.
    */
   readonly exclusive: boolean
+  /** Where it is on this machine; commands look there for the process that has it. Absent: it is elsewhere. */
+  readonly directory?: string
+  /**
+   * Calls back when another store of this process takes its place (a module that a development server has loaded
+   * again). The callback resolves when nothing uses this store any more; it answers every call with `setup` then.
+   */
+  onTakenOver?(listener: () => Promise<void>): void
   /**
    * Must be called first. A new store is given the ledger's identity; refused are one that carries another's, one that
    * another process has open, and where the ledger knows a store, one without any: a disk that is not mounted is empty.
@@ -599,10 +606,10 @@ export interface BlobStore {
   /** Writes, syncs, reads and removes a few bytes; and the room that is left, where the store knows it. */
   probe(): Promise<{ syncMs: number; freeBytes: number | null; totalBytes: number | null }>
   /**
-   * The room on the disk, as of a second ago at most, without waiting; null where nothing is known. Only stores that
-   * refuse bytes (`storage-full`) before the last of it is taken.
+   * The room on the disk: as of a second ago while there is enough, and as of now where there is not. null: nothing is
+   * known. Only stores that refuse bytes (`storage-full`) before the last of it is taken.
    */
-  room?(): StoreRoom | null
+  room?(): Promise<StoreRoom | null>
   /** For `doctor`: whether what lies below can do what this store asks of it. Changes nothing that counts. */
   examine?(settings: { expiresAfterMs: number }): Promise<readonly StoreCheck[]>
   /** Tells of each request that it makes to what lies below, once it is answered. */

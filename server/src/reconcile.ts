@@ -51,7 +51,7 @@ export interface ReconcileProgress {
 export interface ReconcileOptions {
   /** Does it; else it only looks. Default false. */
   readonly apply?: boolean
-  /** Also where more than 1 % of the blobs would go. Default false. */
+  /** Also where more blobs would go than may: 1 %, in small stores up to 10 but never more than half. Default false. */
   readonly force?: boolean
   /**
    * The ledger is right, although its mark is older than the store's: what was stored after its backup is given up.
@@ -69,6 +69,9 @@ export interface ReconcileOptions {
 const WEEK_MS = 7 * 24 * 60 * 60_000
 const PAGE = 1_000
 const MOST_DELETED = 0.01
+/** A few leftovers are ordinary in a small store as well; that most of it goes is not. */
+const FEW_DELETED = 10
+const mayGo = (blobs: number): number => Math.max(blobs * MOST_DELETED, Math.min(FEW_DELETED, blobs / 2))
 
 /**
  * Compares the ledger with the store, both ways, a page at a time, beside live traffic: a row is there before its
@@ -89,22 +92,40 @@ export async function reconcile(
   const doomed = looked.found.leftover + looked.found.unknown + looked.found.overdue
   const refused = refusal(looked, doomed)
   if (!apply) return report(looked, refused)
-  const applied = await compare('applying', (finding) => act(finding, refused === null), options.onFinding)
+  // What comes to light only now counts as well: the look may be hours old.
+  const most = Math.floor(mayGo(looked.blobs))
+  let gone = 0
+  let refusedNow = refused
+  const applied = await compare('applying', act, options.onFinding)
   // Last: what was refused or broken off has to be accepted again.
-  if (acceptRestored && refused === null) await ledger.advanceMark({ mark: 0, restored: false })
-  return report(applied, refused)
+  if (acceptRestored && refusedNow === null) await ledger.advanceMark({ mark: 0, restored: false })
+  return report(applied, refusedNow)
 
   function refusal({ found, blobs: count }: Seen, wanted: number): string | null {
     if (found.unknown + found.overdue > 0 && restoredAt !== null && !acceptRestored)
       return `the ledger is older than its store: it was restored from a backup, and ${found.unknown + found.overdue} blobs that it does not know may be somebody's files. Restore a newer backup, or give them up with --accept-restored`
-    if (wanted > count * MOST_DELETED && !force)
-      return `${wanted} of ${count} blobs would go, more than 1 %: look whether this is the right database, and then use --force`
+    if (wanted > mayGo(count) && !force)
+      return `${wanted} of ${count} blobs would go, more than 1 % and more than a few: look whether this is the right database, and then use --force`
     return null
   }
 
-  async function act(finding: Finding, mayDelete: boolean): Promise<Finding['action']> {
+  /** Both guards again, for each: what was found since the look was not weighed there. */
+  function refusalNow({ type }: Finding): string | null {
+    if (refusedNow !== null) return refusedNow
+    if ((type === 'unknown' || type === 'overdue') && restoredAt !== null && !acceptRestored)
+      return 'a blob that the restored ledger does not know came to light while the others were dealt with: look again'
+    if (gone >= most && !force)
+      return `more blobs would go than the look before had found, and more than the ${most} that may: look again, and then use --force`
+    return null
+  }
+
+  async function act(finding: Finding): Promise<Finding['action']> {
     if (finding.type === 'set-aside') return (await blobs.quarantine.takeBack(finding.blob)) ? 'taken-back' : 'none'
-    if (!mayDelete) return 'none'
+    if (finding.type === 'leftover' || finding.type === 'unknown' || finding.type === 'overdue') {
+      refusedNow = refusalNow(finding)
+      if (refusedNow !== null) return 'none'
+      gone += 1
+    } else if (refused !== null) return 'none'
     switch (finding.type) {
       case 'leftover': // the row is final, and stays so
         await blobs.remove(finding.blob)

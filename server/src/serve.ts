@@ -42,10 +42,9 @@ export async function serve(settings: Settings): Promise<Serving> {
   const listener = getRequestListener(app.fetch)
   const server = createServer(UPLOAD_SERVER_OPTIONS, (request, response) => void listener(request, response))
   const { port } = await listen(server, settings)
-  // Last: an open socket keeps a program alive that cannot start.
+  // Last: commands find only a server that has started.
   const operator = await serveOperator(uploads.operator, settings.LANDFALL_DATA_DIR)
-  if (operator === null)
-    log.warn('the path of the data directory is too long for a socket: commands need this server to be stopped')
+  if (operator.outcome === 'none') log.warn(operator.why)
   const host = settings.LANDFALL_HOST.includes(':') ? `[${settings.LANDFALL_HOST}]` : settings.LANDFALL_HOST
   return {
     address: `http://${host}:${port}/uploads`,
@@ -55,7 +54,7 @@ export async function serve(settings: Settings): Promise<Serving> {
       // Whoever balances load is told first, and sends what it has sent meanwhile to a server that still listens.
       await sleep(announcedMs)
       const closed = new Promise((resolve) => server.close(resolve))
-      await operator?.close()
+      if (operator.outcome === 'served') await operator.close()
       await drained
       server.closeIdleConnections()
       // The last answers go out.

@@ -18,6 +18,8 @@ import { meteredBlobs, meteredLedger, NO_METRICS } from './metering.js'
 import { createNodeHandler, type NodeHandler } from './node-handler.js'
 import type { BlobStore, Clock, DeclarationRate, Holdings, Ledger, Metrics, Retention } from './ports.js'
 import { createOperator, type Operator } from './operator.js'
+import { serveOperator, type ServedOperator } from './operator-socket.js'
+import { takenOver } from './blobs/directory-lock.js'
 import { createReceive } from './receive.js'
 import { createSendFile } from './routes/files.js'
 import { createTusLibrary } from './routes/tus-library.js'
@@ -85,6 +87,11 @@ export interface UploadsOptions<Tx, K extends Kinds<Tx>> {
    * the other headers that keep what was uploaded from running; so only for a store on another origin than the pages.
    */
   signedUrlSeconds?: number
+  /**
+   * Whether the commands `landfall operations`, `reconcile` and `doctor` reach this process: through a socket in the
+   * directory of `fileBlobs` that only its own user may open (0600). Default true; other stores have none.
+   */
+  operatorSocket?: boolean
   /** pino, or anything like it. Default: pino at level `warn` on standard error. */
   logger?: Logger
   /** Who counts what happens: `openMetrics()` from `@landfall/server/metrics`. Default: nobody. */
@@ -166,6 +173,8 @@ const DEFAULT_RETENTION: Retention = { finalMs: 30 * 24 * 60 * 60_000, effectsMs
 const TIDE_MS = 60_000
 /** After a start the clients get this long to come back before anything expires. */
 const SETTLE_MS = 10 * 60_000
+/** How long what runs may take when a newer instance of this process waits for the directory. */
+const TAKEN_OVER_MS = 5_000
 /** Beyond the longest pause that was ever drawn. */
 const MARGIN_MS = 60_000
 
@@ -265,6 +274,7 @@ export function createUploads<Tx, const K extends Kinds<Tx>>(options: UploadsOpt
   })
   const tide = createTide({ ledger, blobs, log })
   let tides: ReturnType<typeof setInterval> | null = null
+  let socket: ServedOperator | null = null
   const operator = createOperator({
     ledger,
     blobs,
@@ -301,6 +311,19 @@ export function createUploads<Tx, const K extends Kinds<Tx>>(options: UploadsOpt
     if (blobs.exclusive) await ledger.forgetOtherHolders(leases.holder)
     if (options.completer !== 'manual') completer.start()
     opened = 'all'
+    if (options.operatorSocket !== false && blobs.directory !== undefined) socket = await openSocket(blobs.directory)
+  }
+
+  /** Uploads do not depend on it. */
+  async function openSocket(directory: string): Promise<ServedOperator | null> {
+    try {
+      const served = await serveOperator(operator, directory)
+      if (served.outcome === 'none') log.warn(served.why)
+      return served
+    } catch (error) {
+      log.warn({ err: error }, 'no socket could be opened for commands: they need this process to be stopped')
+      return null
+    }
   }
 
   const health = createHealth({
@@ -308,7 +331,7 @@ export function createUploads<Tx, const K extends Kinds<Tx>>(options: UploadsOpt
     ready,
     opened: () => opened,
     draining: () => draining,
-    isFull: () => blobs.room?.()?.isFull === true,
+    isFull: async () => (await blobs.room?.())?.isFull === true,
     completerIntervalMs: options.completerIntervalMs ?? (options.completer === 'manual' ? null : 5_000),
   })
 
@@ -354,7 +377,7 @@ export function createUploads<Tx, const K extends Kinds<Tx>>(options: UploadsOpt
     return app
   }
 
-  return {
+  const uploads: Uploads<Tx, TypesOf<K>> = {
     get routes() {
       return mount()
     },
@@ -375,6 +398,7 @@ export function createUploads<Tx, const K extends Kinds<Tx>>(options: UploadsOpt
       const deadline = clock.monotonicMs() + withinMs
       watch.close()
       timekeeping.stop()
+      if (socket?.outcome === 'served') await socket.close()
       // At once: a request must not wait for its acknowledgement until the completer's last drive has ended.
       await Promise.all([completer.stop(withinMs), leases.close(withinMs)])
       // And for what the completer had taken meanwhile.
@@ -386,6 +410,16 @@ export function createUploads<Tx, const K extends Kinds<Tx>>(options: UploadsOpt
       await blobs.close()
     },
   }
+  options.blobs.onTakenOver?.(async () => {
+    log.warn('a newer instance in this process takes over the directory of blobs: this one ends')
+    const begun = opening
+    opening = Promise.reject(takenOver())
+    opening.catch(() => {})
+    // What is still being opened would begin after its end.
+    await begun?.catch(() => {})
+    await uploads.close({ withinMs: TAKEN_OVER_MS })
+  })
+  return uploads
 }
 
 function retentionOf(asked: Partial<Retention> = {}): Retention {

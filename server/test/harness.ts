@@ -33,6 +33,7 @@ export async function startServer(
       authenticate: (c) => c.req.header('X-Owner') ?? null,
       kinds,
       completer: 'manual',
+      operatorSocket: false,
       logger: silent,
       ...rest,
     })

@@ -3,15 +3,16 @@ import { join } from 'node:path'
 import { sql } from 'drizzle-orm'
 import { Hono } from 'hono'
 import { afterEach, expect, test } from 'vitest'
+import { lockFile } from '../src/blobs/directory-lock.js'
 import { fileBlobs } from '../src/blobs/file.js'
 import { UploadError } from '../src/errors.js'
 import { healthRoutes } from '../src/routes/health.js'
 import { kind } from '../src/kinds.js'
 import { sqliteLedger } from '../src/ledger/sqlite.js'
-import type { Ledger, LedgerPulse } from '../src/ports.js'
+import type { LedgerPulse } from '../src/ports.js'
 import { createUploads } from '../src/uploads.js'
 import type { Tx } from './fixtures.js'
-import { eventually, later, type Options, silent, startServer, type TestServer } from './harness.js'
+import { eventually, later, silent, startServer, type TestServer } from './harness.js'
 
 const KINDS = { file: kind({ onReference: async () => null }) }
 const READY = { ready: true, failed: [] }
@@ -25,8 +26,7 @@ afterEach(async () => {
   server = undefined
 })
 
-const start = async (options: Options & { ledgerOf?: (ledger: Ledger<Tx>) => Ledger<Tx> } = {}) =>
-  (server = await startServer(KINDS, options))
+const start = async (options: Parameters<typeof startServer>[1] = {}) => (server = await startServer(KINDS, options))
 
 const heartbeatSecondsAgo = ({ db }: TestServer, seconds: number) =>
   db.run(
@@ -121,9 +121,22 @@ test('a database that refuses, and one that does not answer, is said within a se
   ).toEqual(READY)
 })
 
+test('a store whose disk is full is named, until there is room', async () => {
+  let isFull = true
+  const room = { freeBytes: 1, totalBytes: 2, reserveBytes: 1 }
+  const { uploads } = await start({ blobsOf: (blobs) => ({ ...blobs, room: async () => ({ ...room, isFull }) }) })
+  expect(await uploads.health()).toEqual(failed('space'))
+  isFull = false
+  await later(FRESH_MS)
+  expect(await uploads.health()).toEqual(READY)
+})
+
 test('what cannot be opened is named, and is tried again by whoever asks', async () => {
   const first = await start()
   const ledger = sqliteLedger(first.db)
+  await first.uploads.close()
+  // As another process has it.
+  const other = lockFile(join(first.directory, 'blobs'), 'landfall.lock')
   let away = true
   const second = createUploads<Tx, typeof KINDS>({
     ledger: {
@@ -139,9 +152,9 @@ test('what cannot be opened is named, and is tried again by whoever asks', async
   expect(await second.health()).toEqual(failed('database', 'tables', 'store'))
   away = false
   await later(FRESH_MS)
-  // The directory belongs to the first one.
+  // The directory belongs to the other process.
   expect(await second.health()).toEqual(failed('store'))
-  await first.uploads.close()
+  other?.release()
   await later(FRESH_MS)
   expect(await second.health()).toEqual(READY)
   await second.close()

@@ -1,5 +1,6 @@
-import { closeSync, openSync } from 'node:fs'
+import { closeSync, openSync, statSync } from 'node:fs'
 import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 import Database from 'libsql'
 import { UploadError } from '../errors.js'
 import { makePrivateNow, MODE } from './private-modes.js'
@@ -53,17 +54,70 @@ function makePrivately(path: string): void {
   }
 }
 
+/** A store that has a directory, as the other stores of its process see it. */
+export interface Holder {
+  /** Stores are numbered as they are made: of two, the one with the greater number is the newer. */
+  readonly turn: number
+  /** Ends whatever uses the store, and resolves when it has let go of the directory. */
+  leave(): Promise<void>
+}
+
 /**
- * A directory of blobs belongs to exactly one store of one process.
- *
- * @throws UploadError `setup` when another process has the directory.
+ * What has which directory in this process, whichever copy of this module it was made by: a development server (Next,
+ * Vite) loads a module again after an edit, and bundles may hold it twice.
  */
-export function lockDirectory(directory: string): { release(): void } {
+const REGISTRY = Symbol.for('landfall.directories')
+interface Registry {
+  turns: number
+  readonly holders: Map<string, Holder>
+}
+const registry = (): Registry =>
+  ((globalThis as { [REGISTRY]?: Registry })[REGISTRY] ??= { turns: 0, holders: new Map() })
+
+export const nextTurn = (): number => (registry().turns += 1)
+
+/** How long the earlier store of this process may take to end what it does. */
+const LEAVE_MS = 15_000
+
+/**
+ * Takes a directory for a store: it belongs to exactly one of one process. An earlier one of this process is asked to
+ * leave first, and is waited for, so that two never write to it. It is not asked by one that is older.
+ *
+ * @throws UploadError `setup` when another process, or a newer store of this one, has the directory;
+ * `storage-unavailable` when an earlier store of this process does not let go in time.
+ */
+export async function takeDirectory(directory: string, holder: Holder): Promise<{ release(): void }> {
+  const { holders } = registry()
+  const { dev, ino } = statSync(directory)
+  const name = `${dev}:${ino}`
+  for (let before = holders.get(name); before !== undefined && before !== holder; before = holders.get(name)) {
+    if (before.turn > holder.turn) throw takenOver()
+    const left = await Promise.race([before.leave().then(() => true), sleep(LEAVE_MS, false, { ref: false })])
+    if (!left || holders.get(name) === before)
+      throw new UploadError(
+        'storage-unavailable',
+        'an earlier instance of this application in the same process has the directory of blobs, and did not let go of it yet',
+      )
+  }
+  // From here to the entry nothing waits: of several that waited for the same one, the first has it.
   const lock = lockFile(directory, 'landfall.lock')
   if (lock === null)
     throw new UploadError(
       'setup',
-      'another process uses this directory of blobs; a directory belongs to exactly one. It is another server, or an application that embeds Landfall',
+      'another process uses this directory of blobs; a directory belongs to exactly one. It is another server, or an application that embeds Landfall. Commands talk to it through its socket; where it has none, stop it first',
     )
-  return lock
+  holders.set(name, holder)
+  return {
+    release() {
+      lock.release()
+      if (holders.get(name) === holder) holders.delete(name)
+    },
+  }
 }
+
+/** Said by the older store from then on. */
+export const takenOver = (): UploadError =>
+  new UploadError(
+    'setup',
+    'a newer instance of this application in the same process has taken over the directory of blobs. That is as it should be where a development server has loaded the module again. Otherwise create the uploads once for a process, or give each instance a directory of its own',
+  )

@@ -7,7 +7,7 @@ import { wroteInThisBoot } from '../boot.js'
 import { UploadError } from '../errors.js'
 import type { Appended, AppendRequest, BlobRef, BlobStore, Inspection } from '../ports.js'
 import { createDigester } from './digester.js'
-import { lockDirectory } from './directory-lock.js'
+import { nextTurn, takeDirectory, takenOver } from './directory-lock.js'
 import {
   codeOf,
   createDirectorySync,
@@ -86,6 +86,13 @@ export function fileBlobs(options: FileBlobsOptions): BlobStore {
   const durable = new Map<string, number>()
   const inspected = new Map<string, Inspection>()
   let lock: { release(): void } | null = null
+  let opening: Promise<void> = Promise.resolve()
+  let leaving: Promise<void> | null = null
+  let onTakenOver = async (): Promise<void> => {}
+  const holder = {
+    turn: nextTurn(),
+    leave: () => (leaving ??= leave()),
+  }
 
   const pathOf = (key: string): string => join(root, 'blobs', relativePath(key))
   const inventory = createInventory(root, pathOf, directories)
@@ -250,6 +257,7 @@ export function fileBlobs(options: FileBlobsOptions): BlobStore {
   }
 
   const opened = (): void => {
+    if (leaving !== null) throw takenOver()
     if (lock === null) throw new UploadError('storage-unavailable', 'the store of blobs is not open')
   }
 
@@ -263,20 +271,47 @@ export function fileBlobs(options: FileBlobsOptions): BlobStore {
     }
   }
 
+  async function open(identity: string, store: 'new' | 'known'): Promise<void> {
+    if (leaving !== null) throw takenOver()
+    try {
+      makeDirectoryNow(root)
+      lock ??= await takeDirectory(root, holder)
+      await (store === 'new' ? claim(root, identity, directories.sync) : expectStore(root, identity))
+      await room.open()
+    } catch (error) {
+      lock?.release()
+      lock = null
+      throw error instanceof UploadError ? error : storageFault(error)
+    }
+  }
+
+  async function close(): Promise<void> {
+    await queue.closeAll()
+    await room.close()
+    await digester.close()
+    await directories.close()
+    lock?.release()
+    lock = null
+  }
+
+  /** For a newer store of this process: what is written is finished, or ended at what was acknowledged. */
+  async function leave(): Promise<void> {
+    await opening.catch(() => {})
+    try {
+      await onTakenOver()
+    } finally {
+      await close()
+    }
+  }
+
   return {
     exclusive: true,
 
-    async open(identity, store) {
-      try {
-        makeDirectoryNow(root)
-        lock ??= lockDirectory(root)
-        await (store === 'new' ? claim(root, identity, directories.sync) : expectStore(root, identity))
-        await room.open()
-      } catch (error) {
-        lock?.release()
-        lock = null
-        throw error instanceof UploadError ? error : storageFault(error)
-      }
+    directory: root,
+
+    open(identity, store) {
+      opening = open(identity, store)
+      return opening
     },
 
     append: (blob, request) => {
@@ -368,14 +403,8 @@ export function fileBlobs(options: FileBlobsOptions): BlobStore {
 
     room: room.now,
 
-    async close() {
-      await queue.closeAll()
-      await room.close()
-      await digester.close()
-      await directories.close()
-      lock?.release()
-      lock = null
-    },
+    onTakenOver: (listener) => void (onTakenOver = listener),
+    close,
   }
 }
 

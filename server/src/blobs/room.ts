@@ -18,8 +18,8 @@ export interface Room {
    * @throws UploadError `storage-full` where they do not fit; then nothing was written.
    */
   within<T>(bytes: number, write: () => Promise<T>): Promise<T>
-  /** As of the last look, at most a second old; null: the file system does not say. */
-  now(): StoreRoom | null
+  /** While it is full it looks again, so that nobody is refused for what was; null: the file system does not say. */
+  now(): Promise<StoreRoom | null>
   /** Looks for the first time, and from then on once a second. */
   open(): Promise<void>
   close(): Promise<void>
@@ -92,6 +92,13 @@ export function createRoom(root: string, wantedReserveBytes: number | undefined)
     leftBytes = Number.POSITIVE_INFINITY
   }
 
+  /** What is known will do while it is young, and grants so many bytes. */
+  async function lookFor(bytes: number): Promise<void> {
+    if (timer === null) return
+    const agoMs = performance.now() - lookedAtMs
+    if (agoMs > STALE_MS || (leftBytes < bytes && agoMs > LEAST_LOOK_MS)) await look()
+  }
+
   const look = (): Promise<void> => (looking ??= ask().finally(() => (looking = null)))
 
   const path = join(root, BALLAST_NAME)
@@ -114,8 +121,7 @@ export function createRoom(root: string, wantedReserveBytes: number | undefined)
 
   return {
     async within(bytes, write) {
-      if (performance.now() - lookedAtMs > STALE_MS) await look()
-      if (leftBytes < bytes && performance.now() - lookedAtMs > LEAST_LOOK_MS) await look()
+      await lookFor(bytes)
       if (leftBytes < bytes)
         throw new UploadError(
           'storage-full',
@@ -131,7 +137,10 @@ export function createRoom(root: string, wantedReserveBytes: number | undefined)
       }
     },
 
-    now: () => (seen === null ? null : { ...seen, isFull: leftBytes < LARGEST_WRITE }),
+    async now() {
+      await lookFor(LARGEST_WRITE)
+      return seen === null ? null : { ...seen, isFull: leftBytes < LARGEST_WRITE }
+    },
 
     async open() {
       await look()

@@ -1,7 +1,7 @@
 import { POINTS } from '@landfall/shared'
 import { Command, Option } from 'commander'
 import { UploadError } from '../errors.js'
-import type { EffectStanding, OperationKey, OperationRecord } from '../ports.js'
+import type { EffectStanding, OperationFilter, OperationKey, OperationRecord } from '../ports.js'
 import type { Operator } from '../operator.js'
 import { aside, bytes, facts, json, line, table, time } from './print.js'
 import { addSettings, DATA_SETTINGS, settingsOf } from './settings-options.js'
@@ -32,11 +32,16 @@ export function operationsCommand(): Command {
       const { json: asJson, limit, ...filter } = flags
       const most = countOf(limit)
       await withOperator(settingsOf(command, { serves: false }), async (operator) => {
-        const found = await operator.list({ ...filter, limit: most })
-        if (asJson === true) for (const operation of found) json(operation)
-        else printList(found)
-        const last = found.at(-1)
-        if (last !== undefined && found.length === most) aside(`there may be more: --after ${last.blobKey}`)
+        let told = 0
+        let last: OperationRecord | undefined
+        for await (const found of pagesOf(operator, filter, most)) {
+          if (asJson === true) for (const operation of found) json(operation)
+          else printList(found, told > 0)
+          told += found.length
+          last = found.at(-1)
+        }
+        if (told === 0 && asJson !== true) line('none')
+        if (last !== undefined && told === most) aside(`there may be more: --after ${last.blobKey}`)
       })
     })
   const one = (name: string, description: string): Command =>
@@ -74,6 +79,25 @@ export function operationsCommand(): Command {
   return operations
 }
 
+/** A page is one answer of the server, which has others to serve. */
+const PAGE = 500
+
+async function* pagesOf(
+  operator: Operator,
+  filter: OperationFilter & { after?: string },
+  most: number,
+): AsyncGenerator<readonly OperationRecord[]> {
+  let { after } = filter
+  for (let left = most; left > 0;) {
+    const limit = Math.min(PAGE, left)
+    const found = await operator.list({ ...filter, ...(after === undefined ? {} : { after }), limit })
+    if (found.length > 0) yield found
+    if (found.length < limit) return
+    left -= limit
+    after = found.at(-1)?.blobKey
+  }
+}
+
 const notFound = (): UploadError => new UploadError('setup', 'there is no such operation')
 
 function countOf(text: string): number {
@@ -92,9 +116,8 @@ async function keyOf(operator: Operator, id: string, owner: string | undefined):
 
 const pointOf = ({ point, stalled }: OperationRecord): string => (stalled ? `${point} (stalled)` : point)
 
-function printList(found: readonly OperationRecord[]): void {
-  if (found.length === 0) return line('none')
-  table([
+function printList(found: readonly OperationRecord[], continued: boolean): void {
+  const rows = [
     ['id', 'owner', 'point', 'bytes', 'of', 'changed', 'file'],
     ...found.map((operation) => [
       operation.id,
@@ -105,7 +128,8 @@ function printList(found: readonly OperationRecord[]): void {
       time(operation.updatedAt),
       JSON.stringify(operation.file.name),
     ]),
-  ])
+  ]
+  table(rows, { continued })
 }
 
 function printOne(operation: OperationRecord, effects: readonly EffectStanding[]): void {

@@ -12,17 +12,20 @@ export const printable = (text: string): string =>
     (character) => `\\u{${(character.codePointAt(0) ?? 0).toString(16).padStart(4, '0')}}`,
   )
 
-/** Columns as wide as their widest cell; numbers stand below each other; the last one is not padded. */
-export function table(rows: readonly (readonly string[])[]): void {
+/**
+ * Columns as wide as their widest cell; numbers stand below each other; the last one is not padded. The first row is the
+ * heading; `continued`: it was printed with the rows before these.
+ */
+export function table(rows: readonly (readonly string[])[], { continued = false } = {}): void {
   const printed = rows.map((row) => row.map(printable))
   const columns = printed[0]?.map((_, column) => printed.map((row) => row[column] ?? '')) ?? []
-  const widths = columns.map((cells) => Math.max(...cells.map(({ length }) => length)))
+  const widths = columns.map((cells) => cells.reduce((widest, { length }) => Math.max(widest, length), 0))
   const numeric = columns.map((cells) => cells.slice(1).every((cell) => /^\d+$/.test(cell)))
   const pad = (cell: string, column: number): string => {
     if (numeric[column] === true) return cell.padStart(widths[column] ?? 0)
     return column === columns.length - 1 ? cell : cell.padEnd(widths[column] ?? 0)
   }
-  for (const row of printed) line(row.map(pad).join('  '))
+  for (const row of continued ? printed.slice(1) : printed) line(row.map(pad).join('  '))
 }
 
 /** One fact a line. */

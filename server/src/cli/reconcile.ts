@@ -36,7 +36,7 @@ export function reconcileCommand(): Command {
     DATA_SETTINGS,
   )
     .option('--apply', 'take back, set aside and delete; else only look')
-    .option('--force', 'also where more than 1 % of the blobs would go')
+    .option('--force', 'also where more than 1 % of the blobs would go (of a small store: more than 10, or than half)')
     .option('--accept-restored', 'the ledger was restored from a backup on purpose: give up what was stored after it')
     .option('--quarantine-days <days>', 'how long unknown blobs are set aside before they are deleted', '7')
     .option('--json', 'one finding a line, the report last, as JSON')

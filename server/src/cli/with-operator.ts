@@ -1,10 +1,11 @@
 import { statSync } from 'node:fs'
+import { join } from 'node:path'
 import { hasLedger } from '../engines.js'
 import { UploadError } from '../errors.js'
 import { createLogger } from '../log.js'
 import { openUploads } from '../open.js'
 import type { Operator } from '../operator.js'
-import { connectOperator } from '../operator-socket.js'
+import { connectOperatorIn } from '../operator-socket.js'
 import type { Settings } from '../settings.js'
 
 const CLOSE_MS = 10_000
@@ -24,7 +25,8 @@ export async function withOperator<T>(
 ): Promise<T> {
   const { LANDFALL_DATA_DIR: directory } = settings
   if (!isDirectory(directory)) throw new UploadError('setup', `LANDFALL_DATA_DIR: there is no directory ${directory}`)
-  const connected = await connectOperator(directory)
+  // An application that embeds Landfall has its socket in the directory of its blobs.
+  const connected = await connectOperatorIn([directory, join(directory, 'blobs')])
   if (connected.outcome === 'refused') throw new ServerDoesNotTalk('setup', connected.why)
   if (connected.outcome === 'connected') return work(connected.operator, 'server')
   if (!(await hasLedger(settings)))

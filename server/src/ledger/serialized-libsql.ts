@@ -172,7 +172,13 @@ export interface HookScope {
   active: boolean
   open(client: Client): Promise<Transaction>
 }
-export const hooks = new AsyncLocalStorage<HookScope>()
+const HOOKS = Symbol.for('landfall.sqlite-hooks')
+/**
+ * One for all copies of this module, as `ACCESS` is: an application may keep its client while a development server loads
+ * the rest again. Unseen by the client, a hook's transaction would be committed without its reference.
+ */
+export const hooks = ((globalThis as { [HOOKS]?: AsyncLocalStorage<HookScope> })[HOOKS] ??=
+  new AsyncLocalStorage<HookScope>())
 
 function refusePastTx(): void {
   if (hooks.getStore()?.active === true)
