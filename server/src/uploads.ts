@@ -8,7 +8,7 @@ import { createClockGuard, systemClock } from './clock.js'
 import { type Completer, createCompleter, type Pass } from './completer.js'
 import type { Env } from './context.js'
 import { createDrive, LOOK_AGAIN_MS } from './drive.js'
-import { createEffects, EFFECT_SETTINGS, type EffectSettings, longestPauseMs } from './effects.js'
+import { createEffects, type EffectSettings, longestPauseMs } from './effects.js'
 import { UploadError } from './errors.js'
 import { createHealth, type Health, type Opened } from './health.js'
 import { type Kind, kind, type KindFor } from './kinds.js'
@@ -17,12 +17,14 @@ import { createLogger, type Logger } from './log.js'
 import { meteredBlobs, meteredLedger, NO_METRICS } from './metering.js'
 import type { BlobStore, Clock, Ledger, Metrics } from './ports.js'
 import { createOperator, type Operator } from './operator.js'
+import { readOptions } from './options.js'
 import { createReceive } from './receive.js'
 import { createSendFile } from './routes/files.js'
 import { createTusLibrary } from './routes/tus-library.js'
 import { createSteps } from './steps.js'
 import { createTide } from './tide.js'
 import { createTimekeeping } from './timekeeping.js'
+import { KINDS, UPLOADS_OPTIONS } from './uploads-options.js'
 import { createWatch } from './watch.js'
 
 // The kinds' own types of metadata and data differ; what they share is the transaction.
@@ -110,13 +112,6 @@ export interface Uploads<
   close(options?: { withinMs?: number; announcedMs?: number }): Promise<void>
 }
 
-const DEFAULT_LIMITS: Limits = {
-  maxSizeBytes: 1024 ** 4,
-  maxMetadataBytes: 16 * 1024,
-  maxOpenPerOwner: 1_000,
-  quotaBytes: () => null,
-}
-const WEEK_MS = 7 * 24 * 60 * 60_000
 /** Of a backup that is younger than this the ledger's mark may not tell. */
 const TIDE_MS = 60_000
 /** After a start the clients get this long to come back before anything expires. */
@@ -131,26 +126,30 @@ const MARGIN_MS = 60_000
  */
 export function createUploads<Tx, const K extends Kinds<Tx>>(options: UploadsOptions<Tx, K>): Uploads<Tx, TypesOf<K>> {
   checkRuntime()
+  const checked = readOptions('createUploads', UPLOADS_OPTIONS, options)
   const metrics = options.metrics ?? NO_METRICS
   const ledger = meteredLedger(options.ledger, metrics)
   const blobs = meteredBlobs(options.blobs, metrics)
   metrics.observe(async () => ({ ...(await ledger.pulse()), ...(await ledger.backlog()) }))
   const kinds: Kinds<Tx> = typeof options.kinds === 'function' ? options.kinds(kind) : options.kinds
+  readOptions('createUploads', KINDS, { kinds })
   if (Object.keys(kinds).length === 0) throw new UploadError('setup', 'kinds: declare at least one')
   const clock = options.clock ?? systemClock
   const log = options.logger ?? createLogger('warn')
-  const limits = { ...DEFAULT_LIMITS, ...options.limits }
-  const expiresAfterMs = options.expiresAfterMs ?? WEEK_MS
-  const leaseMs = options.leaseMs ?? 30_000
-  const allowedOrigins = options.allowedOrigins ?? []
+  if (checked.signedUrlSeconds !== undefined && options.blobs.presign === undefined)
+    throw new UploadError(
+      'setup',
+      'createUploads: signedUrlSeconds needs a blob store that signs addresses, as s3Blobs does',
+    )
+  const { limits, expiresAfterMs, leaseMs, allowedOrigins } = checked
 
   const guard = createClockGuard(clock, Math.min(SETTLE_MS, expiresAfterMs))
   const alone = (): boolean => blobs.exclusive
   const leases = createLeases({ ledger, clock, log, holder: createHolderName(), leaseMs, alone, metrics })
   const watch = createWatch({ ledger, clock, log, alone })
   const settings = {
-    digestGraceMs: options.digestGraceMs ?? 60_000,
-    maxAttempts: options.maxAttempts ?? 20,
+    digestGraceMs: checked.digestGraceMs,
+    maxAttempts: checked.maxAttempts,
     backoff: { firstMs: 500, mostMs: 5 * 60_000 },
     patienceMs: leaseMs,
   }
@@ -165,7 +164,7 @@ export function createUploads<Tx, const K extends Kinds<Tx>>(options: UploadsOpt
     settings,
     onDue: (inMs) => completer.wake(inMs),
   })
-  const effectSettings = { ...EFFECT_SETTINGS, ...options.effects }
+  const effectSettings = checked.effects
   const effects = createEffects({
     ledger,
     blobs,
@@ -288,9 +287,9 @@ export function createUploads<Tx, const K extends Kinds<Tx>>(options: UploadsOpt
       library: createTusLibrary({ ledger, leases, drive, receive, admit, cancel, watch, clock, log, limits }),
       sendFile: createSendFile({
         blobs,
-        inlineTypes: options.inlineTypes ?? [],
+        inlineTypes: checked.inlineTypes,
         crossOrigin: allowedOrigins.length > 0,
-        signedUrlSeconds: options.signedUrlSeconds ?? null,
+        signedUrlSeconds: checked.signedUrlSeconds ?? null,
       }),
     },
   })
