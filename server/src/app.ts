@@ -15,6 +15,8 @@ export interface AppDeps {
   readonly allowedOrigins: readonly string[]
   readonly log: Logger
   readonly clock: Clock
+  /** Begins that without waiting for it; called with each request. */
+  readonly start: () => void
   /** Resolves when tables and blob store are open; rejects when they cannot be. */
   readonly ready: () => Promise<void>
   readonly operations: OperationRouteDeps
@@ -25,6 +27,11 @@ export interface AppDeps {
 export function createApp(deps: AppDeps): Hono<Env> {
   const app = new Hono<Env>()
   app.onError((error, c) => renderError(error, c, deps.log))
+  // Also where nobody is signed in: what stands still waits for a process, not for a user.
+  app.use((_c, next) => {
+    deps.start()
+    return next()
+  })
   if (deps.allowedOrigins.length > 0) {
     const share = cors({
       origin: [...deps.allowedOrigins],

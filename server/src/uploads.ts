@@ -2,6 +2,7 @@ import type { KindTypes, TypedUploads } from '@landfall/shared'
 import type { Hono } from 'hono'
 import { createAdmit, type Limits } from './access.js'
 import { type Authenticate, createApp } from './app.js'
+import { boundOf } from './backoff.js'
 import { createHolderName } from './boot.js'
 import { createCancel } from './cancel.js'
 import { createClockGuard, systemClock } from './clock.js'
@@ -41,7 +42,7 @@ export interface UploadsOptions<Tx, K extends Kinds<Tx>> {
   limits?: Partial<Limits>
   /** How long after its last byte an unfinished upload is given up. In milliseconds, default 7 days. */
   expiresAfterMs?: number
-  /** `automatic` (default) starts with the mounting of `routes`; `manual` only works in `runOnce`. */
+  /** `automatic` (default) starts with the first request, `start()` or `ready()`; `manual` only works in `runOnce`. */
   completer?: 'automatic' | 'manual'
   /** How often the completer looks for what stands still. In milliseconds, default 5,000. */
   completerIntervalMs?: number
@@ -77,10 +78,24 @@ export interface Uploads<
   Tx,
   Types extends Record<string, KindTypes> = Record<string, KindTypes>,
 > extends TypedUploads<Types> {
-  /** Mount it: `app.route('/uploads', uploads.routes)`. The first use starts the completer, unless it is `manual`. */
+  /**
+   * Mount it: `app.route('/uploads', uploads.routes)`. Mounting touches neither database nor blob store, so that a build
+   * may load the module. The first request, whoever sends it, starts what `start()` starts.
+   */
   readonly routes: Hono<Env>
-  /** Creates or upgrades the ledger's tables and opens the blob store; the first request does it otherwise. */
+  /**
+   * Creates or upgrades the ledger's tables, opens the blob store and starts the completer, unless it is `manual`. The
+   * first request does it otherwise.
+   *
+   * @throws What keeps it from that, at once; a later call tries again.
+   */
   ready(): Promise<void>
+  /**
+   * Begins what `ready()` does without waiting for it, and tries again, with pauses of up to a minute, until it works or
+   * `close()` is called; each failure is logged. A process that gets no requests, such as a worker, calls it: otherwise
+   * nothing drives there what stands still. Landfall's timers keep no process alive; what the worker waits for does.
+   */
+  start(): void
   /**
    * Takes a reference back in the application's own transaction: it is gone when that commits, and its bytes go by an
    * effect after it. False when there is none.
@@ -118,6 +133,8 @@ const TIDE_MS = 60_000
 const SETTLE_MS = 10 * 60_000
 /** Beyond the longest pause that was ever drawn. */
 const MARGIN_MS = 60_000
+/** Between the attempts of `start()`: a database that is upgraded is back soon, a setting that is wrong is not. */
+const START_PAUSES = { firstMs: 1_000, mostMs: 60_000 }
 
 /**
  * Uploads that end as exactly one reference in the application's own database.
@@ -252,6 +269,20 @@ export function createUploads<Tx, const K extends Kinds<Tx>>(options: UploadsOpt
     opened = 'all'
   }
 
+  const ending = new AbortController()
+  let starting: Promise<void> | null = null
+  const start = (): void => void (starting ??= keepStarting())
+
+  async function keepStarting(): Promise<void> {
+    for (let failedBefore = 0; !ending.signal.aborted; failedBefore += 1)
+      try {
+        return await ready()
+      } catch (error) {
+        log.error({ err: error }, 'uploads cannot start; this is tried again')
+        await clock.sleep(boundOf(START_PAUSES, failedBefore), ending.signal)
+      }
+  }
+
   const health = createHealth({
     ledger,
     ready,
@@ -265,6 +296,7 @@ export function createUploads<Tx, const K extends Kinds<Tx>>(options: UploadsOpt
     allowedOrigins,
     log,
     clock,
+    start,
     ready,
     operations: {
       ledger,
@@ -295,12 +327,9 @@ export function createUploads<Tx, const K extends Kinds<Tx>>(options: UploadsOpt
   })
 
   return {
-    get routes() {
-      // Mounting is the start; what fails is said by every request until it works.
-      ready().catch((error: unknown) => log.error({ err: error }, 'uploads cannot start'))
-      return app
-    },
+    routes: app,
     ready,
+    start,
     remove: (tx, operationId, owner) => ledger.remove(tx, operationId, owner ?? null),
     async runOnce(once) {
       await ready()
@@ -311,6 +340,7 @@ export function createUploads<Tx, const K extends Kinds<Tx>>(options: UploadsOpt
     health,
     async close({ withinMs = 10_000, announcedMs = 0 } = {}) {
       draining = true
+      ending.abort()
       if (announcedMs > 0) await clock.sleep(announcedMs)
       const deadline = clock.monotonicMs() + withinMs
       watch.close()
