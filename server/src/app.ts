@@ -30,6 +30,8 @@ export interface AppDeps {
   readonly basePath: string | undefined
   readonly log: Logger
   readonly clock: Clock
+  /** Begins that without waiting for it; called with each request. */
+  readonly start: () => void
   /** Resolves when tables and blob store are open; rejects when they cannot be. */
   readonly ready: () => Promise<void>
   readonly operations: OperationRouteDeps
@@ -40,6 +42,11 @@ export interface AppDeps {
 export function createApp(deps: AppDeps): Hono<Env> {
   const app = new Hono<Env>()
   app.onError((error, c) => renderError(error, c, deps.log))
+  // Also where nobody is signed in: what stands still waits for a process, not for a user.
+  app.use((_c, next) => {
+    deps.start()
+    return next()
+  })
   const { allowedOrigins } = deps
   if (typeof allowedOrigins === 'function' || allowedOrigins.length > 0) {
     const share = cors({

@@ -3,6 +3,17 @@ import { problem } from '@landfall/shared'
 import type { StandardSchemaV1 } from '@standard-schema/spec'
 import type { Effect } from './delivery.js'
 import { essenceOf, SVG } from './media-names.js'
+import {
+  aFunction,
+  mediaTypes,
+  milliseconds,
+  optional,
+  readOptions,
+  recordOf,
+  rule,
+  wholeNumber,
+  yesOrNo,
+} from './options.js'
 
 /** What an application's hooks get to know of the operation. */
 export interface OperationFacts<Metadata> {
@@ -112,6 +123,27 @@ export interface KindOptions<Tx, Schema extends StandardSchemaV1, Data> {
   effects?: Readonly<Record<string, Effect<StandardSchemaV1.InferOutput<Schema>, NoInfer<Exclude<Data, Rejection>>>>>
 }
 
+const isEffect = (entry: unknown): boolean =>
+  typeof entry === 'function' || (typeof entry === 'object' && entry !== null && 'deliver' in entry)
+
+const OPTIONS = {
+  metadata: optional(rule<StandardSchemaV1>('a Standard Schema, such as v.object({ … })', isStandardSchema)),
+  authorize: optional(aFunction()),
+  accept: optional(mediaTypes),
+  maxSizeBytes: optional(wholeNumber(0)),
+  requireDigest: optional(yesOrNo, false),
+  prepare: optional(recordOf('functions', (entry) => typeof entry === 'function')),
+  prepareTimeoutMs: optional(milliseconds(1), 10 * 60_000),
+  onReference: aFunction(),
+  onReferenceTimeoutMs: optional(milliseconds(1), 60_000),
+  effects: optional(recordOf('functions and receivers such as standardWebhook({ … })', isEffect)),
+}
+
+/** Some libraries (ArkType) make schemas that are functions. */
+function isStandardSchema(value: unknown): boolean {
+  return ((typeof value === 'object' && value !== null) || typeof value === 'function') && '~standard' in value
+}
+
 /** A kind, with its types of metadata and data carried along and forgotten at run time. */
 export interface Kind<Tx, Types extends KindTypes = KindTypes> {
   readonly '~types'?: Types
@@ -141,20 +173,23 @@ export type KindFor<Tx> = <Data, Schema extends StandardSchemaV1 = StandardSchem
  *
  * TypeScript infers the type of `tx` where `kinds` is a function (`kinds: (kind) => ({ photo: kind({ … }) })`); used by
  * itself, annotate it: `onReference: async (tx: SqliteTx<typeof schema>, …) => …`.
+ *
+ * @throws UploadError `setup`: an option that cannot work.
  */
 export function kind<Tx, Data, Schema extends StandardSchemaV1 = StandardSchemaV1<JsonObject, JsonObject>>(
   options: KindOptions<Tx, Schema, Data>,
 ): Kind<Tx, { metadata: Input<Schema>; data: Exclude<Data, Rejection> }> {
+  const checked = readOptions('kind', OPTIONS, options)
   return {
     metadata: options.metadata ?? null,
     authorize: (options.authorize as Kind<Tx>['authorize'] | undefined) ?? null,
     accept: options.accept ?? null,
     maxSizeBytes: options.maxSizeBytes ?? null,
-    requireDigest: options.requireDigest ?? false,
+    requireDigest: checked.requireDigest,
     prepare: options.prepare ?? {},
-    prepareTimeoutMs: options.prepareTimeoutMs ?? 10 * 60_000,
+    prepareTimeoutMs: checked.prepareTimeoutMs,
     onReference: options.onReference,
-    onReferenceTimeoutMs: options.onReferenceTimeoutMs ?? 60_000,
+    onReferenceTimeoutMs: checked.onReferenceTimeoutMs,
     effects: options.effects ?? {},
   }
 }

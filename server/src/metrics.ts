@@ -1,5 +1,6 @@
 import { collectDefaultMetrics, Counter, Gauge, Histogram, type OpenMetricsContentType, Registry } from 'prom-client'
 import { createLook, type Look } from './look.js'
+import { optional, readOptions, yesOrNo } from './options.js'
 import type { LedgerBacklog, LedgerPulse, MetricEvent, Metrics } from './ports.js'
 
 export interface OpenMetricsOptions {
@@ -40,7 +41,8 @@ type Standing = LedgerPulse & LedgerBacklog
  * })
  * ```
  */
-export function openMetrics({ process = false }: OpenMetricsOptions = {}): OpenMetrics {
+export function openMetrics(options: OpenMetricsOptions = {}): OpenMetrics {
+  const { process } = readOptions('openMetrics', { process: optional(yesOrNo, false) }, options)
   const register = new Registry<OpenMetricsContentType>()
   register.setContentType(Registry.OPENMETRICS_CONTENT_TYPE)
   const registers = [register]

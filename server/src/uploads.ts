@@ -2,13 +2,14 @@ import type { KindTypes, TypedUploads } from '@landfall/shared'
 import type { Hono } from 'hono'
 import { createAdmit, type Limits } from './access.js'
 import { type Authenticate, createApp } from './app.js'
+import { boundOf } from './backoff.js'
 import { createHolderName } from './boot.js'
 import { createCancel } from './cancel.js'
 import { createClockGuard, systemClock } from './clock.js'
 import { type Completer, createCompleter, type Pass } from './completer.js'
 import type { AllowedOrigins, Env } from './context.js'
 import { createDrive, LOOK_AGAIN_MS } from './drive.js'
-import { createEffects, EFFECT_SETTINGS, type EffectSettings, longestPauseMs } from './effects.js'
+import { createEffects, type EffectSettings, longestPauseMs } from './effects.js'
 import { UploadError } from './errors.js'
 import { createHealth, type Health, type Opened } from './health.js'
 import { type Kind, kind, type KindFor } from './kinds.js'
@@ -16,16 +17,18 @@ import { createLeases } from './leases.js'
 import { createLogger, type Logger } from './log.js'
 import { meteredBlobs, meteredLedger, NO_METRICS } from './metering.js'
 import { createNodeHandler, type NodeHandler } from './node-handler.js'
-import type { BlobStore, Clock, DeclarationRate, Holdings, Ledger, Metrics, Retention } from './ports.js'
+import type { BlobStore, Clock, Holdings, Ledger, Metrics, Retention } from './ports.js'
 import { createOperator, type Operator } from './operator.js'
 import { serveOperator, type ServedOperator } from './operator-socket.js'
 import { takenOver } from './blobs/directory-lock.js'
+import { readOptions } from './options.js'
 import { createReceive } from './receive.js'
 import { createSendFile } from './routes/files.js'
 import { createTusLibrary } from './routes/tus-library.js'
 import { createSteps } from './steps.js'
 import { createTide } from './tide.js'
 import { createTimekeeping } from './timekeeping.js'
+import { KINDS, UPLOADS_OPTIONS } from './uploads-options.js'
 import { createWatch } from './watch.js'
 
 // The kinds' own types of metadata and data differ; what they share is the transaction.
@@ -42,7 +45,7 @@ export interface UploadsOptions<Tx, K extends Kinds<Tx>> {
   limits?: Partial<Limits>
   /** How long after its last byte an unfinished upload is given up. In milliseconds, default 7 days. */
   expiresAfterMs?: number
-  /** `automatic` (default) starts with the mounting of `routes`; `manual` only works in `runOnce`. */
+  /** `automatic` (default) starts with the first request, `start()` or `ready()`; `manual` only works in `runOnce`. */
   completer?: 'automatic' | 'manual'
   /**
    * How long what has ended is kept: see `Retention`. Each value is whole milliseconds from 0; null keeps it permanently.
@@ -106,15 +109,29 @@ export interface Uploads<
   Tx,
   Types extends Record<string, KindTypes> = Record<string, KindTypes>,
 > extends TypedUploads<Types> {
-  /** Mount it: `app.route('/uploads', uploads.routes)`. The first use starts the completer, unless it is `manual`. */
+  /**
+   * Mount it: `app.route('/uploads', uploads.routes)`. Mounting touches neither database nor blob store, so that a build
+   * may load the module. The first request, whoever sends it, starts what `start()` starts.
+   */
   readonly routes: Hono<Env>
   /**
    * The same routes for Node's own HTTP server and what is built on it: `app.use('/uploads', uploads.node)` in Express.
    * Before any body parser. Do not mount `routes` as well.
    */
   readonly node: NodeHandler
-  /** Creates or upgrades the ledger's tables and opens the blob store; the first request does it otherwise. */
+  /**
+   * Creates or upgrades the ledger's tables, opens the blob store and starts the completer, unless it is `manual`. The
+   * first request does it otherwise.
+   *
+   * @throws What keeps it from that, at once; a later call tries again.
+   */
   ready(): Promise<void>
+  /**
+   * Begins what `ready()` does without waiting for it, and tries again, with pauses of up to a minute, until it works or
+   * `close()` is called; each failure is logged. A process that gets no requests, such as a worker, calls it: otherwise
+   * nothing drives there what stands still. Landfall's timers keep no process alive; what the worker waits for does.
+   */
+  start(): void
   /**
    * Takes a reference back in the application's own transaction: it is gone when that commits, and its bytes go by an
    * effect after it. False when there is none.
@@ -158,17 +175,6 @@ export interface Uploads<
   close(options?: { withinMs?: number; announcedMs?: number }): Promise<void>
 }
 
-const DEFAULT_LIMITS: Limits = {
-  maxSizeBytes: 1024 ** 4,
-  maxMetadataBytes: 16 * 1024,
-  maxOpenPerOwner: 1_000,
-  quotaBytes: () => null,
-  quotaFiles: () => null,
-  declarationsPerOwner: { count: 36_000, perMs: 60 * 60_000 },
-}
-const WEEK_MS = 7 * 24 * 60 * 60_000
-/** A client that was away for so long still hears why its upload ended, and not only that it did. */
-const DEFAULT_RETENTION: Retention = { finalMs: 30 * 24 * 60 * 60_000, effectsMs: WEEK_MS }
 /** Of a backup that is younger than this the ledger's mark may not tell. */
 const TIDE_MS = 60_000
 /** After a start the clients get this long to come back before anything expires. */
@@ -177,6 +183,8 @@ const SETTLE_MS = 10 * 60_000
 const TAKEN_OVER_MS = 5_000
 /** Beyond the longest pause that was ever drawn. */
 const MARGIN_MS = 60_000
+/** Between the attempts of `start()`: a database that is upgraded is back soon, a setting that is wrong is not. */
+const START_PAUSES = { firstMs: 1_000, mostMs: 60_000 }
 
 /**
  * Uploads that end as exactly one reference in the application's own database.
@@ -185,29 +193,31 @@ const MARGIN_MS = 60_000
  */
 export function createUploads<Tx, const K extends Kinds<Tx>>(options: UploadsOptions<Tx, K>): Uploads<Tx, TypesOf<K>> {
   checkRuntime()
+  const checked = readOptions('createUploads', UPLOADS_OPTIONS, options)
   const metrics = options.metrics ?? NO_METRICS
   const ledger = meteredLedger(options.ledger, metrics)
   const blobs = meteredBlobs(options.blobs, metrics)
   metrics.observe(async () => ({ ...(await ledger.pulse()), ...(await ledger.backlog()) }))
   const kinds: Kinds<Tx> = typeof options.kinds === 'function' ? options.kinds(kind) : options.kinds
+  readOptions('createUploads', KINDS, { kinds })
   if (Object.keys(kinds).length === 0) throw new UploadError('setup', 'kinds: declare at least one')
   const clock = options.clock ?? systemClock
   const log = options.logger ?? createLogger('warn')
-  const limits = { ...DEFAULT_LIMITS, ...options.limits }
-  const expiresAfterMs = options.expiresAfterMs ?? WEEK_MS
-  const leaseMs = options.leaseMs ?? 30_000
-  const allowedOrigins: AllowedOrigins = options.allowedOrigins ?? []
-  const basePath = options.basePath?.replace(/\/+$/, '')
-  const retention = retentionOf(options.retention)
-  checkRate(limits.declarationsPerOwner)
+  if (checked.signedUrlSeconds !== undefined && options.blobs.presign === undefined)
+    throw new UploadError(
+      'setup',
+      'createUploads: signedUrlSeconds needs a blob store that signs addresses, as s3Blobs does',
+    )
+  const { limits, expiresAfterMs, leaseMs, allowedOrigins, retention } = checked
+  const basePath = checked.basePath?.replace(/\/+$/, '')
 
   const guard = createClockGuard(clock, Math.min(SETTLE_MS, expiresAfterMs))
   const alone = (): boolean => blobs.exclusive
   const leases = createLeases({ ledger, clock, log, holder: createHolderName(), leaseMs, alone, metrics })
   const watch = createWatch({ ledger, clock, log, alone })
   const settings = {
-    digestGraceMs: options.digestGraceMs ?? 60_000,
-    maxAttempts: options.maxAttempts ?? 20,
+    digestGraceMs: checked.digestGraceMs,
+    maxAttempts: checked.maxAttempts,
     backoff: { firstMs: 500, mostMs: 5 * 60_000 },
     patienceMs: leaseMs,
   }
@@ -222,7 +232,7 @@ export function createUploads<Tx, const K extends Kinds<Tx>>(options: UploadsOpt
     settings,
     onDue: (inMs) => completer.wake(inMs),
   })
-  const effectSettings = { ...EFFECT_SETTINGS, ...options.effects }
+  const effectSettings = checked.effects
   const effects = createEffects({
     ledger,
     blobs,
@@ -311,7 +321,7 @@ export function createUploads<Tx, const K extends Kinds<Tx>>(options: UploadsOpt
     if (blobs.exclusive) await ledger.forgetOtherHolders(leases.holder)
     if (options.completer !== 'manual') completer.start()
     opened = 'all'
-    if (options.operatorSocket !== false && blobs.directory !== undefined) socket = await openSocket(blobs.directory)
+    if (checked.operatorSocket && blobs.directory !== undefined) socket = await openSocket(blobs.directory)
   }
 
   /** Uploads do not depend on it. */
@@ -326,6 +336,20 @@ export function createUploads<Tx, const K extends Kinds<Tx>>(options: UploadsOpt
     }
   }
 
+  const ending = new AbortController()
+  let starting: Promise<void> | null = null
+  const start = (): void => void (starting ??= keepStarting())
+
+  async function keepStarting(): Promise<void> {
+    for (let failedBefore = 0; !ending.signal.aborted; failedBefore += 1)
+      try {
+        return await ready()
+      } catch (error) {
+        log.error({ err: error }, 'uploads cannot start; this is tried again')
+        await clock.sleep(boundOf(START_PAUSES, failedBefore), ending.signal)
+      }
+  }
+
   const health = createHealth({
     ledger,
     ready,
@@ -338,10 +362,11 @@ export function createUploads<Tx, const K extends Kinds<Tx>>(options: UploadsOpt
   const app = createApp({
     authenticate: options.authenticate,
     allowedOrigins,
-    allowedHeaders: options.allowedHeaders ?? [],
+    allowedHeaders: checked.allowedHeaders,
     basePath,
     log,
     clock,
+    start,
     ready,
     operations: {
       ledger,
@@ -364,25 +389,18 @@ export function createUploads<Tx, const K extends Kinds<Tx>>(options: UploadsOpt
       library: createTusLibrary({ ledger, leases, drive, receive, admit, cancel, watch, clock, log, limits }),
       sendFile: createSendFile({
         blobs,
-        inlineTypes: options.inlineTypes ?? [],
+        inlineTypes: checked.inlineTypes,
         allowedOrigins,
-        signedUrlSeconds: options.signedUrlSeconds ?? null,
+        signedUrlSeconds: checked.signedUrlSeconds ?? null,
       }),
     },
   })
 
-  const mount = (): Hono<Env> => {
-    // Mounting is the start; what fails is said by every request until it works.
-    ready().catch((error: unknown) => log.error({ err: error }, 'uploads cannot start'))
-    return app
-  }
-
   const uploads: Uploads<Tx, TypesOf<K>> = {
-    get routes() {
-      return mount()
-    },
-    node: createNodeHandler(mount, basePath ?? ''),
+    routes: app,
+    node: createNodeHandler(() => app, basePath ?? ''),
     ready,
+    start,
     remove: (tx, operationId, owner) => ledger.remove(tx, operationId, owner ?? null),
     forgetOwner: (tx, owner) => ledger.forgetOwner(tx, owner),
     async runOnce(once) {
@@ -394,6 +412,7 @@ export function createUploads<Tx, const K extends Kinds<Tx>>(options: UploadsOpt
     health,
     async close({ withinMs = 10_000, announcedMs = 0 } = {}) {
       draining = true
+      ending.abort()
       if (announcedMs > 0) await clock.sleep(announcedMs)
       const deadline = clock.monotonicMs() + withinMs
       watch.close()
@@ -420,28 +439,6 @@ export function createUploads<Tx, const K extends Kinds<Tx>>(options: UploadsOpt
     await uploads.close({ withinMs: TAKEN_OVER_MS })
   })
   return uploads
-}
-
-function retentionOf(asked: Partial<Retention> = {}): Retention {
-  const { finalMs = DEFAULT_RETENTION.finalMs, effectsMs = DEFAULT_RETENTION.effectsMs } = asked
-  for (const [name, ms] of Object.entries({ finalMs, effectsMs }))
-    if (ms !== null && !(Number.isSafeInteger(ms) && ms >= 0))
-      throw new UploadError('setup', `retention.${name}: whole milliseconds from 0, or null to keep it permanently`)
-  return { finalMs, effectsMs }
-}
-
-/** An interval is measured in microseconds, and a moment in them must still be a whole number. */
-const LONGEST_RATE_MS = 366 * 24 * 60 * 60_000
-
-function checkRate(rate: DeclarationRate | null): void {
-  if (rate === null) return
-  const { count, perMs } = rate
-  const fits = (number: number, most: number): boolean => Number.isSafeInteger(number) && number >= 1 && number <= most
-  if (!fits(count, 1_000_000_000) || !fits(perMs, LONGEST_RATE_MS))
-    throw new UploadError(
-      'setup',
-      'limits.declarationsPerOwner: count from 1 to 1,000,000,000, perMs from 1 to 31,622,400,000 (366 days); or null',
-    )
 }
 
 function checkRuntime(): void {

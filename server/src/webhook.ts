@@ -6,6 +6,7 @@ import { useAgent } from 'request-filtering-agent'
 import { Webhook } from 'standardwebhooks'
 import type { Delivered, EffectContext, Receiver } from './delivery.js'
 import { UploadError } from './errors.js'
+import { milliseconds, nonEmptyText, optional, readOptions, rule, text, yesOrNo } from './options.js'
 
 export interface StandardWebhookOptions {
   /** `https:`, or `http:` within one's own network. Redirects are not followed. */
@@ -28,6 +29,15 @@ export interface StandardWebhookOptions {
 
 /** Receivers keep a request for five minutes at most by the specification; whoever takes longer is asked again. */
 const TIME_LIMIT_MS = 15_000
+const OPTIONS = {
+  url: text,
+  secret: rule<string | readonly string[]>('a text, or a list of texts', (value) =>
+    [value].flat().every((secret) => typeof secret === 'string'),
+  ),
+  type: optional(nonEmptyText, 'upload.referenced'),
+  timeLimitMs: optional(milliseconds(1, 10 * 60_000), TIME_LIMIT_MS),
+  allowPrivateAddresses: optional(yesOrNo, false),
+}
 /** A connection is used again for what follows within this time. */
 const KEEP_ALIVE_MS = 10_000
 
@@ -42,17 +52,18 @@ const KEEP_ALIVE_MS = 10_000
  * @throws UploadError `setup` at once for a URL or a secret that cannot work.
  * @see https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md
  */
-export function standardWebhook(options: StandardWebhookOptions): Receiver {
+export function standardWebhook(given: StandardWebhookOptions): Receiver {
+  const options = readOptions('standardWebhook', OPTIONS, given)
   const url = URL.canParse(options.url) ? new URL(options.url) : null
   if (url === null || !['http:', 'https:'].includes(url.protocol))
     throw new UploadError('setup', 'standardWebhook: url must be one of https: or http:')
   const signers = (typeof options.secret === 'string' ? [options.secret] : options.secret).map(signerOf)
   if (signers.length === 0) throw new UploadError('setup', 'standardWebhook: secret: give at least one')
-  const type = options.type ?? 'upload.referenced'
+  const { type } = options
   const agent = useAgent(url.href, {
     keepAlive: true,
     timeout: KEEP_ALIVE_MS,
-    allowPrivateIPAddress: options.allowPrivateAddresses ?? false,
+    allowPrivateIPAddress: options.allowPrivateAddresses,
   })
   const open = url.protocol === 'https:' ? requestHttps : requestHttp
 
@@ -70,7 +81,7 @@ export function standardWebhook(options: StandardWebhookOptions): Receiver {
 
   return {
     type: 'webhook',
-    timeLimitMs: options.timeLimitMs ?? TIME_LIMIT_MS,
+    timeLimitMs: options.timeLimitMs,
     async deliver(context) {
       const body = JSON.stringify({ type, timestamp: context.reference.storedAt, data: dataOf(context) })
       const sentAt = new Date()

@@ -5,6 +5,7 @@ import { dirname, join, resolve } from 'node:path'
 import { Readable } from 'node:stream'
 import { wroteInThisBoot } from '../boot.js'
 import { UploadError } from '../errors.js'
+import { milliseconds, nonEmptyText, optional, readOptions, wholeNumber } from '../options.js'
 import type { Appended, AppendRequest, BlobRef, BlobStore, Inspection } from '../ports.js'
 import { createDigester } from './digester.js'
 import { nextTurn, takeDirectory, takenOver } from './directory-lock.js'
@@ -56,6 +57,14 @@ export interface FileBlobsOptions {
   reserveBytes?: number
 }
 
+const OPTIONS = {
+  directory: nonEmptyText,
+  checkpointBytes: optional(wholeNumber(1), 16 * 1024 * 1024),
+  checkpointMs: optional(milliseconds(1), 2_000),
+  patienceMs: optional(milliseconds(0), 5_000),
+  reserveBytes: optional(wholeNumber(0)),
+}
+
 /** What fits here goes to the disk with its writing. */
 const SYNCED_BYTES = 128 * 1024
 /** What fits here is hashed from the page cache at once; more is followed by the hashing thread. */
@@ -71,13 +80,17 @@ const MOST_TRIES = 10
  * Unlike the store of @tus/file-store it creates without truncating, acknowledges only what was synced (file and
  * name), keeps what was received when a source breaks, and needs no sidecar file that could tear: the ledger is the
  * only truth about an upload. Keys are the server's own, so that no name of a user becomes a path.
+ *
+ * @throws UploadError `setup`: an option that cannot work.
  */
 export function fileBlobs(options: FileBlobsOptions): BlobStore {
-  const root = resolve(options.directory)
-  const checkpoint = { bytes: options.checkpointBytes ?? 16 * 1024 * 1024, ms: options.checkpointMs ?? 2_000 }
-  const { patienceMs = 5_000, reserveBytes } = options
-  if (reserveBytes !== undefined && !(Number.isSafeInteger(reserveBytes) && reserveBytes >= 0))
-    throw new UploadError('setup', 'reserveBytes: a whole number of bytes, 0 or more')
+  const { directory, checkpointBytes, checkpointMs, patienceMs, reserveBytes } = readOptions(
+    'fileBlobs',
+    OPTIONS,
+    options,
+  )
+  const root = resolve(directory)
+  const checkpoint = { bytes: checkpointBytes, ms: checkpointMs }
   const directories = createDirectorySync(root)
   const digester = createDigester()
   const queue = createKeyQueue()

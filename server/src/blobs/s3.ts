@@ -2,6 +2,7 @@ import type { GetObjectCommandInput, S3, S3ClientConfig } from '@aws-sdk/client-
 import { type Options as S3StoreOptions, S3Store } from '@tus/s3-store'
 import pLimit from 'p-limit'
 import { UploadError } from '../errors.js'
+import { aFunction, milliseconds, nonEmptyText, optional, readOptions, rule, text, wholeNumber } from '../options.js'
 import type { BlobRef, BlobStore, PresignOptions, StoreRequest } from '../ports.js'
 import { createKeyQueue } from './key-queue.js'
 import { appendToS3 } from './s3-append.js'
@@ -60,6 +61,34 @@ export interface S3Blobs extends BlobStore {
   presign(key: string, options: PresignOptions): Promise<string>
 }
 
+/** Of one part and of all parts together, as AWS has it. */
+const PART_BYTES = { least: 5 * 1024 * 1024, most: 5 * 1024 ** 3 }
+const MOST_PARTS = 10_000
+
+const OPTIONS = {
+  // What else is in it is the AWS SDK's to judge.
+  s3ClientConfig: rule<S3BlobsOptions['s3ClientConfig']>('an object with the name of a bucket', hasBucket),
+  partSize: optional(wholeNumber(PART_BYTES.least, PART_BYTES.most)),
+  minPartSize: optional(wholeNumber(PART_BYTES.least, PART_BYTES.most)),
+  maxMultipartParts: optional(wholeNumber(1, MOST_PARTS)),
+  maxConcurrentPartUploads: optional(wholeNumber(1), 60),
+  prefix: optional(text, ''),
+  objectName: optional(aFunction<(key: string) => string>(), () => (key: string) => key),
+  serverSideEncryption: optional(nonEmptyText),
+  kmsKeyId: optional(nonEmptyText),
+  storageClass: optional(nonEmptyText),
+  memoryBytes: optional(wholeNumber(1024 * 1024), 96 * 1024 * 1024),
+  checkpointBytes: optional(wholeNumber(1), 16 * 1024 * 1024),
+  checkpointMs: optional(milliseconds(1), 2_000),
+  patienceMs: optional(milliseconds(0), 5_000),
+  callTimeoutMs: optional(milliseconds(1), 60_000),
+}
+
+function hasBucket(value: unknown): boolean {
+  const { bucket } = (value ?? {}) as { bucket?: unknown }
+  return typeof bucket === 'string' && bucket !== ''
+}
+
 const QUIET: NonNullable<S3ClientConfig['logger']> = { debug() {}, info() {}, warn() {}, error() {} }
 
 /** The client and the rule for the size of parts are those of @tus/s3-store. */
@@ -85,9 +114,13 @@ class S3StoreParts extends S3Store {
  *
  * @throws UploadError `setup`: an option that cannot work.
  */
-export function s3Blobs(options: S3BlobsOptions): S3Blobs {
-  const { prefix = '', objectName = (key) => key, memoryBytes = 96 * 1024 * 1024, callTimeoutMs = 60_000 } = options
-  const { patienceMs = 5_000 } = options
+export function s3Blobs(given: S3BlobsOptions): S3Blobs {
+  const { checkpointBytes, checkpointMs, ...checked } = readOptions('s3Blobs', OPTIONS, given)
+  const { prefix, objectName, memoryBytes, callTimeoutMs, patienceMs } = checked
+  // Of those that are left to @tus/s3-store each has its default there, which `undefined` would take away.
+  const options = Object.fromEntries(
+    Object.entries(given).filter(([, value]) => value !== undefined),
+  ) as unknown as S3BlobsOptions
   checkObjectName(objectName)
   const store = new S3StoreParts({
     ...options,
@@ -133,9 +166,9 @@ export function s3Blobs(options: S3BlobsOptions): S3Blobs {
     tails,
     budget: createBudget(memoryBytes),
     blocks,
-    sending: pLimit(options.maxConcurrentPartUploads ?? 60),
+    sending: pLimit(checked.maxConcurrentPartUploads),
     partBytesOf: (sizeBytes: number) => store.partBytesOf(sizeBytes),
-    checkpoint: { bytes: options.checkpointBytes ?? 16 * 1024 * 1024, ms: options.checkpointMs ?? 2_000 },
+    checkpoint: { bytes: checkpointBytes, ms: checkpointMs },
   }
   /** Put as one by this process a moment ago: the seal has nothing to ask. */
   const put = new Map<string, number>()

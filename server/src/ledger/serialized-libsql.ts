@@ -2,6 +2,7 @@ import { AsyncLocalStorage } from 'node:async_hooks'
 import type { Client, InStatement, IntMode, ResultSet, Transaction } from '@libsql/client'
 import { LibsqlBatchError, LibsqlError } from '@libsql/core/api'
 import { UploadError } from '../errors.js'
+import { milliseconds, optional, readOptions } from '../options.js'
 import { type Sort, type Statement, statementsIn } from './sql-statements.js'
 import { type Connection, isBusy, openConnection } from './statements.js'
 import { createWriter, type Hold, JOB_SAVEPOINT, type Writer } from './writer.js'
@@ -29,6 +30,11 @@ export interface SerializedLibsqlOptions {
   idleLimitMs?: number
 }
 
+const OPTIONS = {
+  busyTimeoutMs: optional(milliseconds(0), 5_000),
+  idleLimitMs: optional(milliseconds(1), 5_000),
+}
+
 /**
  * Makes one queue of all writes to an SQLite file, those of the application and those of Landfall: SQLite has one
  * writer, and within one process concurrent writes fail at once with "database is locked".
@@ -47,7 +53,7 @@ export interface SerializedLibsqlOptions {
  * The database must be a file: what is in memory survives no crash, and has no second connection.
  */
 export function serializedLibsql(client: Client, options: SerializedLibsqlOptions = {}): SerializedLibsql {
-  const settings = { busyTimeoutMs: options.busyTimeoutMs ?? 5_000, idleLimitMs: options.idleLimitMs ?? 5_000 }
+  const settings = readOptions('serializedLibsql', OPTIONS, options)
   let facts: Promise<DatabaseFacts> | null = null
   const known = (): Promise<DatabaseFacts> =>
     (facts ??= databaseFacts(client).catch((error: unknown) => {
