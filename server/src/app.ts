@@ -2,6 +2,7 @@ import { REQUEST_HEADERS, RESPONSE_HEADERS } from '@landfall/shared'
 import { type Context, Hono } from 'hono'
 import { cors } from 'hono/cors'
 import { type Env, refuse, renderError, sameSite } from './context.js'
+import { tendExchange } from './exchange.js'
 import type { Logger } from './log.js'
 import type { Clock } from './ports.js'
 import { operationRoutes, type OperationRouteDeps } from './routes/operations.js'
@@ -25,6 +26,7 @@ export interface AppDeps {
 export function createApp(deps: AppDeps): Hono<Env> {
   const app = new Hono<Env>()
   app.onError((error, c) => renderError(error, c, deps.log))
+  app.use(tendExchange)
   if (deps.allowedOrigins.length > 0) {
     const share = cors({
       origin: [...deps.allowedOrigins],
