@@ -6,23 +6,28 @@ import { createUploads, fileBlobs, kind, reject, serializedLibsql, sqliteLedger,
 import { createClient } from '@libsql/client'
 import { and, desc, eq, sql } from 'drizzle-orm'
 import { drizzle } from 'drizzle-orm/libsql'
-import { integer, sqliteTable, text } from 'drizzle-orm/sqlite-core'
+import { integer, sqliteTable, text, unique } from 'drizzle-orm/sqlite-core'
 import { type Context, Hono } from 'hono'
+import { bodyLimit } from 'hono/body-limit'
 import { deleteCookie, getSignedCookie, setSignedCookie } from 'hono/cookie'
 import { secureHeaders } from 'hono/secure-headers'
 import * as v from 'valibot'
 
-/** The application's own table: what it knows of the files that have arrived. */
-const files = sqliteTable('files', {
-  id: integer('id').primaryKey({ autoIncrement: true }),
-  owner: text('owner').notNull(),
-  operationId: text('operation_id').notNull().unique(),
-  name: text('name').notNull(),
-  size: integer('size').notNull(),
-  type: text('type').notNull(),
-  digest: text('digest').notNull(),
-  arrivedAt: integer('arrived_at').notNull(),
-})
+/** The application's own table: what it knows of the files that have arrived. Operation ids are unique per owner. */
+const files = sqliteTable(
+  'files',
+  {
+    id: integer('id').primaryKey({ autoIncrement: true }),
+    owner: text('owner').notNull(),
+    operationId: text('operation_id').notNull(),
+    name: text('name').notNull(),
+    size: integer('size').notNull(),
+    type: text('type').notNull(),
+    digest: text('digest').notNull(),
+    arrivedAt: integer('arrived_at').notNull(),
+  },
+  (table) => [unique().on(table.owner, table.operationId)],
+)
 const schema = { files }
 export type DemoTx = SqliteTx<typeof schema>
 
@@ -47,8 +52,9 @@ export async function createDemo(options: DemoOptions) {
   const client = serializedLibsql(createClient({ url: `file:${join(options.directory, 'app.db')}` }))
   const db = drizzle(client, { schema })
   await db.run(sql`CREATE TABLE IF NOT EXISTS files (
-    id INTEGER PRIMARY KEY AUTOINCREMENT, owner TEXT NOT NULL, operation_id TEXT NOT NULL UNIQUE, name TEXT NOT NULL,
-    size INTEGER NOT NULL, type TEXT NOT NULL, digest TEXT NOT NULL, arrived_at INTEGER NOT NULL)`)
+    id INTEGER PRIMARY KEY AUTOINCREMENT, owner TEXT NOT NULL, operation_id TEXT NOT NULL, name TEXT NOT NULL,
+    size INTEGER NOT NULL, type TEXT NOT NULL, digest TEXT NOT NULL, arrived_at INTEGER NOT NULL,
+    UNIQUE (owner, operation_id))`)
 
   const visitor = async (c: Context): Promise<string | null> => (await getSignedCookie(c, secret, COOKIE)) || null
   const uploads = createDemoUploads(options, db, visitor)
@@ -69,7 +75,7 @@ export async function createDemo(options: DemoOptions) {
     await signIn(c, name, secret)
     return c.json({ name })
   })
-  app.put('/api/session', async (c) => {
+  app.put('/api/session', bodyLimit({ maxSize: SESSION_BYTES }), async (c) => {
     const asked = v.safeParse(sessionSchema, await c.req.json().catch(() => null))
     if (!asked.success) return c.json({ error: 'a name of 1 to 40 letters, digits, dots or dashes' }, 400)
     await signIn(c, asked.output.name, secret)
@@ -162,6 +168,8 @@ function createDemoUploads(
 
 const COOKIE = 'visitor'
 const YEAR_S = 365 * 24 * 60 * 60
+/** Forty letters of four bytes each, and what JSON puts around them. */
+const SESSION_BYTES = 1_024
 const sessionSchema = v.object({ name: v.pipe(v.string(), v.trim(), v.regex(/^[\p{L}\p{N}.-]{1,40}$/u)) })
 
 const signIn = (c: Context, name: string, secret: string): Promise<void> =>

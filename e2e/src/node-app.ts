@@ -5,7 +5,7 @@
  */
 import { createServer } from 'node:http'
 import { getRequestListener } from '@hono/node-server'
-import { createUploads, postgresLedger } from '@landfall/server'
+import { createUploads, guardServer, nodeServerOptions, postgresLedger } from '@landfall/server'
 import { s3Blobs } from '@landfall/server/s3'
 import { drizzle } from 'drizzle-orm/node-postgres'
 import { pgTable, text } from 'drizzle-orm/pg-core'
@@ -70,11 +70,13 @@ const uploads = createUploads({
 await uploads.ready()
 
 const listener = getRequestListener(new Hono().route('/uploads', uploads.routes).fetch)
-const server = createServer({ requestTimeout: 0 }, (request, response) => {
-  // Each request may come to another node.
-  response.shouldKeepAlive = false
-  void listener(request, response)
-})
+const server = guardServer(
+  createServer(nodeServerOptions(), (request, response) => {
+    // Each request may come to another node.
+    response.shouldKeepAlive = false
+    void listener(request, response)
+  }),
+)
 const port = await listen(server)
 process.on('SIGTERM', () => {
   server.close()

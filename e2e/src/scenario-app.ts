@@ -7,7 +7,15 @@ import { createServer } from 'node:http'
 import { extname, join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { getRequestListener } from '@hono/node-server'
-import { createUploads, fileBlobs, reject, serializedLibsql, sqliteLedger } from '@landfall/server'
+import {
+  createUploads,
+  fileBlobs,
+  guardServer,
+  nodeServerOptions,
+  reject,
+  serializedLibsql,
+  sqliteLedger,
+} from '@landfall/server'
 import { createClient } from '@libsql/client'
 import { drizzle } from 'drizzle-orm/libsql'
 import { integer, sqliteTable, text } from 'drizzle-orm/sqlite-core'
@@ -81,10 +89,7 @@ const app = new Hono().route('/uploads', uploads.routes).get('/*', async (c) => 
 })
 
 const listener = getRequestListener(app.fetch)
-const server = createServer(
-  { requestTimeout: 0, keepAliveTimeout: 75_000 },
-  (request, response) => void listener(request, response),
-)
+const server = guardServer(createServer(nodeServerOptions(), (request, response) => void listener(request, response)))
 const port = await listen(server)
 process.on('SIGTERM', () => {
   server.close()

@@ -6,6 +6,7 @@
 import { createServer, type ServerResponse } from 'node:http'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { getRequestListener } from '@hono/node-server'
+import { guardServer, nodeServerOptions } from '@landfall/server'
 import { sql } from 'drizzle-orm'
 import * as v from 'valibot'
 import { createDemo } from '../app/demo.js'
@@ -131,12 +132,14 @@ async function answerReport(response: ServerResponse): Promise<void> {
 }
 
 const listener = getRequestListener(demo.fetch)
-const server = createServer({ requestTimeout: 0, keepAliveTimeout: 75_000 }, (request, response) => {
-  if (!settings.keepAlive) response.shouldKeepAlive = false
-  if (request.url !== '/-/story') return void listener(request, response)
-  own.writing = false
-  return void answerReport(response)
-})
+const server = guardServer(
+  createServer(nodeServerOptions(), (request, response) => {
+    if (!settings.keepAlive) response.shouldKeepAlive = false
+    if (request.url !== '/-/story') return void listener(request, response)
+    own.writing = false
+    return void answerReport(response)
+  }),
+)
 const port = await listen(server)
 process.on('SIGTERM', () => {
   own.writing = false

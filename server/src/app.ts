@@ -11,6 +11,7 @@ import {
   unlessAnswered,
 } from './context.js'
 import { UploadError } from './errors.js'
+import { tendExchange } from './exchange.js'
 import type { Logger } from './log.js'
 import type { Clock } from './ports.js'
 import { operationRoutes, type OperationRouteDeps } from './routes/operations.js'
@@ -42,6 +43,7 @@ export interface AppDeps {
 export function createApp(deps: AppDeps): Hono<Env> {
   const app = new Hono<Env>()
   app.onError((error, c) => renderError(error, c, deps.log))
+  app.use(tendExchange)
   // Also where nobody is signed in: what stands still waits for a process, not for a user.
   app.use((_c, next) => {
     deps.start()

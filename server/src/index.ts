@@ -30,6 +30,7 @@ export { serializedLibsql, type SerializedLibsql, type SerializedLibsqlOptions }
 export { sqliteLedger, type SqliteTx } from './ledger/sqlite.js'
 export type { Logger } from './log.js'
 export type { NodeHandler } from './node-handler.js'
+export { guardServer, type GuardOptions, nodeServerOptions, serveUploads, type ServeOptions } from './node-server.js'
 export type * from './ports.js'
 export { standardWebhook, type StandardWebhookOptions } from './webhook.js'
 export type { Check } from './doctor.js'

@@ -1,4 +1,7 @@
+import type { HttpBindings } from '@hono/node-server'
+import type { Context } from 'hono'
 import { makeDirectoryNow } from './blobs/durable-files.js'
+import { refuse } from './context.js'
 import { openBlobs, openDatabase } from './engines.js'
 import { kind } from './kinds.js'
 import type { Logger } from './log.js'
@@ -21,7 +24,7 @@ export async function openUploads(
   const uploads = createUploads({
     ledger: database.ledger,
     blobs: await openBlobs(settings),
-    authenticate: (c) => c.req.header(settings.LANDFALL_OWNER_HEADER) ?? null,
+    authenticate: (c) => ownerIn(c, settings.LANDFALL_OWNER_HEADER),
     kinds: {
       file: kind({
         onReference: async () => null,
@@ -48,6 +51,17 @@ export async function openUploads(
     ...(metrics === undefined ? {} : { metrics }),
   })
   return { uploads, database }
+}
+
+/**
+ * A header that comes twice is one value with a comma, which would be an owner of its own: somebody got theirs past the
+ * proxy, or two proxies disagree.
+ */
+function ownerIn(c: Context, name: string): string | null {
+  const { incoming } = c.env as HttpBindings
+  if ((incoming.headersDistinct[name.toLowerCase()]?.length ?? 0) > 1)
+    throw refuse('invalid-request', { detail: `${name} came more than once` })
+  return c.req.header(name) ?? null
 }
 
 function webhookOf(settings: Settings) {

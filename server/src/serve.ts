@@ -6,6 +6,7 @@ import { Hono } from 'hono'
 import { UploadError } from './errors.js'
 import { createLogger } from './log.js'
 import type { OpenMetrics } from './metrics.js'
+import { guardServer, nodeServerOptions } from './node-server.js'
 import { openUploads } from './open.js'
 import { serveOperator } from './operator-socket.js'
 import { healthRoutes } from './routes/health.js'
@@ -21,8 +22,6 @@ export interface Serving {
 /** How long requests and drives may take to end after SIGTERM. */
 const DRAIN_MS = 10_000
 const LAST_ANSWERS_MS = 1_000
-/** Longer than the idle time-outs of common proxies, so that they do not send into a connection that is being closed. */
-const KEEP_ALIVE_MS = 75_000
 
 /**
  * `landfall serve`: the routes as a program, with one kind `file`, mounted at `/uploads`; beside them `/health/live`,
@@ -40,7 +39,7 @@ export async function serve(settings: Settings): Promise<Serving> {
       return c.body(text, 200, { 'Content-Type': contentType, 'Cache-Control': 'no-store' })
     })
   const listener = getRequestListener(app.fetch)
-  const server = createServer(UPLOAD_SERVER_OPTIONS, (request, response) => void listener(request, response))
+  const server = guardServer(createServer(nodeServerOptions(), (request, response) => void listener(request, response)))
   const { port } = await listen(server, settings)
   // Last: commands find only a server that has started.
   const operator = await serveOperator(uploads.operator, settings.LANDFALL_DATA_DIR)
@@ -71,12 +70,6 @@ async function metricsOf({ LANDFALL_METRICS_PATH }: Settings): Promise<OpenMetri
   const { openMetrics } = await import('./metrics.js')
   return openMetrics({ process: true })
 }
-
-/**
- * An upload over a slow line takes longer than Node's five minutes for a request; and of a client that lost its power
- * only TCP's own probes tell.
- */
-const UPLOAD_SERVER_OPTIONS = { requestTimeout: 0, keepAliveTimeout: KEEP_ALIVE_MS, keepAlive: true }
 
 const listen = (server: Server, settings: Settings): Promise<AddressInfo> =>
   new Promise((resolve, reject) => {

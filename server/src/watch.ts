@@ -41,6 +41,9 @@ export function createWatch({
   alone: () => boolean
 }): Watch {
   const waiting = new Set<AbortController>()
+  /** By operation, so that a change costs those who wait for it, and nobody else. */
+  const waitingFor = new Map<string, Set<AbortController>>()
+  let unhear: (() => void) | null = null
   const watched = new Map<AbortController, readonly OperationKey[]>()
   const seen = new Map<string, string | null>()
   let looking: ReturnType<typeof setTimeout> | null = null
@@ -79,8 +82,14 @@ export function createWatch({
     waiting.add(stopped)
     if (isClosed) stopped.abort()
     const slept = clock.sleep(waitMs, signal === undefined ? stopped.signal : AbortSignal.any([stopped.signal, signal]))
-    const off = ledger.onChange((operation) => {
-      if (operation.owner === owner && ids.has(operation.id)) stopped.abort()
+    const names = [...ids].map((id) => nameOf({ owner, id }))
+    for (const name of names) {
+      const others = waitingFor.get(name)
+      if (others === undefined) waitingFor.set(name, new Set([stopped]))
+      else others.add(stopped)
+    }
+    unhear ??= ledger.onChange((operation) => {
+      for (const each of waitingFor.get(nameOf(operation)) ?? []) each.abort()
     })
     if (!alone()) {
       watched.set(
@@ -90,7 +99,15 @@ export function createWatch({
       lookLater()
     }
     const done = (): void => {
-      off()
+      for (const name of names) {
+        const others = waitingFor.get(name)
+        others?.delete(stopped)
+        if (others?.size === 0) waitingFor.delete(name)
+      }
+      if (waitingFor.size === 0) {
+        unhear?.()
+        unhear = null
+      }
       waiting.delete(stopped)
       watched.delete(stopped)
     }

@@ -1,9 +1,10 @@
 /** The nginx configuration that is shipped, before a real server: what a proxy can spoil, and this one does not. */
 import { afterEach, expect, test as vitest } from 'vitest'
-import { content, digestOf, eventually, newId } from './harness.js'
+import { content, digestOf, eventually, later, newId } from './harness.js'
 import { findProgram } from './debian.js'
 import { freePort, startNginx } from './nginx.js'
 import { useProgram } from './program.js'
+import { head, openLine } from './raw-http.js'
 import { slowUpload } from './slow-upload.js'
 
 const found = findProgram('nginx', 'nginx-light')
@@ -18,6 +19,9 @@ const missing = 'missing' in found ? ` (skipped: ${found.missing})` : ''
 const test = (name: string, body: () => Promise<void>) => vitest.skipIf('missing' in found)(name + missing, body)
 
 const as = (name: string) => ({ Authorization: `Basic ${Buffer.from(`${name}:secret`).toString('base64')}` })
+
+const TUS = { 'Tus-Resumable': '1.0.0', 'Content-Type': 'application/offset+octet-stream' }
+const noted = (bytes: number) => `filename YQ==,note ${Buffer.from('x'.repeat(bytes)).toString('base64')}`
 
 async function start() {
   if ('missing' in found) throw new Error(found.missing)
@@ -40,9 +44,28 @@ async function start() {
       ...init,
       headers: { ...as('ann'), 'Landfall-Version': '1', ...init.headers },
     })
-  const declare = (id: string, size: number) =>
-    request('PUT', `/uploads/operations/${id}`, { body: JSON.stringify({ file: { name: 'a', size, type: '' } }) })
-  return { ...server, proxy, request, declare }
+  const declare = (id: string, size: number, name = 'a', user = 'ann') =>
+    request('PUT', `/uploads/operations/${id}`, {
+      headers: as(user),
+      body: JSON.stringify({ file: { name, size, type: '' } }),
+    })
+  const patch = (id: string, body: Uint8Array<ArrayBuffer>, user = 'ann', offset = 0) =>
+    request('PATCH', `/uploads/files/${id}`, {
+      headers: { ...as(user), ...TUS, 'Upload-Offset': String(offset) },
+      body,
+    })
+  /** A file that is stored; its id. */
+  const stored = async (name: string, user = 'ann') => {
+    const id = newId()
+    expect((await declare(id, 5, name, user)).status).toBe(201)
+    expect((await patch(id, content(5), user)).status).toBe(204)
+    await eventually(
+      () => request('GET', `/uploads/operations/${id}`, { headers: as(user) }).then((answer) => answer.text()),
+      (text) => text.includes('"reference":{'),
+    )
+    return id
+  }
+  return { ...server, proxy, request, declare, patch, stored }
 }
 
 test('a file of several megabytes goes through and comes back, though one of two nodes is not there', async () => {
@@ -102,4 +125,141 @@ test('a client that waits for a change is held for as long as it asked for', asy
   const waited = await request('GET', `/uploads/operations/${id}?wait=3`)
   expect(waited.status).toBe(200)
   expect(performance.now() - from).toBeGreaterThan(2_500)
+})
+
+test("a long name and large metadata, which are nobody's fault, go through both ways", async () => {
+  const { proxy, request, stored } = await start()
+  const name = `${'漢'.repeat(400)}.txt`
+  const file = await request('GET', `/uploads/files/${await stored(name)}`)
+  expect([file.status, await file.arrayBuffer()]).toEqual([200, content(5).buffer])
+  for (const bytes of [5_000, 16_000]) {
+    const created = await request('POST', '/uploads/files', {
+      headers: { 'Tus-Resumable': '1.0.0', 'Upload-Length': '5', 'Upload-Metadata': noted(bytes) },
+    })
+    expect(created.status).toBe(201)
+    const line = await openLine(proxy.port)
+    line.send(head('HEAD', created.headers.get('Location') ?? '', { ...as('ann'), ...TUS }))
+    const told = await line.answer('HEAD')
+    expect([told.status, told.headers['upload-metadata']]).toEqual([200, noted(bytes)])
+    line.destroy()
+  }
+})
+
+test('a head that is too large is refused by nginx, and none that it passes on by a node', async () => {
+  const { request } = await start()
+  const answered = async (lines: number, kilobytes: number) => {
+    const line = 'x'.repeat(kilobytes * 1024)
+    const headers = Object.fromEntries(Array.from({ length: lines }, (_, n) => [`X-Filling-${n}`, line]))
+    const { status, headers: said } = await request('GET', '/uploads/operations?open', { headers })
+    return [lines, kilobytes, status, said.get('Server')?.split('/')[0]]
+  }
+  for (const [lines, kilobytes, status] of [
+    [1, 1, 200],
+    [1, 7, 200],
+    [1, 15, 200],
+    [1, 21, 200],
+    [1, 31, 200],
+    [2, 31, 200],
+    [1, 33, 400],
+    [3, 31, 400],
+    [10, 31, 400],
+    [60, 1, 200],
+    [90, 1, 400],
+  ] as const)
+    expect(await answered(lines, kilobytes)).toEqual([lines, kilobytes, status, 'nginx'])
+})
+
+test('one user who asks for all that a node or nginx refuses takes it from nobody else', async () => {
+  const { proxy, request, declare, patch, stored } = await start()
+  const long = await stored('漢'.repeat(500), 'bob')
+  const open = newId()
+  await declare(open, 1_000_000, 'b', 'bob')
+  const large = { ...as('bob'), ...TUS }
+  const attacks: (() => Promise<unknown>)[] = [
+    () => request('GET', `/uploads/files/${long}`, { headers: as('bob') }),
+    () => request('GET', '/uploads/operations?open', { headers: { ...as('bob'), X: 'x'.repeat(21_000) } }),
+    () =>
+      request('GET', '/uploads/operations?open', {
+        headers: { ...as('bob'), X: 'x'.repeat(31_000), Y: 'y'.repeat(31_000) },
+      }),
+    () =>
+      request('POST', '/uploads/files', {
+        headers: { ...large, 'Upload-Length': '5', 'Upload-Metadata': noted(21_000) },
+      }),
+    () => patch(open, content(2_000_000), 'bob', 7),
+    async () => {
+      const line = await openLine(proxy.port)
+      line.send(
+        head('PATCH', `/uploads/files/${open}`, { ...large, 'Upload-Offset': '0', 'Content-Length': '900000' }) +
+          'torn',
+      )
+      await later(20)
+      line.reset()
+    },
+    async () => {
+      const line = await openLine(proxy.port)
+      line.send(head('GET', `/uploads/operations/${open}?wait=20`, as('bob')).repeat(30))
+      await later(20)
+      line.reset()
+    },
+  ]
+  let attacked = 0
+  const until = Date.now() + 6_000
+  const attackers = attacks.map(async (attack) => {
+    for (; Date.now() < until; attacked += 1) {
+      await attack().catch(() => {})
+      await later(20)
+    }
+  })
+  const statuses: Record<number, number> = {}
+  while (Date.now() < until) {
+    const id = newId()
+    for (const answer of [
+      await declare(id, 5),
+      await patch(id, content(5)),
+      await request('GET', `/uploads/operations/${id}`),
+    ]) {
+      statuses[answer.status] = (statuses[answer.status] ?? 0) + 1
+      await answer.arrayBuffer()
+    }
+    await later(20)
+  }
+  await Promise.all(attackers)
+  expect(attacked).toBeGreaterThan(60)
+  expect(Object.keys(statuses).toSorted()).toEqual(['200', '201', '204'])
+  process.stdout.write(`${attacked} attacks; the other user's answers by status: ${JSON.stringify(statuses)}\n`)
+})
+
+test('a path means the same to nginx and to the node', async () => {
+  const { proxy } = await start()
+  for (const path of [
+    '/uploads/a%2fb/../../metrics',
+    '/uploads/a%2Fb/../../health/ready',
+    '/uploads/%2e%2e/metrics',
+    '/uploads/..%2fmetrics',
+    '/uploads/x/..%2f..%2fmetrics',
+    '/uploads/%2e%2e%2fmetrics',
+    '/uploads//../../metrics',
+    '/uploads/;/../../metrics',
+  ]) {
+    const line = await openLine(proxy.port)
+    line.send(head('GET', path, as('ann')))
+    const answer = await line.answer()
+    expect([path, answer.status]).toEqual([path, expect.toBeOneOf([400, 404])])
+    expect(answer.body).not.toContain('landfall_')
+    line.destroy()
+  }
+})
+
+test('an answer that comes before the body was read arrives, and the next request too', async () => {
+  const { request, declare, patch } = await start()
+  const id = newId()
+  await declare(id, 4_000_000)
+  const body = content(4_000_000)
+  for (let n = 0; n < 5; n++) {
+    const early = await Promise.all([patch(id, body, 'ann', 9), patch(newId(), body)])
+    expect(early.map(({ status }) => status)).toEqual([409, 404])
+    await Promise.all(early.map((answer) => answer.arrayBuffer()))
+    expect((await request('GET', `/uploads/operations/${id}`)).status).toBe(200)
+  }
 })

@@ -31,7 +31,7 @@ export async function startNginx(program: string, directory: string, nodePorts: 
       ...[1, 2, 3].map((n): [string, string] => {
         const nodePort = nodePorts[n - 1]
         return nodePort === undefined
-          ? [`  server landfall-${n}:3000 max_fails=1 fail_timeout=5s;\n`, '']
+          ? [`  server landfall-${n}:3000 max_fails=0;\n`, '']
           : [`landfall-${n}:3000`, `127.0.0.1:${nodePort}`]
       }),
       ['/etc/nginx/landfall-users', join(folder, 'users')],
@@ -59,6 +59,7 @@ ${temporary}
   return {
     checked,
     address: `http://127.0.0.1:${port}`,
+    port,
     async start() {
       const started = spawn(program, args, { stdio: 'ignore' })
       child = started

@@ -6,6 +6,7 @@ import { describe, expect, test } from 'vitest'
 import { readSettings } from '../src/settings.js'
 import { content, digestOf, eventually, later, newId } from './harness.js'
 import { useProgram } from './program.js'
+import { head, openLine } from './raw-http.js'
 
 const program = useProgram()
 const { start, serve } = program
@@ -114,6 +115,26 @@ test('a second one on the same data is refused, and harms nothing', async () => 
   expect([code, out]).toEqual([2, ''])
   expect(err).toContain('another process uses this directory')
   expect((await declare(newId(), 5)).status).toBe(201)
+})
+
+test('an owner that is named twice is refused, and is nobody', async () => {
+  const { address, declare } = await serve()
+  const id = newId()
+  expect((await declare(id, 5, 'ann')).status).toBe(201)
+  const line = await openLine(Number(new URL(address).port))
+  for (const [method, target] of [
+    ['GET', `/uploads/operations/${id}`],
+    ['DELETE', `/uploads/operations/${id}`],
+    ['HEAD', `/uploads/files/${id}`],
+  ] as const) {
+    line.send(head(method, target, { 'X-Owner': 'bob', 'x-OWNER': 'ann', 'Tus-Resumable': '1.0.0' }))
+    const answer = await line.answer(method)
+    expect([method, answer.status]).toEqual([method, 400])
+    if (method !== 'HEAD') expect(JSON.parse(answer.body)).toMatchObject({ detail: 'X-Owner came more than once' })
+  }
+  line.destroy()
+  // A comma is a letter like others.
+  expect((await declare(id, 5, 'bob, ann')).status).toBe(201)
 })
 
 test('a port that is taken is said by name', async () => {

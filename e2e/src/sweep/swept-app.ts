@@ -7,7 +7,16 @@ import { createServer } from 'node:http'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { getRequestListener } from '@hono/node-server'
-import { createUploads, fileBlobs, kind, serializedLibsql, sqliteLedger, type SqliteTx } from '@landfall/server'
+import {
+  createUploads,
+  fileBlobs,
+  guardServer,
+  kind,
+  nodeServerOptions,
+  serializedLibsql,
+  sqliteLedger,
+  type SqliteTx,
+} from '@landfall/server'
 import { createClient } from '@libsql/client'
 import { eq, sql } from 'drizzle-orm'
 import { drizzle } from 'drizzle-orm/libsql'
@@ -82,6 +91,6 @@ const app = new Hono()
   .route('/uploads', uploads.routes)
 
 const listener = getRequestListener(app.fetch)
-const server = createServer({ requestTimeout: 0 }, (request, response) => void listener(request, response))
+const server = guardServer(createServer(nodeServerOptions(), (request, response) => void listener(request, response)))
 const port = await listen(server)
 process.stdout.write(`listening on http://127.0.0.1:${port}\n`)

@@ -12,6 +12,7 @@ import {
   openSync,
   read,
   readSync,
+  stat,
   type Stats,
   write,
   writev,
@@ -30,6 +31,7 @@ export const files = {
   /** Of what is synced already: there is nothing left to wait for. */
   closeNow: closeSync,
   stat: promisify(fstat) as (file: number) => Promise<Stats>,
+  statPath: promisify(stat) as (path: string) => Promise<Stats>,
   truncate: promisify(ftruncate) as (file: number, length: number) => Promise<void>,
   sync: promisify(fsync),
   dataSync: promisify(fdatasync),

@@ -32,6 +32,7 @@ import { createRoom } from './room.js'
 import { claim, expectStore, readMark, writeMark } from './store-identity.js'
 import { patiently } from './disk-patience.js'
 import { createStop, type Stop, takeBytes } from './take-bytes.js'
+import { whenPulled } from './when-pulled.js'
 
 export interface FileBlobsOptions {
   /**
@@ -369,12 +370,19 @@ export function fileBlobs(options: FileBlobsOptions): BlobStore {
     async read(key, { start, end }) {
       opened()
       if (start >= end) return new Blob([]).stream()
-      const file = await openIfThere(pathOf(key), O_RDONLY).catch((error: unknown) => {
-        throw storageFault(error)
+      const path = pathOf(key)
+      const there = await files.statPath(path).catch(async (error: unknown) => {
+        if (codeOf(error) !== 'ENOENT') throw storageFault(error)
+        await missing()
+        return null
       })
-      if (file === null) throw new UploadError('storage-unavailable', 'the stored bytes are not there')
-      // The stream closes the descriptor, also when its reader goes away in the middle.
-      return Readable.toWeb(createReadStream('', { fd: file, start, end: end - 1 })) as ReadableStream<Uint8Array>
+      if (there === null) throw new UploadError('storage-unavailable', 'the stored bytes are not there')
+      return whenPulled(
+        () =>
+          // It closes its descriptor, also when its reader goes away in the middle.
+          Readable.toWeb(createReadStream(path, { start, end: end - 1 })) as ReadableStream<Uint8Array>,
+        storageFault,
+      )
     },
 
     remove: (key) => {

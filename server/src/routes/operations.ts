@@ -24,6 +24,7 @@ import type { BlobStore, Clock, Ledger, OperationKey, OperationRecord } from '..
 import { entityTag, toResource } from '../resource.js'
 import { drivable } from '../rules.js'
 import { blobOf } from '../steps.js'
+import { createWaiters } from '../waiters.js'
 import type { Watch } from '../watch.js'
 
 export interface OperationRouteDeps {
@@ -43,15 +44,20 @@ const DRIVE_WAIT_MS = 5_000
 /** A receiver of an older connection: how long its client is believed to be alive, and how long it is waited for. */
 const RECEIVER = { patienceMs: 2_000, waitMs: 5_000 }
 const PAGE = 100
+/** Whoever is not woken looks so often: seldom enough that many of them cost little. */
+const UNWOKEN_MS = 5_000
+/** For a declaration, which is a few kilobytes. */
+const BODY_MS = 30_000
 
 export function operationRoutes(deps: OperationRouteDeps): Hono<Env> {
   const { ledger, blobs, leases, drive, watch, clock, admit, cancel } = deps
   const app = new Hono<Env>()
+  const waiters = createWaiters()
 
   app.put(operationPath(':id'), async (c) => {
     const key = keyOf(c, 'invalid-operation-id')
     refuseEncoded(c)
-    const request = await readDeclaration(c, deps.maxBodyBytes)
+    const request = await readDeclaration(c, deps.maxBodyBytes, clock)
     const admission = await admit(key, request, null)
     if (admission.outcome === 'refused') throw new ProblemError(admission.problem)
     if (admission.outcome === 'existing') await takeDigest(key, admission.operation, request)
@@ -154,50 +160,111 @@ export function operationRoutes(deps: OperationRouteDeps): Hono<Env> {
     )
   }
 
-  /** Answers at once what differs from the client's entity tag, else as soon as it does, or 304 after `wait` seconds. */
-  async function answer(
+  /**
+   * Answers at once what differs from the client's entity tag, else as soon as it does, or 304 after `wait` seconds.
+   *
+   * @throws ProblemError `too-many-waiting` where the owner's other requests wait already.
+   */
+  async function answer(c: Context<Env>, owner: string, ids: readonly string[], look: Look): Promise<Response> {
+    const waitMs = 1000 * Math.min(MAX_WAIT_SECONDS, Math.max(0, Number(c.req.query('wait') ?? 0) || 0))
+    if (waitMs === 0) return tagged(c, await shown(c, look))
+    const place = waiters.enter(owner)
+    if (place === null) throw refuse('too-many-waiting', { retryAfterSeconds: 5 })
+    try {
+      return await change(c, owner, ids, look, place.woken ? waitMs : Math.min(waitMs, UNWOKEN_MS), place.woken)
+    } finally {
+      place.leave()
+    }
+  }
+
+  /** What differs from the client's entity tag, as soon as it does. */
+  async function change(
     c: Context<Env>,
     owner: string,
     ids: readonly string[],
-    look: () => Promise<{ operations: readonly OperationRecord[]; body: object }>,
+    look: Look,
+    waitMs: number,
+    woken: boolean,
   ): Promise<Response> {
-    const waitMs = 1000 * Math.min(MAX_WAIT_SECONDS, Math.max(0, Number(c.req.query('wait') ?? 0) || 0))
-    // A proxy that compresses makes the tag a weak one; it is compared as such (RFC 9110, 13.1.2).
-    const known = c.req.header('If-None-Match')?.replace(/^W\//, '')
     // Without a tag: a change from now on.
-    let seen = known
-    const watched = new Set(ids)
+    let seen = knownTo(c)
+    const watched = new Set(woken ? ids : [])
+    const question = `${c.req.path}?${ids.join()}`
     for (const deadline = clock.monotonicMs() + waitMs; ;) {
       const armed = watch.change(owner, watched, Math.max(0, deadline - clock.monotonicMs()), c.req.raw.signal)
-      const { operations, body } = await look().catch((error: unknown) => {
-        armed.stop()
-        throw error
-      })
-      const tag = entityTag(operations.map((operation) => toResource(operation, baseOf(c))))
-      const headers = { ETag: tag, 'Cache-Control': 'no-store' }
-      seen ??= operations.some(({ point }) => isOpen(point)) ? tag : ''
-      const over = waitMs === 0 || clock.monotonicMs() >= deadline || watch.closed() || c.req.raw.signal.aborted
-      if (tag === seen && !over) {
+      const found = await waiters
+        .look(owner, question, () => shown(c, look))
+        .catch((error: unknown) => {
+          armed.stop()
+          throw error
+        })
+      seen ??= found.open ? found.tag : ''
+      const over = clock.monotonicMs() >= deadline || watch.closed() || c.req.raw.signal.aborted
+      if (found.tag === seen && !over) {
         await armed.changed
         continue
       }
       armed.stop()
-      return tag === known ? c.body(null, 304, headers) : c.json(body, 200, headers)
+      return tagged(c, found)
     }
   }
 }
 
-async function readDeclaration(c: Context<Env>, maxBytes: number): Promise<DeclareRequest> {
-  const chunks: Uint8Array[] = []
-  let bytes = 0
-  for await (const chunk of bodyOf(c)) {
-    bytes += chunk.length
-    if (bytes > maxBytes) throw refuse('metadata-too-large', { detail: 'the request is too large' })
-    chunks.push(chunk)
+/** Operations as one answer shows them. Made once for all who wait for the same. */
+interface Shown {
+  readonly tag: string
+  readonly text: string
+  /** Whether one of them still takes bytes. */
+  readonly open: boolean
+}
+
+type Look = () => Promise<{ readonly operations: readonly OperationRecord[]; readonly body: object }>
+
+async function shown(c: Context<Env>, look: Look): Promise<Shown> {
+  const { operations, body } = await look()
+  return {
+    tag: entityTag(operations.map((operation) => toResource(operation, baseOf(c)))),
+    text: JSON.stringify(body),
+    open: operations.some(({ point }) => isOpen(point)),
   }
-  const parsed = parseDeclareRequest(parseJson(Buffer.concat(chunks).toString()))
+}
+
+/** A proxy that compresses makes the tag a weak one; it is compared as such (RFC 9110, 13.1.2). */
+const knownTo = (c: Context<Env>): string | undefined => c.req.header('If-None-Match')?.replace(/^W\//, '')
+
+function tagged(c: Context<Env>, { tag, text }: Shown): Response {
+  const headers = { ETag: tag, 'Cache-Control': 'no-store' }
+  return tag === knownTo(c)
+    ? c.body(null, 304, headers)
+    : c.body(text, 200, { ...headers, 'Content-Type': 'application/json' })
+}
+
+async function readDeclaration(c: Context<Env>, maxBytes: number, clock: Clock): Promise<DeclareRequest> {
+  const parsed = parseDeclareRequest(parseJson((await readWhole(bodyOf(c), maxBytes, clock)).toString()))
   if (!parsed.ok) throw refuse('invalid-request', { detail: parsed.detail })
   return parsed.value
+}
+
+/** Memory is held while it is read: at most so much of it, and at most so long. */
+async function readWhole(body: AsyncIterable<Uint8Array>, maxBytes: number, clock: Clock): Promise<Buffer> {
+  const chunks: Uint8Array[] = []
+  const source = body[Symbol.asyncIterator]()
+  const over = new AbortController()
+  const late = clock.sleep(BODY_MS, over.signal).then(() => 'late' as const)
+  try {
+    for (let bytes = 0; ;) {
+      const next = await Promise.race([source.next().catch(() => 'broken' as const), late])
+      if (next === 'late') throw refuse('too-slow', { detail: `the body was not whole after ${BODY_MS / 1000} s` })
+      // Nobody hears it: the client went away. That is no fault of the server.
+      if (next === 'broken') throw refuse('invalid-request', { detail: 'the body broke off' })
+      if (next.done === true) return Buffer.concat(chunks)
+      bytes += next.value.length
+      if (bytes > maxBytes) throw refuse('metadata-too-large', { detail: 'the request is too large' })
+      chunks.push(next.value)
+    }
+  } finally {
+    over.abort()
+  }
 }
 
 function parseJson(text: string): unknown {

@@ -58,6 +58,8 @@ interface Call {
 
 /** An empty file's reference is committed inside its POST, which a stock client takes for the whole: wait as long as it can take. */
 const EMPTY_FILE_WAIT_MS = 300_000
+/** Of `Upload-Metadata`, beside the kind's metadata: names of a thousand wide letters, twice, in base64. */
+const FILE_FACTS_BYTES = 8 * 1024
 /** Keys by which stock clients tell what of the file; everything else is the kind's metadata. */
 const FILE_KEYS = new Set([
   'filename',
@@ -72,6 +74,7 @@ const FILE_KEYS = new Set([
 
 export function createTusLibrary(deps: TusLibraryDeps): TusLibrary {
   const { ledger, leases, drive, receive, admit, cancel, watch, clock } = deps
+  const maxHeaderLength = Math.ceil((deps.limits.maxMetadataBytes * 4) / 3) + FILE_FACTS_BYTES
   const calls = new AsyncLocalStorage<Call>()
   const keyOf = (id: string): OperationKey => ({ owner: callNow().owner, id })
   const callNow = (): Call => {
@@ -123,6 +126,9 @@ export function createTusLibrary(deps: TusLibraryDeps): TusLibrary {
 
   async function create(upload: Upload): Promise<Upload> {
     if (upload.size === undefined) throw refuse('not-offered')
+    // It comes back with each HEAD, whose answer a proxy takes as a whole.
+    if ((headerOf(upload)?.length ?? 0) > maxHeaderLength)
+      throw refuse('metadata-too-large', { detail: `Upload-Metadata: at most ${maxHeaderLength} bytes` })
     const key = keyOf(upload.id)
     const { metadata, header } = callNow()
     const declaration = parseDeclareRequest(declarationOf(metadata, upload.size))
