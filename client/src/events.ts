@@ -1,5 +1,5 @@
 import type { KindTypes } from '@landfall/shared'
-import type { Upload, UploaderEvents, Warning } from './types.js'
+import type { Unauthenticated, Upload, UploaderEvents, Warning } from './types.js'
 
 type Events = UploaderEvents<Record<string, KindTypes>>
 type Handler = (told: never) => unknown
@@ -9,7 +9,7 @@ export interface Telling {
   on<E extends keyof Events>(event: E, handler: Events[E], outcomes: readonly Upload[]): () => void
   outcome: (event: 'referenced' | 'failed', upload: Upload) => void
   warn: (code: Warning['code'], cause?: unknown) => void
-  unauthenticated: () => void
+  unauthenticated: (reason: Unauthenticated['reason']) => void
   /** Something threw that cannot: it must not go unseen. */
   fault: (cause: unknown) => void
 }
@@ -54,7 +54,7 @@ export function createTelling(): Telling {
       for (const handler of handlers.get(event) ?? []) tellOutcome(event, handler, upload)
     },
     warn: (code, cause) => tell('warning', { code, cause }),
-    unauthenticated: () => tell('unauthenticated'),
+    unauthenticated: (reason) => tell('unauthenticated', { reason }),
     fault,
   }
 }

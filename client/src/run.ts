@@ -4,6 +4,7 @@ import { breathe, CHUNK_MIN_BYTES, chunkEnd, nextChunkBytes, SMALL_BYTES } from 
 import { ended, type LiveOperation } from './live.js'
 import type { Refusal } from './ports.js'
 import { digestOf, lose, sourceFor } from './source.js'
+import type { Activity } from './types.js'
 import type { Obstacle, Reached, RunContext, Step, StepResult } from './step.js'
 
 /** With a worker, how long the last bytes may wait for the digest: longer, and a slow hash is felt as a slow upload. */
@@ -82,7 +83,7 @@ async function record(live: LiveOperation, from: Standing, { to, digest }: Reach
 async function overcome(
   obstacle: Obstacle,
   live: LiveOperation,
-  { clock }: RunContext,
+  { clock, owner }: RunContext,
   outer: AbortSignal,
 ): Promise<void> {
   if (obstacle.obstacle === 'interrupted') return
@@ -90,11 +91,15 @@ async function overcome(
     live.doing({ state: 'needs-file', why: live.session.lacking })
     return ended(outer)
   }
+  if (obstacle.obstacle === 'other-owner') {
+    // Already back: nobody would say it again.
+    if (!owner.isOther()) return
+    live.doing({ state: 'waiting', why: 'other-owner', untilMs: null })
+    return ended(outer)
+  }
   const { signal, end } = live.begin(outer)
   const { obstacle: why, retryAfterMs } = obstacle
-  await breathe(clock, live.session.attempts++, retryAfterMs, signal, (untilMs) =>
-    live.doing({ state: 'waiting', why, untilMs }),
-  )
+  await breathe(clock, live.session.attempts++, retryAfterMs, signal, (untilMs) => live.doing(waitingFor(why, untilMs)))
   end()
 }
 
@@ -219,7 +224,7 @@ async function follow(step: Step): Promise<StepResult> {
     {
       isNews: (news) => news === null || standingOf(news).point !== 'received' || news.stalled !== session.stalled,
       onObstacle: (refusal, untilMs) =>
-        refusal === null ? finishing() : live.doing({ state: 'waiting', why: whyOf(refusal), untilMs }),
+        refusal === null ? finishing() : live.doing(waitingFor(whyOf(refusal), untilMs)),
     },
     signal,
   )
@@ -235,15 +240,30 @@ async function withdraw({ live, ledger, asides, signal }: Step): Promise<StepRes
   const place = await asides.take(signal)
   const answer = await ledger.cancel(live.id, signal)
   place?.()
-  if (answer.ok) return isReferenced(answer.value.recoveryPoint) ? { to: { point: 'received' } } : { withdrawn: true }
+  if (answer.ok) {
+    const { recoveryPoint } = answer.value
+    const goesOn = isReferenced(recoveryPoint) || recoveryPoint === 'unknown'
+    return goesOn ? { to: { point: 'received' } } : { withdrawn: true }
+  }
   if (signal.aborted) return { obstacle: 'interrupted' }
   if (answer.problem && problemCode(answer.problem) === 'already-referenced') return { to: { point: 'received' } }
   const isOver = answer.consequence === 'declare' || answer.consequence === 'final'
   return isOver ? { withdrawn: true } : refused(live, answer, 'put-decides')
 }
 
-const whyOf = ({ consequence, status }: Refusal): 'network' | 'server' | 'authentication' =>
-  consequence === 'authenticate' ? 'authentication' : status === null ? 'network' : 'server'
+type Why = Exclude<Obstacle, { readonly obstacle: 'interrupted' | 'file' }>['obstacle']
+
+const whyOf = ({ consequence, status, problem }: Refusal): Why => {
+  if (problem !== null && problemCode(problem) === 'other-owner') return 'other-owner'
+  return consequence === 'authenticate' ? 'authentication' : status === null ? 'network' : 'server'
+}
+
+/** Nobody knows until when somebody else is signed in. */
+const waitingFor = (why: Why, untilMs: number): Activity => ({
+  state: 'waiting',
+  why,
+  untilMs: why === 'other-owner' ? null : untilMs,
+})
 
 /** Only our own problem with a final meaning, in answer to PUT, ends an operation; anything else passes. */
 function refused(live: LiveOperation, refusal: Refusal, meaning: 'final-holds' | 'put-decides'): StepResult {

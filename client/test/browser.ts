@@ -9,6 +9,7 @@ import { createTusTransfer } from '../src/adapters/tus-transfer.js'
 import type { Telling } from '../src/events.js'
 import { hashBlob } from '../src/hash.js'
 import { createUploadList } from '../src/list.js'
+import { createOwner } from '../src/owner.js'
 import type { Clock, Digester, Exclusive, Hold, Ports } from '../src/ports.js'
 import type { Uploader } from '../src/types.js'
 import { NodeXhr } from './xhr.js'
@@ -127,6 +128,7 @@ export interface TabOptions {
   endpoint: string
   scope?: string
   concurrency?: number
+  ownerTag?: string
   headers?: () => HeadersInit | Promise<HeadersInit>
   worker?: boolean
   copies?: { maxBytes: number }
@@ -152,6 +154,7 @@ function openTab(options: TabOptions, exclusive: Exclusive & { releaseAll: () =>
   const digester = createTestDigester()
   digester.isAbsent = options.worker === false
   let isDead = false
+  const { scope = 'alice', concurrency = 3 } = options
   /** After a kill, nothing ever comes of a call. */
   const mortal = <T extends object>(port: T): T =>
     new Proxy(port, {
@@ -163,22 +166,35 @@ function openTab(options: TabOptions, exclusive: Exclusive & { releaseAll: () =>
     })
   const portsOf = (telling: Telling): Ports => {
     const { endpoint } = options
-    const authorization = createAuthorization(options.headers, telling.unauthenticated)
-    const http = { endpoint, credentials: 'same-origin', authorization, clock } as const
+    const authorization = createAuthorization(options.headers, () => telling.unauthenticated('credentials'))
+    const http = { endpoint, credentials: 'same-origin', authorization, clock, owner: () => owner } as const
+    const { ledger, askWhose } = createHttpLedger(http)
+    const journal = mortal(
+      createResilientJournal(createIdbJournal(), clock, (cause) => telling.warn('journal-in-memory', cause)),
+    )
+    const namespaceOf = (of: string): string => JSON.stringify([endpoint, of])
+    const owner = createOwner({
+      scope: namespaceOf(scope),
+      given: options.ownerTag,
+      journal,
+      clock,
+      ask: (pinned, signal) => (isDead ? new Promise(() => {}) : askWhose(pinned, signal)),
+      onOther: () => telling.unauthenticated('other-owner'),
+      onUntold: () => telling.warn('no-owner'),
+    })
     return {
       clock,
+      namespaceOf,
+      owner,
       digester,
       exclusive,
-      ledger: mortal(createHttpLedger(http)),
+      ledger: mortal(ledger),
       transfer: mortal(createTusTransfer(http)),
-      journal: mortal(
-        createResilientJournal(createIdbJournal(), clock, (cause) => telling.warn('journal-in-memory', cause)),
-      ),
+      journal,
       source: mortal(createIdbSource({ ...options.copies, clock })),
     }
   }
   let ports: Ports | null = null
-  const { scope = 'alice', concurrency = 3 } = options
   const uploader: Uploader = createUploadList({ scope, concurrency }, (telling) => (ports = portsOf(telling)))
   return {
     uploader,

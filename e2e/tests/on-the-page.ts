@@ -82,7 +82,10 @@ export function journalOf(page: Page): Promise<{ id: string; copy: string; point
           asking.addEventListener('success', () => {
             database.close()
             resolve(
-              asking.result.map(({ id, copy, paused, standing }) => ({ id, copy, paused, point: standing.point })),
+              // Whose they are lies beside them.
+              asking.result
+                .filter((each) => 'standing' in each)
+                .map(({ id, copy, paused, standing }) => ({ id, copy, paused, point: standing.point })),
             )
           })
         })

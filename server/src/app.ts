@@ -3,6 +3,7 @@ import { type Context, Hono } from 'hono'
 import { cors } from 'hono/cors'
 import { type Env, refuse, renderError, sameSite } from './context.js'
 import type { Logger } from './log.js'
+import { checkOwner, type OwnerTag, tellOwner } from './owner-tag.js'
 import type { Clock } from './ports.js'
 import { operationRoutes, type OperationRouteDeps } from './routes/operations.js'
 import { isTusHead, patiently } from './routes/patiently.js'
@@ -17,6 +18,8 @@ export interface AppDeps {
   readonly clock: Clock
   /** Resolves when tables and blob store are open; rejects when they cannot be. */
   readonly ready: () => Promise<void>
+  /** Known once `ready` has resolved. */
+  readonly ownerTag: OwnerTag
   readonly operations: OperationRouteDeps
   readonly tus: TusRouteDeps
 }
@@ -39,6 +42,7 @@ export function createApp(deps: AppDeps): Hono<Env> {
     app.use((c, next) => (c.req.method !== 'OPTIONS' || isPreflight(c) ? share(c, next) : next()))
   }
   app.use(sameSite(deps.allowedOrigins))
+  app.use(tellOwner(deps.ownerTag))
   const enter = async (c: Context<Env>): Promise<void> => {
     if (c.req.method !== 'OPTIONS') {
       const owner = await deps.authenticate(c)
@@ -51,6 +55,7 @@ export function createApp(deps: AppDeps): Hono<Env> {
     await (isTusHead(c) ? patiently(c, deps, () => enter(c)) : enter(c))
     await next()
   })
+  app.use(checkOwner(deps.ownerTag))
   app.route('/', operationRoutes(deps.operations))
   app.route('/', tusRoutes(deps.tus))
   return app

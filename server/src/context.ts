@@ -85,7 +85,8 @@ export function baseOf(c: Context): string {
   return at < 0 ? '' : path.slice(0, at)
 }
 
-const SAFE_METHODS = new Set(['GET', 'HEAD', 'OPTIONS'])
+/** RFC 9110 section 9.2.1. Whatever else a request is, it changes something. */
+export const SAFE_METHODS = new Set(['GET', 'HEAD', 'OPTIONS'])
 
 /**
  * A request that a browser sends with cookies may come from any site. What changes something must come from this

@@ -16,6 +16,7 @@ import { createLeases } from './leases.js'
 import { createLogger, type Logger } from './log.js'
 import { meteredBlobs, meteredLedger, NO_METRICS } from './metering.js'
 import type { BlobStore, Clock, Ledger, Metrics } from './ports.js'
+import { ownerTagOf } from './owner-tag.js'
 import { createOperator, type Operator } from './operator.js'
 import { createReceive } from './receive.js'
 import { createSendFile } from './routes/files.js'
@@ -87,6 +88,14 @@ export interface Uploads<
    * @throws UploadError `ambiguous-operation` without `owner`, when several owners use the id; nothing is removed.
    */
   remove(tx: Tx, operationId: string, owner?: string): Promise<boolean>
+  /**
+   * The opaque tag by which answers say whose uploads they are about (the header `Landfall-Owner`), the same on all nodes.
+   * For applications that render the page themselves: given to `createUploader({ ownerTag })`, the page's first upload
+   * waits for no answer. The owner is what `authenticate` answers.
+   *
+   * Creates or upgrades the ledger's tables where nobody has yet; rejects where the database cannot be used.
+   */
+  ownerTag(owner: string): Promise<string>
   /** Drives what is due, for `completer: 'manual'`. */
   runOnce(options?: { maxMs?: number }): Promise<Pass>
   /** What only whoever runs the server may do: look at all operations, retry and cancel them, reconcile, diagnose. */
@@ -229,6 +238,7 @@ export function createUploads<Tx, const K extends Kinds<Tx>>(options: UploadsOpt
 
   let draining = false
   let opened: Opened = 'nothing'
+  let ownerKey: string | null = null
   let opening: Promise<void> | null = null
   const ready = (): Promise<void> =>
     (opening ??= open().catch((error: unknown) => {
@@ -238,6 +248,7 @@ export function createUploads<Tx, const K extends Kinds<Tx>>(options: UploadsOpt
 
   async function open(): Promise<void> {
     const { identity, store } = await ledger.migrate()
+    ownerKey = await ledger.ownerKey()
     opened = 'tables'
     await blobs.open(identity, store)
     opened = 'store'
@@ -267,6 +278,7 @@ export function createUploads<Tx, const K extends Kinds<Tx>>(options: UploadsOpt
     log,
     clock,
     ready,
+    ownerTag: (owner) => (ownerKey === null ? null : ownerTagOf(ownerKey, owner)),
     operations: {
       ledger,
       blobs,
@@ -303,6 +315,13 @@ export function createUploads<Tx, const K extends Kinds<Tx>>(options: UploadsOpt
     },
     ready,
     remove: (tx, operationId, owner) => ledger.remove(tx, operationId, owner ?? null),
+    async ownerTag(owner) {
+      if (ownerKey === null) {
+        await ledger.migrate()
+        ownerKey = await ledger.ownerKey()
+      }
+      return ownerTagOf(ownerKey, owner)
+    },
     async runOnce(once) {
       await ready()
       await timekeeping.look()

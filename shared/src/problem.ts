@@ -28,6 +28,7 @@ const CONSEQUENCES = {
   cancelled: 'final',
   expired: 'final',
   removed: 'final',
+  'other-owner': 'authenticate',
   'too-large': 'final',
   'quota-exceeded': 'final',
   'metadata-too-large': 'final',
@@ -41,6 +42,7 @@ const CONSEQUENCES = {
   'not-acceptable': 'final',
   rejected: 'final',
   locked: 'retry',
+  'owner-required': 'retry',
   'too-many-open': 'retry',
   internal: 'retry',
   'not-offered': 'final',
@@ -66,6 +68,14 @@ export const CANCELLED = {
   code: 'cancelled',
 } as const
 
+/** Also what a client says itself, where an answer shows that somebody else is signed in. */
+export const OTHER_OWNER = {
+  type: problemType('other-owner'),
+  title: 'Somebody else is signed in: nothing was changed',
+  status: 412,
+  code: 'other-owner',
+} as const
+
 interface ProblemEntry {
   readonly status: number
   readonly title: string
@@ -88,6 +98,7 @@ export const PROBLEMS: Readonly<Record<ProblemCode, ProblemEntry>> = {
   cancelled: CANCELLED,
   expired: { status: 410, title: 'The upload was abandoned and has expired' },
   removed: { status: 410, title: 'The stored file was removed' },
+  'other-owner': OTHER_OWNER,
   'too-large': { status: 413, title: 'The file is too large' },
   'quota-exceeded': { status: 413, title: 'The storage quota does not suffice for this file' },
   'metadata-too-large': { status: 413, title: 'The metadata is too large' },
@@ -101,6 +112,7 @@ export const PROBLEMS: Readonly<Record<ProblemCode, ProblemEntry>> = {
   'not-acceptable': { status: 422, title: 'The content is not of an accepted type' },
   rejected: { status: 422, title: 'The application did not accept the file' },
   locked: { status: 423, title: 'Another request is using this upload' },
+  'owner-required': { status: 428, title: 'Say whose upload it is: ask GET /operations?open for the owner tag' },
   'too-many-open': { status: 429, title: 'Too many unfinished uploads' },
   internal: { status: 500, title: 'Something went wrong on the server' },
   'not-offered': { status: 501, title: 'This tus extension is not offered' },

@@ -17,6 +17,10 @@ const written = (store: IDBObjectStore): Promise<void> => promisifyRequest(store
 const isRecord = (value: unknown): value is JournalRecord =>
   typeof value === 'object' && value !== null && 'version' in value && value.version === 1
 
+interface Pin {
+  readonly owner: string
+}
+
 /** The records in IndexedDB, in a database of their own, keyed by scope. */
 export function createIdbJournal(): Journal {
   let opened: UseStore | null = null
@@ -41,6 +45,25 @@ export function createIdbJournal(): Journal {
         store.delete(rangeOf(scope))
         return written(store)
       }),
+    owner: (scope, change) =>
+      use('readwrite', async (store) => {
+        // Within the scope's range, before all its records.
+        const pinned = (await promisifyRequest<Pin | undefined>(store.get([scope])))?.owner ?? null
+        const next = change(pinned)
+        if (next !== null && next !== pinned) store.put({ owner: next } satisfies Pin, [scope])
+        await written(store)
+        return next
+      }),
+    adopt: (from, to) =>
+      use('readwrite', async (store) => {
+        const all = await promisifyRequest<unknown[]>(store.getAll(rangeOf(from)))
+        for (const record of all.filter(isRecord)) {
+          store.delete([from, record.id])
+          // Its copy lies under the old name, and goes with it.
+          store.put({ ...record, scope: to, copy: 'none' } satisfies JournalRecord, [to, record.id])
+        }
+        await written(store)
+      }),
   }
 }
 
@@ -49,6 +72,7 @@ const keyOf = (scope: string, id: string): string => JSON.stringify([scope, id])
 /** Records for as long as the page lives. */
 export function createMemoryJournal(): Journal {
   const records = new Map<string, JournalRecord>()
+  const pins = new Map<string, string>()
   return {
     load: async (scope) => [...records.values()].filter((record) => record.scope === scope),
     async update(scope, id, change) {
@@ -59,7 +83,15 @@ export function createMemoryJournal(): Journal {
     },
     async purge(scope) {
       for (const [key, record] of records) if (record.scope === scope) records.delete(key)
+      pins.delete(scope)
     },
+    async owner(scope, change) {
+      const next = change(pins.get(scope) ?? null)
+      if (next !== null) pins.set(scope, next)
+      return next
+    },
+    // Nothing of an earlier version.
+    adopt: async () => {},
   }
 }
 
@@ -110,6 +142,13 @@ export function createResilientJournal(
     async purge(scope) {
       await memory.purge(scope)
       await attempt(() => stored.purge(scope))
+    },
+    async owner(scope, change) {
+      const result = await attempt(() => stored.owner(scope, change))
+      return memory.owner(scope, result === null ? change : () => result.value)
+    },
+    async adopt(from, to) {
+      await attempt(() => stored.adopt(from, to))
     },
   }
 }

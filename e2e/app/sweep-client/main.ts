@@ -123,7 +123,9 @@ const swept: SweptPage = {
     try {
       if (!database.objectStoreNames.contains('operations')) return []
       const store = database.transaction('operations', 'readonly').objectStore('operations')
-      return await request<StoredRecord[]>(store.getAll())
+      const all = await request<(StoredRecord | { owner: string })[]>(store.getAll())
+      // Whose they are lies beside them.
+      return all.filter((each): each is StoredRecord => 'standing' in each)
     } finally {
       database.close()
     }
