@@ -1,5 +1,5 @@
 import type { KindTypes } from '@landfall/shared'
-import type { Upload, UploaderEvents, Warning } from './types.js'
+import type { Unauthenticated, Upload, UploaderEvents, Warning } from './types.js'
 
 type Events = UploaderEvents<Record<string, KindTypes>>
 type Handler = (told: never) => unknown
@@ -11,7 +11,7 @@ export interface Telling {
   warn: (code: Warning['code'], cause?: unknown) => void
   /** The first warning of each code, the oldest first; the identical list until there is a new one. */
   warnings: () => readonly Warning[]
-  unauthenticated: () => void
+  unauthenticated: (reason: Unauthenticated['reason']) => void
   /** Something threw that cannot: it must not go unseen. */
   fault: (cause: unknown) => void
 }
@@ -69,7 +69,7 @@ export function createTelling(onWarning: () => void): Telling {
     },
     warn,
     warnings: () => warnings,
-    unauthenticated: () => tell('unauthenticated'),
+    unauthenticated: (reason) => tell('unauthenticated', { reason }),
     fault,
   }
 }

@@ -30,12 +30,12 @@ export function createFollower(ledger: Ledger, clock: Clock): Follower {
   let request: AbortController | null = null
   let hasNewcomers = false
 
-  const tell = (ids: readonly string[], operations: Operation[]): boolean => {
+  const tell = (ids: readonly string[], operations: Operation[], unreadable: readonly string[]): boolean => {
     let news = false
     for (const id of ids) {
       const watch = watched.get(id)
       const operation = operations.find((each) => each.id === id) ?? null
-      if (watch?.isNews(operation)) {
+      if (!unreadable.includes(id) && watch?.isNews(operation)) {
         news = true
         watched.delete(id)
         watch.resolve(operation)
@@ -67,8 +67,9 @@ export function createFollower(ledger: Ledger, clock: Clock): Follower {
         const next = answer.value.etag
         if (next === null) tags.delete(key)
         else tags.set(key, next)
-        const news = answer.value.operations !== null && tell(ids, answer.value.operations)
-        const early = answer.value.operations !== null && etag !== null && clock.nowMs() - startMs < NO_NEWS_MS
+        const { operations, unreadable } = answer.value
+        const news = operations !== null && tell(ids, operations, unreadable)
+        const early = operations !== null && etag !== null && clock.nowMs() - startMs < NO_NEWS_MS
         if (!news && (next === null || early)) await clock.sleep(NO_NEWS_MS, controller.signal)
       } else if (!controller.signal.aborted) {
         tags.clear()

@@ -53,6 +53,15 @@ export function createUploadList(
   const opened = (): RunContext & { keeper: Keeper } => {
     if (context !== null) return context
     const ports = open(telling)
+    ports.owner.onBack(() => {
+      context?.follower.hurry()
+      for (const { live } of entries.values()) {
+        const activity = live.activity()
+        if (activity.state !== 'waiting' || activity.why !== 'other-owner') continue
+        live.session.attempts = 0
+        live.interrupt()
+      }
+    })
     const keeper = createKeeper(ports, (cause) => telling.warn('no-copy', cause))
     return (context = {
       ...ports,
@@ -66,6 +75,8 @@ export function createUploadList(
       },
     })
   }
+
+  const namespace = (): string => opened().namespaceOf(scope)
 
   const changed = (): void => {
     shown = null
@@ -107,7 +118,7 @@ export function createUploadList(
     const driveNext = async (before: Promise<void>): Promise<void> => {
       await before
       try {
-        await driveOne(entry, opened(), telling, scope, signal)
+        await driveOne(entry, opened(), telling, signal)
       } catch (cause) {
         // Cannot be; but an upload must not stand still for ever because of a fault of ours.
         telling.fault(cause)
@@ -121,6 +132,7 @@ export function createUploadList(
 
   const go = (): AbortSignal => {
     const { signal } = (epoch ??= new AbortController())
+    opened().owner.keep(signal)
     for (const entry of entries.values()) drive(entry, signal)
     return signal
   }
@@ -132,7 +144,9 @@ export function createUploadList(
 
   const recover = async (signal: AbortSignal): Promise<void> => {
     const { journal, source } = opened()
-    const records = await journal.load(scope)
+    // Of a version that kept endpoints together: whichever starts first takes them over.
+    await journal.adopt(scope, namespace())
+    const records = await journal.load(namespace())
     if (signal.aborted) return
     for (const record of records) {
       if (!entries.has(record.id)) drive(enter(record, null, true), signal)
@@ -140,7 +154,7 @@ export function createUploadList(
     isRecovered = true
     changed()
     const wanted = records.filter(({ copy, standing }) => copy !== 'none' && !isSettled(standing))
-    void source.sweep(scope, new Set(wanted.map(({ id }) => id))).catch(() => {})
+    void source.sweep(namespace(), new Set(wanted.map(({ id }) => id))).catch(() => {})
   }
 
   const uploader: AnyUploader = {
@@ -150,7 +164,7 @@ export function createUploadList(
       const record: JournalRecord = {
         version: 1,
         id: newId(),
-        scope,
+        scope: namespace(),
         kind: options.kind ?? null,
         file: factsOf(file),
         // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- what was JSON is JSON
@@ -191,6 +205,7 @@ export function createUploadList(
     start() {
       isClosed = false
       if (started !== null) {
+        opened().owner.hurry()
         for (const { upload, live } of entries.values()) if (!live.record().paused) upload.resume()
         return started
       }
@@ -210,11 +225,14 @@ export function createUploadList(
       if (epoch === null) context?.digester.close()
     },
     async purge(ofScope = scope) {
-      const { journal, source } = opened()
+      const { journal, source, owner, namespaceOf } = opened()
       const own = ofScope === scope ? [...entries.values()] : []
       await Promise.all(own.map(({ live }) => live.amend(() => undefined)))
-      await journal.purge(ofScope)
-      await source.purge(ofScope).catch(() => {})
+      for (const name of [namespaceOf(ofScope), ofScope]) {
+        await journal.purge(name)
+        await source.purge(name).catch(() => {})
+      }
+      if (ofScope === scope) owner.forget()
       for (const { settle } of own) settle()
     },
   }
@@ -222,14 +240,9 @@ export function createUploadList(
 }
 
 /** Drives one upload while its lock is held, until it is acknowledged, cancelled or gone, or the uploader stops. */
-async function driveOne(
-  entry: Entry,
-  context: RunContext,
-  telling: Telling,
-  scope: string,
-  signal: AbortSignal,
-): Promise<void> {
+async function driveOne(entry: Entry, context: RunContext, telling: Telling, signal: AbortSignal): Promise<void> {
   const { live, settle } = entry
+  const { scope } = live.record()
   while (!signal.aborted && !live.gone()) {
     // A cancellation is repeatable by anybody: it waits for no other tab.
     if (live.record().standing.point === 'cancelled') await run(live, context, signal)

@@ -47,6 +47,7 @@ export interface JournalRecord {
   /** Of this layout; a record of another one is left alone. */
   readonly version: 1
   readonly id: string
+  /** Endpoint and user, by one name: see `namespaceOf`. */
   readonly scope: string
   /** Null where the server has one kind. */
   readonly kind: string | null
@@ -99,6 +100,8 @@ export const acceptedBytes = ({ standing, file }: JournalRecord): number =>
 /** What the server's operation says, as a standing of ours. */
 export function standingOf(operation: Operation): Standing {
   const { recoveryPoint, reference, problem, offset, file } = operation
+  // Of a newer server: it is at it, and nothing is sent for what nobody here understands.
+  if (recoveryPoint === 'unknown') return { point: 'received' }
   if (isReferenced(recoveryPoint) && reference !== null) return { point: 'referenced', reference }
   // A reference without itself was removed again, before this browser heard of it.
   if (problem !== null && (isFinal(recoveryPoint) || isReferenced(recoveryPoint))) return { point: 'failed', problem }

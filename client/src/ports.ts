@@ -15,6 +15,13 @@ export interface Journal {
   update(scope: string, id: string, change: Change, known?: JournalRecord): Promise<JournalRecord | undefined>
   /** Removes all records of a scope, in every tab. */
   purge(scope: string): Promise<void>
+  /**
+   * The owner tag that is pinned for a scope, after `change` in the same transaction: of two tabs that pin at once, both
+   * hear of one tag. Goes with `purge`.
+   */
+  owner(scope: string, change: (pinned: string | null) => string | null): Promise<string | null>
+  /** Takes over what an earlier version has kept by another name. */
+  adopt(from: string, to: string): Promise<void>
 }
 
 /** A "no" of the server, or no answer at all. `problem` only where it is one of ours, `status` null without an answer. */
@@ -27,16 +34,25 @@ export interface Refusal {
 }
 export type Answer<T> = { readonly ok: true; readonly value: T } | Refusal
 
+export interface Listed {
+  readonly operations: Operation[] | null
+  readonly unreadable: readonly string[]
+  readonly etag: string | null
+}
+
 /** The server's operations. Nothing throws: an aborted request answers like a lost one. */
 export interface Ledger {
   /** Declares or continues; safe to repeat any number of times. */
   put(id: string, request: DeclareRequest, signal: AbortSignal): Promise<Answer<Operation>>
-  /** Waits up to `waitSeconds` for something to differ from `etag`; then `operations` is null. */
+  /**
+   * Waits up to `waitSeconds` for something to differ from `etag`; then `operations` is null. `unreadable`: ids of such as
+   * a newer server has written otherwise; they are there.
+   */
   list(
     ids: readonly string[],
     wait: { waitSeconds: number; etag: string | null },
     signal: AbortSignal,
-  ): Promise<Answer<{ operations: Operation[] | null; etag: string | null }>>
+  ): Promise<Answer<Listed>>
   cancel(id: string, signal: AbortSignal): Promise<Answer<Operation>>
   prefix(id: string, signal: AbortSignal): Promise<Answer<Prefix>>
 }
@@ -72,6 +88,30 @@ export interface Source {
   /** Drops what is too old, and in this scope what no record asks for, unless it is fresh. */
   sweep(scope: string, wanted: ReadonlySet<string>): Promise<void>
   purge(scope: string): Promise<void>
+}
+
+/** Whose uploads these are: the tag that goes with every request, and that every answer must carry to be believed. */
+export interface Owner {
+  /**
+   * The pinned tag. Where none is yet, the server is asked first, once for all who wait. A refusal: nothing may be sent
+   * now, because the server has not said whose uploads they would be, or because somebody else is signed in.
+   */
+  read(signal: AbortSignal): Promise<Answer<string>>
+  /**
+   * Of the answer to a request with the tag `sent`: null where it is a success that may be believed, else what it means.
+   * Another tag stops everything. Without any, nobody knows whose word it is: it passes, like a proxy's.
+   */
+  judge(sent: string, answer: { said: string | null; status: number; refusal: Refusal | null }): Refusal | null
+  /** Nothing is sent, because an answer was about somebody else. */
+  isOther(): boolean
+  /** Pins the tag, and looks again after somebody else, until `signal` ends. */
+  keep(signal: AbortSignal): void
+  /** Looks now, if it waits to look for somebody else's going. */
+  hurry(): void
+  /** Calls when the right user is back. */
+  onBack(listener: () => void): void
+  /** The scope was purged: the tag must be pinned anew before anything is sent. */
+  forget(): void
 }
 
 export interface Hold {
@@ -117,6 +157,8 @@ export interface Clock {
   sleep(ms: number, signal: AbortSignal): Promise<void>
   /** Calls when the network is back, the page is seen again or was woken. Returns the way to stop. */
   onWake(listener: () => void): () => void
+  /** Calls when the window gets the focus: somebody may have signed in in another one. Returns the way to stop. */
+  onFocus(listener: () => void): () => void
   /** Calls when the page goes (perhaps into the back/forward cache) and when it is back. */
   onPage(listener: { hidden: () => void; shown: () => void }): () => void
   /** Before the next frame, or soon where there are none. */
@@ -124,6 +166,9 @@ export interface Clock {
 }
 
 export interface Ports {
+  /** The name by which records, locks and copies of a user at this endpoint are kept apart. */
+  readonly namespaceOf: (scope: string) => string
+  readonly owner: Owner
   readonly journal: Journal
   readonly ledger: Ledger
   readonly transfer: Transfer

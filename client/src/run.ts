@@ -4,6 +4,7 @@ import { breathe, CHUNK_MIN_BYTES, chunkEnd, nextChunkBytes, SMALL_BYTES } from 
 import { ended, type LiveOperation } from './live.js'
 import type { Refusal } from './ports.js'
 import { confirm, digestOf, isReadable, lose, sourceFor, untilReadable } from './source.js'
+import type { Activity } from './types.js'
 import type { Obstacle, Reached, RunContext, Step, StepResult } from './step.js'
 
 /** How long a small file waits for its digest, which then goes with the declaration; else it costs a request more. */
@@ -88,17 +89,21 @@ async function overcome(
   context: RunContext,
   outer: AbortSignal,
 ): Promise<void> {
-  const { clock } = context
+  const { clock, owner } = context
   if (obstacle.obstacle === 'interrupted') return
   if (obstacle.obstacle === 'file') {
     live.doing({ state: 'needs-file', why: live.session.lacking })
     return untilReadable(live, context, outer)
   }
+  if (obstacle.obstacle === 'other-owner') {
+    // Already back: nobody would say it again.
+    if (!owner.isOther()) return
+    live.doing({ state: 'waiting', why: 'other-owner', untilMs: null })
+    return ended(outer)
+  }
   const { signal, end } = live.begin(outer)
   const { obstacle: why, retryAfterMs } = obstacle
-  await breathe(clock, live.session.attempts++, retryAfterMs, signal, (untilMs) =>
-    live.doing({ state: 'waiting', why, untilMs }),
-  )
+  await breathe(clock, live.session.attempts++, retryAfterMs, signal, (untilMs) => live.doing(waitingFor(why, untilMs)))
   end()
 }
 
@@ -226,7 +231,7 @@ async function follow(step: Step): Promise<StepResult> {
     {
       isNews: (news) => news === null || standingOf(news).point !== 'received' || news.stalled !== session.stalled,
       onObstacle: (refusal, untilMs) =>
-        refusal === null ? finishing() : live.doing({ state: 'waiting', why: whyOf(refusal), untilMs }),
+        refusal === null ? finishing() : live.doing(waitingFor(whyOf(refusal), untilMs)),
     },
     signal,
   )
@@ -242,15 +247,30 @@ async function withdraw({ live, ledger, asides, signal }: Step): Promise<StepRes
   const place = await asides.take(signal)
   const answer = await ledger.cancel(live.id, signal)
   place?.()
-  if (answer.ok) return isReferenced(answer.value.recoveryPoint) ? { to: { point: 'received' } } : { withdrawn: true }
+  if (answer.ok) {
+    const { recoveryPoint } = answer.value
+    const goesOn = isReferenced(recoveryPoint) || recoveryPoint === 'unknown'
+    return goesOn ? { to: { point: 'received' } } : { withdrawn: true }
+  }
   if (signal.aborted) return { obstacle: 'interrupted' }
   if (answer.problem && problemCode(answer.problem) === 'already-referenced') return { to: { point: 'received' } }
   const isOver = answer.consequence === 'declare' || answer.consequence === 'final'
   return isOver ? { withdrawn: true } : refused(live, answer, 'put-decides')
 }
 
-const whyOf = ({ consequence, status }: Refusal): 'network' | 'server' | 'authentication' =>
-  consequence === 'authenticate' ? 'authentication' : status === null ? 'network' : 'server'
+type Why = Exclude<Obstacle, { readonly obstacle: 'interrupted' | 'file' }>['obstacle']
+
+const whyOf = ({ consequence, status, problem }: Refusal): Why => {
+  if (problem !== null && problemCode(problem) === 'other-owner') return 'other-owner'
+  return consequence === 'authenticate' ? 'authentication' : status === null ? 'network' : 'server'
+}
+
+/** Nobody knows until when somebody else is signed in. */
+const waitingFor = (why: Why, untilMs: number): Activity => ({
+  state: 'waiting',
+  why,
+  untilMs: why === 'other-owner' ? null : untilMs,
+})
 
 /** Only our own problem with a final meaning, in answer to PUT, ends an operation; anything else passes. */
 function refused(live: LiveOperation, refusal: Refusal, meaning: 'final-holds' | 'put-decides'): StepResult {

@@ -25,7 +25,7 @@ export interface Step extends RunContext {
 export type Obstacle =
   | { readonly obstacle: 'interrupted' }
   | { readonly obstacle: 'file' }
-  | { readonly obstacle: 'network' | 'server' | 'authentication'; readonly retryAfterMs: number | null }
+  | { readonly obstacle: 'network' | 'server' | 'authentication' | 'other-owner'; readonly retryAfterMs: number | null }
 /** Where the operation stands now; `digest` as the server has it; `after` is to be overcome before the next step. */
 export interface Reached {
   readonly to: Standing

@@ -11,11 +11,12 @@ export type Activity =
    * - `network`: no answer; tried again at `untilMs` (wall clock) or when there are signs of life.
    * - `server`: it asked for time, or answered what cannot be its own word.
    * - `authentication`: fresh credentials are needed; the event `unauthenticated` was told.
+   * - `other-owner`: somebody else is signed in; the event `unauthenticated` was told. Goes on when the right user is back.
    * - `another-tab`: that one is at it; taken over when it goes.
    */
   | {
       readonly state: 'waiting'
-      readonly why: 'turn' | 'network' | 'server' | 'authentication' | 'another-tab'
+      readonly why: 'turn' | 'network' | 'server' | 'authentication' | 'other-owner' | 'another-tab'
       readonly untilMs: number | null
     }
   | { readonly state: 'paused' }
@@ -93,7 +94,7 @@ export interface Upload<Name extends string = string, Metadata = JsonObject, Dat
   snapshot(): UploadSnapshot<Name, Metadata, Data>
 }
 
-/** Something is missing or broke; every upload goes on all the same. */
+/** Something is missing or broke; every upload goes on all the same, except where it says otherwise. */
 export interface Warning {
   /**
    * - `journal-in-memory`: IndexedDB cannot be written, or a newer version of the page has taken over what it holds; a
@@ -102,10 +103,22 @@ export interface Warning {
    * - `no-worker`: `workerUrl` did not start or fell silent; digests are computed on the page's own thread, and no copies are
    *   made.
    * - `no-copy`: a file could not be copied; after a closed tab it has to be picked again.
+   * - `no-owner`: answers come without the header `Landfall-Owner` (an older server, or a proxy, or CORS that does not expose
+   *   it). Nobody can tell whose account they are about, so nothing is sent; all uploads wait until they carry it.
    * - `handler-failed`: a handler of an event threw.
    */
-  readonly code: 'journal-in-memory' | 'no-locks' | 'no-worker' | 'no-copy' | 'handler-failed'
+  readonly code: 'journal-in-memory' | 'no-locks' | 'no-worker' | 'no-copy' | 'no-owner' | 'handler-failed'
   readonly cause?: unknown
+}
+
+/** Why nothing is sent: whoever is signed in is nobody, or somebody else. Nothing is lost by either. */
+export interface Unauthenticated {
+  /**
+   * - `credentials`: the server wants some, and fresh ones of `headers` did not do.
+   * - `other-owner`: another user is signed in than the one for whom these uploads were begun. All of them are kept, and go
+   *   on when that one is back: looked for when the page is seen or gets the focus, at `start()`, and now and then.
+   */
+  readonly reason: 'credentials' | 'other-owner'
 }
 
 /**
@@ -152,8 +165,8 @@ export interface UploaderEvents<K extends Kinds> {
   /** A final no, with `upload.problem`. Told again on each new page until `upload.acknowledge()`. */
   failed: (upload: Failed<UploadOf<K>>) => unknown
   warning: (warning: Warning) => unknown
-  /** The server wants credentials, and fresh ones of `headers` did not do. Once for each time that they run out. */
-  unauthenticated: () => unknown
+  /** The right user is not signed in (any more). Once for each time. */
+  unauthenticated: (why: Unauthenticated) => unknown
 }
 
 export interface UploaderSnapshot<K extends Kinds> {
@@ -192,15 +205,20 @@ export interface Uploader<K extends Kinds = Kinds> {
   start(): Promise<void>
   /** Stops all requests at once and keeps the journal. Resolves when the locks are free. */
   close(): Promise<void>
-  /** Forgets a user's records and copies in this browser (default: this scope), on signing out. Cancels nothing. */
+  /** Forgets a user's records, copies and owner tag in this browser (default: this scope), on signing out. Cancels nothing. */
   purge(scope?: string): Promise<void>
 }
 
 export interface UploaderOptions {
   /** Where the server's routes are mounted: `/uploads`, or a whole URL. */
   endpoint: string
-  /** The signed-in user, opaque: records, locks and copies are kept apart by it. */
+  /** The signed-in user, opaque: records, locks and copies are kept apart by it and the endpoint. */
   scope: string
+  /**
+   * What `uploads.ownerTag(user)` answers on the server, for applications that render the page themselves: uploads of this
+   * scope are then only ever sent to that user's account, from the first one on. Default: what the server says first.
+   */
+  ownerTag?: string
   /** Where `@landfall/client/worker` is served. Without it digests cost the page's own thread, and no copy is kept. */
   workerUrl?: string | URL
   /** Credentials beside cookies; asked again after each 401. */

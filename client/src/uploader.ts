@@ -9,6 +9,7 @@ import { createWebLocks, withoutLocks } from './adapters/web-locks.js'
 import { createDigester } from './adapters/worker-digester.js'
 import type { Telling } from './events.js'
 import { createUploadList } from './list.js'
+import { createOwner } from './owner.js'
 import type { Ports } from './ports.js'
 import type { Uploader, UploaderOptions } from './types.js'
 
@@ -33,22 +34,45 @@ export function createUploader<U extends TypedUploads = TypedUploads>(options: U
 }
 
 function browserPorts(options: UploaderOptions, telling: Telling): Ports {
-  const { copy, headers, credentials = 'same-origin', workerUrl } = options
+  const { copy, headers, credentials = 'same-origin', workerUrl, scope, ownerTag } = options
   const endpoint = options.endpoint.replace(/\/+$/, '')
   const clock = createBrowserClock()
-  const authorization = createAuthorization(headers, telling.unauthenticated)
-  const http = { endpoint, credentials, authorization, clock }
+  const authorization = createAuthorization(headers, () => telling.unauthenticated('credentials'))
+  const http = { endpoint, credentials, authorization, clock, owner: () => owner }
+  const { ledger, askWhose } = createHttpLedger(http)
+  const journal = createResilientJournal(createIdbJournal(clock), clock, (cause) =>
+    telling.warn('journal-in-memory', cause),
+  )
+  const namespaceOf = (of: string): string => JSON.stringify([absolute(endpoint), of])
+  const owner = createOwner({
+    scope: namespaceOf(scope),
+    given: ownerTag,
+    journal,
+    clock,
+    ask: askWhose,
+    onOther: () => telling.unauthenticated('other-owner'),
+    onUntold: () => telling.warn('no-owner'),
+  })
   const locks = createWebLocks()
   if (locks === null) telling.warn('no-locks')
   return {
     clock,
-    ledger: createHttpLedger(http),
+    namespaceOf,
+    owner,
+    ledger,
     transfer: createTusTransfer(http),
-    journal: createResilientJournal(createIdbJournal(clock), clock, (cause) =>
-      telling.warn('journal-in-memory', cause),
-    ),
+    journal,
     source: copy === false ? withoutCopies : createIdbSource({ maxBytes: copy?.maxBytes, clock }),
     exclusive: locks ?? withoutLocks,
     digester: createDigester(workerUrl, clock, (cause) => telling.warn('no-worker', cause)),
+  }
+}
+
+/** The same endpoint by another name is the same one; what cannot be an address is told apart by its text. */
+function absolute(endpoint: string): string {
+  try {
+    return new URL(endpoint, typeof document === 'undefined' ? location.href : document.baseURI).href
+  } catch {
+    return endpoint
   }
 }

@@ -9,6 +9,7 @@ import { createTusTransfer } from '../src/adapters/tus-transfer.js'
 import type { Telling } from '../src/events.js'
 import { hashBlob } from '../src/hash.js'
 import { createUploadList } from '../src/list.js'
+import { createOwner } from '../src/owner.js'
 import type { Clock, Digester, Exclusive, Hold, Ports } from '../src/ports.js'
 import { reader } from '../src/read.js'
 import type { Uploader } from '../src/types.js'
@@ -130,6 +131,7 @@ export interface TabOptions {
   endpoint: string
   scope?: string
   concurrency?: number
+  ownerTag?: string
   headers?: () => HeadersInit | Promise<HeadersInit>
   worker?: boolean
   copies?: { maxBytes: number }
@@ -155,6 +157,7 @@ function openTab(options: TabOptions, exclusive: Exclusive & { releaseAll: () =>
   const digester = createTestDigester(clock)
   digester.isAbsent = options.worker === false
   let isDead = false
+  const { scope = 'alice', concurrency = 3 } = options
   /** After a kill, nothing ever comes of a call. */
   const mortal = <T extends object>(port: T): T =>
     new Proxy(port, {
@@ -166,22 +169,35 @@ function openTab(options: TabOptions, exclusive: Exclusive & { releaseAll: () =>
     })
   const portsOf = (telling: Telling): Ports => {
     const { endpoint } = options
-    const authorization = createAuthorization(options.headers, telling.unauthenticated)
-    const http = { endpoint, credentials: 'same-origin', authorization, clock } as const
+    const authorization = createAuthorization(options.headers, () => telling.unauthenticated('credentials'))
+    const http = { endpoint, credentials: 'same-origin', authorization, clock, owner: () => owner } as const
+    const { ledger, askWhose } = createHttpLedger(http)
+    const journal = mortal(
+      createResilientJournal(createIdbJournal(clock), clock, (cause) => telling.warn('journal-in-memory', cause)),
+    )
+    const namespaceOf = (of: string): string => JSON.stringify([endpoint, of])
+    const owner = createOwner({
+      scope: namespaceOf(scope),
+      given: options.ownerTag,
+      journal,
+      clock,
+      ask: (pinned, signal) => (isDead ? new Promise(() => {}) : askWhose(pinned, signal)),
+      onOther: () => telling.unauthenticated('other-owner'),
+      onUntold: () => telling.warn('no-owner'),
+    })
     return {
       clock,
+      namespaceOf,
+      owner,
       digester,
       exclusive,
-      ledger: mortal(createHttpLedger(http)),
+      ledger: mortal(ledger),
       transfer: mortal(createTusTransfer(http)),
-      journal: mortal(
-        createResilientJournal(createIdbJournal(clock), clock, (cause) => telling.warn('journal-in-memory', cause)),
-      ),
+      journal,
       source: mortal(createIdbSource({ ...options.copies, clock })),
     }
   }
   let ports: Ports | null = null
-  const { scope = 'alice', concurrency = 3 } = options
   const uploader: Uploader = createUploadList({ scope, concurrency }, (telling) => (ports = portsOf(telling)))
   return {
     uploader,

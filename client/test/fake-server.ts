@@ -4,8 +4,10 @@ import type { AddressInfo, Socket } from 'node:net'
 import { expect } from 'vitest'
 import {
   isFinal,
+  isOpen,
   isReferenced,
   type Operation,
+  OWNER_TAG_HEADER,
   parseDeclareRequest,
   PROBLEM_MEDIA_TYPE,
   problem,
@@ -59,6 +61,8 @@ export interface FakeServer {
   data: unknown
   /** How the digest of a prefix is told: of all at once (null), or as a chain over parts. */
   partBytes: number | null
+  /** The tag of whoever is signed in. null: a server that knows of none. */
+  owner: string | null
   count(method: string): number
   /** Lets what hangs go on. */
   drive(): void
@@ -113,13 +117,14 @@ export async function startFakeServer(): Promise<FakeServer> {
     for await (const part of request) parts.push(part as Buffer)
     return Buffer.concat(parts)
   }
+  const owned = (): Record<string, string> => (fake.owner === null ? {} : { [OWNER_TAG_HEADER]: fake.owner })
   const send = (
     response: ServerResponse,
     status: number,
     body: unknown,
     headers: Record<string, string> = {},
   ): void => {
-    response.writeHead(status, { 'Content-Type': 'application/json', ...headers })
+    response.writeHead(status, { 'Content-Type': 'application/json', ...owned(), ...headers })
     response.end(body === null ? undefined : JSON.stringify(body))
   }
   const refuse = (response: ServerResponse, code: ProblemCode): void =>
@@ -166,6 +171,10 @@ export async function startFakeServer(): Promise<FakeServer> {
   }
 
   const list = async (seen: Seen, request: IncomingMessage, response: ServerResponse): Promise<void> => {
+    if (seen.query.has('open')) {
+      const all = [...operations.values()].map(({ operation }) => operation)
+      return send(response, 200, { operations: all.filter(({ recoveryPoint }) => isOpen(recoveryPoint)) })
+    }
     const ids = (seen.query.get('ids') ?? '').split(',')
     const found = (): Operation[] => ids.flatMap((id) => operations.get(id)?.operation ?? [])
     const etagOf = (): string => `"${createHash('sha1').update(JSON.stringify(found())).digest('hex')}"`
@@ -186,7 +195,7 @@ export async function startFakeServer(): Promise<FakeServer> {
       })
     }
     const etag = etagOf()
-    if (request.headers['if-none-match'] === etag) response.writeHead(304, { ETag: etag }).end()
+    if (request.headers['if-none-match'] === etag) response.writeHead(304, { ETag: etag, ...owned() }).end()
     else send(response, 200, { operations: found() }, { ETag: etag })
   }
 
@@ -214,7 +223,7 @@ export async function startFakeServer(): Promise<FakeServer> {
     drive(stored)
     if (response.destroyed) return
     if (fault?.kind === 'swallowed') return void request.socket.destroy()
-    const headers = { 'Tus-Resumable': '1.0.0', 'Upload-Offset': String(stored.bytes.length) }
+    const headers = { 'Tus-Resumable': '1.0.0', 'Upload-Offset': String(stored.bytes.length), ...owned() }
     response.writeHead(204, isShort ? { ...headers, Connection: 'close' } : headers).end()
   }
 
@@ -234,6 +243,19 @@ export async function startFakeServer(): Promise<FakeServer> {
     }
     fake.seen.push(seen)
     const fault = fake.fault(seen)
+    const said = request.headers[OWNER_TAG_HEADER.toLowerCase()]
+    const refused =
+      fault !== null || fake.owner === null
+        ? null
+        : said === undefined && method !== 'GET'
+          ? 'owner-required'
+          : said !== undefined && said !== fake.owner
+            ? 'other-owner'
+            : null
+    if (refused !== null) {
+      await readAll(request)
+      return refuse(response, refused)
+    }
     if (fault?.kind === 'black-hole') return void request.pause()
     if (fault?.kind === 'dropped') return void request.socket.destroy()
     if (method === 'PATCH' && (fault === null || ['cut', 'short', 'swallowed'].includes(fault.kind))) {
@@ -294,6 +316,7 @@ export async function startFakeServer(): Promise<FakeServer> {
     outcome: () => 'reference',
     data: { row: randomUUID() },
     partBytes: null,
+    owner: 'alice-tag',
     count: (method) => fake.seen.filter((seen) => seen.method === method).length,
     drive: () => operations.forEach(drive),
     change(id, change) {

@@ -4,18 +4,19 @@ import { request } from 'node:http'
 import { Readable } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
 import { GetObjectCommand, S3Client } from '@aws-sdk/client-s3'
-import { TUS_CONTENT_TYPE, TUS_RESUMABLE, VERSION, VERSION_HEADER } from '@landfall/shared'
+import { TUS_CONTENT_TYPE, TUS_RESUMABLE } from '@landfall/shared'
 import { Pool } from 'pg'
 import { pseudoRandom, wireDigest } from '../src/files.js'
 import { type Ground, openGround } from '../src/ground.js'
 import { OWNER_HEADER } from '../src/landfall.js'
+import { ownHeaders } from '../src/own-headers.js'
 import type { RunningProcess } from '../src/processes.js'
 import { keep, loadNow, machineOf } from './kept.js'
 
 const MIB = 1_048_576
 const LIMIT_BYTES = 200 * MIB
 const SAMPLE_MS = 50
-const OWN = { [OWNER_HEADER]: 'bench', [VERSION_HEADER]: VERSION }
+const own = (node: RunningProcess) => ownHeaders(`${node.ready[1]}/uploads`, { [OWNER_HEADER]: 'bench' })
 
 type Say = (text: string) => void
 
@@ -84,7 +85,7 @@ function watchMemory(node: RunningProcess) {
 async function declare(node: RunningProcess, id: string, sizeBytes: number): Promise<void> {
   const answer = await fetch(`${node.ready[1]}/uploads/operations/${id}`, {
     method: 'PUT',
-    headers: { ...OWN, 'Content-Type': 'application/json' },
+    headers: { ...(await own(node)), 'Content-Type': 'application/json' },
     body: JSON.stringify({ file: { name: 'huge.bin', size: sizeBytes, type: 'application/octet-stream' } }),
   })
   if (answer.status !== 201) throw new Error(`PUT was answered ${answer.status}: ${await answer.text()}`)
@@ -96,7 +97,7 @@ async function send(node: RunningProcess, id: string, sizeBytes: number): Promis
   const patch = request(`${node.ready[1]}/uploads/files/${id}`, {
     method: 'PATCH',
     headers: {
-      ...OWN,
+      ...(await own(node)),
       'Tus-Resumable': TUS_RESUMABLE,
       'Upload-Offset': '0',
       'Content-Type': TUS_CONTENT_TYPE,
@@ -119,7 +120,7 @@ async function send(node: RunningProcess, id: string, sizeBytes: number): Promis
 /** Answers the digest of the reference. */
 async function untilReferenced(node: RunningProcess, id: string): Promise<string> {
   for (;;) {
-    const answer = await fetch(`${node.ready[1]}/uploads/operations/${id}?wait=20`, { headers: OWN })
+    const answer = await fetch(`${node.ready[1]}/uploads/operations/${id}?wait=20`, { headers: await own(node) })
     const { recoveryPoint, reference } = (await answer.json()) as {
       recoveryPoint: string
       reference: { digest: string } | null

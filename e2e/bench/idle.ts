@@ -1,10 +1,11 @@
 import { randomUUID } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { TUS_CONTENT_TYPE, TUS_RESUMABLE, VERSION, VERSION_HEADER } from '@landfall/shared'
+import { TUS_CONTENT_TYPE, TUS_RESUMABLE } from '@landfall/shared'
 import { Pool } from 'pg'
 import { pseudoRandomBytes } from '../src/files.js'
 import { openGround } from '../src/ground.js'
 import { OWNER_HEADER } from '../src/landfall.js'
+import { ownHeaders } from '../src/own-headers.js'
 import { startProxy } from '../src/proxy.js'
 import { keep, loadNow, machineOf } from './kept.js'
 
@@ -104,21 +105,21 @@ export async function benchIdle(count: number, say: Say): Promise<boolean> {
 
 const isOfTheStore = (path: string): boolean => path.split('?')[0]?.endsWith('.json') === true
 
-const ownHeaders = (owner: string) => ({ [OWNER_HEADER]: owner, [VERSION_HEADER]: VERSION })
+const headersOf = (origin: string, owner: string) => ownHeaders(`${origin}/uploads`, { [OWNER_HEADER]: owner })
 
 /** One upload as a client leaves it that went away in the middle. */
 async function leaveOpen(origin: string, owner: string): Promise<void> {
   const id = randomUUID()
   const declared = await fetch(`${origin}/uploads/operations/${id}`, {
     method: 'PUT',
-    headers: { ...ownHeaders(owner), 'Content-Type': 'application/json' },
+    headers: { ...(await headersOf(origin, owner)), 'Content-Type': 'application/json' },
     body: JSON.stringify({ file: { name: 'a.bin', size: FILE_BYTES, type: '' } }),
   })
   if (declared.status !== 201) throw new Error(`PUT was answered ${declared.status}: ${await declared.text()}`)
   const patched = await fetch(`${origin}/uploads/files/${id}`, {
     method: 'PATCH',
     headers: {
-      ...ownHeaders(owner),
+      ...(await headersOf(origin, owner)),
       'Tus-Resumable': TUS_RESUMABLE,
       'Upload-Offset': '0',
       'Content-Type': TUS_CONTENT_TYPE,
@@ -158,7 +159,7 @@ async function copyOpen(pool: Pool, count: number): Promise<void> {
 async function listOpen(origin: string, owner: string): Promise<number> {
   let listed = 0
   for (let after = ''; ;) {
-    const answer = await fetch(`${origin}/uploads/operations?open${after}`, { headers: ownHeaders(owner) })
+    const answer = await fetch(`${origin}/uploads/operations?open${after}`, { headers: { [OWNER_HEADER]: owner } })
     if (answer.status !== 200) throw new Error(`?open was answered ${answer.status}: ${await answer.text()}`)
     const page = (await answer.json()) as { operations: { id: string }[]; next?: string }
     listed += page.operations.length

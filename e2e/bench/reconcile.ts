@@ -6,6 +6,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { isDeepStrictEqual } from 'node:util'
 import { randomUUID } from 'node:crypto'
 import { OWNER_HEADER, repository, startLandfall } from '../src/landfall.js'
+import { ownHeaders } from '../src/own-headers.js'
 import { usageOf } from '../src/processes.js'
 import { fillStore, PLANTED } from './filled-store.js'
 
@@ -100,15 +101,12 @@ function askAgainAndAgain(origin: string): {
   const over = new AbortController()
   const asking = (async () => {
     while (!over.signal.aborted) {
+      // Owners may have only so many open ones.
+      const own = await ownHeaders(`${origin}/uploads`, { [OWNER_HEADER]: `bench-${tookMs.length}` })
       const startMs = performance.now()
       const answer = await fetch(`${origin}/uploads/operations/${randomUUID()}`, {
         method: 'PUT',
-        // Owners may have only so many open ones.
-        headers: {
-          [OWNER_HEADER]: `bench-${tookMs.length}`,
-          'Landfall-Version': '1',
-          'Content-Type': 'application/json',
-        },
+        headers: { ...own, 'Content-Type': 'application/json' },
         body: JSON.stringify({ file: { name: 'a', size: 5, type: '' } }),
       })
       if (answer.status !== 201) throw new Error(`a PUT was answered ${answer.status}: ${await answer.text()}`)

@@ -1,9 +1,10 @@
 import { randomUUID } from 'node:crypto'
 import { request } from 'node:http'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { operationPath, TUS_CONTENT_TYPE, TUS_RESUMABLE, VERSION, VERSION_HEADER } from '@landfall/shared'
+import { operationPath, TUS_CONTENT_TYPE, TUS_RESUMABLE } from '@landfall/shared'
 import { pseudoRandomBytes } from '../src/files.js'
 import { OWNER_HEADER } from '../src/landfall.js'
+import { ownHeaders } from '../src/own-headers.js'
 
 const MIB = 1024 * 1024
 const STALLED = 60
@@ -11,7 +12,7 @@ const SIZE_BYTES = 64 * MIB
 /** Enough for each of them to hold memory, or a slot. */
 const SENT = pseudoRandomBytes(12 * MIB, 'stalled')
 const TUS = { 'Tus-Resumable': TUS_RESUMABLE }
-const OWN = { [OWNER_HEADER]: 'bench', [VERSION_HEADER]: VERSION }
+const own = (origin: string) => ownHeaders(`${origin}/uploads`, { [OWNER_HEADER]: 'bench' })
 
 async function createUpload(origin: string, speak: 'landfall' | 'tus'): Promise<string> {
   if (speak === 'tus') {
@@ -23,7 +24,7 @@ async function createUpload(origin: string, speak: 'landfall' | 'tus'): Promise<
   }
   const response = await fetch(`${origin}/uploads${operationPath(randomUUID())}`, {
     method: 'PUT',
-    headers: { ...OWN, 'Content-Type': 'application/json' },
+    headers: { ...(await own(origin)), 'Content-Type': 'application/json' },
     body: JSON.stringify({ file: { name: 'stalled.bin', size: SIZE_BYTES, type: 'application/octet-stream' } }),
   })
   const { uploadUrl } = (await response.json()) as { uploadUrl: string }
@@ -33,12 +34,13 @@ async function createUpload(origin: string, speak: 'landfall' | 'tus'): Promise<
 /** A client whose line goes silent in the middle of a PATCH, and stays open. */
 async function stall(origin: string, speak: 'landfall' | 'tus'): Promise<() => void> {
   const url = await createUpload(origin, speak)
+  const headers = speak === 'tus' ? {} : await own(origin)
   const patch = request(url, {
     method: 'PATCH',
     agent: false,
     headers: {
       ...TUS,
-      ...(speak === 'tus' ? {} : OWN),
+      ...headers,
       'Upload-Offset': '0',
       'Content-Type': TUS_CONTENT_TYPE,
       'Content-Length': String(SIZE_BYTES),

@@ -4,12 +4,13 @@ import { type ClientRequest, type IncomingMessage, request } from 'node:http'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Readable } from 'node:stream'
 import { GetObjectCommand, S3Client } from '@aws-sdk/client-s3'
-import { TUS_CONTENT_TYPE, TUS_RESUMABLE, VERSION, VERSION_HEADER } from '@landfall/shared'
+import { TUS_CONTENT_TYPE, TUS_RESUMABLE } from '@landfall/shared'
 import { Pool } from 'pg'
 import { afterAll, describe, expect, test } from 'vitest'
 import { pseudoRandomBytes, wireDigest } from '../src/files.js'
 import { type Ground, openGround } from '../src/ground.js'
 import { OWNER_HEADER } from '../src/landfall.js'
+import { ownHeaders } from '../src/own-headers.js'
 import { DONE_POINTS } from '../src/sweep/stored.js'
 
 // More uploads open than there are connections, and more bytes of them than memory for them.
@@ -55,7 +56,7 @@ describe.skipIf(opened instanceof Error)(`three nodes on PostgreSQL and S3${miss
     const connections = watchConnections(pool)
     try {
       await atOnce(uploads, (upload) => declare(upload, SIZE_BYTES))
-      const patches = uploads.map(begin)
+      const patches = await Promise.all(uploads.map(begin))
       await Promise.all(patches.map(({ sent }) => sent))
 
       // Others get their turn while all of them begin, too.
@@ -92,9 +93,9 @@ const digestsOf = (bytes: Buffer) => {
   const sha256 = createHash('sha256').update(bytes).digest('hex')
   return { told: wireDigest(sha256), stored: sha256 }
 }
-const ownHeaders = ({ owner }: Upload) => ({ [OWNER_HEADER]: owner, [VERSION_HEADER]: VERSION })
-const patchHeaders = (upload: Upload, length: number) => ({
-  ...ownHeaders(upload),
+const headersOf = ({ origin, owner }: Upload) => ownHeaders(`${origin}/uploads`, { [OWNER_HEADER]: owner })
+const patchHeaders = async (upload: Upload, length: number) => ({
+  ...(await headersOf(upload)),
   'Tus-Resumable': TUS_RESUMABLE,
   'Upload-Offset': '0',
   'Content-Type': TUS_CONTENT_TYPE,
@@ -104,19 +105,19 @@ const patchHeaders = (upload: Upload, length: number) => ({
 async function declare(upload: Upload, size: number): Promise<void> {
   const answer = await fetch(`${upload.origin}/uploads/operations/${upload.id}`, {
     method: 'PUT',
-    headers: { ...ownHeaders(upload), 'Content-Type': 'application/json' },
+    headers: { ...(await headersOf(upload)), 'Content-Type': 'application/json' },
     body: JSON.stringify({ file: { name: 'a.bin', size, type: '' } }),
   })
   if (answer.status !== 201) throw new Error(`PUT was answered ${answer.status}: ${await answer.text()}`)
 }
 
 /** A PATCH that stays open behind its first bytes. */
-function begin(upload: Upload) {
+async function begin(upload: Upload) {
   let answer: string | null = null
   const patch: ClientRequest = request(`${upload.origin}/uploads/files/${upload.id}`, {
     method: 'PATCH',
     agent: false,
-    headers: patchHeaders(upload, SIZE_BYTES),
+    headers: await patchHeaders(upload, SIZE_BYTES),
   })
   const answered = once(patch, 'response').then(([response]) => {
     const { statusCode, headers } = response as IncomingMessage
@@ -145,7 +146,7 @@ async function sendSmall(upload: Upload): Promise<void> {
   await declare(upload, SMALL_BYTES)
   const answer = await fetch(`${upload.origin}/uploads/files/${upload.id}`, {
     method: 'PATCH',
-    headers: patchHeaders(upload, SMALL_BYTES),
+    headers: await patchHeaders(upload, SMALL_BYTES),
     body: new Uint8Array(upload.bytes()),
   })
   expect([answer.status, answer.headers.get('Upload-Offset')]).toEqual([204, String(SMALL_BYTES)])
@@ -153,7 +154,7 @@ async function sendSmall(upload: Upload): Promise<void> {
   let point = answer.headers.get('Landfall-Recovery-Point') ?? ''
   for (const deadline = Date.now() + ANSWERED_WITHIN_MS; !DONE_POINTS.has(point);) {
     if (Date.now() > deadline) throw new Error(`a small upload is still ${point}`)
-    const asked = await fetch(`${upload.origin}/uploads/operations/${upload.id}`, { headers: ownHeaders(upload) })
+    const asked = await fetch(`${upload.origin}/uploads/operations/${upload.id}`, { headers: await headersOf(upload) })
     const operation = (await asked.json()) as { recoveryPoint: string }
     point = operation.recoveryPoint
     await sleep(10)

@@ -4,6 +4,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { expect, test } from 'vitest'
 import { temporaryDirectory } from '../src/files.js'
 import { OWNER_HEADER, repository, startLandfall } from '../src/landfall.js'
+import { ownHeaders } from '../src/own-headers.js'
 import { freePort } from '../src/ports.js'
 import { startProcess } from '../src/processes.js'
 
@@ -94,7 +95,7 @@ async function upload(origin: string): Promise<{ id: string; tookMs: number }> {
   const common = { [OWNER_HEADER]: 'receiver' }
   const declared = await fetch(`${origin}/uploads/operations/${id}`, {
     method: 'PUT',
-    headers: { ...common, 'Content-Type': 'application/json', 'Landfall-Version': '1' },
+    headers: { ...(await ownHeaders(`${origin}/uploads`, common)), 'Content-Type': 'application/json' },
     body: JSON.stringify({ kind: 'file', file: { name: 'a.bin', size: 16, type: 'application/octet-stream' } }),
   })
   expect(declared.status, await declared.text()).toBe(201)

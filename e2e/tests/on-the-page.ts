@@ -81,8 +81,8 @@ export function journalOf(page: Page): Promise<{ id: string; copy: string; point
           const asking = database.transaction('operations').objectStore('operations').getAll()
           asking.addEventListener('success', () => {
             database.close()
-            // In the place of a record that was removed the journal notes when that was.
-            const records = asking.result.filter((each) => !('removedAtMs' in each))
+            // Whose they are is there too, and in the place of a record that was removed when that was.
+            const records = asking.result.filter((each) => 'standing' in each)
             resolve(records.map(({ id, copy, paused, standing }) => ({ id, copy, paused, point: standing.point })))
           })
         })

@@ -13,6 +13,7 @@ import {
 import { UploadError } from './errors.js'
 import { tendExchange } from './exchange.js'
 import type { Logger } from './log.js'
+import { checkOwner, type OwnerTag, tellOwner } from './owner-tag.js'
 import type { Clock } from './ports.js'
 import { operationRoutes, type OperationRouteDeps } from './routes/operations.js'
 import { isTusHead, patiently } from './routes/patiently.js'
@@ -35,6 +36,8 @@ export interface AppDeps {
   readonly start: () => void
   /** Resolves when tables and blob store are open; rejects when they cannot be. */
   readonly ready: () => Promise<void>
+  /** Known once `ready` has resolved. */
+  readonly ownerTag: OwnerTag
   readonly operations: OperationRouteDeps
   readonly tus: TusRouteDeps
 }
@@ -71,6 +74,7 @@ export function createApp(deps: AppDeps): Hono<Env> {
   }
   app.use(`${FILES}/*`, tusVersion)
   app.use(sameSite(allowedOrigins))
+  app.use(tellOwner(deps.ownerTag))
   const enter = async (c: Context<Env>): Promise<void> => {
     if (c.req.method !== 'OPTIONS') {
       const owner = await unlessAnswered(() => deps.authenticate(c))
@@ -85,6 +89,7 @@ export function createApp(deps: AppDeps): Hono<Env> {
     await (isTusHead(c) ? patiently(c, deps, () => enter(c)) : enter(c))
     await next()
   })
+  app.use(checkOwner(deps.ownerTag))
   app.route('/', operationRoutes(deps.operations))
   app.route('/', tusRoutes(deps.tus))
   return app

@@ -156,7 +156,8 @@ function incomingOf(c: Context): IncomingMessage | null {
   return incoming instanceof IncomingMessage ? incoming : null
 }
 
-const SAFE_METHODS = new Set(['GET', 'HEAD', 'OPTIONS'])
+/** RFC 9110 section 9.2.1. Whatever else a request is, it changes something. */
+export const SAFE_METHODS = new Set(['GET', 'HEAD', 'OPTIONS'])
 
 /** Origins of other sites: a list, or a function that is asked for each request of one (preview deployments). */
 export type AllowedOrigins = readonly string[] | ((origin: string, c: Context) => boolean | Promise<boolean>)

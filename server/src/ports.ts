@@ -355,6 +355,11 @@ export interface Ledger<Tx> {
   migrate(): Promise<{ identity: string; store: 'new' | 'known' }>
   /** From now on the store is known: one that is empty is not it. After the store has its identity, never before. */
   rememberStore(): Promise<void>
+  /**
+   * The key of the owners' tags: random, made once by whoever asks first, the same for all processes and for ever. After
+   * `migrate`. Secret: who has it can tell which owner a tag stands for.
+   */
+  ownerKey(): Promise<string>
   /** Step 0. The same id with the same facts answers what is there. */
   declare(intent: Intent): Promise<Declared>
   find(key: OperationKey): Promise<OperationRecord | null>

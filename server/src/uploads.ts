@@ -18,6 +18,7 @@ import { createLogger, type Logger } from './log.js'
 import { meteredBlobs, meteredLedger, NO_METRICS } from './metering.js'
 import { createNodeHandler, type NodeHandler } from './node-handler.js'
 import type { BlobStore, Clock, Holdings, Ledger, Metrics, Retention } from './ports.js'
+import { ownerTagOf } from './owner-tag.js'
 import { createOperator, type Operator } from './operator.js'
 import { serveOperator, type ServedOperator } from './operator-socket.js'
 import { takenOver } from './blobs/directory-lock.js'
@@ -152,6 +153,14 @@ export interface Uploads<
    * @returns what there was: `operations`, how many of them were open, `references`, and the `bytes` of these.
    */
   forgetOwner(tx: Tx, owner: string): Promise<Holdings>
+  /**
+   * The opaque tag by which answers say whose uploads they are about (the header `Landfall-Owner`), the same on all nodes.
+   * For applications that render the page themselves: given to `createUploader({ ownerTag })`, the page's first upload
+   * waits for no answer. The owner is what `authenticate` answers.
+   *
+   * Creates or upgrades the ledger's tables where nobody has yet; rejects where the database cannot be used.
+   */
+  ownerTag(owner: string): Promise<string>
   /** Drives what is due, for `completer: 'manual'`. */
   runOnce(options?: { maxMs?: number }): Promise<Pass>
   /** What only whoever runs the server may do: look at all operations, retry and cancel them, reconcile, diagnose. */
@@ -299,6 +308,7 @@ export function createUploads<Tx, const K extends Kinds<Tx>>(options: UploadsOpt
 
   let draining = false
   let opened: Opened = 'nothing'
+  let ownerKey: string | null = null
   let opening: Promise<void> | null = null
   const ready = (): Promise<void> =>
     (opening ??= open().catch((error: unknown) => {
@@ -308,6 +318,7 @@ export function createUploads<Tx, const K extends Kinds<Tx>>(options: UploadsOpt
 
   async function open(): Promise<void> {
     const { identity, store } = await ledger.migrate()
+    ownerKey = await ledger.ownerKey()
     opened = 'tables'
     await blobs.open(identity, store)
     opened = 'store'
@@ -368,6 +379,7 @@ export function createUploads<Tx, const K extends Kinds<Tx>>(options: UploadsOpt
     clock,
     start,
     ready,
+    ownerTag: (owner) => (ownerKey === null ? null : ownerTagOf(ownerKey, owner)),
     operations: {
       ledger,
       blobs,
@@ -403,6 +415,13 @@ export function createUploads<Tx, const K extends Kinds<Tx>>(options: UploadsOpt
     start,
     remove: (tx, operationId, owner) => ledger.remove(tx, operationId, owner ?? null),
     forgetOwner: (tx, owner) => ledger.forgetOwner(tx, owner),
+    async ownerTag(owner) {
+      if (ownerKey === null) {
+        await ledger.migrate()
+        ownerKey = await ledger.ownerKey()
+      }
+      return ownerTagOf(ownerKey, owner)
+    },
     async runOnce(once) {
       await ready()
       await timekeeping.look()

@@ -30,11 +30,12 @@ async function storedBytes(): Promise<Buffer[]> {
 }
 
 test('slow uploads in flight are answered with what is in the ledger and on the disk, and leave no lease', async () => {
-  const { child, address, declare, exited } = await serve()
+  const { child, address, tagOf, declare, exited } = await serve()
   const bytes = content(10_000_000)
   const ids = Array.from({ length: 6 }, newId).toSorted()
   for (const id of ids) expect((await declare(id, bytes.length)).status).toBe(201)
-  const uploads = ids.map((id, n) => slowUpload(address, id, { bytes, stock: n % 2 === 1 }))
+  const ownerTag = await tagOf('ann')
+  const uploads = ids.map((id, n) => slowUpload(address, id, { bytes, stock: n % 2 === 1, ownerTag }))
   await eventually(
     async () => Math.min(...uploads.map((upload) => upload.sent())),
     (sent) => sent > 30_000,
@@ -80,7 +81,7 @@ test('who waits for a change is answered at once', async () => {
 })
 
 test('it is not ready first, serves on for as long as it was told to, and ends then', async () => {
-  const { child, address, request, declare, patch, exited } = await serve({ LANDFALL_DRAIN_DELAY_MS: '1500' })
+  const { child, address, tagOf, request, declare, patch, exited } = await serve({ LANDFALL_DRAIN_DELAY_MS: '1500' })
   const health = (name: string) => fetch(new URL(`/health/${name}`, address))
   await eventually(
     async () => (await health('ready')).status,
@@ -90,7 +91,7 @@ test('it is not ready first, serves on for as long as it was told to, and ends t
   const [slow = '', quick = ''] = ids
   const bytes = content(10_000_000)
   await declare(slow, bytes.length)
-  const upload = slowUpload(address, slow, { bytes, stock: false })
+  const upload = slowUpload(address, slow, { bytes, ownerTag: await tagOf('ann') })
   await later(200)
   child.kill('SIGTERM')
   const ready = await eventually(
@@ -116,12 +117,13 @@ test('it is not ready first, serves on for as long as it was told to, and ends t
 })
 
 test('a connection that was kept open is no way around the drain', async () => {
-  const { child, address, declare, exited } = await serve()
+  const { child, address, tagOf, declare, exited } = await serve()
   const agent = new Agent({ keepAlive: true, maxSockets: 1 })
   const bytes = content(10_000_000)
   const ids = [newId(), newId()]
   for (const id of ids) await declare(id, bytes.length)
-  const [first, second] = ids.map((id) => slowUpload(address, id, { bytes, stock: false, agent }))
+  const ownerTag = await tagOf('ann')
+  const [first, second] = ids.map((id) => slowUpload(address, id, { bytes, ownerTag, agent }))
   await later(300)
   child.kill('SIGTERM')
   expect((await first?.answered)?.status).toBe(204)

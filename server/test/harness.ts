@@ -42,13 +42,17 @@ export async function startServer(
   let opened = await open()
   await opened.uploads.ready()
 
-  const request = (
+  /** Our own client says whose the upload is, unless a test has said it. */
+  const request = async (
     method: string,
     path: string,
     init: { owner?: string | null; headers?: Record<string, string>; body?: Body | null } = {},
   ): Promise<Response> => {
+    const { owner = 'ann' } = init
     const headers = new Headers(init.headers)
-    if (init.owner !== null) headers.set('X-Owner', init.owner ?? 'ann')
+    if (owner !== null) headers.set('X-Owner', owner)
+    if (owner !== null && headers.has('Landfall-Version') && !headers.has('Landfall-Owner'))
+      headers.set('Landfall-Owner', await opened.uploads.ownerTag(owner))
     return Promise.resolve(
       opened.app.request(`http://host.test/uploads${path}`, {
         method,

@@ -58,10 +58,11 @@ async function overHttp(server: TestServer): Promise<Send> {
   await new Promise<void>((resolve) => listener.listen(0, '127.0.0.1', resolve))
   closing.push(() => new Promise((resolve) => listener.close(() => resolve())))
   const base = `http://127.0.0.1:${(listener.address() as AddressInfo).port}/uploads`
+  const ownerTag = await server.uploads.ownerTag('ann')
   return (method, path, headers = {}, body) =>
     fetch(`${base}${path}`, {
       method,
-      headers: { 'X-Owner': 'ann', ...headers },
+      headers: { 'X-Owner': 'ann', 'Landfall-Owner': ownerTag, ...headers },
       ...(body === undefined ? {} : { body }),
     })
 }

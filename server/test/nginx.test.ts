@@ -3,6 +3,7 @@ import { afterEach, expect, test as vitest } from 'vitest'
 import { content, digestOf, eventually, later, newId } from './harness.js'
 import { findProgram } from './debian.js'
 import { freePort, startNginx } from './nginx.js'
+import { ownerTags } from './owner-tags.js'
 import { useProgram } from './program.js'
 import { head, openLine } from './raw-http.js'
 import { slowUpload } from './slow-upload.js'
@@ -34,7 +35,15 @@ async function start() {
   nginx = proxy
   expect([proxy.checked.status, proxy.checked.stderr]).toEqual([0, expect.stringContaining('test is successful')])
   await proxy.start()
-  const request = (
+  const tagOf = ownerTags((authorization) =>
+    fetch(`${proxy.address}/uploads/operations?open`, { headers: { Authorization: authorization } }),
+  )
+  const ownHeaders = async (given: Record<string, string> = {}) => {
+    const headers = { ...as('ann'), 'Landfall-Version': '1', ...given }
+    const { Authorization: authorization = '' } = headers as Record<string, string>
+    return authorization === '' ? headers : { ...headers, 'Landfall-Owner': await tagOf(authorization) }
+  }
+  const request = async (
     method: string,
     path: string,
     init: { headers?: Record<string, string>; body?: string | Uint8Array<ArrayBuffer> } = {},
@@ -42,7 +51,7 @@ async function start() {
     fetch(proxy.address + path, {
       method,
       ...init,
-      headers: { ...as('ann'), 'Landfall-Version': '1', ...init.headers },
+      headers: await ownHeaders(init.headers),
     })
   const declare = (id: string, size: number, name = 'a', user = 'ann') =>
     request('PUT', `/uploads/operations/${id}`, {
@@ -65,7 +74,7 @@ async function start() {
     )
     return id
   }
-  return { ...server, proxy, request, declare, patch, stored }
+  return { ...server, proxy, tagOf: () => tagOf(as('ann').Authorization), request, declare, patch, stored }
 }
 
 test('a file of several megabytes goes through and comes back, though one of two nodes is not there', async () => {
@@ -101,11 +110,15 @@ test('who asks is said by nginx and by nobody else, and what is not for the worl
 })
 
 test('bytes are acknowledged while they are still being sent, and what is answered early arrives', async () => {
-  const { child, exited, proxy, request, declare } = await start()
+  const { child, exited, proxy, tagOf, request, declare } = await start()
   const id = newId()
   const bytes = content(20_000_000)
   expect((await declare(id, bytes.length)).status).toBe(201)
-  const upload = slowUpload(`${proxy.address}/uploads`, id, { bytes, headers: as('ann') })
+  const upload = slowUpload(`${proxy.address}/uploads`, id, {
+    bytes,
+    headers: as('ann'),
+    ownerTag: await tagOf(),
+  })
   const offset = async () =>
     ((await (await request('GET', `/uploads/operations/${id}`)).json()) as { offset: number }).offset
   // After two seconds at the latest.

@@ -33,17 +33,19 @@ describe.skipIf(missing !== null)(
       return nodes as [Node, Node, ...Node[]]
     }
     /** A client that has sent so much and says nothing more, on a connection that stays. */
-    function halfOpen(
+    async function halfOpen(
       node: Node,
       id: string,
       { offset, length, bytes }: { offset: number; length: number; bytes: Uint8Array },
-    ): { end(): void } {
+    ): Promise<{ end(): void }> {
+      const ownerTag = await node.tagOf('ann')
       const request = httpRequest(`${node.address}/files/${id}`, {
         method: 'PATCH',
         agent: false,
         headers: {
           'X-Owner': 'ann',
           'Landfall-Version': '1',
+          'Landfall-Owner': ownerTag,
           'Tus-Resumable': '1.0.0',
           'Upload-Offset': String(offset),
           'Content-Type': 'application/offset+octet-stream',
@@ -77,7 +79,7 @@ describe.skipIf(missing !== null)(
       const id = newId()
       const bytes = content(3 * MIB)
       await a.declare(id, bytes.length)
-      const slow = halfOpen(a, id, { offset: 0, length: bytes.length, bytes: bytes.subarray(0, MIB) })
+      const slow = await halfOpen(a, id, { offset: 0, length: bytes.length, bytes: bytes.subarray(0, MIB) })
       await sleep(1_000)
       const fromMs = performance.now()
       const head = await b.request('HEAD', `/files/${id}`, { headers: { 'Tus-Resumable': '1.0.0' } })
@@ -97,7 +99,7 @@ describe.skipIf(missing !== null)(
       const bytes = content(12 * MIB)
       await a.declare(id, bytes.length)
       expect((await a.patch(id, 0, bytes.subarray(0, 9 * MIB))).status).toBe(204)
-      const slow = halfOpen(a, id, { offset: 9 * MIB, length: 3 * MIB, bytes: bytes.subarray(9 * MIB, 10 * MIB) })
+      const slow = await halfOpen(a, id, { offset: 9 * MIB, length: 3 * MIB, bytes: bytes.subarray(9 * MIB, 10 * MIB) })
       await sleep(300)
       a.child.kill('SIGKILL')
       await a.exited

@@ -309,6 +309,7 @@ describe('cookies and other sites', () => {
       'Upload-Offset',
       'Upload-Length',
       'Upload-Metadata',
+      'Landfall-Owner',
       'Landfall-Version',
       'Content-Type',
       'If-None-Match',
@@ -323,6 +324,7 @@ describe('cookies and other sites', () => {
       'Tus-Resumable',
       'ETag',
       'Retry-After',
+      'Landfall-Owner',
       'Landfall-Recovery-Point',
     ])
       expect(created.headers.get('Access-Control-Expose-Headers')).toContain(name)

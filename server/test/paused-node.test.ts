@@ -105,13 +105,15 @@ describe.skipIf(missing !== null)(
     }
 
     /** A client that sends this much, whatever it is answered. */
-    function sends(node: Node, id: string, bytes: Uint8Array): void {
+    async function sends(node: Node, id: string, bytes: Uint8Array): Promise<void> {
+      const ownerTag = await node.tagOf('ann')
       const request = httpRequest(`${node.address}/files/${id}`, {
         method: 'PATCH',
         agent: false,
         headers: {
           'X-Owner': 'ann',
           'Landfall-Version': '1',
+          'Landfall-Owner': ownerTag,
           'Tus-Resumable': '1.0.0',
           'Upload-Offset': '0',
           'Content-Type': 'application/offset+octet-stream',
@@ -149,7 +151,7 @@ describe.skipIf(missing !== null)(
         await a.node.declare(id, bytes.length)
         const { sentBytes, callBytes, is } = INSIDE[inside]
         a.line.setRate({ up: 12 * MIB })
-        sends(a.node, id, bytes.subarray(0, sentBytes))
+        await sends(a.node, id, bytes.subarray(0, sentBytes))
         const held = await a.line.waitFor((r) => is(r) && r.forwardedBodyBytes > callBytes - UNDER_WAY_BYTES)
         a.line.cut()
         a.node.child.kill('SIGSTOP')

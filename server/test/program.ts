@@ -5,6 +5,7 @@ import { fileURLToPath } from 'node:url'
 import { afterEach, beforeEach } from 'vitest'
 import { temporaryDirectory } from './fixtures.js'
 import { later } from './harness.js'
+import { ownerTags } from './owner-tags.js'
 
 // The built program: what a user runs. `npm test` builds before it tests.
 export const CLI = fileURLToPath(new URL('../dist/cli.js', import.meta.url))
@@ -52,7 +53,9 @@ export function useProgram() {
       if (Date.now() > deadline || started.child.exitCode !== null) throw new Error(started.output.err)
     }
     const address = /^landfall listens on (http:\/\/127\.0\.0\.1:\d+\/uploads)\n$/.exec(started.output.out)?.[1] ?? ''
-    const request = (
+    const tagOf = ownerTags((owner) => fetch(`${address}/operations?open`, { headers: { 'X-Owner': owner } }))
+    /** As our own client. */
+    const request = async (
       method: string,
       path: string,
       init: { headers?: Record<string, string>; body?: string | Uint8Array<ArrayBuffer> } = {},
@@ -60,7 +63,12 @@ export function useProgram() {
       fetch(address + path, {
         method,
         ...init,
-        headers: { 'X-Owner': 'ann', 'Landfall-Version': '1', ...init.headers },
+        headers: {
+          'X-Owner': 'ann',
+          'Landfall-Version': '1',
+          'Landfall-Owner': await tagOf(init.headers?.['X-Owner'] ?? 'ann'),
+          ...init.headers,
+        },
       })
     const declare = (id: string, size: number, owner = 'ann') =>
       request('PUT', `/operations/${id}`, {
@@ -76,7 +84,7 @@ export function useProgram() {
         },
         body,
       })
-    return { ...started, address, request, declare, patch }
+    return { ...started, address, tagOf, request, declare, patch }
   }
 
   return {

@@ -6,6 +6,7 @@ import { findProgram } from './debian.js'
 import { content, digestOf, later, newId } from './harness.js'
 import { freePort, startNginx } from './nginx.js'
 import { type Node, nodesOn } from './nodes.js'
+import { ownerTags } from './owner-tags.js'
 import { useProgram } from './program.js'
 import { s3Server } from './s3.js'
 
@@ -36,11 +37,15 @@ describe.skipIf(missing !== null)(`a rolling restart${missing === null ? '' : ` 
     const nginx = await startNginx('path' in found ? found.path : '', program.directory, ports)
     await nginx.start()
     const base = `${nginx.address}/uploads`
-    const ask = (
+    const tagOf = ownerTags(() => fetch(`${base}/operations?open`, { headers: AS_ANN }))
+    const ask = async (
       method: string,
       path: string,
       init: { headers?: Record<string, string>; body?: string | Uint8Array<ArrayBuffer> } = {},
-    ) => fetch(base + path, { method, ...init, headers: { ...AS_ANN, 'Landfall-Version': '1', ...init.headers } })
+    ) => {
+      const own = { ...AS_ANN, 'Landfall-Version': '1', 'Landfall-Owner': await tagOf('ann') }
+      return fetch(base + path, { method, ...init, headers: { ...own, ...init.headers } })
+    }
 
     let restarts = 0
     const isOver = (): boolean => restarts >= 6

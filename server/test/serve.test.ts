@@ -44,7 +44,7 @@ test('killed and started again, it goes on where it was, at once', async () => {
 })
 
 test('on SIGTERM a running request ends at an acknowledged offset, and the program with 0', async () => {
-  const { child, address, declare, exited } = await serve()
+  const { child, address, tagOf, declare, exited } = await serve()
   const id = newId()
   await declare(id, 100_000)
   const body = new ReadableStream<Uint8Array>({
@@ -58,6 +58,7 @@ test('on SIGTERM a running request ends at an acknowledged offset, and the progr
       'Upload-Offset': '0',
       'Content-Type': 'application/offset+octet-stream',
       'Landfall-Version': '1',
+      'Landfall-Owner': await tagOf('ann'),
     },
     body,
     duplex: 'half',

@@ -15,7 +15,15 @@ export function slowUpload(
     stock = false,
     agent,
     headers = { 'X-Owner': 'ann' },
-  }: { bytes: Uint8Array; stock?: boolean; agent?: Agent; headers?: Record<string, string> },
+    ownerTag = '',
+  }: {
+    bytes: Uint8Array
+    stock?: boolean
+    agent?: Agent
+    headers?: Record<string, string>
+    /** Stock clients know none. */
+    ownerTag?: string
+  },
 ): { answered: Promise<Answer>; sent(): number } {
   let sentBytes = 0
   const request: ClientRequest = httpRequest(`${address}/files/${id}`, {
@@ -27,7 +35,7 @@ export function slowUpload(
       'Upload-Offset': '0',
       'Content-Type': 'application/offset+octet-stream',
       'Content-Length': String(bytes.length),
-      ...(stock ? {} : { 'Landfall-Version': '1' }),
+      ...(stock ? {} : { 'Landfall-Version': '1', 'Landfall-Owner': ownerTag }),
     },
   })
   const PIECE_BYTES = 1_000

@@ -44,9 +44,9 @@ export const FINAL_POINTS = ['cancelled', 'expired', 'rejected'] as const satisf
 export type FinalPoint = (typeof FINAL_POINTS)[number]
 
 export const canMove = (from: Point, to: Point): boolean => (NEXT[from] as readonly Point[]).includes(to)
-export const isOpen = (point: Point): point is OpenPoint => (OPEN_POINTS as readonly Point[]).includes(point)
-export const isFinal = (point: Point): point is FinalPoint => (FINAL_POINTS as readonly Point[]).includes(point)
-export const isReferenced = (point: Point): point is 'referenced' | 'completed' =>
+export const isOpen = (point: string): point is OpenPoint => (OPEN_POINTS as readonly string[]).includes(point)
+export const isFinal = (point: string): point is FinalPoint => (FINAL_POINTS as readonly string[]).includes(point)
+export const isReferenced = (point: string): point is 'referenced' | 'completed' =>
   point === 'referenced' || point === 'completed'
 
 /**
@@ -121,6 +121,15 @@ export const fileFactsSchema = v.object({
 })
 export type FileFacts = v.InferOutput<typeof fileFactsSchema>
 
+/**
+ * Where an operation stands, as somebody else says it. A newer server may have points that this version does not know:
+ * `unknown`. Then it is on its way, and nothing else may be concluded.
+ */
+const saidPointSchema = v.pipe(
+  v.string(),
+  v.transform((said): Point | 'unknown' => POINTS.find((point) => point === said) ?? 'unknown'),
+)
+
 const instantSchema = v.pipe(v.string(), v.isoTimestamp())
 
 /** The row that says "this blob belongs to this owner"; exactly one per operation. */
@@ -145,7 +154,7 @@ export const operationSchema = v.pipe(
   v.object({
     id: operationIdSchema,
     kind: v.string(),
-    recoveryPoint: v.picklist(POINTS),
+    recoveryPoint: saidPointSchema,
     /** Attempts ran out; an operator's `retry` clears it. Never a final state. */
     stalled: v.boolean(),
     file: fileFactsSchema,

@@ -10,6 +10,13 @@ export const filePath = (id: string): string => `${FILES}/${id}`
 export const VERSION_HEADER = 'Landfall-Version'
 export const VERSION = '1'
 
+/**
+ * Whose the uploads are: an opaque tag of the owner, the same on all nodes. On every answer to a request that was
+ * authenticated. A request that carries another one changes nothing and is answered 412 `other-owner`; one that would
+ * change something and comes from Landfall's own client has to carry it, or is answered 428 `owner-required`.
+ */
+export const OWNER_TAG_HEADER = 'Landfall-Owner'
+
 /** On the answer to a PATCH of Landfall's own client: how far the operation has come by then. A hint; the operation's resource is the truth. */
 export const RECOVERY_POINT_HEADER = 'Landfall-Recovery-Point'
 
@@ -31,6 +38,7 @@ export const REQUEST_HEADERS = [
   'If-None-Match',
   'If-Range',
   'If-Unmodified-Since',
+  OWNER_TAG_HEADER,
   'Range',
   'Tus-Resumable',
   'Upload-Concat',
@@ -51,6 +59,7 @@ export const RESPONSE_HEADERS = [
   'Content-Disposition',
   'Content-Range',
   'ETag',
+  OWNER_TAG_HEADER,
   RECOVERY_POINT_HEADER,
   'Location',
   'Repr-Digest',

@@ -30,6 +30,7 @@ const CONSEQUENCES = {
   expired: 'final',
   removed: 'final',
   'precondition-failed': 'final',
+  'other-owner': 'authenticate',
   'too-large': 'final',
   'quota-exceeded': 'final',
   'metadata-too-large': 'final',
@@ -43,6 +44,7 @@ const CONSEQUENCES = {
   'not-acceptable': 'final',
   rejected: 'final',
   locked: 'retry',
+  'owner-required': 'retry',
   'too-many-open': 'retry',
   'too-many-declared': 'retry',
   'too-many-waiting': 'retry',
@@ -72,6 +74,14 @@ export const CANCELLED = {
   code: 'cancelled',
 } as const
 
+/** Also what a client says itself, where an answer shows that somebody else is signed in. */
+export const OTHER_OWNER = {
+  type: problemType('other-owner'),
+  title: 'Somebody else is signed in: nothing was changed',
+  status: 412,
+  code: 'other-owner',
+} as const
+
 interface ProblemEntry {
   readonly status: number
   readonly title: string
@@ -96,6 +106,7 @@ export const PROBLEMS: Readonly<Record<ProblemCode, ProblemEntry>> = {
   expired: { status: 410, title: 'The upload was abandoned and has expired' },
   removed: { status: 410, title: 'The stored file was removed' },
   'precondition-failed': { status: 412, title: 'The file is not the one that the request expects' },
+  'other-owner': OTHER_OWNER,
   'too-large': { status: 413, title: 'The file is too large' },
   'quota-exceeded': { status: 413, title: 'The storage quota does not suffice for this file' },
   'metadata-too-large': { status: 413, title: 'The metadata is too large' },
@@ -109,6 +120,7 @@ export const PROBLEMS: Readonly<Record<ProblemCode, ProblemEntry>> = {
   'not-acceptable': { status: 422, title: 'The content is not of an accepted type' },
   rejected: { status: 422, title: 'The application did not accept the file' },
   locked: { status: 423, title: 'Another request is using this upload' },
+  'owner-required': { status: 428, title: 'Say whose upload it is: ask GET /operations?open for the owner tag' },
   'too-many-open': { status: 429, title: 'Too many unfinished uploads' },
   'too-many-declared': { status: 429, title: 'Too many uploads were begun in a short time' },
   'too-many-waiting': { status: 429, title: 'Too many requests wait for a change' },

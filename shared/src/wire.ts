@@ -6,6 +6,7 @@ import {
   jsonObjectSchema,
   type JsonObject,
   type Operation,
+  operationIdSchema,
   operationSchema,
 } from './operation.js'
 import { type Problem, problemSchema } from './problem.js'
@@ -25,11 +26,14 @@ export type DeclareRequest = v.InferOutput<typeof declareRequestSchema>
 
 /** Answer of `GET /operations?ids=…` and `GET /operations?open`. `next` is the cursor of the following page. */
 export const operationListSchema = v.object({
-  operations: v.array(operationSchema),
+  // Each as a whole is read by itself.
+  operations: v.array(v.object({ id: operationIdSchema })),
   next: v.optional(v.string()),
 })
 export interface OperationList {
   operations: Operation[]
+  /** Ids of such as a newer server has written otherwise: they are there, and no more is known of them. */
+  unreadable: string[]
   next?: string
 }
 
@@ -61,8 +65,21 @@ function parse<T>(schema: v.GenericSchema<unknown, T>, input: unknown): Parsed<T
 export const parseDeclareRequest = (input: unknown): Parsed<DeclareRequest> => parse(declareRequestSchema, input)
 export const parseOperation = (input: unknown): Parsed<Operation> =>
   parse(operationSchema as v.GenericSchema<unknown, Operation>, input)
-export const parseOperationList = (input: unknown): Parsed<OperationList> =>
-  parse(operationListSchema as v.GenericSchema<unknown, OperationList>, input)
+/** One operation that cannot be read makes none of the others unreadable. */
+export function parseOperationList(input: unknown): Parsed<OperationList> {
+  const list = parse(operationListSchema, input)
+  if (!list.ok) return list
+  const { operations: known, next } = list.value
+  const { operations: entries } = input as { operations: readonly unknown[] }
+  const operations: Operation[] = []
+  const unreadable: string[] = []
+  for (const [index, { id }] of known.entries()) {
+    const operation = parseOperation(entries[index])
+    if (operation.ok) operations.push(operation.value)
+    else unreadable.push(id)
+  }
+  return { ok: true, value: { operations, unreadable, ...(next === undefined ? {} : { next }) } }
+}
 export const parsePrefix = (input: unknown): Parsed<Prefix> => parse(prefixSchema, input)
 export const parseProblem = (input: unknown): Parsed<Problem> => parse(problemSchema, input)
 

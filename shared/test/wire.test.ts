@@ -141,16 +141,38 @@ describe('answers', () => {
     expect(parseOperation(operation)).toEqual({ ok: true, value: operation })
     expect(parseOperationList({ operations: [operation], next: ID })).toEqual({
       ok: true,
-      value: { operations: [operation], next: ID },
+      value: { operations: [operation], unreadable: [], next: ID },
     })
     expect(parsePrefix({ offset: 5, digest: DIGEST })).toEqual({ ok: true, value: { offset: 5, digest: DIGEST } })
+  })
+
+  test('of a newer server: a point that is not known here is unknown, more fields are passed over', () => {
+    const newer = { ...operation, recoveryPoint: 'scanned', scannedBy: { name: 'x' } }
+    expect(parseOperation(newer)).toEqual({ ok: true, value: { ...operation, recoveryPoint: 'unknown' } })
+    expect([isOpen('unknown'), isFinal('unknown'), isReferenced('unknown')]).toEqual([false, false, false])
+    expect(parseOperationList({ operations: [newer, operation] })).toMatchObject({
+      ok: true,
+      value: { operations: [{ recoveryPoint: 'unknown' }, { recoveryPoint: 'declared' }], unreadable: [] },
+    })
+  })
+
+  test('of a newer server: an operation that cannot be read is named, and leaves the others readable', () => {
+    const other = '0192f0c1-0000-7000-8000-00000000000b'
+    const odd = { ...operation, id: other, digest: 'sha-512=:AAAA:' }
+    expect(parseOperationList({ operations: [odd, operation] })).toEqual({
+      ok: true,
+      value: { operations: [operation], unreadable: [other] },
+    })
+    // Whoever is not even named may be anybody: then nothing can be said of those who are missing.
+    for (const nobody of [null, 'x', {}, { id: 'x' }])
+      expect(parseOperationList({ operations: [nobody, operation] }).ok).toBe(false)
   })
 
   test.each([
     '<html></html>',
     null,
     {},
-    { ...operation, recoveryPoint: 'finished' },
+    { ...operation, recoveryPoint: 7 },
     { ...operation, offset: -1 },
     { ...operation, createdAt: 'now' },
     { ...operation, recoveryPoint: 'rejected', problem: null },
@@ -170,13 +192,14 @@ describe('problems', () => {
   test('end an operation but for those that pass', () => {
     const ofConsequence = (consequence: string): string[] =>
       Object.keys(PROBLEMS).filter((code) => consequenceOf(problem(code as ProblemCode)) === consequence)
-    expect(ofConsequence('authenticate')).toEqual(['unauthenticated'])
+    expect(ofConsequence('authenticate')).toEqual(['unauthenticated', 'other-owner'])
     expect(ofConsequence('declare')).toEqual(['not-found'])
     expect(ofConsequence('retry')).toEqual([
       'offset-conflict',
       'already-referenced',
       'range-not-satisfiable',
       'locked',
+      'owner-required',
       'too-many-open',
       'too-many-waiting',
       'too-slow',

@@ -11,6 +11,8 @@ export interface Authorization {
   /** A 401 came. Answers true when fresh credentials have not been tried yet: again at once. */
   refused(asked: number): boolean
   accepted(): void
+  /** They were somebody else's: the application is asked again. */
+  renew(): void
 }
 
 /** Asks the application for headers once, and again after each 401. */
@@ -48,6 +50,9 @@ export function createAuthorization(
     },
     accepted() {
       refusals = 0
+    },
+    renew() {
+      known = null
     },
   }
 }

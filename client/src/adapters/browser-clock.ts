@@ -41,6 +41,7 @@ export const createBrowserClock = (): Clock => ({
       [typeof document === 'undefined' ? undefined : document, 'visibilitychange', seen],
     ])
   },
+  onFocus: (listener) => listen([[page(), 'focus', listener]]),
   onPage: ({ hidden, shown }) =>
     listen([
       [page(), 'pagehide', hidden],

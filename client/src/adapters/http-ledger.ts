@@ -2,6 +2,7 @@ import {
   operationPath,
   OPERATIONS,
   type Operation,
+  OWNER_TAG_HEADER,
   parseOperation,
   parseOperationList,
   parsePrefix,
@@ -9,7 +10,8 @@ import {
   prefixPath,
 } from '@landfall/shared'
 import { linked } from '../live.js'
-import type { Answer, Clock, Ledger } from '../ports.js'
+import type { AskWhose } from '../owner.js'
+import type { Answer, Clock, Ledger, Listed, Owner } from '../ports.js'
 import type { Authorization } from './authorization.js'
 import { jsonOf, noAnswer, refusalOf } from './refusal.js'
 
@@ -36,17 +38,19 @@ const operationOf =
     return parsed.ok && parsed.value.id !== id ? { ok: false, detail: 'id' } : parsed
   }
 
-/** The operations over `fetch`. `endpoint` without a slash at its end. */
+/** The operations over `fetch`, and whose they are. `endpoint` without a slash at its end. */
 export function createHttpLedger(options: {
   endpoint: string
   credentials: RequestCredentials
   authorization: Authorization
   clock: Clock
-}): Ledger {
+  owner: () => Owner
+}): { ledger: Ledger; askWhose: AskWhose } {
   const { endpoint, credentials, authorization, clock } = options
 
-  const fetchText = async (request: Request, signal: AbortSignal) => {
+  const fetchText = async (request: Request, tag: string | null, signal: AbortSignal) => {
     const { headers, asked } = await authorization.read(signal)
+    if (tag !== null) headers.push([OWNER_TAG_HEADER, tag])
     if (request.body !== undefined) headers.push(['Content-Type', 'application/json'])
     if (request.etag) headers.push(['If-None-Match', request.etag])
     const response = await fetch(endpoint + request.path, {
@@ -60,27 +64,30 @@ export function createHttpLedger(options: {
     return { response, text: await response.text(), asked }
   }
 
-  /** `parse` gets the body of a 2xx, or null for 304. */
-  const ask = async <T>(
+  /** `parse` gets the body of a 2xx, or null for 304. `tag` null: nobody's is pinned yet. */
+  const exchange = async <T>(
     request: Request,
     parse: (body: unknown, response: Response) => Parsed<T>,
+    tag: string | null,
     outer: AbortSignal,
   ): Promise<Answer<T>> => {
     const within = linked(outer)
     void clock.sleep(request.timeoutMs, within.signal).then(() => within.abort())
     try {
-      const { response, text, asked } = await fetchText(request, within.signal)
-      const isUnchanged = response.status === 304
-      if (response.ok || isUnchanged) {
-        const parsed = parse(isUnchanged ? null : jsonOf(text), response)
-        if (parsed.ok) {
-          authorization.accepted()
-          return parsed
-        }
+      const { response, text, asked } = await fetchText(request, tag, within.signal)
+      const { status, headers } = response
+      const isUnchanged = status === 304
+      const parsed = response.ok || isUnchanged ? parse(isUnchanged ? null : jsonOf(text), response) : null
+      const refused = parsed?.ok ? null : refusalOf(status, jsonOf(text), headers.get('Retry-After'), clock.wallMs())
+      const said = headers.get(OWNER_TAG_HEADER)
+      const refusal = tag === null ? refused : options.owner().judge(tag, { said, status, refusal: refused })
+      if (parsed?.ok && refusal === null) {
+        authorization.accepted()
+        return parsed
       }
-      const wallMs = clock.wallMs()
-      const refusal = refusalOf(response.status, jsonOf(text), response.headers.get('Retry-After'), wallMs)
-      return response.status === 401 && authorization.refused(asked) ? { ...refusal, retryAfterMs: 0 } : refusal
+      if (refusal === null) return noAnswer
+      if (options.owner().isOther()) authorization.renew()
+      return status === 401 && authorization.refused(asked) ? { ...refusal, retryAfterMs: 0 } : refusal
     } catch {
       return noAnswer
     } finally {
@@ -89,14 +96,34 @@ export function createHttpLedger(options: {
     }
   }
 
-  return {
+  const ask = async <T>(
+    request: Request,
+    parse: (body: unknown, response: Response) => Parsed<T>,
+    signal: AbortSignal,
+  ): Promise<Answer<T>> => {
+    const tag = await options.owner().read(signal)
+    return tag.ok ? exchange(request, parse, tag.value, signal) : tag
+  }
+
+  const askWhose: AskWhose = (pinned, signal) =>
+    exchange(
+      { method: 'GET', path: `${OPERATIONS}?open`, timeoutMs: REQUEST_MS },
+      (body, { headers }) => {
+        const parsed = parseOperationList(body)
+        return parsed.ok ? { ok: true, value: headers.get(OWNER_TAG_HEADER) } : parsed
+      },
+      pinned,
+      signal,
+    )
+
+  const ledger: Ledger = {
     put: (id, body, signal) =>
       ask({ method: 'PUT', path: operationPath(id), timeoutMs: REQUEST_MS, body }, operationOf(id), signal),
     cancel: (id, signal) =>
       ask({ method: 'DELETE', path: operationPath(id), timeoutMs: REQUEST_MS }, operationOf(id), signal),
     prefix: (id, signal) => ask({ method: 'GET', path: prefixPath(id), timeoutMs: PREFIX_MS }, parsePrefix, signal),
     list: (ids, { waitSeconds, etag }, signal) =>
-      ask(
+      ask<Listed>(
         {
           method: 'GET',
           path: `${OPERATIONS}?ids=${ids.join(',')}&wait=${waitSeconds}`,
@@ -104,12 +131,13 @@ export function createHttpLedger(options: {
           etag,
         },
         (body, response) => {
-          if (body === null && response.status === 304) return { ok: true, value: { operations: null, etag } }
+          if (body === null && response.status === 304)
+            return { ok: true, value: { operations: null, unreadable: [], etag } }
           const parsed = parseOperationList(body)
-          const value = { operations: parsed.ok ? parsed.value.operations : null, etag: response.headers.get('ETag') }
-          return parsed.ok ? { ok: true, value } : parsed
+          return parsed.ok ? { ok: true, value: { ...parsed.value, etag: response.headers.get('ETag') } } : parsed
         },
         signal,
       ),
   }
+  return { ledger, askWhose }
 }

@@ -40,6 +40,10 @@ class ForeignRecord extends Error {
   }
 }
 
+interface Pin {
+  readonly owner: string
+}
+
 /** The records in IndexedDB, in a database of their own, keyed by scope. */
 export function createIdbJournal(clock: Pick<Clock, 'wallMs'>): Journal {
   const use = openStore('landfall-journal', 'operations')
@@ -82,7 +86,30 @@ export function createIdbJournal(clock: Pick<Clock, 'wallMs'>): Journal {
     purge: (scope) =>
       use('readwrite', async (store) => {
         const keys = await promisifyRequest(store.getAllKeys(rangeOf(scope)))
-        for (const key of keys) store.put({ removedAtMs: clock.wallMs() } satisfies Tombstone, key)
+        for (const key of keys) {
+          if (Array.isArray(key) && key.length > 1) store.put({ removedAtMs: clock.wallMs() } satisfies Tombstone, key)
+          // Whose uploads they were.
+          else store.delete(key)
+        }
+        await written(store)
+      }),
+    owner: (scope, change) =>
+      use('readwrite', async (store) => {
+        // Within the scope's range, before all its records.
+        const pinned = (await promisifyRequest<Pin | undefined>(store.get([scope])))?.owner ?? null
+        const next = change(pinned)
+        if (next !== null && next !== pinned) store.put({ owner: next } satisfies Pin, [scope])
+        await written(store)
+        return next
+      }),
+    adopt: (from, to) =>
+      use('readwrite', async (store) => {
+        const all = await promisifyRequest<unknown[]>(store.getAll(rangeOf(from)))
+        for (const record of all.filter(isRecord)) {
+          store.delete([from, record.id])
+          // Its copy lies under the old name, and goes with it.
+          store.put({ ...record, scope: to, copy: 'none' } satisfies JournalRecord, [to, record.id])
+        }
         await written(store)
       }),
   }
@@ -101,6 +128,7 @@ export function createMemoryJournal(): Journal {
     records.delete(key)
     removed.add(key)
   }
+  const pins = new Map<string, string>()
   return {
     load: async (scope) => [...records.values()].filter((record) => record.scope === scope),
     async update(scope, id, change, known) {
@@ -113,7 +141,15 @@ export function createMemoryJournal(): Journal {
     },
     async purge(scope) {
       for (const [key, record] of records) if (record.scope === scope) remove(key)
+      pins.delete(scope)
     },
+    async owner(scope, change) {
+      const next = change(pins.get(scope) ?? null)
+      if (next !== null) pins.set(scope, next)
+      return next
+    },
+    // Nothing of an earlier version.
+    adopt: async () => {},
   }
 }
 
@@ -145,6 +181,8 @@ export function createResilientJournal(
   onDegraded: (cause: unknown) => void,
 ): Journal {
   const holds = new Map<string, Held>()
+  /** Whose uploads a scope's are. */
+  const pins = new Map<string, string>()
   /** Those with changes that could not be stored when they were made. */
   const behind = new Set<Held>()
   let isCatchingUp = false
@@ -233,12 +271,24 @@ export function createResilientJournal(
       return held.record
     },
     async purge(scope) {
+      pins.delete(scope)
       for (const [key, held] of holds) {
         if (held.scope !== scope) continue
         holds.delete(key)
         behind.delete(held)
       }
       await attempt(() => store.purge(scope))
+    },
+    async owner(scope, change) {
+      // The browser may have deleted the site's data: this page still knows whose uploads they are.
+      const next = (pinned: string | null): string | null => change(pinned ?? pins.get(scope) ?? null)
+      const result = await attempt(() => store.owner(scope, next))
+      const pin = result === null ? next(null) : result.value
+      if (pin !== null) pins.set(scope, pin)
+      return pin
+    },
+    async adopt(from, to) {
+      await attempt(() => store.adopt(from, to))
     },
   }
 }

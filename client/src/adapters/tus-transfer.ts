@@ -1,7 +1,7 @@
-import { filePath, TUS_RESUMABLE } from '@landfall/shared'
+import { filePath, OWNER_TAG_HEADER, TUS_RESUMABLE } from '@landfall/shared'
 import Upload, { type HttpRequest, type HttpResponse, type HttpStack } from 'tus-js-client/lib/upload.js'
 import { createWatchdog, WATCH_EVERY_MS } from '../pace.js'
-import type { ChunkOutcome, Clock, Transfer } from '../ports.js'
+import type { ChunkOutcome, Clock, Owner, Refusal, Transfer } from '../ports.js'
 import type { Authorization } from './authorization.js'
 import { jsonOf, refusalOf } from './refusal.js'
 
@@ -34,10 +34,13 @@ export function createTusTransfer(options: {
   credentials: RequestCredentials
   authorization: Authorization
   clock: Clock
+  owner: () => Owner
 }): Transfer {
   const { endpoint, credentials, authorization, clock } = options
   return {
     async send({ id, source, offsetBytes, endBytes, lastChunkMs, onSent }, signal) {
+      const tag = await options.owner().read(signal)
+      if (!tag.ok) return signal.aborted ? { kind: 'stopped' } : { kind: 'refused', refusal: tag }
       const granted = await authorization.read(signal).catch(() => null)
       // `start(); abort()` in one tick would still send: nothing is started that is already ended.
       if (signal.aborted) return { kind: 'stopped' }
@@ -51,6 +54,10 @@ export function createTusTransfer(options: {
           'Upload-Length': String(source.size),
           'Tus-Resumable': TUS_RESUMABLE,
         }
+        /** Whose upload the answer is about. */
+        let said: string | null = null
+        const judged = (status: number, refusal: Refusal | null): Refusal | null =>
+          options.owner().judge(tag.value, { said, status, refusal })
         const over = new AbortController()
         const finish = (outcome: ChunkOutcome): void => {
           if (over.signal.aborted) return
@@ -86,9 +93,10 @@ export function createTusTransfer(options: {
               new Promise((answered, failed) => {
                 const fail = (): void => failed(new Error('no answer'))
                 xhr.addEventListener('error', fail)
-                xhr.addEventListener('load', () =>
-                  answered(answer(xhr.status, (name) => xhr.getResponseHeader(name) ?? undefined, xhr.responseText)),
-                )
+                xhr.addEventListener('load', () => {
+                  said = xhr.getResponseHeader(OWNER_TAG_HEADER)
+                  answered(answer(xhr.status, (name) => xhr.getResponseHeader(name) ?? undefined, xhr.responseText))
+                })
                 void watch()
                 xhr.send(body)
               }),
@@ -119,14 +127,15 @@ export function createTusTransfer(options: {
           if (!response) return { kind: 'broken' }
           const status = response.getStatus()
           const retryAfter = response.getHeader('Retry-After') ?? null
-          const refusal = refusalOf(status, jsonOf(response.getBody()), retryAfter, clock.wallMs())
+          const plain = refusalOf(status, jsonOf(response.getBody()), retryAfter, clock.wallMs())
+          const refusal = judged(status, plain) ?? plain
           const isAgain = status === 401 && authorization.refused(asked)
           return { kind: 'refused', refusal: isAgain ? { ...refusal, retryAfterMs: 0 } : refusal }
         }
         const upload = new Upload(source, {
           protocol: 'tus-v1',
           uploadUrl: endpoint + filePath(id),
-          headers: Object.fromEntries(headers),
+          headers: { ...Object.fromEntries(headers), [OWNER_TAG_HEADER]: tag.value },
           chunkSize: bodyBytes,
           retryDelays: null,
           storeFingerprintForResuming: false,
@@ -135,6 +144,8 @@ export function createTusTransfer(options: {
           fileReader,
           // One chunk, and back to the sequence; also when the server let go early and took less.
           onChunkComplete: (_sizeBytes, acceptedBytes) => {
+            const refusal = judged(204, null)
+            if (refusal !== null) return finish({ kind: 'refused', refusal })
             authorization.accepted()
             finish({ kind: 'accepted', offsetBytes: acceptedBytes })
           },

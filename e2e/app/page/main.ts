@@ -15,6 +15,7 @@ const WARNINGS = {
   'no-locks': 'This browser cannot tell its tabs apart: keep only one of them open.',
   'no-worker': 'Files are checked more slowly here, and have to be chosen again after a closed tab.',
   'no-copy': 'There is no room to keep a file for later: after a closed tab it has to be chosen again.',
+  'no-owner': 'The server does not say whose account this is: nothing is uploaded.',
   'handler-failed': 'Something went wrong on this page.',
 } as const
 
@@ -35,7 +36,9 @@ function startFor(visitor: string): Uploader<DemoKinds> {
     await upload.acknowledge()
   })
   uploader.on('failed', (upload) => say(`${upload.file.name}: ${upload.problem.detail ?? upload.problem.title}`))
-  uploader.on('unauthenticated', () => say('Sign in to go on'))
+  uploader.on('unauthenticated', ({ reason }) =>
+    say(reason === 'other-owner' ? `Somebody else is signed in: sign in as ${visitor} to go on` : 'Sign in to go on'),
+  )
   uploader.on('warning', ({ code }) => {
     if ([...warnings.children].some((item) => item.textContent === WARNINGS[code])) return
     warnings.append(element('li', {}, WARNINGS[code]))

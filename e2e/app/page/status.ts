@@ -39,6 +39,7 @@ const WAITING = {
   network: 'Waiting for the network',
   server: 'Waiting for the server',
   authentication: 'Sign in to go on',
+  'other-owner': 'Somebody else is signed in',
   'another-tab': 'Another tab is sending it',
 } as const
 

@@ -123,9 +123,9 @@ const swept: SweptPage = {
     try {
       if (!database.objectStoreNames.contains('operations')) return []
       const store = database.transaction('operations', 'readonly').objectStore('operations')
-      const all = await request<(StoredRecord | { removedAtMs: number })[]>(store.getAll())
-      // In the place of a record that was removed the journal notes when that was.
-      return all.filter((each): each is StoredRecord => !('removedAtMs' in each))
+      const all = await request<(StoredRecord | { removedAtMs: number } | { owner: string })[]>(store.getAll())
+      // Whose they are is there too, and in the place of a record that was removed when that was.
+      return all.filter((each): each is StoredRecord => 'standing' in each)
     } finally {
       database.close()
     }

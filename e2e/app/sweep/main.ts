@@ -19,9 +19,10 @@ const others = new Map<string, Promise<{ ok: boolean }>>()
 const WRONG_DIGEST = 'sha-256=:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=:'
 async function insist(id: string, sizeBytes: number, seed: number): Promise<{ ok: boolean }> {
   const file = { name: `${seed}.bin`, size: sizeBytes, type: 'application/octet-stream' }
-  const own = { 'Landfall-Version': '1' }
   for (;;) {
     try {
+      const asked = await fetch('/uploads/operations?open')
+      const own = { 'Landfall-Version': '1', 'Landfall-Owner': asked.headers.get('Landfall-Owner') ?? '' }
       const put = await fetch(`/uploads/operations/${id}`, {
         method: 'PUT',
         headers: { ...own, 'Content-Type': 'application/json' },

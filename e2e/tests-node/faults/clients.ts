@@ -7,10 +7,9 @@ import {
   problemCode,
   TUS_CONTENT_TYPE,
   TUS_RESUMABLE,
-  VERSION,
-  VERSION_HEADER,
 } from '@landfall/shared'
 import { Upload } from 'tus-js-client'
+import { ownHeaders } from '../../src/own-headers.js'
 import type { System } from './stage.js'
 
 /** What the client said in the end. */
@@ -62,10 +61,10 @@ export async function sendByOperation(
   { operationId, bytes, chunkBytes = bytes.length, created }: Sending,
 ): Promise<Told> {
   const base = system.endpoint.slice(0, -'/files'.length)
-  const headers = { [VERSION_HEADER]: VERSION }
   let isMade = false
   for (const deadline = Date.now() + PATIENCE_MS; Date.now() < deadline; await sleep(200)) {
     try {
+      const headers = await ownHeaders(base)
       const answer = await fetch(base + operationPath(operationId), {
         method: 'PUT',
         headers,

@@ -1,5 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { operationPath } from '@landfall/shared'
+import { ownHeaders } from '../../src/own-headers.js'
 import type { Upload } from './course.js'
 import type { Stage } from './stage.js'
 
@@ -63,9 +64,14 @@ export function driveEverywhere({ system: { nodes }, operationId, sizeBytes }: U
   const answers = nodes.map(() => 0)
   const loops = nodes.map(async (node, n) => {
     while (!stopping.signal.aborted) {
+      const headers = await ownHeaders(node).catch(() => null)
+      if (headers === null) {
+        await sleep(50)
+        continue
+      }
       const answer = await fetch(node + operationPath(operationId), {
         method: 'PUT',
-        headers: { 'Landfall-Version': '1' },
+        headers,
         body: JSON.stringify({ file: { name: operationId, size: sizeBytes, type: 'application/octet-stream' } }),
       }).catch(() => null)
       await answer?.arrayBuffer().catch(() => null)

@@ -78,6 +78,21 @@ export function ledgerContract<Tx>(test: RegisterTest, create: () => Promise<Led
       assert.deepEqual(await other.migrate(), { ...first, store: 'known' })
     }))
 
+  test('the key of the owner tags is made once by whoever asks first, several at once, and stays', () =>
+    withFixture(create, async ({ ledger, another }) => {
+      const other = await another()
+      // As a server leaves a database that knows of no owner tags: migrated and used, without a key.
+      await ledger.migrate()
+      await ledger.rememberStore()
+      await ledger.declare(intentOf())
+      const keys = await Promise.all(Array.from({ length: 10 }, (_, n) => (n % 2 === 0 ? ledger : other).ownerKey()))
+      assert.equal(new Set(keys).size, 1)
+      // 32 random bytes, as text.
+      assert.match(keys[0] ?? '', /^[\w-]{43}$/)
+      await other.migrate()
+      assert.equal(await other.ownerKey(), keys[0])
+    }))
+
   on('declares with all intents, and finds it', async ({ ledger }) => {
     const intent = intentOf({
       file: { name: 'ä.png', size: 7, type: 'image/png', lastModified: 5 },

@@ -21,6 +21,7 @@ import { NOW, type Queries } from './postgres-query.js'
 import {
   assignments,
   levelOf,
+  newOwnerKey,
   OPEN,
   OPERATION_WITH_REFERENCE,
   refusal,
@@ -65,6 +66,14 @@ const ifMissing = (statement: string): string =>
 
 export const rememberStore = (on: Queries): Promise<number> =>
   on.run(`INSERT INTO landfall_meta (key, value) VALUES ('store', 'known') ON CONFLICT (key) DO NOTHING`)
+
+/** Of two who insert at once, the second waits for the first one's commit, and reads what that has made. */
+export async function ownerKey(on: Queries): Promise<string> {
+  await on.run(`INSERT INTO landfall_meta (key, value) VALUES ('owner_key', ?) ON CONFLICT (key) DO NOTHING`, [
+    newOwnerKey(),
+  ])
+  return String((await on.get(`SELECT value FROM landfall_meta WHERE key = 'owner_key'`))?.['value'])
+}
 
 export async function find(on: Queries, key: OperationKey): Promise<OperationRecord | null> {
   const row = await on.get(`${OPERATION_WITH_REFERENCE} WHERE o.owner = ? AND o.id = ?`, [key.owner, key.id])

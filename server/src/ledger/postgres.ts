@@ -29,6 +29,7 @@ import {
   leaseDue,
   listOpen,
   migrate,
+  ownerKey,
   record,
   referIn,
   rememberStore,
@@ -89,6 +90,8 @@ export function postgresLedger<Database extends Executes & Pick<AnyDatabase, 'tr
     migrate: () => within(migrate),
 
     rememberStore: () => on(async (queries) => void (await rememberStore(queries))),
+
+    ownerKey: () => on(ownerKey),
 
     async declare(intent) {
       const declared = await on(async (queries) =>

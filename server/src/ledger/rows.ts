@@ -1,3 +1,4 @@
+import { randomBytes } from 'node:crypto'
 import type { JsonObject, JsonValue, Point, Problem } from '@landfall/shared'
 import type {
   Changes,
@@ -18,6 +19,9 @@ import type { SqlRow, SqlValue } from './statements.js'
 // What the ledgers have in common: the rows are the same in every database, and so are most words about them.
 
 export const OPEN = `('declared', 'received', 'sealed', 'verified')`
+
+/** For whichever process asks first; as long as what it keys (RFC 2104 section 3). */
+export const newOwnerKey = (): string => randomBytes(32).toString('base64url')
 
 const text = (row: SqlRow, name: string): string => row[name] as string
 const maybeText = (row: SqlRow, name: string): string | null => row[name] as string | null

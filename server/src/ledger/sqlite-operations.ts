@@ -17,6 +17,7 @@ import { MIGRATIONS } from './migrations.js'
 import {
   assignments,
   levelOf,
+  newOwnerKey,
   OPEN,
   OPERATION_WITH_REFERENCE,
   refusal,
@@ -53,6 +54,11 @@ export function migrate(on: Connection): { identity: string; store: 'new' | 'kno
 
 export function rememberStore(on: Connection): void {
   on.run(`INSERT INTO landfall_meta (key, value) VALUES ('store', 'known') ON CONFLICT (key) DO NOTHING`)
+}
+
+export function ownerKey(on: Connection): string {
+  on.run(`INSERT INTO landfall_meta (key, value) VALUES ('owner_key', ?) ON CONFLICT (key) DO NOTHING`, [newOwnerKey()])
+  return String(on.get(`SELECT value FROM landfall_meta WHERE key = 'owner_key'`)?.['value'])
 }
 
 /** SQLite has no IF NOT EXISTS for columns. */

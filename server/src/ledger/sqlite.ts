@@ -17,6 +17,7 @@ import {
   leaseDue,
   listOpen,
   migrate,
+  ownerKey,
   record,
   referIn,
   rememberStore,
@@ -61,6 +62,8 @@ export function sqliteLedger<Schema extends AnySchema>(db: LibSQLDatabase<Schema
     migrate: () => write(migrate),
 
     rememberStore: () => write(rememberStore),
+
+    ownerKey: () => write(ownerKey),
 
     async declare(intent) {
       const declared = await write((on) => declare(on, intent))

@@ -126,11 +126,11 @@ export function createTusLibrary(deps: TusLibraryDeps): TusLibrary {
 
   async function create(upload: Upload): Promise<Upload> {
     if (upload.size === undefined) throw refuse('not-offered')
-    // It comes back with each HEAD, whose answer a proxy takes as a whole.
-    if ((headerOf(upload)?.length ?? 0) > maxHeaderLength)
-      throw refuse('metadata-too-large', { detail: `Upload-Metadata: at most ${maxHeaderLength} bytes` })
     const key = keyOf(upload.id)
     const { metadata, header } = callNow()
+    // It comes back with each HEAD, whose answer a proxy takes as a whole.
+    if ((header?.length ?? 0) > maxHeaderLength)
+      throw refuse('metadata-too-large', { detail: `Upload-Metadata: at most ${maxHeaderLength} bytes` })
     const declaration = parseDeclareRequest(declarationOf(metadata, upload.size))
     if (!declaration.ok) throw refuse('invalid-request', { detail: declaration.detail })
     const admission = await admit(key, declaration.value, header)

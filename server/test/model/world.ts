@@ -5,6 +5,7 @@ import type { Kind } from '../../src/kinds.js'
 import type { BlobRef, BlobStore, Clock, Ledger } from '../../src/ports.js'
 import type { SqliteTx } from '../../src/ledger/sqlite.js'
 import { type ModelDatabase, writing } from './database.js'
+import { ownerTagOf } from '../../src/owner-tag.js'
 import { createDisk, type Disk } from './memory-blobs.js'
 import { createUploads, sqliteLedger, UploadError } from './modules.js'
 
@@ -60,6 +61,7 @@ export interface WorldOptions {
 
 export const LEASE_MS = 30_000
 export const EXPIRES_AFTER_MS = 60 * 60_000
+const OWNER_KEY = 'of all histories'
 const START_AT = Date.UTC(2026, 0, 1)
 /** Turns of the event loop in which nothing crosses a boundary: whoever waits now waits for time. The writer needs two. */
 const QUIET_TURNS = 5
@@ -80,6 +82,7 @@ export function createWorld(options: WorldOptions) {
   /** Nothing of a hook's own context goes over to what happens meanwhile. */
   const apart = AsyncLocalStorage.snapshot()
   const calls: string[] = []
+  const ownerTag = ownerTagOf(OWNER_KEY, options.owner)
   let jumpedMs = 0
   let activity = 0
   let happening = 0
@@ -152,6 +155,7 @@ export function createWorld(options: WorldOptions) {
       mark: async () => ({ mark: 0, restoredAt: null }),
       advanceMark: async () => {},
       heartbeat: async () => {},
+      ownerKey: async () => OWNER_KEY,
       settleClock: async () => ({ nowAt: now(), steppedMs: 0 }),
     }
     return new Proxy(ledger, {
@@ -221,7 +225,12 @@ export function createWorld(options: WorldOptions) {
           Promise.resolve(
             app.request(`http://host.test/uploads${path}`, {
               method,
-              headers: { 'X-Owner': options.owner, 'Landfall-Version': '1', ...init.headers },
+              headers: {
+                'X-Owner': options.owner,
+                'Landfall-Version': '1',
+                'Landfall-Owner': ownerTag,
+                ...init.headers,
+              },
               ...(init.body === undefined ? {} : { body: init.body, duplex: 'half' }),
             }),
           ),
