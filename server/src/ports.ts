@@ -1,3 +1,4 @@
+import type { Limit } from './deadline.js'
 import type { FileFacts, JsonObject, JsonValue, OpenPoint, Point, Prefix, Problem } from '@landfall/shared'
 
 /** Times are milliseconds since 1970 by the ledger's clock, unless a name says otherwise. */
@@ -356,7 +357,7 @@ export interface Ledger<Tx> {
     lease: Lease,
     from: OperationRecord,
     intent: ReferenceIntent,
-    hook: (tx: Tx) => Promise<HookOutcome>,
+    hook: (tx: Tx, limit: Limit) => Promise<HookOutcome>,
   ): Promise<Referred>
   /** Step x: only from before `referenced`; needs no lease, and takes it from whoever has it. */
   cancel(key: OperationKey, problem: Problem): Promise<OperationRecord | null>

@@ -9,6 +9,7 @@ import { type Completer, createCompleter, type Pass } from './completer.js'
 import type { Env } from './context.js'
 import { createDrive, LOOK_AGAIN_MS } from './drive.js'
 import { createEffects, EFFECT_SETTINGS, type EffectSettings, longestPauseMs } from './effects.js'
+import { endsWithin } from './deadline.js'
 import { UploadError } from './errors.js'
 import { createHealth, type Health, type Opened } from './health.js'
 import { type Kind, kind, type KindFor } from './kinds.js'
@@ -121,6 +122,8 @@ const WEEK_MS = 7 * 24 * 60 * 60_000
 const TIDE_MS = 60_000
 /** After a start the clients get this long to come back before anything expires. */
 const SETTLE_MS = 10 * 60_000
+/** What a blob store that is in order needs to close its files, and to give up its directory. */
+const LETS_GO_MS = 100
 /** Beyond the longest pause that was ever drawn. */
 const MARGIN_MS = 60_000
 
@@ -313,18 +316,23 @@ export function createUploads<Tx, const K extends Kinds<Tx>>(options: UploadsOpt
     async close({ withinMs = 10_000, announcedMs = 0 } = {}) {
       draining = true
       if (announcedMs > 0) await clock.sleep(announcedMs)
-      const deadline = clock.monotonicMs() + withinMs
+      const endsAtMs = clock.monotonicMs() + withinMs
+      const leftMs = (): number => Math.max(0, endsAtMs - clock.monotonicMs())
       watch.close()
       timekeeping.stop()
       // At once: a request must not wait for its acknowledgement until the completer's last drive has ended.
       await Promise.all([completer.stop(withinMs), leases.close(withinMs)])
       // And for what the completer had taken meanwhile.
-      await leases.close(Math.max(0, deadline - clock.monotonicMs()))
-      if (tides !== null) {
+      await leases.close(leftMs())
+      const marked = async (): Promise<void> => {
+        if (tides === null) return
         clearInterval(tides)
         await tide.advance().catch((error: unknown) => log.warn({ err: error }, 'the mark could not be set'))
       }
-      await blobs.close()
+      await endsWithin(marked(), leftMs())
+      // A store that does not answer lets go in its own time.
+      if (!(await endsWithin(blobs.close(), Math.max(LETS_GO_MS, leftMs()))))
+        log.warn('the blob store did not close in time')
     },
   }
 }

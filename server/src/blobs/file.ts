@@ -350,6 +350,8 @@ export function fileBlobs(options: FileBlobsOptions): BlobStore {
     writeMark: (mark) => writeMark(root, mark, directories.sync),
 
     async close() {
+      // A prefix of a large file may be hashed just now, for a client who waits: that ends first, and with a fault.
+      await digester.close()
       await queue.closeAll()
       await digester.close()
       await directories.close()

@@ -68,7 +68,7 @@ export function isAway(error: unknown): boolean {
   for (let at = error; at instanceof Error; at = at.cause) {
     const { code } = at as { code?: unknown }
     if (typeof code === 'string' && /^[0-9A-Z]{5}$/.test(code)) return AWAY.test(code) || ALSO_AWAY.has(code)
-    if (typeof code === 'string' && /^(E[A-Z]+|CONNECTION_[A-Z_]+|CONNECT_TIMEOUT)$/.test(code)) return true
+    if (typeof code === 'string' && /^(E[A-Z_]+|CONNECTION_[A-Z_]+|CONNECT_TIMEOUT)$/.test(code)) return true
     // node-postgres has no codes for these.
     if (
       /^(Connection terminated|timeout exceeded when trying to connect|Client (was closed|has encountered))/.test(
@@ -77,6 +77,13 @@ export function isAway(error: unknown): boolean {
     )
       return true
   }
+  return false
+}
+
+/** A statement was ended because it took too long, or because somebody asked for that: `query_canceled`. */
+export function isStopped(error: unknown): boolean {
+  for (let at = error, depth = 0; at instanceof Error && depth < 8; at = at.cause, depth++)
+    if ((at as { code?: unknown }).code === '57014') return true
   return false
 }
 

@@ -2,10 +2,11 @@ import { problem } from '@landfall/shared'
 import { sql } from 'drizzle-orm'
 import type { LibSQLDatabase } from 'drizzle-orm/libsql'
 import { v7 as uuidv7 } from 'uuid'
+import { deadline, type Limit } from '../deadline.js'
 import { faultCode, UploadError } from '../errors.js'
 import { REMOVAL } from '../ports.js'
 import type { HookOutcome, Lease, Ledger, OperationRecord, ReferenceIntent, Referred } from '../ports.js'
-import { createPatience, Lost, Rejected } from './hook.js'
+import { hookTimeout, Lost, Rejected } from './hook.js'
 import { hooks, type HookScope, openTransaction, sqliteAccess } from './serialized-libsql.js'
 import {
   ask,
@@ -188,7 +189,7 @@ export function sqliteLedger<Schema extends AnySchema>(db: LibSQLDatabase<Schema
     lease: Lease,
     from: OperationRecord,
     intent: ReferenceIntent,
-    hook: (tx: SqliteTx<Schema>) => Promise<HookOutcome>,
+    hook: (tx: SqliteTx<Schema>, limit: Limit) => Promise<HookOutcome>,
   ): Promise<Referred> {
     const mode = await access.intMode()
     let accepted: Extract<HookOutcome, { outcome: 'accepted' }> | null = null
@@ -199,7 +200,7 @@ export function sqliteLedger<Schema extends AnySchema>(db: LibSQLDatabase<Schema
       operation = referIn(on, lease, from, intent, accepted)
     }
     let opened = false
-    const patience = createPatience(intent.timeLimitMs)
+    const taken = new AbortController()
     const scope: HookScope = {
       active: true,
       open: async () => {
@@ -210,7 +211,7 @@ export function sqliteLedger<Schema extends AnySchema>(db: LibSQLDatabase<Schema
           )
         opened = true
         return openTransaction(
-          () => access.writer.hold({ label: from.kind, repeatable: true, onTakenAway: patience.giveUp }),
+          () => access.writer.hold({ label: from.kind, repeatable: true, onTakenAway: (why) => taken.abort(why) }),
           mode,
           (hold) => (hold === null ? access.writer.write(last) : hold.commit(last)),
         )
@@ -219,7 +220,13 @@ export function sqliteLedger<Schema extends AnySchema>(db: LibSQLDatabase<Schema
     try {
       await hooks.run(scope, () =>
         db.transaction(async (tx) => {
-          const outcome = await patience.wait(hook(tx)).finally(() => (scope.active = false))
+          const { timeLimitMs } = intent
+          const outcome = await deadline(
+            (limit) => hook(tx, limit),
+            timeLimitMs,
+            taken.signal,
+            hookTimeout(timeLimitMs),
+          ).finally(() => (scope.active = false))
           if (outcome.outcome === 'rejected') throw new Rejected(outcome.problem)
           accepted = outcome
         }),
