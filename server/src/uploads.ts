@@ -14,7 +14,7 @@ import { UploadError } from './errors.js'
 import { createHealth, type Health, type Opened } from './health.js'
 import { type Kind, kind, type KindFor } from './kinds.js'
 import { createLeases } from './leases.js'
-import { createLogger, type Logger } from './log.js'
+import { createLogger, type Logger, tellingFaults } from './log.js'
 import { meteredBlobs, meteredLedger, NO_METRICS } from './metering.js'
 import type { BlobStore, Clock, Ledger, Metrics } from './ports.js'
 import { createOperator, type Operator } from './operator.js'
@@ -141,7 +141,7 @@ export function createUploads<Tx, const K extends Kinds<Tx>>(options: UploadsOpt
   const kinds: Kinds<Tx> = typeof options.kinds === 'function' ? options.kinds(kind) : options.kinds
   if (Object.keys(kinds).length === 0) throw new UploadError('setup', 'kinds: declare at least one')
   const clock = options.clock ?? systemClock
-  const log = options.logger ?? createLogger('warn')
+  const log = tellingFaults(options.logger ?? createLogger('warn'))
   const limits = { ...DEFAULT_LIMITS, ...options.limits }
   const expiresAfterMs = options.expiresAfterMs ?? WEEK_MS
   const leaseMs = options.leaseMs ?? 30_000

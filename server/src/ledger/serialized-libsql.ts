@@ -2,7 +2,7 @@ import { AsyncLocalStorage } from 'node:async_hooks'
 import type { Client, InStatement, IntMode, ResultSet, Transaction } from '@libsql/client'
 import { LibsqlBatchError, LibsqlError } from '@libsql/core/api'
 import { UploadError } from '../errors.js'
-import { type Connection, isBusy, openConnection } from './statements.js'
+import { type Connection, isBusy, openConnection, said } from './statements.js'
 import { createWriter, type Hold, type Writer } from './writer.js'
 import { setTimeout as sleep } from 'node:timers/promises'
 
@@ -76,7 +76,7 @@ export function serializedLibsql(client: Client, options: SerializedLibsqlOption
       const sql = sqlOf(wanted)
       switch (sortOf(sql)) {
         case 'read':
-          return client.execute(wanted)
+          return client.execute(wanted).catch((error: unknown) => Promise.reject(said(error)))
         case 'write':
           return write((connection, intMode) => connection.execute(wanted, intMode))
         case 'alone': {

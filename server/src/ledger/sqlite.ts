@@ -30,7 +30,7 @@ import { advanceMark, backlog, claims, health, heartbeat, list, mark, pulse } fr
 import { attendedMs, lookAtClock, settleClock } from './sqlite-clock.js'
 import { COMPLETABLE, DUE_EFFECTS, DUE_OPERATIONS, dueArgs, NEXT_DUE } from './sqlite-due.js'
 import { effectsDueAt, effectsOf, retryEffects, settleEffect, takeEffects } from './sqlite-effects.js'
-import { type Connection, isAway, NOW, type SqlValue } from './statements.js'
+import { type Connection, isAway, isSaid, NOW, type SqlValue } from './statements.js'
 
 type AnySchema = Record<string, unknown>
 /** The transaction that Drizzle hands to the callback of `db.transaction`. */
@@ -194,6 +194,7 @@ export function sqliteLedger<Schema extends AnySchema>(db: LibSQLDatabase<Schema
     const mode = await access.intMode()
     let accepted: Extract<HookOutcome, { outcome: 'accepted' }> | null = null
     let operation: OperationRecord | null = null
+    let failed: { readonly error: unknown } | null = null
     const last = (on: Connection): void => {
       if (accepted === null)
         throw new UploadError('transaction-closed', 'the transaction was committed before its hook had answered')
@@ -226,7 +227,12 @@ export function sqliteLedger<Schema extends AnySchema>(db: LibSQLDatabase<Schema
             timeLimitMs,
             taken.signal,
             hookTimeout(timeLimitMs),
-          ).finally(() => (scope.active = false))
+          )
+            .catch((error: unknown) => {
+              failed = { error }
+              throw error
+            })
+            .finally(() => (scope.active = false))
           if (outcome.outcome === 'rejected') throw new Rejected(outcome.problem)
           accepted = outcome
         }),
@@ -234,7 +240,9 @@ export function sqliteLedger<Schema extends AnySchema>(db: LibSQLDatabase<Schema
     } catch (error) {
       if (error instanceof Rejected) return { outcome: 'rejected', problem: error.problem }
       if (error instanceof Lost) return { outcome: 'lost' }
-      throw faultOf(error)
+      // A mail server, another database, a file of the hook's may fail with the same codes; that is its own fault.
+      const isOfHook = (failed as { readonly error: unknown } | null)?.error === error && !isSaid(error)
+      throw isOfHook ? error : faultOf(error)
     }
     if (operation === null) throw new UploadError('ledger-unavailable', 'the transaction ended without the reference')
     return { outcome: 'referenced', operation }
