@@ -29,6 +29,7 @@ export async function openUploads(
     limits: { maxSizeBytes: settings.LANDFALL_MAX_SIZE_BYTES },
     expiresAfterMs: settings.LANDFALL_EXPIRES_AFTER_MS,
     completer,
+    migrate: settings.LANDFALL_MIGRATE,
     completerIntervalMs: settings.LANDFALL_COMPLETER_INTERVAL_MS,
     leaseMs: settings.LANDFALL_LEASE_MS,
     allowedOrigins: settings.LANDFALL_ALLOWED_ORIGINS,

@@ -315,10 +315,14 @@ export const BACKLOG_MOST = 100_000
  */
 export interface Ledger<Tx> {
   /**
-   * Creates or upgrades the tables. Safe when several processes start at once. Answers the ledger's identity, and
-   * whether a blob store was opened with it before.
+   * Creates or upgrades the tables, and makes again what of them somebody has dropped (triggers, indexes). Safe when
+   * several processes start at once; tables that are in order are only read, which needs no right to create any.
+   * `check` changes nothing. Answers the ledger's identity, and whether a blob store was opened with it before.
+   *
+   * @throws UploadError `setup` for `check`, when something is missing: what, by number and name; for both when tables
+   *   are gone that were there
    */
-  migrate(): Promise<{ identity: string; store: 'new' | 'known' }>
+  migrate(how?: 'apply' | 'check'): Promise<{ identity: string; store: 'new' | 'known' }>
   /** From now on the store is known: one that is empty is not it. After the store has its identity, never before. */
   rememberStore(): Promise<void>
   /** Step 0. The same id with the same facts answers what is there. */

@@ -38,6 +38,12 @@ export interface UploadsOptions<Tx, K extends Kinds<Tx>> {
   /** What can be uploaded, by name: an object, or a function that gets a `kind` which knows the type of the ledger's `tx`. */
   kinds: K | ((kind: KindFor<Tx>) => K)
   limits?: Partial<Limits>
+  /**
+   * `automatic` (default): the start creates and upgrades the ledger's tables, where they are not in order already.
+   * `off`: it changes none, and fails with `setup` and what is missing where they are not as this version needs them;
+   * call `migrate`, or run `landfall migrate`, when you deploy.
+   */
+  migrate?: 'automatic' | 'off'
   /** How long after its last byte an unfinished upload is given up. In milliseconds, default 7 days. */
   expiresAfterMs?: number
   /** `automatic` (default) starts with the mounting of `routes`; `manual` only works in `runOnce`. */
@@ -80,6 +86,13 @@ export interface Uploads<
   readonly routes: Hono<Env>
   /** Creates or upgrades the ledger's tables and opens the blob store; the first request does it otherwise. */
   ready(): Promise<void>
+  /**
+   * Creates or upgrades the ledger's tables, and makes again what somebody has dropped of them, and nothing else: for a
+   * deploy step whose database user may do more than the server's. Safe beside servers that run.
+   *
+   * @throws UploadError `setup` where that user may not, or where tables are gone that were there
+   */
+  migrate(): Promise<void>
   /**
    * Takes a reference back in the application's own transaction: it is gone when that commits, and its bytes go by an
    * effect after it. False when there is none.
@@ -240,7 +253,7 @@ export function createUploads<Tx, const K extends Kinds<Tx>>(options: UploadsOpt
     }))
 
   async function open(): Promise<void> {
-    const { identity, store } = await ledger.migrate()
+    const { identity, store } = await ledger.migrate(options.migrate === 'off' ? 'check' : 'apply')
     opened = 'tables'
     await blobs.open(identity, store)
     opened = 'store'
@@ -305,6 +318,7 @@ export function createUploads<Tx, const K extends Kinds<Tx>>(options: UploadsOpt
       return app
     },
     ready,
+    migrate: async () => void (await ledger.migrate('apply')),
     remove: (tx, operationId, owner) => ledger.remove(tx, operationId, owner ?? null),
     async runOnce(once) {
       await ready()

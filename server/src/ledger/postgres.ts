@@ -30,16 +30,18 @@ import {
   leaseDue,
   listOpen,
   migrate,
+  migrated,
   record,
   referIn,
   rememberStore,
   renew,
   setDigest,
   takeLease,
+  unready,
   versions,
 } from './postgres-operations.js'
 import { connectionsOf, type Session } from './postgres-connections.js'
-import { type Executes, faultOf, isStopped, NOW, type Queries, queriesOn } from './postgres-query.js'
+import { codesOf, type Executes, faultOf, isStopped, NOW, type Queries, queriesOn } from './postgres-query.js'
 import { refusePastTx, revocable, type Scope, withinHook } from './postgres-scope.js'
 import { ANSWER_MS, createTurns, LONG_MS } from './postgres-turns.js'
 
@@ -50,6 +52,8 @@ export type PostgresTx<Database extends Pick<AnyDatabase, 'transaction'>> = Para
   Parameters<Database['transaction']>[0]
 >[0]
 
+/** To build an index over many rows takes its time, and so does another process that does it. */
+const MIGRATE_MS = 15 * 60_000
 /** What a hook may take longer than its own limit before the database ends its transaction: then its process stands still. */
 const GRACE_MS = 5_000
 /** A busy server may take as long, whatever the lease. */
@@ -80,7 +84,12 @@ export function postgresLedger<Database extends Executes & Pick<AnyDatabase, 'tr
     told(turns.take((session) => session.transaction((tx) => work(queriesOn(tx))), answerMs))
 
   return {
-    migrate: () => within(migrate),
+    async migrate(how = 'apply') {
+      const ready = await on(migrated)
+      if (ready !== null) return ready
+      if (how === 'check') throw await on(unready)
+      return within(migrate, MIGRATE_MS).catch((error: unknown) => Promise.reject(mayNot(error)))
+    },
 
     rememberStore: () => on(async (queries) => void (await rememberStore(queries))),
 
@@ -250,6 +259,16 @@ export function postgresLedger<Database extends Executes & Pick<AnyDatabase, 'tr
  */
 const isOfHook = (error: unknown, failed: { readonly error: unknown } | null, scope: Scope | null): boolean =>
   failed !== null && failed.error === error && !(scope?.hasTold(error) === true && !isStopped(error))
+
+/** `insufficient_privilege`: a server need not be able to change tables, but somebody must. */
+const mayNot = (error: unknown): unknown =>
+  codesOf(error).includes('42501')
+    ? new UploadError(
+        'setup',
+        "this database user may not make or change the ledger's tables: run `landfall migrate`, or call uploads.migrate(), with one that may; after that a server needs only to read and write them",
+        { cause: error },
+      )
+    : error
 
 async function told<T>(work: Promise<T>): Promise<T> {
   try {

@@ -18,12 +18,14 @@ import {
   leaseDue,
   listOpen,
   migrate,
+  migrated,
   record,
   referIn,
   rememberStore,
   renewLease,
   setDigest,
   takeLease,
+  unready,
   versions,
 } from './sqlite-operations.js'
 import { advanceMark, backlog, claims, health, heartbeat, list, mark, pulse } from './sqlite-inventory.js'
@@ -57,7 +59,12 @@ export function sqliteLedger<Schema extends AnySchema>(db: LibSQLDatabase<Schema
     (await read((on) => on.get(pick, [...args, 1]))) === undefined ? none : write(work)
 
   return {
-    migrate: () => write(migrate),
+    async migrate(how = 'apply') {
+      const ready = await read(migrated)
+      if (ready !== null) return ready
+      if (how === 'check') throw await read(unready)
+      return write(migrate)
+    },
 
     rememberStore: () => write(rememberStore),
 
