@@ -71,6 +71,18 @@ const cutOff = (name: string, lineOf: (node: Node) => Proxy): NodesFault => ({
   },
 })
 
+/**
+ * A failover whose old host has vanished: nobody says anything any more on the connections that there are, and behind
+ * the same name the database is to be reached anew.
+ */
+const gone = (name: string, which: (nodes: readonly Node[], random: Seeded) => readonly Node[]): NodesFault => ({
+  name,
+  async strike({ nodes }, random) {
+    for (const { database } of which(nodes.all, random)) database.strandConnections()
+    await sleep(between(random, 2_000, 5_000))
+  },
+})
+
 const gatewayKilled = (...daemons: readonly Daemon[]): NodesFault => ({
   name: `S3 gateway: ${daemons.join(', ')} SIGKILL, restart`,
   async strike({ nodes }, random) {
@@ -93,6 +105,8 @@ export const NODES_FAULTS: readonly NodesFault[] = [
   allStopped,
   cutOff('node: cut off from PostgreSQL beyond the lease', ({ database }) => database),
   cutOff('node: cut off from S3 beyond the lease', ({ store }) => store),
+  gone('node: its connections to PostgreSQL go silent, new ones pass', (all, random) => [random.pick(all)]),
+  gone('all nodes: their connections to PostgreSQL go silent, new ones pass', (all) => all),
   gatewayKilled('rgw'),
   gatewayKilled('osd'),
   gatewayKilled('mon'),

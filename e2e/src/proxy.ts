@@ -42,6 +42,11 @@ export interface Proxy {
   heal(): void
   /** RST to both sides of the connections that are open now. Answers how many. */
   resetConnections(which?: (connection: RecordedConnection) => boolean): number
+  /**
+   * The other end of the connections that are open now is gone without a word, as after a failover whose old host has
+   * vanished: their clients see nothing any more and hear no answer, the server sees a reset. New ones pass. Answers how many.
+   */
+  strandConnections(which?: (connection: RecordedConnection) => boolean): number
   /** FIN to both sides of them. */
   closeConnections(which?: (connection: RecordedConnection) => boolean): number
 
@@ -179,6 +184,7 @@ export async function startProxy(options: ProxyOptions): Promise<Proxy> {
       each(always, (connection) => connection.resume())
     },
     resetConnections: (which = always) => each(which, (connection) => connection.reset()),
+    strandConnections: (which = always) => each(which, (connection) => connection.strand()),
     closeConnections: (which = always) => each(which, (connection) => connection.close()),
     arm: (fault, arming) => faults.arm(fault, arming),
     loseAnswers(which, times = Infinity) {

@@ -3,6 +3,7 @@ import { readFileSync } from 'node:fs'
 import { Command, CommanderError } from 'commander'
 import { doctorCommand } from './cli/doctor.js'
 import { forgetCommand } from './cli/forget.js'
+import { migrateCommand } from './cli/migrate.js'
 import { operationsCommand } from './cli/operations.js'
 import { reconcileCommand } from './cli/reconcile.js'
 import { addSettings, settingsOf } from './cli/settings-options.js'
@@ -49,6 +50,7 @@ addSettings(
   // Last: whoever reads it may send a signal at once.
   process.stdout.write(`landfall listens on ${serving.address}\n`)
 })
+program.addCommand(migrateCommand())
 program.addCommand(operationsCommand())
 program.addCommand(reconcileCommand())
 program.addCommand(forgetCommand())

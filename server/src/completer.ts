@@ -1,3 +1,4 @@
+import { endsWithin } from './deadline.js'
 import type { Drive } from './drive.js'
 import type { Effects } from './effects.js'
 import type { Leases } from './leases.js'
@@ -63,6 +64,7 @@ export function createCompleter(deps: CompleterDeps): Completer {
   let completedAtMs = Number.NEGATIVE_INFINITY
   let retiredAtMs = Number.NEGATIVE_INFINITY
   const busy = new Set<Promise<unknown>>()
+  let isOver = false
 
   /** Drives what is due with the free hands; answers how many it took. */
   async function driveDue(): Promise<number> {
@@ -70,6 +72,8 @@ export function createCompleter(deps: CompleterDeps): Completer {
     if (limit <= 0) return 0
     const { holder } = leases
     const due = await ledger.leaseDue({ holder, leaseMs: settings.leaseMs, limit, inUse: leases.used() })
+    // Nobody waits for these any more: they are driven by others when their leases have expired.
+    if (isOver) return 0
     for (const granted of due) {
       const driving = drive(leases.adopt(granted)).finally(() => {
         // More may be due than there were hands for.
@@ -169,8 +173,13 @@ export function createCompleter(deps: CompleterDeps): Completer {
     async stop(withinMs) {
       stopping.abort()
       alarm.abort()
-      await loop
-      await Promise.race([Promise.all([...busy, effects.stop(withinMs)]), clock.sleep(withinMs)])
+      const effectsStopped = effects.stop(withinMs)
+      const ended = async (): Promise<void> => {
+        await loop
+        await Promise.all([...busy, effectsStopped])
+      }
+      // The loop may wait for a ledger that does not answer.
+      isOver = !(await endsWithin(ended(), withinMs))
     },
   }
 }

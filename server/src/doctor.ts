@@ -5,7 +5,16 @@ import type { BlobStore, CheckResult, Clock, Ledger, StoreCheck } from './ports.
 /** One thing that was looked at. */
 export interface Check extends CheckResult {
   readonly name:
-    'database' | 'store' | 'identity' | 'space' | StoreCheck['name'] | 'clock' | 'completer' | 'operations' | 'effects'
+    | 'database'
+    | 'tables'
+    | 'store'
+    | 'identity'
+    | 'space'
+    | StoreCheck['name']
+    | 'clock'
+    | 'completer'
+    | 'operations'
+    | 'effects'
 }
 
 const HOUR_MS = 60 * 60_000
@@ -52,6 +61,14 @@ export async function diagnose(
       return ok(`can be read and written, a commit takes ${(clock.monotonicMs() - startMs).toFixed(1)} ms`)
     },
     'See that the database is there, that this user may write it, and that its disk is not full.',
+  )
+  await check(
+    'tables',
+    async () => {
+      await ledger.migrate('check')
+      return ok('all tables, indexes and triggers are there')
+    },
+    'Run `landfall migrate`, or start a server: what is missing is made, and what triggers count is counted anew.',
   )
   if (start === null) {
     await checkStore(deps, check)

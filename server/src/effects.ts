@@ -2,6 +2,7 @@ import type { JsonValue } from '@landfall/shared'
 import pLimit, { type LimitFunction } from 'p-limit'
 import * as v from 'valibot'
 import { type Backoff, boundOf } from './backoff.js'
+import { deadline, endsWithin } from './deadline.js'
 import { contextOf, type Delivered, type Effect } from './delivery.js'
 import { faultMessage } from './errors.js'
 import type { Kind } from './kinds.js'
@@ -116,13 +117,14 @@ export function createEffects(deps: {
   async function attempt(target: Target, effect: EffectRecord): Promise<EffectResult> {
     if (effect.disabled)
       return { outcome: 'given-up', error: 'its receiver has answered 410 before and wants nothing any more' }
-    const limit = AbortSignal.timeout(target.timeLimitMs)
     let delivered: Delivered
     try {
       const { effectId } = effect
-      delivered = await unlessAborted(
-        target.deliver(effect.payload, { effectId, attempt: effect.attempts, signal: limit }),
-        limit,
+      delivered = await deadline(
+        ({ signal }) => target.deliver(effect.payload, { effectId, attempt: effect.attempts, signal }),
+        target.timeLimitMs,
+        undefined,
+        () => new Error('no answer within the time limit'),
       )
     } catch (error) {
       delivered = { outcome: 'again', detail: faultMessage(error) }
@@ -231,7 +233,7 @@ export function createEffects(deps: {
       stopped = true
       const given = [...waiting].map(giveBack)
       waiting.clear()
-      await Promise.race([Promise.allSettled([...running, ...taking, ...given]), clock.sleep(withinMs)])
+      await endsWithin(Promise.allSettled([...running, ...taking, ...given]), withinMs)
     },
   }
 }
@@ -252,15 +254,4 @@ function targetOf(kind: string, name: string, effect: Effect<never, never>): Tar
     timeLimitMs: effect.timeLimitMs,
     deliver: (payload, attempt) => effect.deliver(contextOf(payload, attempt)),
   }
-}
-
-/** A function that ignores its signal must not keep a hand for ever. */
-async function unlessAborted<T>(work: Promise<T>, limit: AbortSignal): Promise<T> {
-  work.catch(() => {})
-  return Promise.race([
-    work,
-    new Promise<never>((_resolve, reject) => {
-      limit.addEventListener('abort', () => reject(new Error('no answer within the time limit')), { once: true })
-    }),
-  ])
 }

@@ -44,14 +44,103 @@ export function faultCode(error: unknown): UploadErrorCode | null {
   return null
 }
 
-/** One line for logs and for `lastError`: the messages of the error and of its causes. */
-export function faultMessage(error: unknown): string {
-  const messages: string[] = []
-  for (let at = error, depth = 0; at !== undefined && at !== null && depth < 8; depth++) {
-    messages.push(
-      at instanceof Error ? at.message : typeof at === 'string' ? at : 'something that is no Error was thrown',
-    )
+/** No chain of causes is longer that anybody reads. */
+const DEEPEST = 8
+const LONGEST_TEXT = 1_000
+
+/** The error and its causes, the outermost first. */
+function chainOf(error: unknown): unknown[] {
+  const chain: unknown[] = []
+  for (let at = error; at !== undefined && at !== null && chain.length < DEEPEST;) {
+    chain.push(at)
     at = at instanceof Error ? at.cause : undefined
   }
-  return messages.join(' <- ').slice(0, 1000)
+  return chain
+}
+
+/** What libraries add to errors: Drizzle the parameters of the statement, the drivers what the database says. */
+interface Told {
+  readonly code?: unknown
+  readonly constraint?: unknown
+  readonly constraint_name?: unknown
+  readonly query?: unknown
+  readonly params?: unknown
+  readonly parameters?: unknown
+  readonly args?: unknown
+}
+
+const textIn = (value: unknown): string | null => (typeof value === 'string' && value !== '' ? value : null)
+const constraintOf = ({ constraint, constraint_name: name }: Told): string | null => textIn(constraint) ?? textIn(name)
+
+/**
+ * THE text of a fault, for logs, for `lastError` and for people: of the error and each of its causes the name, the
+ * message, the code and the constraint. Never the parameters of a statement, which are the owner, the file's name and
+ * the metadata: neither as Drizzle writes them into its message, nor where the database repeats one of them.
+ */
+export function faultMessage(error: unknown): string {
+  const chain = chainOf(error)
+  const hide = hiding(chain)
+  return chain
+    .map((at) => hide(linkText(at)))
+    .join(' <- ')
+    .slice(0, LONGEST_TEXT)
+}
+
+function linkText(at: unknown): string {
+  if (typeof at === 'string') return at
+  if (!(at instanceof Error)) return 'something that is no Error was thrown'
+  const told = at as Told
+  // Its message is the statement with all that was given to it; what went wrong is its cause.
+  const message = textIn(told.query) !== null && Array.isArray(told.params) ? 'a statement failed' : at.message
+  const isPlain = at instanceof UploadError || /^(error|drizzlequeryerror|problemerror)$/i.test(at.name)
+  const named = isPlain || message.startsWith(at.name) ? message : `${at.name}: ${message}`
+  const code = at instanceof UploadError ? null : textIn(told.code)
+  const more = [code !== null && !message.includes(code) ? code : null, constraintOf(told)].filter(
+    (one) => one !== null,
+  )
+  return more.length === 0 ? named : `${named} (${more.join(', ')})`
+}
+
+/** Shorter ones stand in any text by chance; in quotation marks they are meant. */
+const LEAST_HIDDEN = 4
+
+/** Takes the values of the statement's parameters out of a text. */
+function hiding(chain: readonly unknown[]): (text: string) => string {
+  const values = new Set<string>()
+  for (const at of chain) {
+    if (!(at instanceof Error)) continue
+    const { params, parameters, args } = at as Told
+    for (const given of [params, parameters, args])
+      if (Array.isArray(given))
+        for (const value of given) if (typeof value === 'string' && value !== '') values.add(value)
+  }
+  const longestFirst = [...values].toSorted((a, b) => b.length - a.length)
+  return (text) => {
+    let hidden = text
+    for (const value of longestFirst) {
+      for (const quote of ['"', "'"]) hidden = hidden.replaceAll(quote + value + quote, `${quote}…${quote}`)
+      if (value.length >= LEAST_HIDDEN) hidden = hidden.replaceAll(value, '…')
+    }
+    return hidden
+  }
+}
+
+/**
+ * A fault as it may be logged by any logger: loggers write every property of an error, and libraries put the parameters
+ * of statements, requests and answers there. It has the text of `faultMessage`, the code, and where it was thrown.
+ */
+export function loggable(error: unknown): Error {
+  const told = (error instanceof Error ? error : {}) as Told
+  const safe = new Error(faultMessage(error))
+  const name = error instanceof Error ? error.name : 'Error'
+  const frames = (error instanceof Error ? (error.stack ?? '') : '').replace(
+    told instanceof Error ? told.message : '',
+    '',
+  )
+  safe.name = name
+  safe.stack = [`${name}: ${safe.message}`, ...frames.split('\n').filter((line) => /^\s+at \S/.test(line))].join('\n')
+  const code = chainOf(error)
+    .map((at) => textIn((at as Told | null)?.code))
+    .find((one) => one !== null)
+  return code === undefined ? safe : Object.assign(safe, { code })
 }

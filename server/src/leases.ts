@@ -1,3 +1,4 @@
+import { deadline, endsWithin } from './deadline.js'
 import type { Logger } from './log.js'
 import { NO_METRICS } from './metering.js'
 import type {
@@ -75,6 +76,9 @@ const VANISHED_MS = 120_000
 const POLL_MS = 25
 /** How late a busy process may hear of its own commit. */
 const HEARD_MS = 1_000
+/** A ledger that does not answer is not waited for longer than a lease lasts: the others are to be prolonged, too. */
+const LEAST_RENEWAL_MS = 1_000
+const RENEW_AGAIN_MS = 500
 /** How often it is looked whether another process has let go, and whether one asks: a turn within a second. */
 const REMOTE_POLL_MS = 100
 const LOOK_MS = 400
@@ -101,10 +105,10 @@ export function createLeases(deps: {
   let asking: ReturnType<typeof setTimeout> | null = null
   let closing = false
 
-  /** Three chances to prolong before a lease expires. */
-  const renewLater = (): void => {
+  /** Three chances to prolong before a lease expires; what has failed is tried again sooner. */
+  const renewLater = (inMs = leaseMs / 3): void => {
     if (renewal !== null || uses.size === 0) return
-    renewal = setTimeout(() => void renew(), leaseMs / 3)
+    renewal = setTimeout(() => void renew(), inMs)
     renewal.unref()
   }
 
@@ -118,19 +122,25 @@ export function createLeases(deps: {
     const asked = [...uses.entries()].map(([name, entry]) => ({ name, entry, lease: entry.lease }))
     try {
       const kept = new Set(
-        await ledger.renew(
-          asked.map(({ lease }) => lease),
-          leaseMs,
+        await deadline(
+          () =>
+            ledger.renew(
+              asked.map(({ lease }) => lease),
+              leaseMs,
+            ),
+          Math.max(leaseMs, LEAST_RENEWAL_MS),
         ),
       )
       const gone = asked.filter(({ lease }) => !kept.has(lease))
       // Whoever has just given its lease back ends its use as soon as it hears of that: it is no loss. A true one may be
       // told a little later, for no write passes without the lease's token.
-      if (gone.length > 0) await timeout(Promise.all(gone.map(({ entry }) => entry.ended)), HEARD_MS)
+      if (gone.length > 0) await endsWithin(Promise.all(gone.map(({ entry }) => entry.ended)), HEARD_MS)
       for (const { name, entry } of gone) if (uses.get(name) === entry) lose(entry)
     } catch (error) {
       // The token decides, not the time: a lease that could not be prolonged is good until somebody takes it.
       log.warn({ err: error }, 'leases could not be prolonged')
+      renewal = null
+      return renewLater(Math.min(RENEW_AGAIN_MS, leaseMs / 3))
     }
     renewal = null
     renewLater()
@@ -198,17 +208,9 @@ export function createLeases(deps: {
     }
   }
 
-  const timeout = async (ended: Promise<unknown>, ms: number): Promise<boolean> => {
-    const stop = new AbortController()
-    const late = clock.sleep(ms, stop.signal).then(() => false)
-    const result = await Promise.race([ended.then(() => true), late])
-    stop.abort()
-    return result
-  }
-
   async function take(key: OperationKey, purpose: LeasePurpose, waitMs: number): Promise<Taken> {
-    const deadline = clock.monotonicMs() + waitMs
-    const left = (): number => deadline - clock.monotonicMs()
+    const endsAtMs = clock.monotonicMs() + waitMs
+    const left = (): number => endsAtMs - clock.monotonicMs()
     for (;;) {
       // Whoever asks a process that drains is to ask another one.
       if (closing) return { outcome: 'held' }
@@ -216,7 +218,7 @@ export function createLeases(deps: {
       if (other !== undefined) {
         if (other.purpose === 'receive') other.controller.abort()
         else if (purpose === 'receive') return { outcome: 'held' }
-        if (left() <= 0 || !(await timeout(other.ended, left()))) return { outcome: 'held' }
+        if (left() <= 0 || !(await endsWithin(other.ended, left()))) return { outcome: 'held' }
         continue
       }
       const taken = await ledger.lease(key, { holder, leaseMs, purpose })
@@ -250,19 +252,21 @@ export function createLeases(deps: {
         }
         if (now - from > waitMs) return false
         if (now - other.touchedAtMs > SILENT_MS || now - from > patienceMs) other.controller.abort()
-        await timeout(other.ended, POLL_MS)
+        await endsWithin(other.ended, POLL_MS)
       }
     },
     drop: (key) => uses.get(nameOf(key))?.controller.abort(),
     async close(waitMs) {
       closing = true
       const from = clock.monotonicMs()
-      while (uses.size > 0 && clock.monotonicMs() - from < waitMs) {
+      const lastRecordMs = Math.min(LAST_RECORD_MS, waitMs / 2)
+      const allEnded = () => Promise.all([...uses.values()].map(({ ended }) => ended))
+      while (uses.size > 0 && clock.monotonicMs() - from < waitMs - lastRecordMs) {
         for (const other of uses.values()) if (other.purpose === 'receive') other.controller.abort()
-        await timeout(Promise.all([...uses.values()].map(({ ended }) => ended)), POLL_MS)
+        await endsWithin(allEnded(), POLL_MS)
       }
       for (const { controller } of uses.values()) controller.abort()
-      if (uses.size > 0) await timeout(Promise.all([...uses.values()].map(({ ended }) => ended)), LAST_RECORD_MS)
+      if (uses.size > 0) await endsWithin(allEnded(), lastRecordMs)
       if (renewal !== null) clearTimeout(renewal)
       if (asking !== null) clearTimeout(asking)
     },

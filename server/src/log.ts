@@ -1,4 +1,5 @@
 import { type BaseLogger, pino } from 'pino'
+import { loggable } from './errors.js'
 
 /** What Landfall needs of a logger; pino's and any child of it will do. */
 export type Logger = Pick<BaseLogger, 'debug' | 'info' | 'warn' | 'error'>
@@ -6,3 +7,16 @@ export type Logger = Pick<BaseLogger, 'debug' | 'info' | 'warn' | 'error'>
 /** JSON lines on standard error, gathered for a moment; standard output belongs to the program. */
 export const createLogger = (level: string): Logger =>
   pino({ name: 'landfall', level }, pino.destination({ fd: 2, sync: false, minLength: 4096, periodicFlush: 200 }))
+
+/**
+ * The same logger, whatever it does with errors: what it is given of them is text that holds no parameters of statements
+ * (owners, names of files, metadata).
+ */
+export function tellingFaults(logger: Logger): Logger {
+  const told = (facts: object): object => ('err' in facts ? { ...facts, err: loggable(facts.err) } : facts)
+  const at =
+    (level: keyof Logger) =>
+    (facts: unknown, text?: string): void =>
+      typeof facts === 'object' && facts !== null ? logger[level](told(facts), text) : logger[level](facts)
+  return { debug: at('debug'), info: at('info'), warn: at('warn'), error: at('error') }
+}

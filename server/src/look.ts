@@ -1,3 +1,5 @@
+import { deadline } from './deadline.js'
+
 /** The last answer, or null where there was none in time. */
 export type Look<T> = () => Promise<{ readonly answer: T } | null>
 
@@ -22,8 +24,6 @@ export function createLook<T>(
 
   function askOnce(atMs: number): NonNullable<typeof last> {
     hanging += 1
-    let timer: ReturnType<typeof setTimeout> | undefined
-    const late = new Promise<null>((resolve) => (timer = setTimeout(() => resolve(null), waitMs)))
     const answered = ask()
       .then(
         (answer) => ({ answer }),
@@ -33,7 +33,7 @@ export function createLook<T>(
         hanging -= 1
         asked.hangs = false
       })
-    const asked = { atMs, said: Promise.race([answered, late]).finally(() => clearTimeout(timer)), hangs: true }
+    const asked = { atMs, said: deadline(() => answered, waitMs).catch(() => null), hangs: true }
     return asked
   }
 

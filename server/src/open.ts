@@ -44,6 +44,7 @@ export async function openUploads(
     completer,
     // `serve` has one in the data directory, and a command none.
     operatorSocket: false,
+    migrate: settings.LANDFALL_MIGRATE,
     completerIntervalMs: settings.LANDFALL_COMPLETER_INTERVAL_MS,
     leaseMs: settings.LANDFALL_LEASE_MS,
     allowedOrigins: settings.LANDFALL_ALLOWED_ORIGINS,

@@ -1,4 +1,5 @@
 import type { FileFacts, FinalPoint, JsonObject, JsonValue, OpenPoint, Point, Prefix, Problem } from '@landfall/shared'
+import type { Limit } from './deadline.js'
 
 /** Times are milliseconds since 1970 by the ledger's clock, unless a name says otherwise. */
 export interface Clock {
@@ -349,10 +350,14 @@ export const BACKLOG_MOST = 100_000
  */
 export interface Ledger<Tx> {
   /**
-   * Creates or upgrades the tables. Safe when several processes start at once. Answers the ledger's identity, and
-   * whether a blob store was opened with it before.
+   * Creates or upgrades the tables, and makes again what of them somebody has dropped (triggers, indexes). Safe when
+   * several processes start at once; tables that are in order are only read, which needs no right to create any.
+   * `check` changes nothing. Answers the ledger's identity, and whether a blob store was opened with it before.
+   *
+   * @throws UploadError `setup` for `check`, when something is missing: what, by number and name; for both when tables
+   *   are gone that were there
    */
-  migrate(): Promise<{ identity: string; store: 'new' | 'known' }>
+  migrate(how?: 'apply' | 'check'): Promise<{ identity: string; store: 'new' | 'known' }>
   /** From now on the store is known: one that is empty is not it. After the store has its identity, never before. */
   rememberStore(): Promise<void>
   /**
@@ -398,7 +403,7 @@ export interface Ledger<Tx> {
     lease: Lease,
     from: OperationRecord,
     intent: ReferenceIntent,
-    hook: (tx: Tx) => Promise<HookOutcome>,
+    hook: (tx: Tx, limit: Limit) => Promise<HookOutcome>,
   ): Promise<Referred>
   /** Step x: only from before `referenced`; needs no lease, and takes it from whoever has it. */
   cancel(key: OperationKey, problem: Problem): Promise<OperationRecord | null>

@@ -32,6 +32,7 @@ export type Next =
 export type Situation = Pick<
   OperationRecord,
   | 'point'
+  | 'stalled'
   | 'offset'
   | 'digest'
   | 'digestPending'
@@ -53,6 +54,8 @@ export interface Surroundings {
 
 /** Pure: point × observation → what next. */
 export function rules(operation: Situation, world: Surroundings): Next {
+  // An operator's `retry` alone sets it going again: whatever failed so often would be run by each client that asks.
+  if (operation.stalled && isOpen(operation.point)) return { step: 'rest' }
   switch (operation.point) {
     case 'declared':
       return declared(operation, world)
@@ -96,5 +99,5 @@ function verified(operation: Situation, { kind }: Surroundings): Next {
 }
 
 /** Whether a drive has something to do without the client. */
-export const drivable = ({ point, offset, file, uncleanHolder, cleanupDue }: Situation): boolean =>
-  isOpen(point) ? point !== 'declared' || offset === file.size || uncleanHolder !== null : cleanupDue
+export const drivable = ({ point, stalled, offset, file, uncleanHolder, cleanupDue }: Situation): boolean =>
+  isOpen(point) ? !stalled && (point !== 'declared' || offset === file.size || uncleanHolder !== null) : cleanupDue

@@ -97,6 +97,7 @@ const settingsSchema = v.object({
     ),
   ),
   LANDFALL_DRAIN_DELAY_MS: v.optional(count('LANDFALL_DRAIN_DELAY_MS', 0, 10 * 60_000), 0),
+  LANDFALL_MIGRATE: v.optional(v.picklist(['automatic', 'off'], 'LANDFALL_MIGRATE: automatic or off'), 'automatic'),
   LANDFALL_LOG_LEVEL: v.optional(
     v.picklist(['silent', 'error', 'warn', 'info', 'debug'], 'LANDFALL_LOG_LEVEL: silent, error, warn, info or debug'),
     'info',

@@ -1,5 +1,6 @@
 import { type JsonValue, type Problem, problem } from '@landfall/shared'
 import { v7 as uuidv7 } from 'uuid'
+import { deadline, type Limit } from './deadline.js'
 import type { Effect, OwedPayload } from './delivery.js'
 import { UploadError } from './errors.js'
 import { type BlobFacts, type Kind, type OperationFacts, rejectionOf } from './kinds.js'
@@ -15,7 +16,6 @@ import type {
   OwedEffect,
   Referred,
 } from './ports.js'
-import { timeLimit } from './time-limit.js'
 
 /** The steps of the sequence. Each asks before it acts, answers what to record, records nothing and calls no other. */
 export interface Steps {
@@ -100,17 +100,17 @@ export function createSteps<Tx>({ ledger, blobs, kinds }: StepDeps<Tx>): Steps {
       const kind = kindOf(operation)
       const step = kind.prepare[name]
       if (step === undefined) throw new UploadError('setup', 'the kind has no such prepare step')
-      const limit = AbortSignal.timeout(kind.prepareTimeoutMs)
-      const context = {
-        operation: factsOf(operation) as OperationFacts<never>,
-        blob: blobFacts(operation),
-        signal: AbortSignal.any([signal, limit]),
-        idempotencyKey: `${operation.blobKey}:${name}`,
-      }
-      const result = await unlessAborted(
-        step(context),
-        limit,
-        `the prepare step took longer than ${kind.prepareTimeoutMs} ms`,
+      const result = await deadline(
+        (limit) =>
+          step({
+            operation: factsOf(operation) as OperationFacts<never>,
+            blob: blobFacts(operation),
+            signal: limit.signal,
+            idempotencyKey: `${operation.blobKey}:${name}`,
+          }),
+        kind.prepareTimeoutMs,
+        signal,
+        () => new UploadError('hook-timeout', `the prepare step took longer than ${kind.prepareTimeoutMs} ms`),
       )
       const rejection = rejectionOf(result)
       if (rejection !== null) return rejected(rejection)
@@ -121,19 +121,21 @@ export function createSteps<Tx>({ ledger, blobs, kinds }: StepDeps<Tx>): Steps {
       const kind = kindOf(operation)
       const { content } = operation
       if (content === null) throw new UploadError('setup', 'only what was verified can be referenced')
-      let limited: AbortSignal | null = null
-      const context = {
+      const facts = {
         operation: factsOf(operation) as OperationFacts<never>,
         blob: blobFacts(operation),
         prepared: operation.prepared,
-        // Made only for hooks that ask: few do, and each costs more than a statement. One for all that ask twice, so that
-        // a listener can be taken off again and no further timer begins.
-        get signal() {
-          return (limited ??= AbortSignal.any([held.signal, timeLimit(kind.onReferenceTimeoutMs).signal]))
-        },
       }
-      const hook = async (tx: Tx): Promise<HookOutcome> => {
-        const result = await kind.onReference(tx, context)
+      const hook = async (tx: Tx, limit: Limit): Promise<HookOutcome> => {
+        let signal: AbortSignal | null = null
+        const result = await kind.onReference(tx, {
+          ...facts,
+          // Made only for hooks that ask: few do, and each costs more than a statement. One for all that ask twice, so that
+          // a listener can be taken off again.
+          get signal() {
+            return (signal ??= AbortSignal.any([held.signal, limit.signal]))
+          },
+        })
         const rejection = rejectionOf(result)
         return rejection === null
           ? { outcome: 'accepted', data: asJson(result) }
@@ -195,14 +197,3 @@ function owed(operation: OperationRecord, name: string, effect: Effect<never, ne
 
 /** What a hook returns is stored as JSON; a Date becomes its text, undefined becomes null. */
 const asJson = (value: unknown): JsonValue => JSON.parse(JSON.stringify(value) ?? 'null') as JsonValue
-
-/** A step that ignores its signal must not hold its operation for ever. */
-async function unlessAborted<T>(work: Promise<T>, limit: AbortSignal, why: string): Promise<T> {
-  work.catch(() => {})
-  return Promise.race([
-    work,
-    new Promise<never>((_resolve, reject) => {
-      limit.addEventListener('abort', () => reject(new UploadError('hook-timeout', why)), { once: true })
-    }),
-  ])
-}

@@ -51,6 +51,7 @@ export const UPLOADS_OPTIONS = {
       { count: 36_000, perMs: 60 * 60_000 },
     ),
   }),
+  migrate: optional(oneOf('automatic', 'off'), 'automatic'),
   expiresAfterMs: optional(milliseconds(1, CENTURY_MS), WEEK_MS),
   // A client that was away for so long still hears why its upload ended, and not only that it did.
   retention: group({

@@ -10,11 +10,12 @@ import { type Completer, createCompleter, type Pass } from './completer.js'
 import type { AllowedOrigins, Env } from './context.js'
 import { createDrive, LOOK_AGAIN_MS } from './drive.js'
 import { createEffects, type EffectSettings, longestPauseMs } from './effects.js'
+import { endsWithin } from './deadline.js'
 import { UploadError } from './errors.js'
 import { createHealth, type Health, type Opened } from './health.js'
 import { type Kind, kind, type KindFor } from './kinds.js'
 import { createLeases } from './leases.js'
-import { createLogger, type Logger } from './log.js'
+import { createLogger, type Logger, tellingFaults } from './log.js'
 import { meteredBlobs, meteredLedger, NO_METRICS } from './metering.js'
 import { createNodeHandler, type NodeHandler } from './node-handler.js'
 import type { BlobStore, Clock, Holdings, Ledger, Metrics, Retention } from './ports.js'
@@ -44,6 +45,12 @@ export interface UploadsOptions<Tx, K extends Kinds<Tx>> {
   /** What can be uploaded, by name: an object, or a function that gets a `kind` which knows the type of the ledger's `tx`. */
   kinds: K | ((kind: KindFor<Tx>) => K)
   limits?: Partial<Limits>
+  /**
+   * `automatic` (default): the start creates and upgrades the ledger's tables, where they are not in order already.
+   * `off`: it changes none, and fails with `setup` and what is missing where they are not as this version needs them;
+   * call `migrate`, or run `landfall migrate`, when you deploy.
+   */
+  migrate?: 'automatic' | 'off'
   /** How long after its last byte an unfinished upload is given up. In milliseconds, default 7 days. */
   expiresAfterMs?: number
   /** `automatic` (default) starts with the first request, `start()` or `ready()`; `manual` only works in `runOnce`. */
@@ -134,6 +141,13 @@ export interface Uploads<
    */
   start(): void
   /**
+   * Creates or upgrades the ledger's tables, and makes again what somebody has dropped of them, and nothing else: for a
+   * deploy step whose database user may do more than the server's. Safe beside servers that run.
+   *
+   * @throws UploadError `setup` where that user may not, or where tables are gone that were there
+   */
+  migrate(): Promise<void>
+  /**
    * Takes a reference back in the application's own transaction: it is gone when that commits, and its bytes go by an
    * effect after it. False when there is none.
    *
@@ -190,6 +204,8 @@ const TIDE_MS = 60_000
 const SETTLE_MS = 10 * 60_000
 /** How long what runs may take when a newer instance of this process waits for the directory. */
 const TAKEN_OVER_MS = 5_000
+/** What a blob store that is in order needs to close its files, and to give up its directory. */
+const LETS_GO_MS = 100
 /** Beyond the longest pause that was ever drawn. */
 const MARGIN_MS = 60_000
 /** Between the attempts of `start()`: a database that is upgraded is back soon, a setting that is wrong is not. */
@@ -211,7 +227,7 @@ export function createUploads<Tx, const K extends Kinds<Tx>>(options: UploadsOpt
   readOptions('createUploads', KINDS, { kinds })
   if (Object.keys(kinds).length === 0) throw new UploadError('setup', 'kinds: declare at least one')
   const clock = options.clock ?? systemClock
-  const log = options.logger ?? createLogger('warn')
+  const log = tellingFaults(options.logger ?? createLogger('warn'))
   if (checked.signedUrlSeconds !== undefined && options.blobs.presign === undefined)
     throw new UploadError(
       'setup',
@@ -317,7 +333,7 @@ export function createUploads<Tx, const K extends Kinds<Tx>>(options: UploadsOpt
     }))
 
   async function open(): Promise<void> {
-    const { identity, store } = await ledger.migrate()
+    const { identity, store } = await ledger.migrate(checked.migrate === 'off' ? 'check' : 'apply')
     ownerKey = await ledger.ownerKey()
     opened = 'tables'
     await blobs.open(identity, store)
@@ -413,11 +429,12 @@ export function createUploads<Tx, const K extends Kinds<Tx>>(options: UploadsOpt
     node: createNodeHandler(() => app, basePath ?? ''),
     ready,
     start,
+    migrate: async () => void (await ledger.migrate('apply')),
     remove: (tx, operationId, owner) => ledger.remove(tx, operationId, owner ?? null),
     forgetOwner: (tx, owner) => ledger.forgetOwner(tx, owner),
     async ownerTag(owner) {
       if (ownerKey === null) {
-        await ledger.migrate()
+        await ledger.migrate(checked.migrate === 'off' ? 'check' : 'apply')
         ownerKey = await ledger.ownerKey()
       }
       return ownerTagOf(ownerKey, owner)
@@ -433,19 +450,24 @@ export function createUploads<Tx, const K extends Kinds<Tx>>(options: UploadsOpt
       draining = true
       ending.abort()
       if (announcedMs > 0) await clock.sleep(announcedMs)
-      const deadline = clock.monotonicMs() + withinMs
+      const endsAtMs = clock.monotonicMs() + withinMs
+      const leftMs = (): number => Math.max(0, endsAtMs - clock.monotonicMs())
       watch.close()
       timekeeping.stop()
       if (socket?.outcome === 'served') await socket.close()
       // At once: a request must not wait for its acknowledgement until the completer's last drive has ended.
       await Promise.all([completer.stop(withinMs), leases.close(withinMs)])
       // And for what the completer had taken meanwhile.
-      await leases.close(Math.max(0, deadline - clock.monotonicMs()))
-      if (tides !== null) {
+      await leases.close(leftMs())
+      const marked = async (): Promise<void> => {
+        if (tides === null) return
         clearInterval(tides)
         await tide.advance().catch((error: unknown) => log.warn({ err: error }, 'the mark could not be set'))
       }
-      await blobs.close()
+      await endsWithin(marked(), leftMs())
+      // A store that does not answer lets go in its own time.
+      if (!(await endsWithin(blobs.close(), Math.max(LETS_GO_MS, leftMs()))))
+        log.warn('the blob store did not close in time')
     },
   }
   options.blobs.onTakenOver?.(async () => {

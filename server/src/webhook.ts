@@ -67,7 +67,7 @@ export function standardWebhook(given: StandardWebhookOptions): Receiver {
   })
   const open = url.protocol === 'https:' ? requestHttps : requestHttp
 
-  const lookup = options.allowPrivateAddresses === true ? {} : { lookup: lookUpPublic }
+  const lookup = options.allowPrivateAddresses ? {} : { lookup: lookUpPublic }
 
   const post = (body: string, headers: Record<string, string>, signal: AbortSignal): Promise<IncomingMessage> =>
     new Promise((resolve, reject) => {

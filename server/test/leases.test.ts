@@ -94,3 +94,20 @@ test('asked to let go of receiving while its last bytes came in, it drives on un
   expect(held.signal.aborted).toBe(false)
   expect(await asking).toBe(true)
 })
+
+test('a renewal that hangs for ever keeps no lease from being prolonged', async () => {
+  let renewals = 0
+  const { held, leases, warnings } = await hold(async () => {
+    renewals += 1
+    if (renewals === 1) await new Promise(() => {})
+  })
+  await eventually(
+    async () => renewals,
+    (asked) => asked > 2,
+  )
+  expect(held.signal.aborted).toBe(false)
+  expect(warnings).toEqual(['leases could not be prolonged'])
+  expect((await server.ledger.find(held.lease))?.leaseHolder).toBe('here')
+  held.end()
+  await leases.close(0)
+})

@@ -6,7 +6,7 @@ import postgres from 'postgres'
 import { generateDrizzleJson, generateMigration } from 'drizzle-kit/api'
 import { problem } from '@landfall/shared'
 import { v7 as uuidv7 } from 'uuid'
-import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from 'vitest'
+import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 import { intentOf, ledgerContract } from '../src/contract/ledger.js'
 import { POSTGRES_MIGRATIONS } from '../src/ledger/postgres-migrations.js'
 import * as tables from '../src/ledger/postgres-schema.js'
@@ -175,31 +175,12 @@ describe.each(['node-postgres', 'postgres.js'] as const)('PostgreSQL by %s', (dr
     await blocker.query('LOCK TABLE landfall_usage IN ACCESS EXCLUSIVE MODE')
     const crowd = Promise.all(Array.from({ length: 40 }, () => ledger.declare(intentOf())))
     await later(200)
-    const kept = Promise.all([ledger.renew([lease], 30_000), ledger.heartbeat(), ledger.health()])
+    const kept = Promise.all([ledger.renew([lease], 30_000), ledger.heartbeat(), ledger.pulse()])
     const [renewed] = (await Promise.race([kept, later(3_000)])) ?? []
     await blocker.query('COMMIT')
     blocker.release()
     expect(renewed).toEqual([lease])
     expect(new Set((await crowd).map(({ outcome }) => outcome))).toEqual(new Set(['created']))
-  })
-
-  test('who has waited too long for a turn is told so, and asks nothing any more', async () => {
-    const { url, ledger } = await opened(driver)
-    const blocker = await poolOn(url).connect()
-    await blocker.query('BEGIN')
-    await blocker.query('LOCK TABLE landfall_usage IN ACCESS EXCLUSIVE MODE')
-    const crowd = Promise.allSettled(Array.from({ length: 40 }, () => ledger.declare(intentOf())))
-    await later(200)
-    const clock = vi.spyOn(performance, 'now').mockReturnValue(performance.now() + 30_000)
-    await blocker.query('COMMIT')
-    blocker.release()
-    const declared = await crowd
-    clock.mockRestore()
-    const refused = declared.filter((each) => each.status === 'rejected')
-    expect(refused.length).toBe(31)
-    for (const { reason } of refused) expect(reason).toMatchObject({ code: 'ledger-unavailable' })
-    expect((await ledger.declare(intentOf())).outcome).toBe('created')
-    expect(await ledger.listOpen('ann', { after: null, limit: 100 })).toHaveLength(10)
   })
 
   test('the last two effects, delivered at once on two nodes, complete their operation', async () => {

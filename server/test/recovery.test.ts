@@ -220,6 +220,40 @@ describe('a failing application', () => {
     )
   })
 
+  test('that has stalled is run for nobody who asks, by no way in which a client can ask, until an operator retries', async () => {
+    let runs = 0
+    let broken = true
+    const file = kind({
+      onReference: async (_tx: Tx) => {
+        runs += 1
+        if (broken) throw new Error('the album table is missing')
+        return null
+      },
+    })
+    const { declare, patch, get, head, create, uploads } = await start({ file }, { maxAttempts: 1 })
+    const id = newId()
+    await declare(id, { size: 5 })
+    await patch(id, 0, content(5))
+    const stalled = await eventually(
+      () => get(id),
+      (operation) => operation.stalled,
+    )
+    for (let again = 0; again < 5; again += 1)
+      expect(await declare(id, { size: 5 })).toMatchObject({ status: 200, stalled: true, problem: { code: 'stalled' } })
+    await create(5, { operationId: id, filename: 'a.bin', filetype: 'application/octet-stream' })
+    await head(id)
+    await patch(id, 4, content(1), { stock: true })
+    await patch(id, 5, content(0))
+    await uploads.runOnce()
+    expect(runs).toBe(1)
+    expect((await get(id)).recoveryPoint).toBe(stalled.recoveryPoint)
+    broken = false
+    expect(await uploads.operator.retry({ owner: 'ann', id })).toBe(true)
+    await uploads.runOnce()
+    expect(isReferenced((await get(id)).recoveryPoint)).toBe(true)
+    expect(runs).toBe(2)
+  }, 30_000)
+
   test('a prepare step that hangs is ended at its limit, and tried again under the same key', async () => {
     const keys: string[] = []
     const file = kind({

@@ -5,6 +5,7 @@ import { drivable, rules, type Situation, type Surroundings } from '../src/rules
 const NOW = 1_000_000
 const whole: Situation = {
   point: 'declared',
+  stalled: false,
   offset: 10,
   file: { size: 10 },
   digest: null,

@@ -34,6 +34,8 @@ export interface Connection {
   reset(): void
   /** FIN to both sides, after what is under way. */
   close(): void
+  /** Nothing passes any more: the client sees nothing, the server a reset. */
+  strand(): void
   pause(): void
   resume(): void
 }
@@ -292,6 +294,10 @@ export function serveConnection(client: Socket, connection: number, context: Con
       keepUpstream = false
       endUpstream('fin')
       finish(client)
+    },
+    strand() {
+      silent = true
+      endUpstream('reset')
     },
     pause: () => upPump.pause(),
     resume: () => {

@@ -300,6 +300,8 @@ export function fileBlobs(options: FileBlobsOptions): BlobStore {
   }
 
   async function close(): Promise<void> {
+    // A prefix of a large file may be hashed just now, for a client who waits: that ends first, and with a fault.
+    await digester.close()
     await queue.closeAll()
     await room.close()
     await digester.close()

@@ -13,7 +13,7 @@ import {
 import { boundOf } from '../backoff.js'
 import { UploadError } from '../errors.js'
 import type { StoreRequest } from '../ports.js'
-import { timeLimit } from '../time-limit.js'
+import { deadline } from '../deadline.js'
 import type { Payload } from './s3-blocks.js'
 import { hasNoLifecycle, isFinal, isMissing, isTaken, outcomeOf, s3Fault } from './s3-faults.js'
 
@@ -123,17 +123,15 @@ export function createS3Calls(
     signal.throwIfAborted()
     const startMs = performance.now()
     const ended = (outcome: string): void => onRequest({ name, outcome, tookMs: performance.now() - startMs })
-    const limit = timeLimit(timeoutMs)
     try {
-      const answer = await send(AbortSignal.any([signal, limit.signal]))
+      // The body of an answer is read after this has ended; until then its reader's signal still ends it.
+      const answer = await deadline((limit) => send(AbortSignal.any([signal, limit.signal])), timeoutMs, signal)
       ended('ok')
       return answer
     } catch (error) {
       ended(signal.aborted ? 'aborted' : outcomeOf(error))
       signal.throwIfAborted()
       throw error
-    } finally {
-      limit.end()
     }
   }
 

@@ -1,6 +1,7 @@
 import { v4 as uuidv4 } from 'uuid'
 import * as v from 'valibot'
 import { UploadError } from '../errors.js'
+import { ELSE_DROPPED } from './dropped.js'
 import { payloadOf } from './s3-blocks.js'
 import type { S3Calls } from './s3-calls.js'
 import type { Names } from './s3-names.js'
@@ -52,7 +53,7 @@ export function createIdentity(calls: S3Calls, names: Names): S3Identity {
       if (found !== ledger)
         throw new UploadError(
           'setup',
-          'this bucket and prefix belong to another database: give each environment a prefix of its own',
+          `this bucket and prefix belong to another database: give each environment a prefix of its own. ${ELSE_DROPPED}`,
         )
     },
     async expect() {

@@ -1,8 +1,8 @@
 import { createHash } from 'node:crypto'
 import { Readable } from 'node:stream'
+import { deadline } from '../deadline.js'
 import { UploadError } from '../errors.js'
 import type { BlobRef, Inspection, PrefixDigest } from '../ports.js'
-import { timeLimit } from '../time-limit.js'
 import { between, payloadOf } from './s3-blocks.js'
 import type { S3Calls } from './s3-calls.js'
 import { s3Fault } from './s3-faults.js'
@@ -39,22 +39,20 @@ export function createReading(deps: {
     const sha256 = createHash('sha256')
     const head: Uint8Array[] = []
     let seen = 0
-    const silence = timeLimit(timeoutMs)
-    silence.signal.addEventListener('abort', () => stream.destroy(silence.signal.reason as Error))
     try {
       if (sizeBytes !== length) throw new UploadError('storage-unavailable', 'the object has not its length')
-      for await (const chunk of stream as AsyncIterable<Buffer>) {
-        silence.again()
-        if (seen < HEAD_BYTES) head.push(chunk.subarray(0, HEAD_BYTES - seen))
-        seen += chunk.length
-        sha256.update(chunk)
-      }
+      await deadline(async (silence) => {
+        for await (const chunk of stream as AsyncIterable<Buffer>) {
+          silence.again()
+          if (seen < HEAD_BYTES) head.push(chunk.subarray(0, HEAD_BYTES - seen))
+          seen += chunk.length
+          sha256.update(chunk)
+        }
+      }, timeoutMs)
     } catch (error) {
       stream.destroy()
       signal.throwIfAborted()
       throw s3Fault(error, 'GetObject')
-    } finally {
-      silence.end()
     }
     if (seen !== length) throw new UploadError('storage-unavailable', 'the object broke off while it was read')
     // A copy: a view would keep the whole chunk.

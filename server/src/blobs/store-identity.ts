@@ -2,6 +2,7 @@ import { open, readFile, rename } from 'node:fs/promises'
 import { join } from 'node:path'
 import * as v from 'valibot'
 import { UploadError } from '../errors.js'
+import { ELSE_DROPPED } from './dropped.js'
 import { codeOf, type DirectorySync, storageFault } from './durable-files.js'
 import { MODE } from './private-modes.js'
 
@@ -28,7 +29,7 @@ export async function expectStore(root: string, ledger: string | null): Promise<
   if (ledger !== null && found !== ledger)
     throw new UploadError(
       'setup',
-      'this directory of blobs belongs to another database: give each environment a directory of its own',
+      `this directory of blobs belongs to another database: give each environment a directory of its own. ${ELSE_DROPPED}`,
     )
 }
 

@@ -39,6 +39,7 @@ const HELP: Record<SettingName, string> = {
   LANDFALL_WEBHOOK_ALLOW_PRIVATE: 'true: the webhook may be at a private address (default false)',
   LANDFALL_METRICS_PATH: 'path of the OpenMetrics page, for your scraper only (default: none is served)',
   LANDFALL_DRAIN_DELAY_MS: 'after SIGTERM: not ready, but serving, for so long; then it drains (default 0)',
+  LANDFALL_MIGRATE: 'off: the start changes no tables; run `landfall migrate` when you deploy (default automatic)',
   LANDFALL_LOG_LEVEL: 'silent, error, warn, info or debug (default info)',
 }
 

@@ -15,20 +15,6 @@ export class Rejected extends Error {
   }
 }
 
-/** Ends the waiting for a hook from outside; what the hook does later is nobody's any more. */
-export function createPatience(limitMs: number) {
-  let giveUp = (_why: UploadError): void => {}
-  const given = new Promise<never>((_resolve, reject) => (giveUp = reject))
-  given.catch(() => {})
-  const timer = setTimeout(
-    () => giveUp(new UploadError('hook-timeout', `onReference took longer than ${limitMs} ms`)),
-    limitMs,
-  )
-  return {
-    giveUp: (why: UploadError): void => giveUp(why),
-    wait<T>(work: Promise<T>): Promise<T> {
-      work.catch(() => {})
-      return Promise.race([work, given]).finally(() => clearTimeout(timer))
-    },
-  }
-}
+/** The hook's own time is over: what it does later is nobody's any more. */
+export const hookTimeout = (limitMs: number) => (): UploadError =>
+  new UploadError('hook-timeout', `onReference took longer than ${limitMs} ms`)

@@ -13,9 +13,11 @@ import type {
   ReferenceIntent,
   Urgency,
 } from '../ports.js'
+import type { UploadError } from '../errors.js'
 import { Lost } from './hook.js'
 import { COMPLETABLE, DUE_OPERATIONS, dueArgs } from './postgres-due.js'
 import { owe } from './postgres-effects.js'
+import { isReady, notReady, partsOf, RECOUNT, refuseLostTables, type Standing } from './parts.js'
 import { POSTGRES_MIGRATIONS } from './postgres-migrations.js'
 import { NOW, type Queries } from './postgres-query.js'
 import {
@@ -38,9 +40,53 @@ import type { SqlRow, SqlValue } from './statements.js'
 /** Of `pg_advisory_xact_lock`: one process migrates at a time. Any number would do that nobody else uses. */
 const MIGRATION_LOCK = 7_203_155_221
 
+const PARTS = partsOf(POSTGRES_MIGRATIONS)
+const namesOf = (kind: 'INDEX' | 'TRIGGER' | 'FUNCTION'): string[] =>
+  [...PARTS.others].filter(([, part]) => part.kind === kind).map(([name]) => name)
+const NAMES = { TRIGGER: namesOf('TRIGGER'), FUNCTION: namesOf('FUNCTION') }
+const RELATIONS = [...PARTS.tables, ...namesOf('INDEX')]
+const NAMED = `json_array_elements_text(CAST(CAST(? AS text) AS json))`
+
+/** How the tables stand, by reading only. A trigger that is disabled is none. */
+export async function standing(on: Queries): Promise<Standing> {
+  const there = await on.get(`SELECT to_regclass('landfall_meta') IS NOT NULL AS there`)
+  if (String(there?.['there']) !== 'true') return { version: 0, identity: null, missing: [] }
+  const rows = await on.all(`SELECT key, value FROM landfall_meta WHERE key IN ('version', 'identity')`)
+  const meta = new Map(rows.map(({ key, value }) => [key, String(value)]))
+  const version = Number(meta.get('version') ?? 0)
+  const identity = meta.get('identity') ?? null
+  if (version !== POSTGRES_MIGRATIONS.length) return { version, identity, missing: [] }
+  const missing = await on.all(
+    `SELECT name FROM ${NAMED} AS given(name) WHERE to_regclass(name) IS NULL
+     UNION ALL SELECT name FROM ${NAMED} AS given(name) WHERE to_regproc(name) IS NULL
+     UNION ALL SELECT name FROM ${NAMED} AS given(name) WHERE NOT EXISTS (
+       SELECT 1 FROM pg_trigger t JOIN ${NAMED} AS tables(of) ON t.tgrelid = to_regclass(of)
+       WHERE t.tgname = name AND t.tgenabled IN ('O', 'A'))`,
+    [RELATIONS, NAMES.FUNCTION, NAMES.TRIGGER, PARTS.tables].map((names) => JSON.stringify(names)),
+  )
+  return { version, identity, missing: missing.map(({ name }) => String(name)) }
+}
+
+const storeOf = async (on: Queries): Promise<'new' | 'known'> =>
+  (await on.get(`SELECT 1 AS known FROM landfall_meta WHERE key = 'store'`)) === undefined ? 'new' : 'known'
+
+/** Null: there is something to migrate. */
+export async function migrated(on: Queries): Promise<{ identity: string; store: 'new' | 'known' } | null> {
+  const now = await standing(on)
+  return now.identity !== null && isReady(now, POSTGRES_MIGRATIONS.length)
+    ? { identity: now.identity, store: await storeOf(on) }
+    : null
+}
+
+export const unready = async (on: Queries): Promise<UploadError> =>
+  notReady(await standing(on), POSTGRES_MIGRATIONS.length)
+
 /** In a transaction. */
 export async function migrate(on: Queries): Promise<{ identity: string; store: 'new' | 'known' }> {
   await on.all(`SELECT pg_advisory_xact_lock(${MIGRATION_LOCK})`)
+  // Another process may have been here while this one waited.
+  const ready = await migrated(on)
+  if (ready !== null) return ready
   await on.run(`CREATE TABLE IF NOT EXISTS landfall_meta (key text PRIMARY KEY, value text NOT NULL)`)
   const version = Number((await on.get(`SELECT value FROM landfall_meta WHERE key = 'version'`))?.['value'] ?? 0)
   for (const statement of POSTGRES_MIGRATIONS.slice(version).flat()) await on.run(ifMissing(statement))
@@ -50,11 +96,31 @@ export async function migrate(on: Queries): Promise<{ identity: string; store: '
       `INSERT INTO landfall_meta (key, value) VALUES ('version', ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value`,
       [String(POSTGRES_MIGRATIONS.length)],
     )
+  await mend(on)
   await on.run(`INSERT INTO landfall_meta (key, value) VALUES ('identity', ?) ON CONFLICT (key) DO NOTHING`, [uuidv7()])
   await tombstoneKey(on)
   const identity = String((await on.get(`SELECT value FROM landfall_meta WHERE key = 'identity'`))?.['value'])
-  const known = await on.get(`SELECT 1 AS known FROM landfall_meta WHERE key = 'store'`)
-  return { identity, store: known === undefined ? 'new' : 'known' }
+  return { identity, store: await storeOf(on) }
+}
+
+/** Makes again what of this version somebody has dropped. */
+async function mend(on: Queries): Promise<void> {
+  const { missing } = await standing(on)
+  refuseLostTables(PARTS.tables, missing)
+  const parts = missing.map((name) => PARTS.others.get(name)).filter((part) => part !== undefined)
+  if (parts.length === 0) return
+  // What other processes write meanwhile would be counted by nobody, or twice.
+  await on.all(`LOCK TABLE landfall_operations, landfall_references, landfall_usage IN SHARE ROW EXCLUSIVE MODE`)
+  // A trigger needs its function, whichever of them is missing.
+  for (const { kind, statement } of PARTS.others.values()) if (kind === 'FUNCTION') await on.run(ifMissing(statement))
+  for (const { kind, statement } of parts) if (kind !== 'FUNCTION') await on.run(ifMissing(statement))
+  const triggers = parts.filter(({ kind }) => kind === 'TRIGGER')
+  for (const { statement } of triggers) {
+    // One that somebody has disabled is there, and stays disabled.
+    const [, name, table] = /^CREATE TRIGGER (\w+)[^]*? ON (\w+)/.exec(statement) ?? []
+    await on.run(`ALTER TABLE ${table} ENABLE TRIGGER ${name}`)
+  }
+  if (triggers.length > 0) for (const statement of RECOUNT) await on.run(statement)
 }
 
 /** The application's drizzle-kit may have made tables before. */

@@ -65,10 +65,10 @@ const ALSO_AWAY = new Set(['25006', '25P03', '55P03'])
 
 /** The application's database cannot be used now; and that is all that is known of the statement. */
 export function isAway(error: unknown): boolean {
-  for (let at = error; at instanceof Error; at = at.cause) {
+  for (let at = error, depth = 0; at instanceof Error && depth < 8; at = at.cause, depth++) {
     const { code } = at as { code?: unknown }
     if (typeof code === 'string' && /^[0-9A-Z]{5}$/.test(code)) return AWAY.test(code) || ALSO_AWAY.has(code)
-    if (typeof code === 'string' && /^(E[A-Z]+|CONNECTION_[A-Z_]+|CONNECT_TIMEOUT)$/.test(code)) return true
+    if (typeof code === 'string' && /^(E[A-Z_]+|CONNECTION_[A-Z_]+|CONNECT_TIMEOUT)$/.test(code)) return true
     // node-postgres has no codes for these.
     if (
       /^(Connection terminated|timeout exceeded when trying to connect|Client (was closed|has encountered))/.test(
@@ -78,6 +78,17 @@ export function isAway(error: unknown): boolean {
       return true
   }
   return false
+}
+
+/** A statement was ended because it took too long, or because somebody asked for that: `query_canceled`. */
+export const isStopped = (error: unknown): boolean => codesOf(error).includes('57014')
+
+/** SQLSTATEs, and what else the error and its causes have for a code. */
+export function codesOf(error: unknown): unknown[] {
+  const codes: unknown[] = []
+  for (let at = error, depth = 0; at instanceof Error && depth < 8; at = at.cause, depth++)
+    codes.push((at as { code?: unknown }).code)
+  return codes
 }
 
 /** As `ledger-unavailable` where the database is away; anything else as it is. */

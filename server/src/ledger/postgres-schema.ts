@@ -18,8 +18,9 @@ const big = (name: string) => bigint(name, { mode: 'number' })
 
 /**
  * The ledger's tables for PostgreSQL, for applications that manage all tables with drizzle-kit. Most call
- * `uploads.migrate()` instead. drizzle-kit knows no triggers: take the functions and triggers of `POSTGRES_MIGRATIONS`
- * along in a custom migration, because they hold invariants 4 and 7 against every writer and count what is open.
+ * `uploads.migrate()` instead, or leave it to the start; then keep drizzle-kit away from these tables, which its `push`
+ * would drop: `tablesFilter: ['!landfall_*']`. drizzle-kit knows no triggers: `uploads.migrate()` adds them to tables that
+ * it has made, because they hold invariants 4 and 7 against every writer and count what is open.
  *
  * All times are milliseconds since 1970 by PostgreSQL's clock.
  */

@@ -1,37 +1,93 @@
-import pLimit from 'p-limit'
+import pLimit, { type LimitFunction } from 'p-limit'
+import { deadline, grantedWithin, type Limit } from '../deadline.js'
 import { UploadError } from '../errors.js'
+import type { Connection, Connections, Session } from './postgres-connections.js'
+import { faultOf, isAway } from './postgres-query.js'
 
-/** Who gets the connections of the application's pool, of those that this ledger asks for. */
+/** How long a call may take from when it has its connection, in milliseconds. */
+export const ANSWER_MS = 5_000
+/** The same for what looks at whole tables, or changes them; nobody waits for it who has a client. */
+export const LONG_MS = 60_000
+/** So long a call waits for its connection: for others who have them all, and for the server to take a new one. */
+const WAIT_MS = 5_000
+/** Of hooks only a few are let in at once, and each may take its own time limit. */
+const HOOK_WAIT_MS = 20_000
+
+type Work<T> = (session: Session, limit: Limit, connection: Pick<Connection, 'stop'>) => Promise<T>
+
+/**
+ * Who gets a connection, of those that this ledger asks for, and for how long. Each call ends in time: after `WAIT_MS`
+ * without a connection, after `answerMs` with one. That connection is ended then, and the next call gets another one.
+ */
 export interface Turns {
   /** All but one of them: the last is for what must not come late, because others take its silence for a death. */
-  take<T>(work: () => Promise<T>): Promise<T>
+  take<T>(work: Work<T>, answerMs?: number): Promise<T>
   /** Hooks that hang must not take all of those: others are to go on. */
-  takeForHook<T>(work: () => Promise<T>): Promise<T>
+  takeForHook<T>(work: Work<T>): Promise<T>
+  /** Past the crowd. */
+  takeAtOnce<T>(work: Work<T>, answerMs?: number): Promise<T>
 }
 
-/** Who waits longer is told so: where nothing answers any more, each before it has waited for its connection in vain. */
-const TURN_MS = 20_000
-
-export function createTurns(db: unknown): Turns {
-  const max = connectionsOf(db)
+export function createTurns(connections: Connections): Turns {
+  const max = connections.most
   const hooksAtOnce = max === Number.POSITIVE_INFINITY ? max : Math.max(1, max - Math.max(2, Math.ceil(max / 5)))
   const hooks = pLimit(hooksAtOnce)
   const crowd = pLimit(Math.max(hooksAtOnce + 1, max - 1))
 
-  const take: Turns['take'] = (work) => {
-    const fromMs = performance.now()
-    return crowd(() => {
-      if (performance.now() - fromMs > TURN_MS)
-        throw new UploadError('ledger-unavailable', 'too many wait for the database')
-      return work()
+  async function run<T>(work: Work<T>, untilMs: number, answerMs: number): Promise<T> {
+    const getting = connections.get().catch((error: unknown) => Promise.reject(faultOf(error)))
+    const connection = await grantedWithin(getting, Math.max(1, untilMs - performance.now()), {
+      late: () => new UploadError('ledger-unavailable', 'no connection to the database was to be had in time'),
+      giveBack: (late: Connection) => late.release(),
     })
+    const beganMs = performance.now()
+    let isLate = false
+    try {
+      const result = await deadline(
+        (limit) => work(connection.session, limit, connection),
+        answerMs,
+        undefined,
+        () => {
+          isLate = true
+          return new UploadError('ledger-unavailable', 'the database did not answer in time')
+        },
+      )
+      connection.release()
+      return result
+    } catch (error) {
+      if (isLate) connections.distrust(beganMs)
+      if (isLate || isAway(error)) connection.destroy()
+      else connection.release()
+      throw error
+    }
   }
-  return { take, takeForHook: (work) => hooks(() => take(work)) }
+
+  return {
+    take: (work, answerMs = ANSWER_MS) => {
+      const untilMs = performance.now() + WAIT_MS
+      return inTurn(crowd, untilMs, () => run(work, untilMs, answerMs))
+    },
+    takeForHook: (work) =>
+      inTurn(hooks, performance.now() + HOOK_WAIT_MS, () => {
+        const untilMs = performance.now() + WAIT_MS
+        return inTurn(crowd, untilMs, () => run(work, untilMs, ANSWER_MS))
+      }),
+    takeAtOnce: (work, answerMs = ANSWER_MS) => run(work, performance.now() + Math.min(WAIT_MS, answerMs), answerMs),
+  }
 }
 
-/** As many as the application's pool may have; one that does not say so has no end. */
-function connectionsOf(db: unknown): number {
-  const { $client: client } = db as { $client?: { options?: { max?: unknown } } }
-  const max = client?.options?.max
-  return typeof max === 'number' ? max : Number.POSITIVE_INFINITY
+/** Who has waited too long is told so, and asks nothing any more. */
+async function inTurn<T>(limit: LimitFunction, untilMs: number, work: () => Promise<T>): Promise<T> {
+  const granting = new Promise<() => void>((granted) => {
+    void limit(() => new Promise<void>((done) => granted(done)))
+  })
+  const done = await grantedWithin(granting, Math.max(1, untilMs - performance.now()), {
+    late: () => new UploadError('ledger-unavailable', 'too many wait for the database'),
+    giveBack: (end) => end(),
+  })
+  try {
+    return await work()
+  } finally {
+    done()
+  }
 }

@@ -1,10 +1,11 @@
 import { problem } from '@landfall/shared'
 import type { PgDatabase, PgQueryResultHKT } from 'drizzle-orm/pg-core'
 import { v7 as uuidv7 } from 'uuid'
+import { deadline, type Limit } from '../deadline.js'
 import { UploadError } from '../errors.js'
 import { REMOVAL } from '../ports.js'
 import type { HookOutcome, Lease, Ledger, OperationRecord, ReferenceIntent, Referred } from '../ports.js'
-import { createPatience, Lost, Rejected } from './hook.js'
+import { hookTimeout, Lost, Rejected } from './hook.js'
 import { attendedMs, lookAtClock, settleClock } from './postgres-clock.js'
 import { NEXT_DUE } from './postgres-due.js'
 import {
@@ -30,18 +31,21 @@ import {
   listOpen,
   migrate,
   ownerKey,
+  migrated,
   record,
   referIn,
   rememberStore,
   renew,
   setDigest,
   takeLease,
+  unready,
   versions,
 } from './postgres-operations.js'
-import { type Executes, faultOf, NOW, type Queries, queriesOn } from './postgres-query.js'
+import { connectionsOf, type Session } from './postgres-connections.js'
+import { codesOf, type Executes, faultOf, isStopped, NOW, type Queries, queriesOn } from './postgres-query.js'
 import { forgetOwner, holdings, retire, tombstone, tombstoneKey } from './postgres-retention.js'
-import { revocable } from './postgres-scope.js'
-import { createTurns } from './postgres-turns.js'
+import { refusePastTx, revocable, type Scope, withinHook } from './postgres-scope.js'
+import { ANSWER_MS, createTurns, LONG_MS } from './postgres-turns.js'
 import { ownerHash } from './tombstones.js'
 
 type AnySchema = Record<string, unknown>
@@ -51,8 +55,12 @@ export type PostgresTx<Database extends Pick<AnyDatabase, 'transaction'>> = Para
   Parameters<Database['transaction']>[0]
 >[0]
 
+/** To build an index over many rows takes its time, and so does another process that does it. */
+const MIGRATE_MS = 15 * 60_000
 /** What a hook may take longer than its own limit before the database ends its transaction: then its process stands still. */
 const GRACE_MS = 5_000
+/** A busy server may take as long, whatever the lease. */
+const LEAST_RENEWAL_MS = 1_000
 
 /**
  * The ledger in the application's own PostgreSQL database, through the application's own Drizzle (node-postgres or
@@ -68,26 +76,26 @@ export function postgresLedger<Database extends Executes & Pick<AnyDatabase, 'tr
     if (operation !== null) for (const listener of listeners) listener(operation)
     return operation
   }
-  const plain = queriesOn(db)
+  const connections = connectionsOf(db, refusePastTx)
+  const turns = createTurns(connections)
+  const on = <T>(work: (queries: Queries) => Promise<T>, answerMs?: number): Promise<T> =>
+    told(turns.take((session) => work(queriesOn(session)), answerMs))
   /** Past the crowd: what must not come late, because others would take its silence for a death. */
-  const atOnce = async <T>(work: (queries: Queries) => Promise<T>): Promise<T> => {
-    try {
-      return await work(plain)
-    } catch (error) {
-      throw faultOf(error)
-    }
-  }
-  const turns = createTurns(db)
-  const on = <T>(work: (queries: Queries) => Promise<T>): Promise<T> => turns.take(() => atOnce(work))
-  const within = <T>(work: (queries: Queries) => Promise<T>): Promise<T> =>
-    on(() => db.transaction(async (tx) => work(queriesOn(tx))))
+  const atOnce = <T>(work: (queries: Queries) => Promise<T>, answerMs?: number): Promise<T> =>
+    told(turns.takeAtOnce((session) => work(queriesOn(session)), answerMs))
+  const within = <T>(work: (queries: Queries) => Promise<T>, answerMs?: number): Promise<T> =>
+    told(turns.take((session) => session.transaction((tx) => work(queriesOn(tx))), answerMs))
   /** Read once: it is committed before anything can be declared, and never changes. */
   let knownKey: string | null = null
   const keyOn = async (queries: Queries): Promise<string> => (knownKey ??= await tombstoneKey(queries))
-  listenForErrors(db)
 
   return {
-    migrate: () => within(migrate),
+    async migrate(how = 'apply') {
+      const ready = await on(migrated)
+      if (ready !== null) return ready
+      if (how === 'check') throw await on(unready)
+      return within(migrate, MIGRATE_MS).catch((error: unknown) => Promise.reject(mayNot(error)))
+    },
 
     rememberStore: () => on(async (queries) => void (await rememberStore(queries))),
 
@@ -125,14 +133,21 @@ export function postgresLedger<Database extends Executes & Pick<AnyDatabase, 'tr
 
     versions: (keys) => on((queries) => versions(queries, keys)),
 
-    renew: (leases, leaseMs) => atOnce((queries) => renew(queries, leases, leaseMs)),
+    // So that there is time for another try before they expire.
+    renew: (leases, leaseMs) =>
+      atOnce(
+        (queries) => renew(queries, leases, leaseMs),
+        Math.min(ANSWER_MS, Math.max(LEAST_RENEWAL_MS, leaseMs / 3)),
+      ),
 
     async record(lease, from, changes) {
       return changed(await on((queries) => record(queries, lease, from, changes)))
     },
 
     async refer(lease, from, intent, hook) {
-      const referred = await turns.takeForHook(() => refer(lease, from, intent, hook))
+      const referred = await turns.takeForHook((session, limit, connection) =>
+        refer({ session, limit, stop: () => connection.stop() }, lease, from, intent, hook),
+      )
       if (referred.outcome === 'referenced') changed(referred.operation)
       return referred
     },
@@ -165,11 +180,11 @@ export function postgresLedger<Database extends Executes & Pick<AnyDatabase, 'tr
       within(async (queries) => {
         await forgetOtherHoldersOfEffects(queries, holder)
         return forgetOtherHolders(queries, holder)
-      }),
+      }, LONG_MS),
 
-    claims: (range) => on((queries) => claims(queries, range)),
+    claims: (range) => on((queries) => claims(queries, range), LONG_MS),
 
-    list: (page) => on((queries) => list(queries, page)),
+    list: (page) => on((queries) => list(queries, page), LONG_MS),
 
     mark: () => on(mark),
 
@@ -179,14 +194,15 @@ export function postgresLedger<Database extends Executes & Pick<AnyDatabase, 'tr
 
     async settleClock(look) {
       const found = await on((queries) => lookAtClock(queries, look))
-      return found.due ? within((queries) => settleClock(queries, look)) : { nowAt: found.nowAt, steppedMs: 0 }
+      return found.due ? within((queries) => settleClock(queries, look), LONG_MS) : { nowAt: found.nowAt, steppedMs: 0 }
     },
 
     attendedMs: (sinceAt) => on((queries) => attendedMs(queries, sinceAt)),
 
-    health: () => atOnce(health),
+    // It counts all rows: `pulse` does not, and is what load balancers ask.
+    health: () => on(health, LONG_MS),
 
-    pulse: () => on(pulse),
+    pulse: () => atOnce(pulse),
 
     backlog: () => on(backlog),
 
@@ -203,63 +219,83 @@ export function postgresLedger<Database extends Executes & Pick<AnyDatabase, 'tr
     },
   }
 
-  /** The hook runs in Drizzle's own `db.transaction`, so that the application has its schema and its types. */
+  /** The hook runs in a transaction of the application's own Drizzle, so that it has its schema and its types. */
   async function refer(
+    { session, limit, stop }: { session: Session; limit: Limit; stop: () => void },
     lease: Lease,
     from: OperationRecord,
     intent: ReferenceIntent,
-    hook: (tx: Tx) => Promise<HookOutcome>,
+    hook: (tx: Tx, limit: Limit) => Promise<HookOutcome>,
   ): Promise<Referred> {
-    let end = (): void => {}
+    const { timeLimitMs } = intent
+    let scope: Scope | null = null
+    let failed: { readonly error: unknown } | null = null
     try {
-      const transaction = db.transaction(async (tx) => {
-        end = revocable(tx).revoke
+      const transaction = session.transaction(async (tx) => {
+        const own = (scope = revocable(tx))
         const queries = queriesOn(tx)
         // A process that stands still must not keep what its transaction has locked.
-        const limit = String(intent.timeLimitMs + GRACE_MS)
+        const endsAfterMs = String(timeLimitMs + GRACE_MS)
         await queries.all(
           `SELECT set_config('statement_timeout', ?, true), set_config('idle_in_transaction_session_timeout', ?, true)`,
-          [limit, limit],
+          [endsAfterMs, endsAfterMs],
         )
+        limit.again(timeLimitMs + ANSWER_MS)
         try {
-          const outcome = await createPatience(intent.timeLimitMs).wait(hook(tx as Tx))
+          const outcome = await deadline(
+            (ownLimit) => withinHook(() => hook(tx as Tx, ownLimit)),
+            timeLimitMs,
+            undefined,
+            hookTimeout(timeLimitMs),
+          )
           if (outcome.outcome === 'rejected') throw new Rejected(outcome.problem)
+          limit.again(ANSWER_MS)
           return await referIn(queries, lease, from, intent, outcome)
+        } catch (error) {
+          failed = { error }
+          // Else the rollback would wait for a statement that nobody wants any more.
+          if (own.waits()) stop()
+          throw error
         } finally {
-          end()
+          limit.again(ANSWER_MS)
+          own.revoke()
         }
       })
       // postgres.js ends it while the hook still runs, when its connection dies: nothing is to be written on that any more.
-      const operation = await transaction.finally(() => end())
+      const operation = await transaction.finally(() => scope?.revoke())
       return { outcome: 'referenced', operation }
     } catch (error) {
       if (error instanceof Rejected) return { outcome: 'rejected', problem: error.problem }
       if (error instanceof Lost) return { outcome: 'lost' }
-      throw faultOf(error)
+      throw isOfHook(error, failed, scope) ? error : faultOf(error)
     }
   }
 }
 
 /**
- * node-postgres says by an event that a connection has died which nobody is asking anything just now: the pool for those
- * that lie idle, the connection itself for one that waits between two statements. An event that nobody listens to ends
- * the process.
+ * A database that is away is no fault of the hook, and passes. But only this connection tells that: what else the hook has
+ * asked (a mail server, another database, a file) may well have failed with the same codes.
  */
-function listenForErrors(db: unknown): void {
-  const { $client: pool } = db as { $client?: unknown }
-  if (!isEmitter(pool)) return
-  if (pool.listenerCount('error') === 0) pool.on('error', () => {})
-  // Not `connect`: the application may have connections from before.
-  const heard = new WeakSet()
-  pool.on('acquire', (connection: unknown) => {
-    if (!isEmitter(connection) || heard.has(connection)) return
-    heard.add(connection)
-    connection.on('error', () => {})
-  })
-}
+const isOfHook = (error: unknown, failed: { readonly error: unknown } | null, scope: Scope | null): boolean =>
+  failed !== null && failed.error === error && !(scope?.hasTold(error) === true && !isStopped(error))
 
-const isEmitter = (value: unknown): value is NodeJS.EventEmitter =>
-  typeof value === 'object' && value !== null && 'on' in value && 'listenerCount' in value
+/** `insufficient_privilege`: a server need not be able to change tables, but somebody must. */
+const mayNot = (error: unknown): unknown =>
+  codesOf(error).includes('42501')
+    ? new UploadError(
+        'setup',
+        "this database user may not make or change the ledger's tables: run `landfall migrate`, or call uploads.migrate(), with one that may; after that a server needs only to read and write them",
+        { cause: error },
+      )
+    : error
+
+async function told<T>(work: Promise<T>): Promise<T> {
+  try {
+    return await work
+  } catch (error) {
+    throw faultOf(error)
+  }
+}
 
 /** In the application's own transaction: the reference goes and the removal of its bytes is owed, or neither. */
 async function remove(on: Queries, id: string, owner: string | null): Promise<boolean> {

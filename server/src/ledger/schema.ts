@@ -3,8 +3,9 @@ import { check, index, integer, primaryKey, sqliteTable, text, uniqueIndex } fro
 
 /**
  * The ledger's tables for SQLite, for applications that manage all tables with drizzle-kit. Most call
- * `uploads.migrate()` instead. drizzle-kit knows no triggers: take those of `MIGRATIONS` along in a custom migration,
- * because they hold invariants 4 and 7 against every writer.
+ * `uploads.migrate()` instead, or leave it to the start; then keep drizzle-kit away from these tables, which its `push`
+ * would drop: `tablesFilter: ['!landfall_*']`. drizzle-kit knows no triggers: `uploads.migrate()` adds them to tables that
+ * it has made, because they hold invariants 4 and 7 against every writer.
  *
  * All times are milliseconds since 1970 by SQLite's clock.
  */

@@ -4,7 +4,7 @@ import { LibsqlBatchError, LibsqlError } from '@libsql/core/api'
 import { UploadError } from '../errors.js'
 import { milliseconds, optional, readOptions } from '../options.js'
 import { type Sort, type Statement, statementsIn } from './sql-statements.js'
-import { type Connection, isBusy, openConnection } from './statements.js'
+import { type Connection, isBusy, openConnection, said } from './statements.js'
 import { createWriter, type Hold, JOB_SAVEPOINT, type Writer } from './writer.js'
 import { setTimeout as sleep } from 'node:timers/promises'
 
@@ -85,7 +85,7 @@ export function serializedLibsql(client: Client, options: SerializedLibsqlOption
       const wanted = (args === undefined ? statement : { sql: statement, args }) as InStatement
       switch (sortOf(single(wanted))) {
         case 'read':
-          return client.execute(wanted)
+          return client.execute(wanted).catch((error: unknown) => Promise.reject(said(error)))
         case 'write':
           return write((connection, intMode) => connection.execute(wanted, intMode))
         case 'alone': {

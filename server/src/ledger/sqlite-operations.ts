@@ -12,8 +12,10 @@ import type {
   ReferenceIntent,
   Urgency,
 } from '../ports.js'
+import type { UploadError } from '../errors.js'
 import { Lost } from './hook.js'
 import { MIGRATIONS } from './migrations.js'
+import { isReady, notReady, partsOf, RECOUNT, refuseLostTables, type Standing } from './parts.js'
 import {
   assignments,
   levelOf,
@@ -35,6 +37,32 @@ import { type Connection, NOW, type SqlValue } from './statements.js'
 
 // What the ledger does on a connection, each within one job of the queue.
 
+const PARTS = partsOf(MIGRATIONS)
+
+/** How the tables stand, by reading only. */
+export function standing(on: Connection): Standing {
+  const there = new Set(on.all(`SELECT name FROM sqlite_schema`).map(({ name }) => String(name)))
+  if (!there.has('landfall_meta')) return { version: 0, identity: null, missing: [] }
+  const meta = new Map(on.all(`SELECT key, value FROM landfall_meta`).map(({ key, value }) => [key, String(value)]))
+  const version = Number(meta.get('version') ?? 0)
+  const missing =
+    version === MIGRATIONS.length ? [...PARTS.tables, ...PARTS.others.keys()].filter((name) => !there.has(name)) : []
+  return { version, identity: meta.get('identity') ?? null, missing }
+}
+
+const storeOf = (on: Connection): 'new' | 'known' =>
+  on.get(`SELECT 1 AS known FROM landfall_meta WHERE key = 'store'`) === undefined ? 'new' : 'known'
+
+/** Null: there is something to migrate. */
+export function migrated(on: Connection): { identity: string; store: 'new' | 'known' } | null {
+  const now = standing(on)
+  return now.identity !== null && isReady(now, MIGRATIONS.length)
+    ? { identity: now.identity, store: storeOf(on) }
+    : null
+}
+
+export const unready = (on: Connection): UploadError => notReady(standing(on), MIGRATIONS.length)
+
 export function migrate(on: Connection): { identity: string; store: 'new' | 'known' } {
   on.run(`CREATE TABLE IF NOT EXISTS landfall_meta (key TEXT PRIMARY KEY NOT NULL, value TEXT NOT NULL)`)
   const version = Number(on.get(`SELECT value FROM landfall_meta WHERE key = 'version'`)?.['value'] ?? 0)
@@ -45,11 +73,20 @@ export function migrate(on: Connection): { identity: string; store: 'new' | 'kno
       `INSERT INTO landfall_meta (key, value) VALUES ('version', ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value`,
       [String(MIGRATIONS.length)],
     )
+  mend(on)
   on.run(`INSERT INTO landfall_meta (key, value) VALUES ('identity', ?) ON CONFLICT (key) DO NOTHING`, [uuidv7()])
   tombstoneKey(on)
   const identity = String(on.get(`SELECT value FROM landfall_meta WHERE key = 'identity'`)?.['value'])
-  const known = on.get(`SELECT 1 AS known FROM landfall_meta WHERE key = 'store'`)
-  return { identity, store: known === undefined ? 'new' : 'known' }
+  return { identity, store: storeOf(on) }
+}
+
+/** Makes again what of this version somebody has dropped. */
+function mend(on: Connection): void {
+  const { missing } = standing(on)
+  refuseLostTables(PARTS.tables, missing)
+  const parts = missing.map((name) => PARTS.others.get(name)).filter((part) => part !== undefined)
+  for (const { statement } of parts) on.run(ifMissing(statement))
+  if (parts.some(({ kind }) => kind === 'TRIGGER')) for (const statement of RECOUNT) on.run(statement)
 }
 
 export function rememberStore(on: Connection): void {

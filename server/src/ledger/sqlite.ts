@@ -2,10 +2,11 @@ import { problem } from '@landfall/shared'
 import { sql } from 'drizzle-orm'
 import type { LibSQLDatabase } from 'drizzle-orm/libsql'
 import { v7 as uuidv7 } from 'uuid'
+import { deadline, type Limit } from '../deadline.js'
 import { faultCode, UploadError } from '../errors.js'
 import { REMOVAL } from '../ports.js'
 import type { HookOutcome, Lease, Ledger, OperationRecord, ReferenceIntent, Referred } from '../ports.js'
-import { createPatience, Lost, Rejected } from './hook.js'
+import { hookTimeout, Lost, Rejected } from './hook.js'
 import { hooks, type HookScope, openTransaction, sqliteAccess } from './serialized-libsql.js'
 import {
   ask,
@@ -18,12 +19,14 @@ import {
   listOpen,
   migrate,
   ownerKey,
+  migrated,
   record,
   referIn,
   rememberStore,
   renewLease,
   setDigest,
   takeLease,
+  unready,
   versions,
 } from './sqlite-operations.js'
 import { advanceMark, backlog, claims, health, heartbeat, list, mark, pulse } from './sqlite-inventory.js'
@@ -32,7 +35,7 @@ import { COMPLETABLE, DUE_EFFECTS, DUE_OPERATIONS, dueArgs, NEXT_DUE } from './s
 import { effectsDueAt, effectsOf, retryEffects, settleEffect, takeEffects } from './sqlite-effects.js'
 import { type Queries, queryOf } from './postgres-query.js'
 import { forgetOwner, holdings, retire, tombstone, toRetire } from './sqlite-retention.js'
-import { type Connection, isAway, NOW, type SqlRow, type SqlValue } from './statements.js'
+import { type Connection, isAway, isSaid, NOW, type SqlRow, type SqlValue } from './statements.js'
 
 type AnySchema = Record<string, unknown>
 /** The transaction that Drizzle hands to the callback of `db.transaction`. */
@@ -59,7 +62,12 @@ export function sqliteLedger<Schema extends AnySchema>(db: LibSQLDatabase<Schema
     (await read((on) => on.get(pick, [...args, 1]))) === undefined ? none : write(work)
 
   return {
-    migrate: () => write(migrate),
+    async migrate(how = 'apply') {
+      const ready = await read(migrated)
+      if (ready !== null) return ready
+      if (how === 'check') throw await read(unready)
+      return write(migrate)
+    },
 
     rememberStore: () => write(rememberStore),
 
@@ -208,18 +216,19 @@ export function sqliteLedger<Schema extends AnySchema>(db: LibSQLDatabase<Schema
     lease: Lease,
     from: OperationRecord,
     intent: ReferenceIntent,
-    hook: (tx: SqliteTx<Schema>) => Promise<HookOutcome>,
+    hook: (tx: SqliteTx<Schema>, limit: Limit) => Promise<HookOutcome>,
   ): Promise<Referred> {
     const mode = await access.intMode()
     let accepted: Extract<HookOutcome, { outcome: 'accepted' }> | null = null
     let operation: OperationRecord | null = null
+    let failed: { readonly error: unknown } | null = null
     const last = (on: Connection): void => {
       if (accepted === null)
         throw new UploadError('transaction-closed', 'the transaction was committed before its hook had answered')
       operation = referIn(on, lease, from, intent, accepted)
     }
     let opened = false
-    const patience = createPatience(intent.timeLimitMs)
+    const taken = new AbortController()
     const scope: HookScope = {
       active: true,
       open: async () => {
@@ -230,7 +239,7 @@ export function sqliteLedger<Schema extends AnySchema>(db: LibSQLDatabase<Schema
           )
         opened = true
         return openTransaction(
-          () => access.writer.hold({ label: from.kind, repeatable: true, onTakenAway: patience.giveUp }),
+          () => access.writer.hold({ label: from.kind, repeatable: true, onTakenAway: (why) => taken.abort(why) }),
           mode,
           (hold) => (hold === null ? access.writer.write(last) : hold.commit(last)),
         )
@@ -239,7 +248,18 @@ export function sqliteLedger<Schema extends AnySchema>(db: LibSQLDatabase<Schema
     try {
       await hooks.run(scope, () =>
         db.transaction(async (tx) => {
-          const outcome = await patience.wait(hook(tx)).finally(() => (scope.active = false))
+          const { timeLimitMs } = intent
+          const outcome = await deadline(
+            (limit) => hook(tx, limit),
+            timeLimitMs,
+            taken.signal,
+            hookTimeout(timeLimitMs),
+          )
+            .catch((error: unknown) => {
+              failed = { error }
+              throw error
+            })
+            .finally(() => (scope.active = false))
           if (outcome.outcome === 'rejected') throw new Rejected(outcome.problem)
           accepted = outcome
         }),
@@ -247,7 +267,9 @@ export function sqliteLedger<Schema extends AnySchema>(db: LibSQLDatabase<Schema
     } catch (error) {
       if (error instanceof Rejected) return { outcome: 'rejected', problem: error.problem }
       if (error instanceof Lost) return { outcome: 'lost' }
-      throw faultOf(error)
+      // A mail server, another database, a file of the hook's may fail with the same codes; that is its own fault.
+      const isOfHook = (failed as { readonly error: unknown } | null)?.error === error && !isSaid(error)
+      throw isOfHook ? error : faultOf(error)
     }
     if (operation === null) throw new UploadError('ledger-unavailable', 'the transaction ended without the reference')
     return { outcome: 'referenced', operation }

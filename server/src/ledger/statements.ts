@@ -76,7 +76,7 @@ export function openConnection(path: string): Connection {
         const args = typeof statement === 'string' ? [] : statement.args
         return prepared(mapped, sql, (kept) => execute(kept, args, intMode))
       } catch (error) {
-        throw toLibsqlError(error)
+        throw said(toLibsqlError(error))
       } finally {
         forget(sql)
       }
@@ -85,7 +85,7 @@ export function openConnection(path: string): Connection {
       try {
         db.exec(sql)
       } catch (error) {
-        throw toLibsqlError(error)
+        throw said(toLibsqlError(error))
       } finally {
         forget(sql)
       }
@@ -213,6 +213,22 @@ const isOneOf = (codes: Readonly<Record<string, number>>, error: unknown): boole
 
 /** Whether another connection has the database locked; passes by waiting. */
 export const isBusy = (error: unknown): boolean => isOneOf(BUSY, error)
+
+/** What connections of ours, and of the application's serialised client, have failed with. */
+const saidHere = new WeakSet()
+
+/** Remembers that the application's own database has said this. */
+export function said(error: unknown): unknown {
+  if (typeof error === 'object' && error !== null) saidHere.add(error)
+  return error
+}
+
+/** Whether the application's own database has said it, or something that caused it: others fail with the same codes. */
+export function isSaid(error: unknown): boolean {
+  for (let at = error, depth = 0; at instanceof Error && depth < 8; at = at.cause, depth++)
+    if (saidHere.has(at)) return true
+  return false
+}
 
 /** Whether the database itself cannot be used now, whatever was asked of it; also where a library has wrapped that. */
 export function isAway(error: unknown): boolean {

@@ -1,0 +1,88 @@
+import { UploadError } from '../errors.js'
+import { OPEN } from './rows.js'
+
+/** What the migrations make beside columns, as it stands after the last of them. */
+export interface Parts {
+  readonly tables: readonly string[]
+  /** Indexes, triggers and their functions, by name, each with the statement that makes it. In the order of making. */
+  readonly others: ReadonlyMap<string, { readonly kind: 'INDEX' | 'TRIGGER' | 'FUNCTION'; readonly statement: string }>
+}
+
+const MAKES = /^CREATE (?:OR REPLACE )?(?:UNIQUE )?(TABLE|INDEX|TRIGGER|FUNCTION) (?:IF NOT EXISTS )?(\w+)/
+const DROPS = /^DROP (TABLE|INDEX|TRIGGER|FUNCTION) (?:IF EXISTS )?(\w+)/
+
+/** Read from the migrations themselves, so that no list of them can be forgotten. */
+export function partsOf(migrations: readonly (readonly string[])[]): Parts {
+  const tables = new Set<string>()
+  const others = new Map<string, { kind: 'INDEX' | 'TRIGGER' | 'FUNCTION'; statement: string }>()
+  for (const statement of migrations.flat()) {
+    const [, dropped, gone = ''] = DROPS.exec(statement) ?? []
+    if (dropped === 'TABLE') tables.delete(gone)
+    else if (dropped !== undefined) others.delete(gone)
+    const [, kind, name = ''] = MAKES.exec(statement) ?? []
+    if (kind === 'TABLE') tables.add(name)
+    else if (kind === 'INDEX' || kind === 'TRIGGER' || kind === 'FUNCTION') {
+      others.delete(name)
+      others.set(name, { kind, statement })
+    }
+  }
+  return { tables: [...tables], others }
+}
+
+/** How the tables stand: as this version needs them, or what of that is not so. */
+export interface Standing {
+  /** 0: there are none. */
+  readonly version: number
+  /** Null: not begun. */
+  readonly identity: string | null
+  readonly missing: readonly string[]
+}
+
+/** As this version needs them; a newer one may have been here, and its tables are its own to judge. */
+export const isReady = ({ version, identity, missing }: Standing, needed: number): boolean =>
+  identity !== null && (version > needed || (version === needed && missing.length === 0))
+
+/** What is not so, by number and name. */
+export function whatIsMissing({ version, identity, missing }: Standing, needed: number): string {
+  if (version === 0) return `the ledger has no tables yet: version 0 of ${needed}`
+  const parts = [
+    version < needed
+      ? `the ledger's tables are at version ${version}, and this Landfall needs version ${needed}`
+      : null,
+    version >= needed && identity === null ? 'the ledger has lost its identity' : null,
+    missing.length > 0 ? `of version ${version} there is missing: ${missing.join(', ')}` : null,
+  ].filter((part) => part !== null)
+  return parts.length === 0 ? `the ledger's tables are at version ${version}, and nothing is missing` : parts.join('; ')
+}
+
+/** Where something was missing that counts what an owner has open and holds, nobody knows what it missed: counted anew. */
+export const RECOUNT: readonly string[] = [
+  `INSERT INTO landfall_usage (owner)
+     SELECT owner FROM (SELECT owner FROM landfall_operations UNION SELECT owner FROM landfall_references) AS known
+     WHERE true ON CONFLICT (owner) DO NOTHING`,
+  `UPDATE landfall_usage SET
+     open_operations = (SELECT COUNT(*) FROM landfall_operations o WHERE o.owner = landfall_usage.owner AND o.point IN ${OPEN}),
+     reserved_bytes = (SELECT COALESCE(SUM(o.file_size), 0) FROM landfall_operations o WHERE o.owner = landfall_usage.owner AND o.point IN ${OPEN}),
+     stored_bytes = (SELECT COALESCE(SUM(r.size), 0) FROM landfall_references r WHERE r.owner = landfall_usage.owner)`,
+]
+
+/**
+ * What of the ledger was dropped by somebody else. Indexes, triggers and functions are made again; rows are not.
+ *
+ * @throws UploadError `setup` when tables are gone
+ */
+export function refuseLostTables(tables: readonly string[], missing: readonly string[]): void {
+  const lost = tables.filter((table) => missing.includes(table))
+  if (lost.length > 0)
+    throw new UploadError(
+      'setup',
+      `the ledger had these tables, and they are gone: ${lost.join(', ')}. Landfall never drops them; \`drizzle-kit push\` drops every table that the application's schema does not name: restore them from a backup, for without their rows nobody knows whose the stored files are, and say tablesFilter: ['!landfall_*'] in drizzle.config.ts`,
+    )
+}
+
+/** With `migrate: 'off'`, and for who asks how it stands. */
+export const notReady = (standing: Standing, needed: number): UploadError =>
+  new UploadError(
+    'setup',
+    `${whatIsMissing(standing, needed)}. Run \`landfall migrate\`, or call uploads.migrate(), with a database user that may create tables`,
+  )
