@@ -146,6 +146,7 @@ describe('problems', () => {
       'range-not-satisfiable',
       'locked',
       'too-many-open',
+      'too-many-declared',
       'internal',
       'stalled',
       'unavailable',
