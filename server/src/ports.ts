@@ -290,7 +290,7 @@ export interface ClockSettled {
 export interface Retention {
   /** Operations that ended without a reference, or whose reference was removed. */
   readonly finalMs: number | null
-  /** Effects that were delivered. */
+  /** Effects that were delivered. One that was given up stays visible for as long as its operation is kept. */
   readonly effectsMs: number | null
 }
 

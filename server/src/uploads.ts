@@ -159,7 +159,9 @@ export interface Uploads<
    * The right to erasure, in the application's own transaction. It removes all references of the owner as `remove` does,
    * cancels its open operations, and erases the owner, names, metadata and results from Landfall's tables. What is left
    * are tombstones, which name the owner by a keyed hash. Bytes are removed after the commit. Until then the rows stay,
-   * with a pseudonym and without anything of the owner's. Effects that were not delivered yet are dropped.
+   * with a pseudonym and without anything of the owner's. Effects that were not delivered yet are dropped. A database
+   * keeps deleted content in its files until it uses the space again: SQLite and PostgreSQL until `VACUUM`, backups and
+   * archived logs longer.
    *
    * An upload that is running loses its lease: none of its bytes is acknowledged after the commit. What the same owner
    * declares later under new ids is accepted, so end its sessions first.

@@ -201,6 +201,7 @@ describe('problems', () => {
       'locked',
       'owner-required',
       'too-many-open',
+      'too-many-declared',
       'too-many-waiting',
       'too-slow',
       'head-too-large',
