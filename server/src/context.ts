@@ -158,7 +158,7 @@ function incomingOf(c: Context): IncomingMessage | null {
 
 const SAFE_METHODS = new Set(['GET', 'HEAD', 'OPTIONS'])
 
-/** Origins of other sites: a list, or a function that is asked for each request of one (preview deployments). */
+/** Origins of other sites: a list, or a function that is asked with the origin that a request names (preview deployments). */
 export type AllowedOrigins = readonly string[] | ((origin: string, c: Context) => boolean | Promise<boolean>)
 
 export const allowsOrigin = async (allowed: AllowedOrigins, origin: string, c: Context): Promise<boolean> =>

@@ -46,7 +46,7 @@ const POLICY = "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src 
 
 export function createSendFile({ blobs, inlineTypes, allowedOrigins, signedUrlSeconds }: SendFileDeps): SendFile {
   return async function sendFile(c, operation) {
-    if (!DESTINATIONS.has(c.req.header('Sec-Fetch-Dest') ?? 'empty')) throw refuse('not-executable')
+    if (!DESTINATIONS.has(c.req.header('Sec-Fetch-Dest') || 'empty')) throw refuse('not-executable')
     const reference = operation?.reference ?? null
     if (operation === null || reference === null)
       throw operation === null || operation.removedAt === null
