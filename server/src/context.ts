@@ -159,7 +159,7 @@ function incomingOf(c: Context): IncomingMessage | null {
 /** RFC 9110 section 9.2.1. Whatever else a request is, it changes something. */
 export const SAFE_METHODS = new Set(['GET', 'HEAD', 'OPTIONS'])
 
-/** Origins of other sites: a list, or a function that is asked for each request of one (preview deployments). */
+/** Origins of other sites: a list, or a function that is asked with the origin that a request names (preview deployments). */
 export type AllowedOrigins = readonly string[] | ((origin: string, c: Context) => boolean | Promise<boolean>)
 
 export const allowsOrigin = async (allowed: AllowedOrigins, origin: string, c: Context): Promise<boolean> =>

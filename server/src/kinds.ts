@@ -86,7 +86,10 @@ export interface ReferenceContext<Metadata> {
 export interface KindOptions<Tx, Schema extends StandardSchemaV1, Data> {
   /** Any Standard Schema; its output must be JSON. Without one, any object is accepted as it is. */
   metadata?: Schema
-  /** Who may upload this; asked once, when the operation is declared. False is 403; a thrown `Response` or `HTTPException` is the answer. Default: every signed-in owner. */
+  /**
+   * Who may upload this; asked once, when the operation is declared. False is 403; a thrown `Response` or `HTTPException`
+   * is the answer. Default: every signed-in owner.
+   */
   authorize?: (context: {
     owner: string
     metadata: StandardSchemaV1.InferOutput<Schema>

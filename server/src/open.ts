@@ -48,6 +48,7 @@ export async function openUploads(
     completerIntervalMs: settings.LANDFALL_COMPLETER_INTERVAL_MS,
     leaseMs: settings.LANDFALL_LEASE_MS,
     allowedOrigins: settings.LANDFALL_ALLOWED_ORIGINS,
+    ...(settings.LANDFALL_BASE_PATH === undefined ? {} : { basePath: settings.LANDFALL_BASE_PATH }),
     logger: log,
     ...(metrics === undefined ? {} : { metrics }),
   })

@@ -66,6 +66,9 @@ const settingsSchema = v.object({
     ),
     '',
   ),
+  LANDFALL_BASE_PATH: v.optional(
+    v.pipe(v.string(), v.regex(/^(\/[A-Za-z0-9._~-]+)+$/, 'LANDFALL_BASE_PATH: a path such as /media/uploads')),
+  ),
   LANDFALL_WEBHOOK_URL: v.optional(
     v.pipe(v.string(), v.regex(/^https?:\/\//, 'LANDFALL_WEBHOOK_URL: https://… or http://…')),
   ),

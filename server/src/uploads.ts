@@ -80,7 +80,7 @@ export interface UploadsOptions<Tx, K extends Kinds<Tx>> {
   effects?: Partial<EffectSettings>
   /**
    * Origins of other sites whose pages may upload here, such as `https://app.example` or `capacitor://localhost`; or a
-   * function that is asked with the origin of each such request. Default: none, and no CORS.
+   * function that is asked with the origin that a request names. Default: none, and no CORS.
    */
   allowedOrigins?: AllowedOrigins
   /** Request headers of the application's own that such pages send, for CORS: a CSRF token, an API key. Default: none. */

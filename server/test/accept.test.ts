@@ -68,6 +68,7 @@ describe('the type that is stored is one that is accepted', () => {
     [CSV, '', ['application/*'], 'application/octet-stream'],
     [CSV, '', null, 'application/octet-stream'],
     [HTML, 'image/png', null, 'image/png'],
+    ...['constructor', '__proto__', 'toString'].map((declared) => [CSV, declared, ['text/*'], null] as const),
     [HTML, 'image/png', ['*/*'], null],
     // Other names of one format.
     [ZIP, 'application/x-zip-compressed', ['application/zip'], 'application/zip'],
@@ -97,13 +98,13 @@ describe('through the routes', () => {
   let server: TestServer
   afterEach(() => server.close())
 
-  test.each(['', 'image/svg+xml', 'image/x-whatever', 'image/png', 'text/html', 'image/jpg'])(
+  test.each(['', 'image/svg+xml', 'image/x-whatever', 'image/png', 'text/html', 'image/jpg', 'constructor'])(
     'HTML that is declared as %j gets no reference from a kind of images',
     async (type) => {
       server = await startServer({ photo: kind({ accept: ['image/*'], onReference: async (_tx: Tx) => null }) })
       const id = newId()
       const declared = await server.declare(id, { size: HTML.length, type, name: 'a.html' })
-      const early = ['image/svg+xml', 'text/html'].includes(type)
+      const early = ['image/svg+xml', 'text/html', 'constructor'].includes(type)
       expect([declared.status, declared.code]).toEqual(early ? [415, 'type-not-accepted'] : [201, undefined])
       if (early) return expect((await server.get(id)).status).toBe(404)
       await server.patch(id, 0, HTML)

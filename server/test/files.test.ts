@@ -79,6 +79,7 @@ test('a range outside of the file is 416', async () => {
   for (const Range of ['bytes=1000-', 'Bytes=1000-', 'bytes=-0']) {
     const response = await fetchFile({ Range })
     expect([response.status, response.headers.get('Content-Range')]).toEqual([416, 'bytes */1000'])
+    expect(await response.json()).toMatchObject({ code: 'range-not-satisfiable', status: 416 })
   }
 })
 

@@ -30,6 +30,18 @@ test('says one line with its address, and takes a file', async () => {
   expect(lines.filter(({ msg }) => msg === 'referenced').map(({ operationId }) => operationId)).toEqual([id])
 })
 
+test('behind a proxy that takes a prefix away, answers have the path that clients see', async () => {
+  const { address } = await serve({ LANDFALL_BASE_PATH: '/media/uploads' })
+  const created = await fetch(`${address}/files`, {
+    method: 'POST',
+    headers: { 'X-Owner': 'ann', 'Tus-Resumable': '1.0.0', 'Upload-Length': '5' },
+  })
+  expect([created.status, created.headers.get('Location')]).toEqual([
+    201,
+    expect.stringMatching(/^\/media\/uploads\/files\/[0-9a-f-]{36}$/),
+  ])
+})
+
 test('killed and started again, it goes on where it was, at once', async () => {
   const first = await serve()
   const id = newId()
@@ -239,6 +251,9 @@ describe('settings', () => {
     ['LANDFALL_OWNER_HEADER', 'x owner'],
     ['LANDFALL_ALLOWED_ORIGINS', 'https://app.test/path'],
     ['LANDFALL_ALLOWED_ORIGINS', 'https://a.test, nonsense'],
+    ['LANDFALL_BASE_PATH', 'media'],
+    ['LANDFALL_BASE_PATH', '/media/'],
+    ['LANDFALL_BASE_PATH', '/a b'],
     ['LANDFALL_DATABASE_URL', 'mysql://x'],
     ['LANDFALL_DATABASE_CONNECTIONS', '1'],
     ['LANDFALL_S3_ENDPOINT', 's3.example'],

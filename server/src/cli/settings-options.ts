@@ -34,6 +34,7 @@ const HELP: Record<SettingName, string> = {
   LANDFALL_COMPLETER_INTERVAL_MS: 'how often abandoned uploads are looked for (default 5000)',
   LANDFALL_LEASE_MS: 'how long a dead process keeps others away (default 30000)',
   LANDFALL_ALLOWED_ORIGINS: 'origins of pages on other sites, separated by commas (default none)',
+  LANDFALL_BASE_PATH: 'path under which clients reach /uploads, where a proxy takes a prefix away (default: as asked)',
   LANDFALL_WEBHOOK_URL: 'is told of each reference by a signed POST (Standard Webhooks; default none)',
   LANDFALL_WEBHOOK_SECRET: 'whsec_…; several while one is replaced, separated by commas',
   LANDFALL_WEBHOOK_ALLOW_PRIVATE: 'true: the webhook may be at a private address (default false)',

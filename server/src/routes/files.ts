@@ -46,7 +46,7 @@ const POLICY = "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src 
 
 export function createSendFile({ blobs, inlineTypes, allowedOrigins, signedUrlSeconds }: SendFileDeps): SendFile {
   return async function sendFile(c, operation) {
-    if (!DESTINATIONS.has(c.req.header('Sec-Fetch-Dest') ?? 'empty')) throw refuse('not-executable')
+    if (!DESTINATIONS.has(c.req.header('Sec-Fetch-Dest') || 'empty')) throw refuse('not-executable')
     const reference = operation?.reference ?? null
     if (operation === null || reference === null)
       throw operation === null || operation.removedAt === null
@@ -73,10 +73,8 @@ export function createSendFile({ blobs, inlineTypes, allowedOrigins, signedUrlSe
     keepOn(c, headers)
     // Ranges are defined for GET only.
     const range = c.req.method === 'GET' ? judgeRange(read, reference.size, validators) : null
-    if (range === 'unsatisfiable') {
-      headers.set('Content-Range', `bytes */${reference.size}`)
-      return new Response(null, { status: 416, headers })
-    }
+    if (range === 'unsatisfiable')
+      throw refuse('range-not-satisfiable', {}, { 'Content-Range': `bytes */${reference.size}`, ETag: etag })
     const { start, end } = range ?? { start: 0, end: reference.size }
     headers.set('Content-Length', String(end - start))
     if (range !== null) headers.set('Content-Range', `bytes ${start}-${end - 1}/${reference.size}`)
