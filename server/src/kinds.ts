@@ -163,8 +163,29 @@ export interface Kind<Tx, Types extends KindTypes = KindTypes> {
   readonly effects: Readonly<Record<string, Effect<never, never>>>
 }
 
+/**
+ * What a client sends as metadata. `never` where JSON cannot carry what the schema takes (a `Date`, say), so that a client
+ * which sends anything does not compile; any object where the schema says nothing of what it takes.
+ */
 type Input<Schema extends StandardSchemaV1> =
-  StandardSchemaV1.InferInput<Schema> extends JsonObject ? StandardSchemaV1.InferInput<Schema> : JsonObject
+  unknown extends StandardSchemaV1.InferInput<Schema>
+    ? JsonObject
+    : AsJson<StandardSchemaV1.InferInput<Schema>> extends infer Sent extends JsonObject
+      ? Sent
+      : never
+
+/** Has no JSON: no value fits it. */
+declare const NO_JSON: unique symbol
+type NoJson = typeof NO_JSON
+
+/** The same type without `undefined` in its optional members, which JSON leaves out; `NoJson` for what it cannot carry. */
+type AsJson<T> = unknown extends T
+  ? JsonValue
+  : T extends JsonValue
+    ? T
+    : T extends bigint | symbol | undefined | ((...args: never[]) => unknown)
+      ? NoJson
+      : { -readonly [Name in keyof T]: AsJson<Exclude<T[Name], undefined>> }
 
 /** `kind` for one type of transaction, as `createUploads` hands it to `kinds`. */
 export type KindFor<Tx> = <Data, Schema extends StandardSchemaV1 = StandardSchemaV1<JsonObject, JsonObject>>(

@@ -1,4 +1,5 @@
-import type { KindsOf } from '@landfall/shared'
+import type { JsonObject, KindsOf } from '@landfall/shared'
+import type { StandardSchemaV1 } from '@standard-schema/spec'
 import * as v from 'valibot'
 import { expectTypeOf, test } from 'vitest'
 import { createUploads, fileBlobs, kind, reject, sqliteLedger, standardWebhook, type Uploads } from '../src/index.js'
@@ -53,3 +54,53 @@ test('types go from the kinds to the client, and from the ledger to the hooks', 
   client.close()
   await directory.remove()
 })
+
+/** Never called: only its types are looked at. */
+export function looksAtMetadata(): void {
+  const taking = <Schema extends StandardSchemaV1>(metadata: Schema) => {
+    const declared = kind({ metadata, onReference: async (_tx: Tx) => null })
+    return declared as unknown as { metadata: NonNullable<(typeof declared)['~types']>['metadata'] }
+  }
+  const optional = taking(v.object({ albumId: v.string(), note: v.optional(v.string()) }))
+  expectTypeOf(optional.metadata).toEqualTypeOf<{ albumId: string; note?: string }>()
+  // @ts-expect-error -- an optional member does not open the rest
+  optional.metadata = { anything: true }
+  // @ts-expect-error -- and has a type
+  optional.metadata = { albumId: 'a', note: 5 }
+  optional.metadata = { albumId: 'a' }
+
+  const nested = taking(
+    v.object({
+      tags: v.array(v.object({ name: v.string(), colour: v.optional(v.picklist(['red', 'blue']), 'red') })),
+      free: v.optional(v.unknown()),
+      pair: v.tuple([v.number(), v.nullable(v.string())]),
+    }),
+  )
+  nested.metadata = { tags: [{ name: 'a' }], free: { any: [1] }, pair: [1, null] }
+  // @ts-expect-error -- deep inside too
+  nested.metadata = { tags: [{ name: 'a', colour: 'green' }], pair: [1, null] }
+
+  interface Named {
+    albumId: string
+    page?: number | undefined
+  }
+  const named = taking({} as StandardSchemaV1<Named, Named>)
+  named.metadata = { albumId: 'a', page: 1 }
+  // @ts-expect-error -- an interface is no invitation either
+  named.metadata = { anything: true }
+
+  const variants = taking(
+    v.variant('type', [
+      v.object({ type: v.literal('a'), x: v.optional(v.number()) }),
+      v.object({ type: v.literal('b') }),
+    ]),
+  )
+  variants.metadata = { type: 'a' }
+  // @ts-expect-error -- neither of the two
+  variants.metadata = { type: 'c' }
+
+  const date = taking(v.object({ takenAt: v.date() }))
+  expectTypeOf(date.metadata).toEqualTypeOf<never>()
+  const said = taking({} as StandardSchemaV1)
+  expectTypeOf(said.metadata).toEqualTypeOf<JsonObject>()
+}

@@ -7,6 +7,11 @@ import { check, index, integer, primaryKey, sqliteTable, text, uniqueIndex } fro
  * would drop: `tablesFilter: ['!landfall_*']`. drizzle-kit knows no triggers: `uploads.migrate()` adds them to tables that
  * it has made, because they hold invariants 4 and 7 against every writer.
  *
+ * For `drizzle-kit generate` and `migrate` only; never `drizzle-kit push` them. Version 0.31 reads neither partial
+ * indexes nor checks nor the order of a primary key back as they are, so that it would make the tables again each time, and
+ * their triggers would be gone. Whoever pushes leaves these out of the schema and sets
+ * `tablesFilter: ['!landfall_*']`: without it, push drops the tables.
+ *
  * All times are milliseconds since 1970 by SQLite's clock.
  */
 export const landfallOperations = sqliteTable(
