@@ -98,8 +98,7 @@ export interface Warning {
   /**
    * - `journal-in-memory`: IndexedDB cannot be written; a closed tab loses what is not finished.
    * - `no-locks`: no Web Locks; two tabs may get in each other's way (the server still takes every byte once).
-   * - `no-worker`: `workerUrl` did not start or fell silent; digests are computed on the page's own thread, and no copies are
-   *   made.
+   * - `no-worker`: `workerUrl` did not start or fell silent; digests cost the page's own thread, and no copies are made.
    * - `no-copy`: a file could not be copied; after a closed tab it has to be picked again.
    * - `handler-failed`: a handler of an event threw.
    */
