@@ -100,8 +100,7 @@ export interface Warning {
    * - `journal-in-memory`: IndexedDB cannot be written, or a newer version of the page has taken over what it holds; a
    *   closed tab loses what is not finished.
    * - `no-locks`: no Web Locks; two tabs may get in each other's way (the server still takes every byte once).
-   * - `no-worker`: `workerUrl` did not start or fell silent; digests are computed on the page's own thread, and no copies are
-   *   made.
+   * - `no-worker`: `workerUrl` did not start or fell silent; digests cost the page's own thread, and no copies are made.
    * - `no-copy`: a file could not be copied; after a closed tab it has to be picked again.
    * - `no-owner`: answers come without the header `Landfall-Owner` (an older server, or a proxy, or CORS that does not expose
    *   it). Nobody can tell whose account they are about, so nothing is sent; all uploads wait until they carry it.

@@ -1,4 +1,3 @@
-import { createBrowserClock } from './adapters/browser-clock.js'
 import { hashBlob } from './hash.js'
 import type { DigestOutcome, DigestState } from './ports.js'
 import { reader } from './read.js'
@@ -18,7 +17,7 @@ const SLICE_BYTES = 1024 * 1024
 
 const ALIVE_EVERY_MS = 2_000
 
-const read = reader(createBrowserClock())
+const read = reader({ sleep: (ms) => new Promise((resolve) => setTimeout(resolve, ms)) })
 const tasks = new Map<number, AbortController>()
 
 // oxlint-disable-next-line unicorn/require-post-message-target-origin -- this is a worker, not a window

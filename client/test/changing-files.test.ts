@@ -46,10 +46,10 @@ function dam(bytes: number): { open(): void } {
     },
   }
 }
-const broken = (): (() => void) => {
-  const repair = breakReads()
-  repairs.push(repair)
-  return repair
+const broken = (): ReturnType<typeof breakReads> => {
+  const reads = breakReads()
+  repairs.push(reads.repair)
+  return reads
 }
 /** It is over: a reference, a final no, or the user was told why not. */
 const isOver = (upload: Upload): boolean => {
@@ -205,16 +205,15 @@ function randomOf(seed: number): () => number {
 describe('a read that fails', () => {
   it('for a moment, as in WebKit when a link becomes a download: nothing is concluded', async () => {
     const flood = dam(MIB)
-    const tab = openTab()
+    const tab = openTab({ worker: false })
     const upload = tab.uploader.add(fileOf(SIZE))
     await until('a part is there', () => bytesAt(upload.id).length >= MIB)
-    await isCopied(tab)
     const states: string[] = []
     tab.uploader.subscribe(() => void states.push(upload.snapshot().activity.state))
-    const repair = broken()
+    const reads = broken()
     flood.open()
-    await new Promise((resolve) => setTimeout(resolve, 10))
-    repair()
+    await until('a read is refused', () => reads.refused() > 0)
+    reads.repair()
     expect(await settled(upload)).toMatchObject({ ok: true })
     expect(states).not.toContain('needs-file')
   })
@@ -228,11 +227,11 @@ describe('a read that fails', () => {
     let tab = first
     for (let reload = 1; reload <= 8; reload += 1) {
       // Reads and requests break some 65 ms before the page is told that it goes.
-      const repair = broken()
+      const reads = broken()
       await new Promise((resolve) => setTimeout(resolve, 50))
       tab.clock.hide()
       await tab.kill()
-      repair()
+      reads.repair()
       tab = openTab()
       await tab.uploader.start()
       expect(await copyOf(tab), `after reload ${reload}`).toBe('verified')
@@ -252,14 +251,14 @@ describe('a read that fails', () => {
     const upload = tab.uploader.add(fileOf(SIZE))
     await until('a part is there', () => bytesAt(upload.id).length >= MIB)
     await isCopied(tab)
-    const repair = broken()
+    const reads = broken()
     flood.open()
     await until('the user is told', () => whyNot(upload.snapshot()) === 'source-unreadable')
     const patches = server.count('PATCH')
     await new Promise((resolve) => setTimeout(resolve, 300))
     expect(server.count('PATCH')).toBe(patches)
     expect(await copyOf(tab)).toBe('verified')
-    repair()
+    reads.repair()
     expect(await settled(upload)).toMatchObject({ ok: true })
     expect(bytesAt(upload.id).equals(Buffer.from(bytesOf(SIZE)))).toBe(true)
   })

@@ -37,12 +37,17 @@ export function liveFile(content: Uint8Array<ArrayBuffer>, name = 'a.bin'): Live
 }
 
 /** Like WebKit around a navigation: every read of every blob is refused, the body of a request included. */
-export function breakReads(): () => void {
+export function breakReads(): { repair: () => void; refused: () => number } {
   const { arrayBuffer } = Blob.prototype
+  let refused = 0
   Blob.prototype.arrayBuffer = async () => {
+    refused += 1
     throw new DOMException('The I/O read operation failed.', 'NotReadableError')
   }
-  return () => {
-    Blob.prototype.arrayBuffer = arrayBuffer
+  return {
+    repair: () => {
+      Blob.prototype.arrayBuffer = arrayBuffer
+    },
+    refused: () => refused,
   }
 }

@@ -1,3 +1,4 @@
+import { hashBlob } from '../hash.js'
 import type { Clock, Digester, DigestOutcome } from '../ports.js'
 import { reader } from '../read.js'
 import type { FromWorker, ToWorker } from '../worker.js'
@@ -7,13 +8,12 @@ const SLICE_BYTES = 256 * 1024
 
 /** A worker with work that says nothing at so many looks is taken for dead: its script never came, or it was killed. */
 const SILENT_LOOKS = 6
-/** Until a part of the page that could not be loaded is asked for again. */
-const LOAD_AGAIN_MS = 10_000
 /** By looks and not by the clock: a machine that slept has looked once. */
 const LOOK_EVERY_MS = 5_000
 
 /**
- * SHA-256 in a worker; without one on the page's thread, in slices. A worker that does not start (not found, forbidden
+ * SHA-256 in a worker; without one on the page's thread, in slices, by code that came with the page: what is loaded later
+ * may be gone after a deployment, together with the worker's script. A worker that does not start (not found, forbidden
  * by the page's policy) or falls silent is done without from then on, so that there is always a digest in the end.
  */
 export function createDigester(
@@ -27,9 +27,6 @@ export function createDigester(
   let silentLooks = 0
   let isWatching = false
   const waiting = new Map<number, (outcome: DigestOutcome) => void>()
-  const load = () => import('../hash.js').catch(onNoWorker)
-  // Now, with the rest of the page: after a deployment it may be gone, together with the worker's script.
-  let loading = load()
 
   const giveUp = (cause: unknown): void => {
     isBroken = true
@@ -70,13 +67,7 @@ export function createDigester(
     inBackground: () => started() !== null,
     async digest(blob, { from = null, signal }) {
       const active = started()
-      if (active === null) {
-        const loaded = await loading
-        if (loaded) return loaded.hashBlob(blob, from, SLICE_BYTES, reader(clock), signal)
-        await clock.sleep(LOAD_AGAIN_MS, signal)
-        loading = load()
-        return { ok: false, why: 'unavailable' }
-      }
+      if (active === null) return hashBlob(blob, from, SLICE_BYTES, reader(clock), signal)
       const task = (lastTask += 1)
       // oxlint-disable-next-line unicorn/require-post-message-target-origin -- a worker has no origin to name
       const post = (message: ToWorker): void => active.postMessage(message)

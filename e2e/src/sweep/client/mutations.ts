@@ -117,7 +117,12 @@ export const CLIENT_MUTATIONS: readonly ClientMutation[] = [
   },
   {
     name: 'a new pick is not proven',
-    edits: [{ find: 'if (seen.digest !== prefix.value.digest) return reject("source-changed");', put: ';' }],
+    // Neither before it is sent, nor by its digest, nor by what was accepted before that was known.
+    edits: [
+      { find: 'if (seen.digest !== prefix.value.digest) return reject("source-changed");', put: ';' },
+      { find: 'if (session.sourceDigest !== live.record().digest) return lose(step, "source-changed");', put: ';' },
+      { find: 'if (seen.ok && seen.digest !== prefix.value.digest) return "source-changed";', put: ';' },
+    ],
     only: 'picked again',
     at: /^after PATCH/,
   },
