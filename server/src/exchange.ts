@@ -51,7 +51,7 @@ export const tendExchange: MiddlewareHandler = async (c, next) => {
 }
 
 async function readSmall(request: IncomingMessage): Promise<void> {
-  if (!(Number(request.headers['content-length']) <= SMALL_BYTES)) return
+  if (request.destroyed || !(Number(request.headers['content-length']) <= SMALL_BYTES)) return
   const over = new AbortController()
   const read = once(request, 'end', { signal: over.signal }).catch(() => {})
   throwAway(request)
@@ -73,8 +73,8 @@ function endWithConnection(socket: Socket, response: ServerResponse): void {
     unanswered.set(socket, all)
     socket.once('close', () => {
       for (const each of all) {
-        // Node tells the one whose turn it is.
-        if (each.socket !== null) continue
+        // Node tells the one whose turn it is, and those whose turn it was.
+        if (each.socket !== null || each.writableFinished) continue
         each.destroy()
         each.emit('close')
       }
@@ -85,7 +85,7 @@ function endWithConnection(socket: Socket, response: ServerResponse): void {
   response.once('close', () => those.delete(response))
 }
 
-const bringsBody = ({ headers }: IncomingMessage): boolean =>
+export const bringsBody = ({ headers }: IncomingMessage): boolean =>
   headers['transfer-encoding'] !== undefined || (headers['content-length'] ?? '0') !== '0'
 
 function closeWhenEarly(request: IncomingMessage, response: ServerResponse): void {

@@ -5,7 +5,7 @@ import type { Duplex } from 'node:stream'
 import { getRequestListener } from '@hono/node-server'
 import { PROBLEM_MEDIA_TYPE, type Problem, problem, TUS_CONTENT_TYPE } from '@landfall/shared'
 import { UploadError } from './errors.js'
-import { tend } from './exchange.js'
+import { bringsBody, tend } from './exchange.js'
 
 /** A head that is not whole after this, and the connection is closed. It is looked every so often. */
 const HEAD_MS = 30_000
@@ -91,18 +91,19 @@ export function guardServer<S extends Server | HttpsServer>(
   function begin(line: Line, exchange: Exchange): void {
     const { request, response } = exchange
     line.current = exchange
-    const late = isUpload(request)
-      ? null
-      : setTimeout(() => {
-          if (!request.complete) refuseRaw(request.socket, response, TOO_SLOW)
-        }, bodyMs)
+    const late =
+      isUpload(request) || !bringsBody(request)
+        ? null
+        : setTimeout(() => {
+            if (!request.complete) refuseRaw(request.socket, response, TOO_SLOW)
+          }, bodyMs)
     late?.unref()
     response.once('close', () => {
       if (late !== null) clearTimeout(late)
       line.current = null
       const next = line.waiting.shift()
       if (next === undefined || request.socket.destroyed || request.socket.writableEnded) return
-      if (line.held && line.waiting.length < WAITING) release(line, request.socket)
+      if (line.waiting.length < WAITING) line.held?.release()
       begin(line, next)
     })
     for (const listener of listeners) listener.call(guarded, request, response)
@@ -114,13 +115,13 @@ export function guardServer<S extends Server | HttpsServer>(
     if (socket.destroyed || socket.writableEnded) return
     tend(request, response)
     let line = lines.get(socket)
-    if (line === undefined) lines.set(socket, (line = { current: null, waiting: [], held: false }))
+    if (line === undefined) lines.set(socket, (line = { current: null, waiting: [], held: null }))
     if (line.current === null) return begin(line, { request, response })
     line.waiting.push({ request, response })
     if (line.waiting.length > WAITING_AT_MOST) {
       line.waiting.length = 0
       socket.destroy()
-    } else if (line.waiting.length >= WAITING) hold(line, socket)
+    } else if (line.waiting.length >= WAITING) (line.held ??= createHold(socket)).hold()
   })
 
   guarded.setTimeout(idleMs, (socket: Socket) => {
@@ -179,22 +180,32 @@ interface Exchange {
 interface Line {
   current: Exchange | null
   readonly waiting: Exchange[]
-  /** It is not read on. */
-  held: boolean
+  /** Made when it is needed first. */
+  held: Hold | null
 }
 
-/** Node reads on after each request, whoever has paused the socket (seen with 20.20): so not before `release`. */
-function hold(line: Line, socket: Socket): void {
-  if (line.held) return
-  line.held = true
+/** Whether a connection is read on. */
+interface Hold {
+  hold(): void
+  release(): void
+}
+
+/** Node reads on after each request, whoever has paused the socket (seen with 20.20): here not before `release`. */
+function createHold(socket: Socket): Hold {
   const resume = socket.resume.bind(socket)
-  socket.resume = () => (line.held ? socket : resume())
-  socket.pause()
-}
-
-function release(line: Line, socket: Socket): void {
-  line.held = false
-  socket.resume()
+  let held = false
+  socket.resume = () => (held ? socket : resume())
+  return {
+    hold() {
+      held = true
+      socket.pause()
+    },
+    release() {
+      if (!held) return
+      held = false
+      socket.resume()
+    },
+  }
 }
 
 const isUpload = ({ headers }: IncomingMessage): boolean => headers['content-type'] === TUS_CONTENT_TYPE
