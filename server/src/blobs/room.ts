@@ -36,7 +36,7 @@ const MOST_RESERVED = 256 * MIB
 /** A small disk keeps less, but never too little for the log and the tables that are written from it. */
 const LEAST_RESERVED = 32 * MIB
 const RESERVED_SHARE = 0.05
-/** No write is larger (`take-bytes.ts`): where this much does not fit, the store says that it is full. */
+/** Writes of what comes over a network are no larger (`take-bytes.ts`): where this does not fit, the store is full. */
 const LARGEST_WRITE = 512 * 1024
 const LOOK_EVERY_MS = 1_000
 /** The event loop, or the file system's answer, was late: what is known may be out of date. */
