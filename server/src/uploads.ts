@@ -281,7 +281,7 @@ export function createUploads<Tx, const K extends Kinds<Tx>>(options: UploadsOpt
     // Clients are not waited for here, so that it may begin at once after a start.
     clockTrusted: () => !guard.apart() && !guard.disturbed(),
   })
-  const admit = createAdmit({ ledger, blobs, kinds, limits, expiresAfterMs })
+  const admit = createAdmit({ ledger, blobs: options.blobs, kinds, limits, expiresAfterMs })
   const cancel = createCancel({ ledger, leases, wake: () => completer.wake(0) })
   const receive = createReceive({
     ledger,
@@ -384,7 +384,8 @@ export function createUploads<Tx, const K extends Kinds<Tx>>(options: UploadsOpt
     ready,
     opened: () => opened,
     draining: () => draining,
-    isFull: async () => (await blobs.room?.())?.isFull === true,
+    // Not the counted store: it is asked for what it knows, with each declaration.
+    isFull: async () => (await options.blobs.room?.())?.isFull === true,
     completerIntervalMs: options.completerIntervalMs ?? (options.completer === 'manual' ? null : 5_000),
   })
 

@@ -66,6 +66,25 @@ test('a data directory that everybody could read is taken away from them', async
     expect(await modeOf(join(data, path))).toBe('600')
 })
 
+test('a directory that holds other things as well stays as it is, and what is made in it is private', async () => {
+  const directory = join(program.directory, 'shared')
+  await mkdir(join(directory, 'blobs', '0192f0'), { recursive: true })
+  await writeFile(join(directory, 'of-somebody-else'), '')
+  const store = fileBlobs({ directory })
+  await store.open('ledger-1', 'new')
+  await store.close()
+  expect(await modeOf(directory)).toBe('755')
+  expect(await modeOf(join(directory, 'blobs'))).toBe('700')
+  for (const name of ['store.json', 'landfall.lock']) expect(await modeOf(join(directory, name))).toBe('600')
+  const sticky = join(program.directory, 'sticky')
+  await mkdir(sticky)
+  await chmod(sticky, 0o1777)
+  const another = fileBlobs({ directory: sticky })
+  await another.open('ledger-1', 'new')
+  await another.close()
+  expect(await modeOf(sticky)).toBe('777')
+})
+
 test('rights that only a group was given are somebody\u2019s wish, and stay', async () => {
   const directory = join(program.directory, 'blobs')
   await mkdir(directory)

@@ -113,6 +113,17 @@ test('health is for everybody, metrics only for an operator who wants them', asy
   expect((await fetch(new URL('/metrics', quiet.address))).status).toBe(404)
 })
 
+test('an owner holds no more than the quota, and another one has a quota of its own', async () => {
+  const { declare, request } = await serve({ LANDFALL_QUOTA_BYTES: '1000' })
+  const first = newId()
+  expect((await declare(first, 600)).status).toBe(201)
+  const over = await declare(newId(), 600)
+  expect([over.status, ((await over.json()) as { code: string }).code]).toEqual([413, 'quota-exceeded'])
+  expect((await declare(newId(), 600, 'bob')).status).toBe(201)
+  expect((await request('DELETE', `/operations/${first}`)).status).toBe(200)
+  expect((await declare(newId(), 600)).status).toBe(201)
+})
+
 test('a second one on the same data is refused, and harms nothing', async () => {
   const { declare } = await serve()
   const second = start([

@@ -92,8 +92,9 @@ export async function takeDirectory(directory: string, holder: Holder): Promise<
   const name = `${dev}:${ino}`
   for (let before = holders.get(name); before !== undefined && before !== holder; before = holders.get(name)) {
     if (before.turn > holder.turn) throw takenOver()
-    const left = await Promise.race([before.leave().then(() => true), sleep(LEAVE_MS, false, { ref: false })])
-    if (!left || holders.get(name) === before)
+    // However it ended: what counts is whether it has let go.
+    await Promise.race([before.leave().catch(() => {}), sleep(LEAVE_MS, undefined, { ref: false })])
+    if (holders.get(name) === before)
       throw new UploadError(
         'storage-unavailable',
         'an earlier instance of this application in the same process has the directory of blobs, and did not let go of it yet',

@@ -21,7 +21,7 @@ import { rmdir } from 'node:fs/promises'
 import { dirname, resolve as absolute } from 'node:path'
 import { promisify } from 'node:util'
 import { UploadError } from '../errors.js'
-import { makePrivateNow, MODE } from './private-modes.js'
+import { makeDirectoryPrivateNow, MODE } from './private-modes.js'
 
 // The callback functions: FileHandles cost about a third more CPU per small file.
 export const files = {
@@ -203,7 +203,7 @@ export function createDirectorySync(root: string): DirectorySync {
  */
 export function makeDirectoryNow(directory: string): void {
   mkdirSync(directory, { recursive: true, mode: MODE.directory })
-  makePrivateNow(directory)
+  makeDirectoryPrivateNow(directory)
   // All above, not only what is new: who made it may have been killed before this.
   for (let at = dirname(absolute(directory)); ; at = dirname(at)) {
     syncNow(at)

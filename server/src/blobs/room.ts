@@ -36,7 +36,7 @@ const MOST_RESERVED = 256 * MIB
 /** A small disk keeps less, but never too little for the log and the tables that are written from it. */
 const LEAST_RESERVED = 32 * MIB
 const RESERVED_SHARE = 0.05
-/** No write is larger (`take-bytes.ts`): where this much does not fit, the store says that it is full. */
+/** Writes of what comes over a network are no larger (`take-bytes.ts`): where this does not fit, the store is full. */
 const LARGEST_WRITE = 512 * 1024
 const LOOK_EVERY_MS = 1_000
 /** The event loop, or the file system's answer, was late: what is known may be out of date. */
@@ -49,6 +49,8 @@ const LEAST_LOOK_MS = 100
  */
 const BALLAST_NAME = 'ballast'
 const MOST_BALLAST = 8 * MIB
+/** It is made when there is less room than so many reserves: a disk that is far from full needs none. */
+const BALLAST_BELOW_RESERVES = 8
 
 const defaultReserve = (totalBytes: number): number =>
   Math.min(MOST_RESERVED, Math.max(LEAST_RESERVED, Math.round(totalBytes * RESERVED_SHARE)))
@@ -104,14 +106,18 @@ export function createRoom(root: string, wantedReserveBytes: number | undefined)
   const path = join(root, BALLAST_NAME)
   const ballastBytes = (): number => (seen === null ? 0 : Math.min(MOST_BALLAST, Math.floor(seen.reserveBytes / 4)))
 
-  /** Gives the ballast up when nearly nothing is left, and makes it again once there is room enough. */
+  /** Makes the ballast while the disk gets full, gives it up when nearly nothing is left, and makes it again after that. */
   async function tend(): Promise<void> {
     const bytes = ballastBytes()
     if (seen === null || bytes === 0) return
     if (hasBallast && seen.freeBytes < bytes / 2) {
       await unlink(path).catch(() => {})
       hasBallast = false
-    } else if (!hasBallast && leftBytes > bytes + LARGEST_WRITE) {
+    } else if (
+      !hasBallast &&
+      leftBytes > bytes + LARGEST_WRITE &&
+      seen.freeBytes < BALLAST_BELOW_RESERVES * seen.reserveBytes
+    ) {
       // Never on the empty mount point of a disk that is not mounted.
       await expectStore(root, null)
       if ((await sizeOf(path)) !== bytes) await fill(path, bytes)
