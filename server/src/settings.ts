@@ -1,3 +1,4 @@
+import { OWNER_TAG_HEADER } from '@landfall/shared'
 import * as v from 'valibot'
 import { UploadError } from './errors.js'
 
@@ -40,6 +41,10 @@ const settingsSchema = v.object({
   LANDFALL_OWNER_HEADER: v.pipe(
     v.string('LANDFALL_OWNER_HEADER: required; the name of the header by which your proxy says who asks'),
     v.regex(/^[A-Za-z0-9!#$%&'*+.^_`|~-]+$/, 'LANDFALL_OWNER_HEADER: the name of a header (RFC 9110, 5.1)'),
+    v.check(
+      (name) => name.toLowerCase() !== OWNER_TAG_HEADER.toLowerCase(),
+      `LANDFALL_OWNER_HEADER: not ${OWNER_TAG_HEADER}, by which clients and server tell whose an upload is`,
+    ),
   ),
   LANDFALL_MAX_SIZE_BYTES: v.optional(count('LANDFALL_MAX_SIZE_BYTES', 0, Number.MAX_SAFE_INTEGER), 1024 ** 4),
   LANDFALL_EXPIRES_AFTER_MS: v.optional(count('LANDFALL_EXPIRES_AFTER_MS', 1_000, CENTURY_MS), 7 * 24 * 60 * 60_000),
