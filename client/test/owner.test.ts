@@ -80,6 +80,22 @@ describe('the owner tag', () => {
     expect(await pinOf(tab)).toBe('alice-tag')
   })
 
+  it('of the application holds against an older one in the journal: the database has been made anew', async () => {
+    const before = openTab()
+    await settled(before.uploader.add(fileOf(10)))
+    await before.kill()
+    server.owner = 'alice-by-another-key'
+    const stuck = openTab()
+    const held = stuck.uploader.add(fileOf(10, 2))
+    await until('it waits', () => waitsForOwner(held))
+    await stuck.kill()
+    const told = openTab({ ownerTag: 'alice-by-another-key' })
+    expect(await settled(told.uploader.add(fileOf(10, 3)))).toMatchObject({ ok: true })
+    await told.kill()
+    const after = openTab()
+    expect(await settled(after.uploader.add(fileOf(10, 4)))).toMatchObject({ ok: true })
+  })
+
   it('is waited for offline as for any network, and then the upload goes on', async () => {
     server.fault = () => ({ kind: 'dropped' })
     const tab = openTab()
