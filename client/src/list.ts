@@ -145,8 +145,8 @@ export function createUploadList(
   const recover = async (signal: AbortSignal): Promise<void> => {
     const { journal, source } = opened()
     // Of a version that kept endpoints together: whichever starts first takes them over.
-    await journal.adopt(scope, namespace())
-    const records = await journal.load(namespace())
+    const adopted = journal.adopt(scope, namespace())
+    const [records] = await Promise.all([journal.load(namespace()), adopted])
     if (signal.aborted) return
     for (const record of records) {
       if (!entries.has(record.id)) drive(enter(record, null, true), signal)

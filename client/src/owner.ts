@@ -1,5 +1,5 @@
 import { OTHER_OWNER, problemCode } from '@landfall/shared'
-import { ended } from './live.js'
+import { ended, linked } from './live.js'
 import { breathe } from './pace.js'
 import type { Answer, Clock, Journal, Owner, Refusal } from './ports.js'
 
@@ -92,11 +92,9 @@ export function createOwner({ scope, given, journal, clock, ask, onOther, onUnto
   }
 
   const pause = async (looks: number, signal: AbortSignal): Promise<void> => {
-    const awake = new AbortController()
+    const awake = linked(signal, changed.signal)
     const wake = (): void => awake.abort()
-    const stops = [clock.onWake(wake), clock.onFocus(wake)]
-    for (const outer of [signal, changed.signal]) outer.addEventListener('abort', wake)
-    if (signal.aborted) wake()
+    const stops = [clock.onWake(wake), clock.onFocus(wake), awake.unlink]
     await clock.sleep(Math.min(LOOK_MAX_MS, LOOK_FIRST_MS * 2 ** Math.min(looks, 8)), awake.signal)
     for (const stop of stops) stop()
   }

@@ -69,6 +69,20 @@ for (const [name, create] of kinds) {
       expect(await journal.load('a,b')).toHaveLength(1)
     })
 
+    it('pins one owner tag for each scope, whoever comes first, and forgets it with the scope', async () => {
+      const journal = create()
+      const pin = (scope: string, tag: string) => journal.owner(scope, (was) => was ?? tag)
+      const read = (scope: string) => journal.owner(scope, (was) => was)
+      expect(await read('a')).toBeNull()
+      expect(await Promise.all([pin('a', 'one'), pin('a', 'two'), pin('b', 'three')])).toEqual(['one', 'one', 'three'])
+      await journal.update('a', 'x', insert(recordOf('x', 'a')))
+      // It is no record.
+      expect((await journal.load('a')).map(({ id }) => id)).toEqual(['x'])
+      expect(await journal.owner('a', () => 'given')).toBe('given')
+      await journal.purge('a')
+      expect([await read('a'), await read('b')]).toEqual([null, 'three'])
+    })
+
     it('changes what is stored at that moment', async () => {
       const journal = create()
       await journal.update('alice', 'x', insert(recordOf('x')))

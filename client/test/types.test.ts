@@ -31,6 +31,7 @@ export function looks(): void {
     if (upload.kind === 'invoice') expectTypeOf(upload.reference.data).toEqualTypeOf<null>()
   })
   uploader.on('failed', (upload) => expectTypeOf(upload.problem.code).toEqualTypeOf<string>())
+  uploader.on('unauthenticated', ({ reason }) => expectTypeOf(reason).toEqualTypeOf<'credentials' | 'other-owner'>())
   // @ts-expect-error -- there is no such event
   uploader.on('done', () => {})
   for (const snapshot of uploader.snapshot().uploads) {

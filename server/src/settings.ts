@@ -1,4 +1,5 @@
 import { readFileSync } from 'node:fs'
+import { OWNER_TAG_HEADER } from '@landfall/shared'
 import * as v from 'valibot'
 import { isOrigin } from './context.js'
 import { UploadError } from './errors.js'
@@ -42,6 +43,10 @@ const settingsSchema = v.object({
   LANDFALL_OWNER_HEADER: v.pipe(
     v.string('LANDFALL_OWNER_HEADER: required; the name of the header by which your proxy says who asks'),
     v.regex(/^[A-Za-z0-9!#$%&'*+.^_`|~-]+$/, 'LANDFALL_OWNER_HEADER: the name of a header (RFC 9110, 5.1)'),
+    v.check(
+      (name) => name.toLowerCase() !== OWNER_TAG_HEADER.toLowerCase(),
+      `LANDFALL_OWNER_HEADER: not ${OWNER_TAG_HEADER}, by which clients and server tell whose an upload is`,
+    ),
   ),
   LANDFALL_MAX_SIZE_BYTES: v.optional(count('LANDFALL_MAX_SIZE_BYTES', 0, Number.MAX_SAFE_INTEGER), 1024 ** 4),
   LANDFALL_QUOTA_BYTES: v.optional(count('LANDFALL_QUOTA_BYTES', 0, Number.MAX_SAFE_INTEGER)),

@@ -260,6 +260,7 @@ describe('settings', () => {
     ['LANDFALL_PORT', '80.5'],
     ['LANDFALL_MAX_SIZE_BYTES', '1e3'],
     ['LANDFALL_OWNER_HEADER', 'x owner'],
+    ['LANDFALL_OWNER_HEADER', 'landfall-owner'],
     ['LANDFALL_ALLOWED_ORIGINS', 'https://app.test/path'],
     ['LANDFALL_ALLOWED_ORIGINS', 'https://a.test, nonsense'],
     ['LANDFALL_BASE_PATH', 'media'],
