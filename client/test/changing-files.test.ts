@@ -26,7 +26,8 @@ const settled = (upload: Upload): ReturnType<Upload['settled']> =>
   upload.settled({ signal: AbortSignal.timeout(15_000) })
 const bytesAt = (id: string): Buffer => server.operations.get(id)?.bytes ?? Buffer.alloc(0)
 const pointAt = (id: string): string => server.operations.get(id)?.operation.recoveryPoint ?? ''
-const copyOf = async (tab: Tab): Promise<string> => (await tab.ports.journal.load('alice'))[0]?.copy ?? ''
+const copyOf = async (tab: Tab): Promise<string> =>
+  (await tab.ports.journal.load(tab.ports.namespaceOf('alice')))[0]?.copy ?? ''
 const whyNot = ({ activity }: UploadSnapshot): string | null => (activity.state === 'needs-file' ? activity.why : null)
 async function isCopied(tab: Tab): Promise<void> {
   const endMs = Date.now() + 8_000
@@ -127,7 +128,7 @@ describe('a file that is edited while it is sent', () => {
       const live = liveFile(bytesOf(SIZE))
       const tab = openTab({ worker, copies: { maxBytes: 0 } })
       await tab.uploader.start()
-      await tab.ports.journal.update('alice', left.id, noted({ digest: null }))
+      await tab.ports.journal.update(tab.ports.namespaceOf('alice'), left.id, noted({ digest: null }))
       await tab.uploader.close()
       await tab.uploader.start()
       const upload = tab.uploader.get(left.id)
@@ -235,7 +236,7 @@ describe('a read that fails', () => {
       tab = openTab()
       await tab.uploader.start()
       expect(await copyOf(tab), `after reload ${reload}`).toBe('verified')
-      expect(await tab.ports.source.read('alice', id)).not.toBeNull()
+      expect(await tab.ports.source.read(tab.ports.namespaceOf('alice'), id)).not.toBeNull()
       const requests = server.seen.length
       await until('it goes on', () => server.seen.length > requests + 2)
     }
@@ -316,15 +317,15 @@ describe('a copy', () => {
     const id = await leaveBehind()
     const spy = openTab({ scope: 'nobody' })
     await spy.uploader.start()
-    await spy.ports.source.drop('alice', id)
-    await spy.ports.source.keep('alice', id, fileOf(SIZE, 2))
+    await spy.ports.source.drop(spy.ports.namespaceOf('alice'), id)
+    await spy.ports.source.keep(spy.ports.namespaceOf('alice'), id, fileOf(SIZE, 2))
     const offset = bytesAt(id).length
     const tab = openTab()
     await tab.uploader.start()
     const upload = tab.uploader.get(id)
     await until('the file is asked for', () => upload !== null && whyNot(upload.snapshot()) === 'source-missing')
     expect(bytesAt(id).length).toBe(offset)
-    expect(await tab.ports.source.read('alice', id)).toBeNull()
+    expect(await tab.ports.source.read(tab.ports.namespaceOf('alice'), id)).toBeNull()
   })
 
   it('that cannot be read out of the database at first is not dropped', async () => {
@@ -347,7 +348,7 @@ describe('a copy', () => {
     const id = await leaveBehind()
     const spy = openTab({ scope: 'nobody' })
     await spy.uploader.start()
-    await spy.ports.journal.update('alice', id, noted({ copy: 'made', digest: null }))
+    await spy.ports.journal.update(spy.ports.namespaceOf('alice'), id, noted({ copy: 'made', digest: null }))
     const stored = server.operations.get(id)
     if (stored !== undefined) stored.operation = { ...stored.operation, digest: null }
     const tab = openTab()

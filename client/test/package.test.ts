@@ -16,12 +16,12 @@ describe('the built package', () => {
     if (!existsSync(join(root, 'dist/index.js'))) throw new Error('build first: npm run build')
   })
 
-  it('the headless client with everything it needs is at most 22 KiB, minified and gzipped', async () => {
+  it('the headless client with everything it needs is at most 23 KiB, minified and gzipped', async () => {
     const bundle = await rolldown({ input: join(root, 'dist/index.js'), platform: 'browser', tsconfig: false })
     const { output } = await bundle.generate({ format: 'esm', minify: true })
     const bytes = output.reduce((sum, part) => sum + (part.type === 'chunk' ? gzipBytes(part.code) : 0), 0)
     expect(bytes).toBeGreaterThan(10 * KIB)
-    expect(bytes).toBeLessThanOrEqual(22 * KIB)
+    expect(bytes).toBeLessThanOrEqual(23 * KIB)
   })
 
   it('the worker is one file without imports, at most 8 KiB', () => {
