@@ -59,6 +59,11 @@ export interface AdmitDeps {
  */
 export function createAdmit({ ledger, blobs, kinds, limits, expiresAfterMs }: AdmitDeps): Admit {
   const refused = (why: Problem): Admission => ({ outcome: 'refused', problem: why })
+  /** By the rules, which may have changed since the id was used. */
+  const refusedNow = async (key: OperationKey, why: Problem): Promise<Admission> => {
+    const point = await ledger.tombstone(key)
+    return refused(point === null ? why : forgottenProblem(point))
+  }
 
   return async function admit(key, request, uploadMetadata) {
     const metadata = request.metadata ?? {}
@@ -71,18 +76,16 @@ export function createAdmit({ ledger, blobs, kinds, limits, expiresAfterMs }: Ad
         : refused(problem('operation-mismatch'))
 
     const kindName = request.kind ?? onlyKindOf(kinds)
-    if (kindName === null) return refused(problem('unknown-kind', { detail: 'name the kind: the server has several' }))
+    if (kindName === null)
+      return refusedNow(key, problem('unknown-kind', { detail: 'name the kind: the server has several' }))
     const facts = factsDigest(kindName, request.file, metadata)
     const kind = Object.hasOwn(kinds, kindName) ? kinds[kindName] : undefined
-    if (kind === undefined) return refused(problem('unknown-kind'))
+    if (kind === undefined) return refusedNow(key, problem('unknown-kind'))
     const checked = await check(kind, key.owner, request, metadata, limits)
-    if ('problem' in checked) {
-      // The rules may have changed since the id was used.
-      const point = await ledger.tombstone(key)
-      return refused(point === null ? checked.problem : forgottenProblem(point))
-    }
+    if ('problem' in checked) return refusedNow(key, checked.problem)
     // Its row would take from what is kept free for cancellations and removals, and its bytes would be refused anyway.
-    if ((await blobs.room?.())?.isFull === true) return refused(problem('storage-full', { retryAfterSeconds: 30 }))
+    if ((await blobs.room?.())?.isFull === true)
+      return refusedNow(key, problem('storage-full', { retryAfterSeconds: 30 }))
     const [quotaBytes, quotaFiles] = [await limits.quotaBytes(key.owner), await limits.quotaFiles(key.owner)]
     const declared = await ledger.declare({
       ...key,

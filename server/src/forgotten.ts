@@ -12,7 +12,7 @@ const CODES: Readonly<Record<TombstonePoint, ProblemCode>> = {
 
 /** The final answer of an operation of which only a tombstone is left: 410, whatever its status was before. */
 export const forgottenProblem = (point: TombstonePoint): Problem => ({
-  ...problem(CODES[point], { detail: 'It ended long ago, and no more is known of it. Its id cannot be used again.' }),
+  ...problem(CODES[point], { detail: 'It has ended, and no more is kept of it. Its id cannot be used again.' }),
   status: 410,
 })
 

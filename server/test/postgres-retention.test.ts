@@ -245,7 +245,7 @@ test('what is due is found by an index, among many that are not', async () => {
   }
   for (const [words, index] of [
     ['o.updated_at <= ', 'landfall_operations_ended'],
-    ['o.forgotten_at <= ', 'landfall_operations_forgotten'],
+    ['o.forgotten_at IS NOT NULL', 'landfall_operations_forgotten'],
     ['delivered_at <= ', 'landfall_effects_delivered'],
   ] as const) {
     const plan = await planOf(words)

@@ -133,12 +133,18 @@ describe('after its time an operation is a tombstone, and is answered as before'
   })
 
   test('also where its declaration would be refused by now', async () => {
-    const server = await start({ ...AT_ONCE, limits: { maxSizeBytes: 10 } })
+    const server = await start({ ...AT_ONCE, limits: { maxSizeBytes: 10, maxOpenPerOwner: 1 } })
     const id = newId()
     await server.declare(id, { size: 5 })
     await server.request('DELETE', `/operations/${id}`)
     await settle(server)
-    expect((await server.declare(id, { size: 50 })).code).toBe('cancelled')
+    expect((await server.declare(newId(), { size: 5 })).status).toBe(201)
+    for (const [size, kindOf] of [
+      [5, 'file'],
+      [50, 'file'],
+      [5, 'no such kind'],
+    ] as const)
+      expect((await server.declare(id, { size }, { kind: kindOf })).code).toBe('cancelled')
   })
 
   test('but never while its reference is there: that is told again', async () => {
@@ -244,8 +250,8 @@ test('what is due is found by an index, however much there is that is not', asyn
   const plan = (text: string, args: readonly number[]) =>
     connection.all(`EXPLAIN QUERY PLAN ${text}`, args).map(({ detail }) => detail)
   expect(plan(ENDED_OPERATIONS, [1, 1, 1])[0]).toBe('SEARCH o USING INDEX landfall_operations_ended (updated_at<?)')
-  expect(plan(FORGOTTEN_OPERATIONS, [1, 1, 1])[0]).toBe(
-    'SEARCH o USING INDEX landfall_operations_forgotten (forgotten_at>? AND forgotten_at<?)',
+  expect(plan(FORGOTTEN_OPERATIONS, [1, 1])[0]).toBe(
+    'SEARCH o USING INDEX landfall_operations_forgotten (forgotten_at>?)',
   )
   expect(plan(DELIVERED_EFFECTS, [1, 1])).toEqual([
     'SEARCH landfall_effects USING INDEX landfall_effects_delivered (delivered_at>? AND delivered_at<?)',

@@ -41,7 +41,7 @@ export const tombstone = async (
   key: string,
 ): Promise<TombstonePoint | null> => toTombstone(await on.get(TOMBSTONE, [id, ownerHash(key, owner)]))
 
-/** Whether there is anything to retire, and until when what happened is over. */
+/** Until when what happened is over. */
 async function over(
   on: Queries,
   { finalMs, effectsMs }: Retention,
@@ -61,7 +61,7 @@ export async function retire(
 ): Promise<{ operations: number; effects: number }> {
   const { nowAt, endedAt, deliveredAt } = await over(on, retention)
   const locked = (sql: string, of: string): string => `${sql} FOR UPDATE OF ${of} SKIP LOCKED`
-  const forgotten = await on.all(locked(FORGOTTEN_OPERATIONS, 'o'), [nowAt, nowAt, limit])
+  const forgotten = await on.all(locked(FORGOTTEN_OPERATIONS, 'o'), [nowAt, limit])
   const left = limit - forgotten.length
   const ended =
     endedAt === null || left === 0 ? [] : await on.all(locked(ENDED_OPERATIONS, 'o'), [endedAt, endedAt, left])

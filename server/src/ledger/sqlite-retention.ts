@@ -65,7 +65,7 @@ export function toRetire(
     key === null
       ? []
       : [
-          ...on.all(FORGOTTEN_OPERATIONS, [nowAt, nowAt, limit]),
+          ...on.all(FORGOTTEN_OPERATIONS, [nowAt, limit]),
           ...(endedAt === null ? [] : on.all(ENDED_OPERATIONS, [endedAt, endedAt, limit])),
         ]
           .slice(0, limit)

@@ -34,14 +34,14 @@ const OWES_NOTHING = `NOT EXISTS (SELECT 1 FROM landfall_references r WHERE r.ow
 const ENDED_AS = `CASE WHEN point IN ('cancelled', 'expired', 'rejected') THEN point ELSE 'completed' END`
 const COLUMNS = `o.owner, o.id, o.owner_hash, ${ENDED_AS} AS ended`
 
-/** Two arguments: until when, twice; and how many. The longest ago first. */
+/** Three arguments: until when, twice, and how many. The longest ago first. */
 export const ENDED_OPERATIONS = `SELECT ${COLUMNS} FROM landfall_operations o
   WHERE o.updated_at <= ? AND ${IDLE} AND (o.point IN ('cancelled', 'expired', 'rejected') OR o.removed_at IS NOT NULL)
     AND ${OWES_NOTHING} ORDER BY o.updated_at LIMIT ?`
 
-/** Of owners that were forgotten: as soon as their bytes are removed. */
+/** Of owners that were forgotten: as soon as their bytes are removed. Two arguments: now, and how many. */
 export const FORGOTTEN_OPERATIONS = `SELECT ${COLUMNS} FROM landfall_operations o
-  WHERE o.forgotten_at IS NOT NULL AND o.forgotten_at <= ? AND ${IDLE} AND ${OWES_NOTHING} ORDER BY o.forgotten_at LIMIT ?`
+  WHERE o.forgotten_at IS NOT NULL AND ${IDLE} AND ${OWES_NOTHING} ORDER BY o.forgotten_at LIMIT ?`
 
 export const DELIVERED_EFFECTS = `SELECT effect_id FROM landfall_effects
   WHERE delivered_at IS NOT NULL AND delivered_at <= ? ORDER BY delivered_at LIMIT ?`
