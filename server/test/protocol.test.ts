@@ -120,6 +120,21 @@ describe('Tus-Resumable, for every method, version and outcome', () => {
     }
   })
 
+  test.each<[string, () => Error, number]>([
+    ['answers itself', () => new HTTPException(418, { message: 'no' }), 418],
+    ['fails', () => new Error('the sessions are away'), 500],
+  ])('is on the answer also where the application %s', async (_what, thrown, status) => {
+    await start({
+      authenticate: () => {
+        throw thrown()
+      },
+    })
+    for (const method of Object.keys(METHODS).filter((name) => !name.endsWith('HEAD'))) {
+      const answer = await send(method, newId(), { 'Tus-Resumable': '1.0.0' })
+      expect([method, answer.status, answer.headers.get('Tus-Resumable')]).toEqual([method, status, '1.0.0'])
+    }
+  })
+
   test('OPTIONS and GET need none', async () => {
     await start()
     const id = await made('stored')
