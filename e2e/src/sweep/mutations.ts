@@ -149,8 +149,8 @@ export const MUTATIONS: readonly Mutation[] = [
     edits: [
       {
         file: 'effects.js',
-        find: 'const result = await attempt(target, effect);',
-        put: "await ledger.settleEffect(effect, { outcome: 'delivered' }); const result = await attempt(target, effect);",
+        find: 'return attempt(target, effect);',
+        put: "await ledger.settleEffect(effect, { outcome: 'delivered' }); return attempt(target, effect);",
       },
     ],
   },

@@ -22,10 +22,10 @@ const big = (name: string) => bigint(name, { mode: 'number' })
  * would drop: `tablesFilter: ['!landfall_*']`. drizzle-kit knows no triggers: `uploads.migrate()` adds them to tables that
  * it has made, because they hold invariants 4 and 7 against every writer and count what is open.
  *
- * For `drizzle-kit generate` and `migrate` only; never `drizzle-kit push` them. Version 0.31 reads neither partial
- * indexes nor checks nor collations back as they are, so that it would make the tables again each time, and
- * their triggers would be gone. Whoever pushes leaves these out of the schema and sets
- * `tablesFilter: ['!landfall_*']`: without it, push drops the tables.
+ * For `drizzle-kit generate` and `migrate` only; never `drizzle-kit push` them. Version 0.31 reads neither collations nor
+ * the order of a primary key back as they are, so that each push would change columns and a key again that are right.
+ * Whoever pushes leaves these out of the schema and sets `tablesFilter: ['!landfall_*']`: without it, push drops the
+ * tables.
  *
  * All times are milliseconds since 1970 by PostgreSQL's clock.
  */
