@@ -1,4 +1,7 @@
 /** The nginx configuration that is shipped, before a real server: what a proxy can spoil, and this one does not. */
+import { once } from 'node:events'
+import { connect as connectHttp2, type IncomingHttpHeaders } from 'node:http2'
+import { type AddressInfo, connect, createServer } from 'node:net'
 import { afterEach, expect, test as vitest } from 'vitest'
 import { content, digestOf, eventually, later, newId } from './harness.js'
 import { findProgram } from './debian.js'
@@ -275,4 +278,48 @@ test('an answer that comes before the body was read arrives, and the next reques
     await Promise.all(early.map((answer) => answer.arrayBuffer()))
     expect((await request('GET', `/uploads/operations/${id}`)).status).toBe(200)
   }
+})
+
+/** A line on which everything takes so long each way. */
+async function distantLine(toPort: number, delayMs: number) {
+  const server = createServer((near) => {
+    const far = connect(toPort, '127.0.0.1')
+    for (const [from, to] of [
+      [near, far],
+      [far, near],
+    ] as const) {
+      from.on('data', (chunk) => setTimeout(() => to.write(chunk), delayMs))
+      from.on('close', () => setTimeout(() => to.destroy(), delayMs))
+      from.on('error', () => {})
+    }
+  }).listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  return { port: (server.address() as AddressInfo).port, close: () => server.close() }
+}
+
+test('by HTTP/2 a distant client is not held to a few kilobytes for each round trip', async () => {
+  const { proxy, declare } = await start()
+  const line = await distantLine(proxy.http2Port, 30)
+  const id = newId()
+  const bytes = content(4 * 1024 * 1024)
+  await declare(id, bytes.length)
+  const session = connectHttp2(`http://127.0.0.1:${line.port}`)
+  const from = performance.now()
+  const stream = session.request({
+    ':method': 'PATCH',
+    ':path': `/uploads/files/${id}`,
+    authorization: as('ann').Authorization,
+    'landfall-version': '1',
+    'tus-resumable': '1.0.0',
+    'upload-offset': '0',
+    'content-type': 'application/offset+octet-stream',
+  })
+  stream.end(bytes)
+  const [headers] = (await once(stream, 'response')) as [IncomingHttpHeaders]
+  const tookMs = performance.now() - from
+  expect([headers[':status'], headers['upload-offset']]).toEqual([204, String(bytes.length)])
+  process.stdout.write(`4 MiB by HTTP/2 over a line of 60 ms: ${tookMs.toFixed(0)} ms\n`)
+  expect(tookMs).toBeLessThan(2_000)
+  session.destroy()
+  line.close()
 })

@@ -23,11 +23,12 @@ export async function startNginx(program: string, directory: string, nodePorts: 
   const folder = join(directory, 'nginx')
   await mkdir(folder)
   const port = await freePort()
+  const http2Port = await freePort()
   await writeFile(join(folder, 'users'), 'ann:{PLAIN}secret\nbob:{PLAIN}secret\n')
   await writeFile(
     join(folder, 'landfall.conf'),
     replaced(await readFile(SHIPPED, 'utf8'), [
-      ['listen 80;', `listen 127.0.0.1:${port};`],
+      ['listen 80;', `listen 127.0.0.1:${port};\n  listen 127.0.0.1:${http2Port} http2;`],
       ...[1, 2, 3].map((n): [string, string] => {
         const nodePort = nodePorts[n - 1]
         return nodePort === undefined
@@ -60,6 +61,8 @@ ${temporary}
     checked,
     address: `http://127.0.0.1:${port}`,
     port,
+    /** HTTP/2 without TLS. */
+    http2Port,
     async start() {
       const started = spawn(program, args, { stdio: 'ignore' })
       child = started

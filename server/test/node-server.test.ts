@@ -2,8 +2,10 @@
 import { once } from 'node:events'
 import { readdirSync } from 'node:fs'
 import { createServer, type Server } from 'node:http'
+import { createServer as createHttpsServer } from 'node:https'
 import type { AddressInfo } from 'node:net'
-import { getRequestListener } from '@hono/node-server'
+import { connect as connectTls } from 'node:tls'
+import { createAdaptorServer, getRequestListener } from '@hono/node-server'
 import { Hono } from 'hono'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { systemClock } from '../src/clock.js'
@@ -382,6 +384,57 @@ describe('requests that are sent ahead', () => {
     line.send('GET / HTTP/1.1\r\nHost:a\r\n\r\n'.repeat(2_000))
     await line.ended()
     expect(line.received()).toBe('')
+  })
+})
+
+describe('the guard is the same', () => {
+  /** What it does that nobody else does: says that the connection ends, and takes one request after the other. */
+  async function guards(line: Awaited<ReturnType<typeof openLine>>): Promise<void> {
+    for (let n = 0; n < 3; n++) line.send(head('GET', `/uploads/operations/${newId()}`, OURS))
+    for (let n = 0; n < 3; n++) expect((await line.answer()).status).toBe(404)
+    line.send(head('POST', '/elsewhere', { 'Content-Length': '1000000' }) + 'begun')
+    const answer = await line.answer()
+    expect([answer.status, answer.headers['connection']]).toEqual([404, 'close'])
+    expect(await line.ended()).toBe('ended')
+    line.destroy()
+  }
+
+  test('on the server of @hono/node-server', async () => {
+    const server = guardServer(
+      createAdaptorServer({ fetch: app().fetch, serverOptions: nodeServerOptions() }) as Server,
+    )
+    listening.push(server)
+    server.listen(0, '127.0.0.1')
+    await once(server, 'listening')
+    await guards(await openLine((server.address() as AddressInfo).port))
+  })
+
+  test('with TLS', async () => {
+    // Without certificates: RFC 4279.
+    const shared = { ciphers: 'PSK-AES128-GCM-SHA256', maxVersion: 'TLSv1.2' } as const
+    const psk = Buffer.from('00112233445566778899aabbccddeeff', 'hex')
+    const listener = getRequestListener(app().fetch)
+    const server = guardServer(
+      createHttpsServer(
+        { ...nodeServerOptions(), ...shared, pskCallback: () => psk },
+        (request, response) => void listener(request, response),
+      ),
+    )
+    server.listen(0, '127.0.0.1')
+    await once(server, 'listening')
+    const { port } = server.address() as AddressInfo
+    const secure = connectTls({
+      port,
+      host: '127.0.0.1',
+      ...shared,
+      pskCallback: () => ({ psk, identity: 'ann' }),
+      checkServerIdentity: () => undefined,
+    })
+    await once(secure, 'secureConnect')
+    await guards(await openLine(port, secure))
+    server.closeAllConnections()
+    server.close()
+    await once(server, 'close')
   })
 })
 

@@ -13,10 +13,10 @@ export const head = (method: string, target: string, headers: Readonly<Record<st
     .map(([name, value]) => `${name}: ${value}\r\n`)
     .join('')}\r\n`
 
-/** One connection, by hand: what `fetch` would not send, and what it would not show. */
-export async function openLine(port: number) {
-  const socket: Socket = connect({ port, host: '127.0.0.1', allowHalfOpen: true })
-  await once(socket, 'connect')
+/** One connection, by hand: what `fetch` would not send, and what it would not show. `through`: one that is open. */
+export async function openLine(port: number, through?: Socket) {
+  const socket: Socket = through ?? connect({ port, host: '127.0.0.1', allowHalfOpen: true })
+  if (through === undefined) await once(socket, 'connect')
   let received: Buffer = Buffer.alloc(0)
   let more: Buffer[] = []
   const line = { end: 'open' }

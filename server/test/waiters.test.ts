@@ -1,5 +1,6 @@
 /** Requests that wait for a change: how many of one owner, and what they cost. */
 import { afterEach, beforeEach, expect, test } from 'vitest'
+import { systemClock } from '../src/clock.js'
 import { kind } from '../src/kinds.js'
 import type { Ledger } from '../src/ports.js'
 import { createWaiters } from '../src/waiters.js'
@@ -102,7 +103,7 @@ test('who waits beyond the places of an owner looks now and then, and still beyo
 }, 30_000)
 
 test('a look that was asked for begins after the asking, and one that fails hinders no other', async () => {
-  const waiters = createWaiters()
+  const waiters = createWaiters(systemClock)
   let now = 0
   const look = (question: string): Promise<number> =>
     waiters.look('ann', question, async () => {

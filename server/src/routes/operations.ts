@@ -52,7 +52,7 @@ const BODY_MS = 30_000
 export function operationRoutes(deps: OperationRouteDeps): Hono<Env> {
   const { ledger, blobs, leases, drive, watch, clock, admit, cancel } = deps
   const app = new Hono<Env>()
-  const waiters = createWaiters()
+  const waiters = createWaiters(clock)
 
   app.put(operationPath(':id'), async (c) => {
     const key = keyOf(c, 'invalid-operation-id')
