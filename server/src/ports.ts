@@ -593,6 +593,8 @@ export interface BlobStore {
   recover(blob: BlobRef, request: { offset: number; writtenBy: string | null }): Promise<Recovered>
   /** Makes the whole blob durable and final. Repeatable. */
   seal(blob: BlobRef): Promise<'sealed' | 'short' | 'absent'>
+  /** What of its notes a sealed blob still needs. Absent: all of them. */
+  sealedState?(state: JsonValue): JsonValue
   /** Reads the stored bytes. */
   inspect(blob: BlobRef, signal: AbortSignal): Promise<Inspection>
   /** Digest of the first `length` stored bytes, of an unfinished blob too. */

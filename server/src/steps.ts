@@ -85,7 +85,9 @@ export function createSteps<Tx>({ ledger, blobs, kinds }: StepDeps<Tx>): Steps {
     async seal(operation) {
       const found = await blobs.seal(blobOf(operation))
       // Never "complete" because something is gone: what was acknowledged must be there.
-      return found === 'sealed' ? { point: 'sealed' } : rejected(problem('bytes-lost'))
+      if (found !== 'sealed') return rejected(problem('bytes-lost'))
+      if (blobs.sealedState === undefined || operation.blobState === null) return { point: 'sealed' }
+      return { point: 'sealed', blobState: blobs.sealedState(operation.blobState) }
     },
 
     async verify(operation, signal) {

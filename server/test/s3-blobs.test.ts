@@ -4,6 +4,7 @@ import type { JsonValue } from '@landfall/shared'
 import { v4 as uuidv4, v7 as uuidv7 } from 'uuid'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { type S3Blobs, s3Blobs, type S3BlobsOptions } from '../src/blobs/s3.js'
+import { foldedWith, partsIn, readNotes, sealedState, toState } from '../src/blobs/s3-notes.js'
 import type { AppendRequest, BlobRef } from '../src/ports.js'
 import { chainOf, s3Server } from './s3.js'
 import { answer, type Interfere, reset, Wire } from './s3-wire.js'
@@ -82,6 +83,17 @@ describe.skipIf(missing !== null)(`S3${missing === null ? '' : ` (${missing})`}`
       .filter((name) => name !== 'store.json')
   }
   const stored = async (to: Row): Promise<string> => (await store.inspect(to.ref(), never)).digest
+
+  /** As the notes of a long upload are, whose first parts are kept as one digest. */
+  function fold(to: Row, parts: number): void {
+    const notes = readNotes(to.row.state)
+    if (notes === null) throw new Error('there are no notes')
+    to.row.state = toState({
+      ...notes,
+      folded: { count: parts, etags: foldedWith('', notes.parts.slice(0, parts)) },
+      parts: notes.parts.slice(parts),
+    })
+  }
 
   beforeEach(async () => {
     prefix = `${uuidv4()}/`
@@ -551,4 +563,52 @@ describe.skipIf(missing !== null)(`S3${missing === null ? '' : ` (${missing})`}`
     for (const objectName of [() => 'x', (key: string) => `${key}.bin`, backwards])
       expect(() => s3Blobs({ s3ClientConfig: config, objectName })).toThrow(expect.objectContaining({ code: 'setup' }))
   })
+
+  test('parts that the ledger keeps as a digest are listed, and complete the upload', async () => {
+    const bytes = randomBytes(3 * PART + 1_000)
+    const to = createRow(bytes.length)
+    await send(store, to, chunksOf(bytes.subarray(0, 2 * PART + 70_000), 'broken'))
+    fold(to, 2)
+    expect(await store.recover(to.ref(), { offset: to.row.offset, writtenBy: null })).toMatchObject({
+      outcome: 'kept',
+      offset: to.row.offset,
+    })
+    expect((await store.digestOf(to.ref(), 2 * PART, never)).digest).toBe(chainOf(bytes.subarray(0, 2 * PART), PART))
+    await send(store, to, chunksOf(bytes.subarray(to.row.offset)), 'b')
+    expect(to.row.offset).toBe(bytes.length)
+    wire.calls.length = 0
+    expect(await store.seal(to.ref())).toBe('sealed')
+    expect(wire.calls.filter((call) => call === 'ListParts')).toHaveLength(1)
+    expect(await stored(to)).toBe(digestOf(bytes))
+    // Also where its answer was lost, and with what is kept of a sealed one.
+    expect(await store.seal(to.ref())).toBe('sealed')
+    const before = await store.digestOf(to.ref(), bytes.length, never)
+    to.row.state = sealedState(to.row.state)
+    expect(JSON.stringify(to.row.state).length).toBeLessThan(400)
+    expect(await store.seal(to.ref())).toBe('sealed')
+    expect(await store.digestOf(to.ref(), bytes.length, never)).toEqual(before)
+    expect(await store.recover(to.ref(), { offset: bytes.length, writtenBy: null })).toMatchObject({
+      outcome: 'kept',
+      offset: bytes.length,
+    })
+  })
+
+  test('parts that are not those of the digest are lost bytes, and make no object', async () => {
+    const bytes = randomBytes(3 * PART)
+    const to = createRow(bytes.length)
+    await send(store, to, chunksOf(bytes))
+    fold(to, 2)
+    const notes = readNotes(to.row.state)
+    // Somebody past us has put other bytes in a part's place.
+    await bare.uploadPart({
+      Bucket: config.bucket,
+      Key: `${prefix}blobs/${to.key}`,
+      UploadId: notes?.uploadId ?? '',
+      PartNumber: 1,
+      Body: randomBytes(PART),
+    })
+    expect(await store.seal(to.ref())).toBe('absent')
+    expect(await everything()).toEqual([`upload blobs/${to.key}`])
+    expect(notes === null ? 0 : partsIn(notes)).toBe(3)
+  }, 60_000)
 })

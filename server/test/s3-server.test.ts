@@ -1,4 +1,5 @@
 import { S3 } from '@aws-sdk/client-s3'
+import { sql } from 'drizzle-orm'
 import { v4 as uuidv4 } from 'uuid'
 import { describe, expect, test } from 'vitest'
 import { s3Blobs } from '../src/blobs/s3.js'
@@ -71,6 +72,10 @@ describe.skipIf(missing !== null)(`the server on S3${missing === null ? '' : ` (
       const file = await server.request('GET', `/files/${id}`, { headers: { Range: 'bytes=5242870-5242890' } })
       expect(Buffer.from(await file.arrayBuffer()).equals(bytes.subarray(5_242_870, 5_242_891))).toBe(true)
       expect((await names()).length).toBe(1)
+      // What the way to it needed is gone from its row.
+      const [row] = await server.db.all<{ blob_state: string }>(sql`SELECT blob_state FROM landfall_operations`)
+      expect(JSON.parse(row?.blob_state ?? '')).toMatchObject({ uploadId: null, parts: { last: [] }, tail: [] })
+      expect(row?.blob_state.length).toBeLessThan(300)
     } finally {
       await server.close()
     }

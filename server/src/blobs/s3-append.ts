@@ -39,7 +39,7 @@ export async function appendToS3(
 async function begin(deps: S3AppendDeps, blob: BlobRef, { offset, acknowledge }: AppendRequest): Promise<Notes> {
   const { calls, names, partBytesOf } = deps
   const partBytes = partBytesOf(blob.size)
-  const fresh = { partBytes, parts: [], proof: '', tail: [] }
+  const fresh = { partBytes, folded: null, parts: [], proof: '', tail: [] }
   if (blob.size <= partBytes) return { ...fresh, token: tokenOf(blob, null), uploadId: null }
   const token = uuidv4()
   const name = names.blob(blob.key)

@@ -1,5 +1,5 @@
 import type { AppendRequest, BlobRef } from '../ports.js'
-import { bytesOf, type Notes, noted, partCount, type Piece, toState } from './s3-notes.js'
+import { bytesOf, type Notes, noted, partCount, partsIn, type Piece, toState, withParts } from './s3-notes.js'
 import type { Tails } from './s3-tails.js'
 
 /** A part that is not in the ledger yet. */
@@ -45,7 +45,7 @@ export function createProgress(
   { offset, acknowledge }: AppendRequest,
   tails: Tails,
 ): Progress {
-  const open: OpenPart[] = [{ number: from.parts.length + 1, pieces: [...from.tail], done: null }]
+  const open: OpenPart[] = [{ number: partsIn(from) + 1, pieces: [...from.tail], done: null }]
   /** All that may lie there. */
   const known = new Map(from.tail.map((piece) => [piece.name, piece]))
   const unsure = new Map<string, Piece>()
@@ -64,12 +64,15 @@ export function createProgress(
     )
     const notes = {
       ...from,
-      parts: [...recorded.notes.parts, ...done.map((part) => part.done?.etag ?? '')],
+      ...withParts(
+        recorded.notes,
+        done.map((part) => part.done?.etag ?? ''),
+      ),
       proof: done.at(-1)?.done?.proof ?? recorded.notes.proof,
       tail: [...(open[done.length]?.pieces ?? [])],
     }
     // All of the bytes are acknowledged only as parts that can be completed.
-    const isWhole = notes.uploadId !== null && notes.parts.length === partCount(blob.size, notes.partBytes)
+    const isWhole = notes.uploadId !== null && partsIn(notes) === partCount(blob.size, notes.partBytes)
     if (!isWhole) while (noted(notes, blob.size) >= blob.size && notes.tail.length > 0) notes.tail.pop()
     return { offset: noted(notes, blob.size), notes }
   }
@@ -116,7 +119,7 @@ export function createProgress(
         if (now.offset <= recorded.offset && sameTail(now.notes, recorded.notes)) return true
         // Whether the source brings more than the blob has is known at its end.
         if (now.offset < recorded.offset || (now.offset === blob.size && final === undefined)) return false
-        return record(now, now.notes.parts.length - recorded.notes.parts.length)
+        return record(now, partsIn(now.notes) - partsIn(recorded.notes))
       }),
     hasNoPieces: () => known.size + unsure.size === 0,
     acknowledgeWhole: () =>
@@ -133,4 +136,4 @@ export function createProgress(
 }
 
 const sameTail = (a: Notes, b: Notes): boolean =>
-  a.parts.length === b.parts.length && a.tail.length === b.tail.length && bytesOf(a.tail) === bytesOf(b.tail)
+  partsIn(a) === partsIn(b) && a.tail.length === b.tail.length && bytesOf(a.tail) === bytesOf(b.tail)

@@ -7,7 +7,7 @@ import { between, payloadOf } from './s3-blocks.js'
 import type { S3Calls } from './s3-calls.js'
 import { s3Fault } from './s3-faults.js'
 import type { Names } from './s3-names.js'
-import { asDigest, chained, noted, readNotes } from './s3-notes.js'
+import { asDigest, chained, noted, partsIn, readNotes } from './s3-notes.js'
 import type { S3Look } from './s3-seal.js'
 import type { Tails } from './s3-tails.js'
 
@@ -67,7 +67,7 @@ export function createReading(deps: {
       const notes = readNotes(blob.state)
       if (length === 0) return { digest: asDigest(payloadOf([]).sha256) }
       // Parts of an unfinished upload cannot be read: their digests are chained while they are sent.
-      const parted = notes === null ? 0 : Math.min(blob.size, notes.parts.length * notes.partBytes)
+      const parted = notes === null ? 0 : Math.min(blob.size, partsIn(notes) * notes.partBytes)
       if (notes !== null && length >= parted && length <= noted(notes, blob.size)) {
         const { proof, partBytes } = notes
         if (length === parted) return { digest: proof, partBytes }

@@ -7,7 +7,7 @@ import type { S3Calls } from './s3-calls.js'
 import { isPartMismatch, s3Fault } from './s3-faults.js'
 import type { S3Identity } from './s3-identity.js'
 import type { Names } from './s3-names.js'
-import { type Notes, partCount, readNotes } from './s3-notes.js'
+import { foldedWith, type Notes, partCount, partsIn, readNotes } from './s3-notes.js'
 import type { Tails } from './s3-tails.js'
 
 export interface S3Look {
@@ -60,7 +60,7 @@ export function createSeal({ calls, names, identity, look, tails }: Deps & { loo
   return async function seal(blob: BlobRef): Promise<'sealed' | 'short' | 'absent'> {
     const notes = readNotes(blob.state)
     if (blob.size === 0) return sealEmpty(blob)
-    if (notes === null || notes.uploadId === null || notes.parts.length < partCount(blob.size, notes.partBytes)) {
+    if (notes === null || notes.uploadId === null || partsIn(notes) < partCount(blob.size, notes.partBytes)) {
       switch (await look.atObject(blob, notes)) {
         case 'whole':
           return clean(blob, notes)
@@ -89,8 +89,18 @@ export function createSeal({ calls, names, identity, look, tails }: Deps & { loo
   /** False: lost, and nothing can make it complete any more. */
   async function complete(blob: BlobRef, notes: Notes, uploadId: string): Promise<boolean> {
     const name = names.blob(blob.key)
-    const parts = notes.parts.map((ETag, index) => ({ ETag, PartNumber: index + 1 }))
     for (let attempt = 0; ; attempt++) {
+      const etags = await etagsOf(name, notes, uploadId)
+      if (etags === 'gone') return (await look.afterMissing(blob, notes)) === 'whole'
+      if (etags === 'others') {
+        // What was acknowledged cannot be taken back, and these parts cannot be had again. Not believed of one list.
+        if (attempt + 1 < ATTEMPTS) {
+          await sleep(boundOf(BACKOFF, attempt))
+          continue
+        }
+        return (await look.atObject(blob, notes)) === 'whole'
+      }
+      const parts = etags.map((ETag, index) => ({ ETag, PartNumber: index + 1 }))
       let failure: unknown = null
       try {
         await calls.complete(name, uploadId, parts)
@@ -101,8 +111,8 @@ export function createSeal({ calls, names, identity, look, tails }: Deps & { loo
       if ((await look.atObject(blob, notes)) === 'whole') return true
       const listed = await calls.listParts(name, uploadId)
       if (listed === null) return (await look.afterMissing(blob, notes)) === 'whole'
-      const etags = new Map(listed.map(({ PartNumber, ETag }) => [PartNumber, ETag]))
-      if (isPartMismatch(failure) && !parts.every(({ ETag, PartNumber }) => etags.get(PartNumber) === ETag))
+      const inStore = new Map(listed.map(({ PartNumber, ETag }) => [PartNumber, ETag]))
+      if (isPartMismatch(failure) && !parts.every(({ ETag, PartNumber }) => inStore.get(PartNumber) === ETag))
         // What was acknowledged cannot be taken back, and these parts cannot be had again.
         return (await look.atObject(blob, notes)) === 'whole'
       if (attempt + 1 >= ATTEMPTS)
@@ -111,6 +121,20 @@ export function createSeal({ calls, names, identity, look, tails }: Deps & { loo
           : s3Fault(failure, 'CompleteMultipartUpload')
       await sleep(boundOf(BACKOFF, attempt))
     }
+  }
+
+  /** Of all parts of the ledger: those that it keeps as a digest are listed, and must be the ones of that digest. */
+  async function etagsOf(
+    name: string,
+    { folded, parts }: Notes,
+    uploadId: string,
+  ): Promise<readonly string[] | 'gone' | 'others'> {
+    if (folded === null) return parts
+    const listed = await calls.listParts(name, uploadId)
+    if (listed === null) return 'gone'
+    const inStore = new Map(listed.map(({ PartNumber, ETag }) => [PartNumber, ETag]))
+    const first = Array.from({ length: folded.count }, (_, index) => inStore.get(index + 1) ?? '')
+    return foldedWith('', first) === folded.etags ? [...first, ...parts] : 'others'
   }
 
   /** What attempts have left that nobody was told of. A single PutObject of one request has left nothing. */

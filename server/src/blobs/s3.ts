@@ -13,7 +13,7 @@ import { createIdentity } from './s3-identity.js'
 import { createExamine } from './s3-examine.js'
 import { createS3Inventory } from './s3-inventory.js'
 import { checkObjectName, createNames } from './s3-names.js'
-import { noted, readNotes } from './s3-notes.js'
+import { noted, readNotes, sealedState } from './s3-notes.js'
 import { createReading } from './s3-read.js'
 import { createLook, createSeal } from './s3-seal.js'
 import { createTails } from './s3-tails.js'
@@ -238,6 +238,7 @@ export function s3Blobs(given: S3BlobsOptions): S3Blobs {
 
     seal: (blob) =>
       guarded(blob.key, async () => (put.get(blob.key) === blob.size && blob.size > 0 ? 'sealed' : seal(blob))),
+    sealedState,
     inspect: (blob, signal) => guarded(blob.key, () => reading.inspect(blob, signal)),
     digestOf: (blob, length, signal) => guarded(blob.key, () => reading.digestOf(blob, length, signal)),
     read: (key, range) => opened(() => reading.read(key, range)),
