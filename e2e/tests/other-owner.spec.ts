@@ -6,8 +6,11 @@ import { renderersOf } from '../src/chromium.js'
 import type { MadeFile } from '../src/files.js'
 import type { RecordedRequest } from '../src/proxy.js'
 import type { Story, Truth } from '../src/story.js'
-import { buttonOf, cardOf, expectArrivedOn, load, pick, shot, visit } from './on-the-page.js'
+import { buttonOf, cardOf, expectArrivedOn, load, pick, shot, storedOf, visit } from './on-the-page.js'
 import { MIB, expect, expectStored, type Sources, test } from './support.js'
+
+// The uploads are slow on purpose, so that all states are there at once.
+test.setTimeout(240_000)
 
 const HELD = 'Somebody else is signed in'
 const HOOKS = [{ files: 'finishing', at: 'before-row', does: 'wait', ms: 12_000 }] as const
@@ -98,6 +101,15 @@ async function atRest(story: Story): Promise<Truth> {
   }
 }
 
+async function whileStopped<T>(pids: readonly number[], body: () => Promise<T>): Promise<T> {
+  for (const pid of pids) process.kill(pid, 'SIGSTOP')
+  try {
+    return await body()
+  } finally {
+    for (const pid of pids) process.kill(pid, 'SIGCONT')
+  }
+}
+
 test('signed in as somebody else in another tab: uploads in every state stop, and go on when the right one is back', async ({
   begin,
   profile,
@@ -148,13 +160,13 @@ test('frozen while somebody else signs in, a page sends nothing for them when it
   const { page, lost, films, waiting, all } = await inEveryState(context, story, sources)
   const frozen = renderersOf(profile.directory)
   expect(frozen.length).toBeGreaterThan(0)
-  for (const pid of frozen) process.kill(pid, 'SIGSTOP')
   const from = story.proxy.requests.length
-  await signInSilently(context, story, 'bert')
-  story.proxy.resetConnections()
-  // The browser's own process goes on, and sends again what was cut off, with the cookie of before.
-  const before = await atRest(story)
-  for (const pid of frozen) process.kill(pid, 'SIGCONT')
+  const before = await whileStopped(frozen, async () => {
+    await signInSilently(context, story, 'bert')
+    story.proxy.resetConnections()
+    // The browser's own process goes on, and sends again what was cut off, with the cookie of before.
+    return atRest(story)
+  })
 
   for (const file of [...films, waiting]) await expect(cardOf(page, file)).toContainText(HELD, { timeout: 30_000 })
   await expectNothingSent(story, from, before, [])
@@ -194,11 +206,7 @@ test('a page of the session before, restored when somebody else is signed in, se
   // What had no copy is asked for, by the same page.
   for (const file of all) {
     const asks = cardOf(page, file).getByText('Choose the same file again')
-    await expect(
-      asks.or(page.locator('#files').getByText(file.path.split('/').at(-1) ?? '', { exact: true })),
-    ).toBeVisible({
-      timeout: 60_000,
-    })
+    await expect(asks.or(storedOf(page, file))).toBeVisible({ timeout: 60_000 })
     if (await asks.isVisible()) await chooseAgain(page, file)
   }
   await expectArrivedOn(page, all, 90_000)
