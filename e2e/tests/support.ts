@@ -18,6 +18,7 @@ export interface Sources {
 
 /** A browser with a profile on the disk, as people have it: closed, killed, and opened again. */
 export interface Profile {
+  readonly directory: string
   open(): Promise<BrowserContext>
   /** The same, where somebody has signed in the day before: Chromium writes new cookies down only after up to 30 s. */
   openSignedIn(story: Story): Promise<BrowserContext>
@@ -90,6 +91,7 @@ export const test = base.extend<Fixtures, { sources: Sources }>({
       return context
     }
     await use({
+      directory: home.path,
       open,
       async openSignedIn(story) {
         const before = await open()
