@@ -264,7 +264,7 @@ describe.each(['beside a running server', 'while no server runs'] as const)('%s'
       if (line.startsWith('warning')) expect(lines(out)[n + 1]).toMatch(/^ {21}\S.*\.$/)
     expect(out).toMatch(/operations {2}1 open, 1 of them stalled\n {21}.*operations list --stalled/)
     const json = parsed((await landfall('doctor', '--json')).out)
-    expect(json).toHaveLength(10)
+    expect(json).toHaveLength(11)
     for (const check of json)
       expect(check).toEqual({
         name: expect.any(String),
