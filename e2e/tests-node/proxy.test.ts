@@ -536,6 +536,37 @@ test('of another protocol, what is said to chosen bytes is lost after they came 
   await new Promise((resolve) => server.close(resolve))
 })
 
+test('stranded connections hear nothing and are not ended, the server sees a reset, and new ones pass', async () => {
+  const ended: (string | null)[] = []
+  const server = createTcpServer((socket) => {
+    socket.on('error', (error: NodeJS.ErrnoException) => ended.push(error.code ?? null))
+    socket.on('data', (said) => socket.write(said))
+  })
+  const opaque = await startProxy({ targetPort: await listen(server), protocol: 'opaque' })
+  const open = async () => {
+    const heard: string[] = []
+    let isEnded = false
+    const socket = connect(opaque.port, '127.0.0.1')
+    socket.on('data', (answer) => heard.push(answer.toString()))
+    socket.on('error', () => {})
+    socket.on('close', () => (isEnded = true))
+    socket.write('a')
+    while (heard.length === 0) await sleep(5)
+    return { socket, heard, isEnded: () => isEnded }
+  }
+  const [old, another] = [await open(), await open()]
+  expect(opaque.strandConnections()).toBe(2)
+  old.socket.write('b')
+  await sleep(200)
+  expect([old.heard, old.isEnded(), another.isEnded()]).toEqual([['a'], false, false])
+  expect(ended).toEqual(['ECONNRESET', 'ECONNRESET'])
+  expect((await open()).heard).toEqual(['a'])
+  await opaque.close()
+  await sleep(50)
+  expect(old.isEnded()).toBe(true)
+  await new Promise((resolve) => server.close(resolve))
+})
+
 test('waitFor names what it saw when it waited in vain', async () => {
   await send({ body: bytes(3) })
   await expect(proxy.waitFor(({ status }) => status === 500, 50)).rejects.toThrow('PUT / 3 B → 200')

@@ -24,6 +24,7 @@ export interface OpenDatabase {
 const CONNECT_MS = 5_000
 /** The one that leases are prolonged on is used every ten seconds, and a new one takes longest when there is a crowd. */
 const IDLE_MS = 60_000
+const KEEP_ALIVE_MS = 10_000
 
 export async function openDatabase(settings: Settings): Promise<OpenDatabase> {
   const url = databaseUrl(settings)
@@ -43,7 +44,10 @@ export async function openDatabase(settings: Settings): Promise<OpenDatabase> {
     max: settings.LANDFALL_DATABASE_CONNECTIONS,
     connectionTimeoutMillis: CONNECT_MS,
     idleTimeoutMillis: IDLE_MS,
+    // Of connections that lie idle. Those that are asked something end in the ledger's own time, which also asks the
+    // server to stop: a `statement_timeout` at the start of a connection is what PgBouncer refuses.
     keepAlive: true,
+    keepAliveInitialDelayMillis: KEEP_ALIVE_MS,
     application_name: 'landfall',
   })
   return { ledger: postgresLedger(drizzlePostgres(pool)), close: () => pool.end() }
@@ -117,7 +121,7 @@ async function hasSqliteLedger(url: string): Promise<boolean> {
 
 async function hasPostgresLedger(url: string): Promise<boolean> {
   const { Client } = await import('pg')
-  const client = new Client({ connectionString: url, connectionTimeoutMillis: CONNECT_MS })
+  const client = new Client({ connectionString: url, connectionTimeoutMillis: CONNECT_MS, query_timeout: CONNECT_MS })
   try {
     await client.connect()
     const { rows } = await client.query<{ found: string | null }>(`SELECT to_regclass('landfall_meta') AS found`)

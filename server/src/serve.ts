@@ -31,7 +31,11 @@ export async function serve(settings: Settings): Promise<Serving> {
   const log = createLogger(settings.LANDFALL_LOG_LEVEL)
   const metrics = await metricsOf(settings)
   const { uploads, database } = await openUploads(settings, log, 'automatic', metrics === null ? {} : { metrics })
-  await uploads.ready()
+  await uploads.ready().catch(async (error: unknown) => {
+    // Its connections would keep a program alive that cannot start.
+    await database.close()
+    throw error
+  })
   const app = new Hono().route('/uploads', uploads.routes).route('/health', healthRoutes(uploads))
   if (metrics !== null && settings.LANDFALL_METRICS_PATH !== undefined)
     app.get(settings.LANDFALL_METRICS_PATH, async (c) => {

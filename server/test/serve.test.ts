@@ -251,6 +251,7 @@ describe('settings', () => {
       LANDFALL_ALLOWED_ORIGINS: [],
       LANDFALL_LOG_LEVEL: 'info',
       LANDFALL_DRAIN_DELAY_MS: 0,
+      LANDFALL_MIGRATE: 'automatic',
       LANDFALL_WEBHOOK_ALLOW_PRIVATE: false,
     })
   })

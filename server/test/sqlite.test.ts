@@ -30,13 +30,14 @@ afterEach(async () => {
   await directory.remove()
 })
 
-async function open(options?: Parameters<typeof serializedLibsql>[1]) {
+/** `migrates: false`: on tables that are there; its connection for reading is not open yet. */
+async function open(options?: Parameters<typeof serializedLibsql>[1], { migrates = true } = {}) {
   const client = serializedLibsql(createClient({ url: `file:${path}` }), options)
   close.push(() => client.close())
   const db = drizzle(client, { schema: { photos } })
   await db.run(sql`CREATE TABLE IF NOT EXISTS photos (name TEXT NOT NULL UNIQUE)`)
   const ledger = sqliteLedger(db)
-  await ledger.migrate()
+  if (migrates) await ledger.migrate()
   return { client, db, ledger }
 }
 type Opened = Awaited<ReturnType<typeof open>>
@@ -323,7 +324,8 @@ describe('one queue of writes', () => {
   })
 
   test('a client can be closed while its database fails to open', async () => {
-    const { ledger, client } = await open()
+    await open()
+    const { ledger, client } = await open({}, { migrates: false })
     await rename(directory.path, `${directory.path}-away`)
     const unhandled: unknown[] = []
     const note = (error: unknown): void => void unhandled.push(error)
@@ -338,7 +340,8 @@ describe('one queue of writes', () => {
   })
 
   test('a database that could not be opened for reading once can be opened later', async () => {
-    const { ledger } = await open()
+    await open()
+    const { ledger } = await open({}, { migrates: false })
     await rename(directory.path, `${directory.path}-away`)
     await expect(ledger.find({ owner: 'ann', id: 'x' })).rejects.toMatchObject({ code: 'ledger-unavailable' })
     await rename(`${directory.path}-away`, directory.path)

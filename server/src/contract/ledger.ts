@@ -72,6 +72,7 @@ export function ledgerContract<Tx>(test: RegisterTest, create: () => Promise<Led
       const [first, second] = await Promise.all([ledger.migrate(), other.migrate()])
       assert.equal(first.identity, second.identity)
       assert.deepEqual(await ledger.migrate(), first)
+      assert.deepEqual(await ledger.migrate('check'), first)
       assert.equal(first.store, 'new')
       await ledger.rememberStore()
       await other.rememberStore()

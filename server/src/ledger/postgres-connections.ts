@@ -13,7 +13,10 @@ export interface Session extends Executes {
 
 export interface Connection {
   readonly session: Session
-  /** The server is asked to stop what runs on it, without knowing whether it hears that. */
+  /**
+   * The server is asked to stop what runs on it, without knowing whether it hears that, or when: what would run there
+   * next might be stopped in its place, so that nobody gets it any more.
+   */
   stop(): void
   /** It is in order, and is for the next one. */
   release(): void
@@ -69,13 +72,14 @@ export function connectionsOf(db: unknown, pastTx: PastTx): Connections {
       'setup',
       'postgresLedger does not know this version of drizzle-orm: it keeps its connection elsewhere',
     )
+  const connections = isPool(client) ? ofPool(client, on) : isPostgresJs(client) ? ofPostgresJs(client, on) : null
+  if (connections === null)
+    throw new UploadError(
+      'setup',
+      'postgresLedger needs a Drizzle database on a Pool of node-postgres or on postgres.js: drizzle(new Pool(…)), not drizzle(new Client(…))',
+    )
   listenPastTx(session, pastTx)
-  if (isPool(client)) return ofPool(client, on)
-  if (isPostgresJs(client)) return ofPostgresJs(client, on)
-  throw new UploadError(
-    'setup',
-    'postgresLedger needs a Drizzle database on a Pool of node-postgres or on postgres.js: drizzle(new Pool(…)), not drizzle(new Client(…))',
-  )
+  return connections
 }
 
 /** Drizzle tells its logger of each statement before it sends it. The sessions of transactions have loggers of their own. */
@@ -165,11 +169,15 @@ function ofPool(pool: Pool, on: (client: PoolClient) => Session): Connections {
     stream?.destroy()
   }
   function lent(client: PoolClient): Connection {
-    const stop = (): void => askToStop(client.connection?.stream, client.processID, client.secretKey)
+    let isStopped = false
+    const stop = (): void => {
+      isStopped = true
+      askToStop(client.connection?.stream, client.processID, client.secretKey)
+    }
     return {
       session: on(client),
       stop,
-      release: () => client.release(),
+      release: () => (isStopped ? end(client) : client.release()),
       destroy() {
         stop()
         end(client)
@@ -302,9 +310,10 @@ function ofPostgresJs(client: PostgresJs, on: (client: unknown) => Session): Con
     distrust: trust.distrust,
   }
 
-  function stop({ sockets, asked }: Own): void {
-    const { pid, secret } = asked?.state ?? {}
-    for (const socket of sockets) askToStop(socket, pid, secret)
+  function stop(own: Own): void {
+    own.usable = false
+    const { pid, secret } = own.asked?.state ?? {}
+    for (const socket of own.sockets) askToStop(socket, pid, secret)
   }
 
   function lent(own: Own): Connection {
