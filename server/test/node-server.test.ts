@@ -17,6 +17,8 @@ import { head, openLine } from './raw-http.js'
 const kinds = { file: kind({ onReference: async () => null }) }
 const PATCH = { 'Tus-Resumable': '1.0.0', 'Content-Type': 'application/offset+octet-stream', 'Upload-Offset': '0' }
 const OURS = { 'X-Owner': 'ann', 'Landfall-Version': '1' }
+/** What our own client sends with what changes something. */
+const changing = async () => ({ ...OURS, 'Landfall-Owner': await files.uploads.ownerTag('ann') })
 /** More than the buffers of both ends of a connection take. */
 const LARGE = content(24_000_000)
 
@@ -174,7 +176,7 @@ describe('a body that does not end', () => {
     const port = await listen()
     for (const keepsOn of [true, false]) {
       const line = await openLine(port)
-      line.send(head('PUT', `/uploads/operations/${newId()}`, { ...OURS, 'Content-Length': '30000' }))
+      line.send(head('PUT', `/uploads/operations/${newId()}`, { ...(await changing()), 'Content-Length': '30000' }))
       const stop = keepsOn ? dribble(line) : () => {}
       const from = performance.now()
       const answer = await line.answer()
@@ -211,7 +213,7 @@ describe('a body that does not end', () => {
     const id = newId()
     await files.declare(id, { size: 10 })
     const line = await openLine(port)
-    line.send(head('PATCH', `/uploads/files/${id}`, { ...OURS, ...PATCH, 'Content-Length': '10' }))
+    line.send(head('PATCH', `/uploads/files/${id}`, { ...(await changing()), ...PATCH, 'Content-Length': '10' }))
     for (let n = 0; n < 10; n++) {
       await later(200)
       line.send(String(n))
@@ -233,7 +235,9 @@ describe('a body that does not end', () => {
     const port = await listen()
     for (let n = 0; n < 20; n++) {
       const line = await openLine(port)
-      line.send(head('PUT', `/uploads/operations/${newId()}`, { ...OURS, 'Content-Length': '300' }) + '{"file":')
+      line.send(
+        head('PUT', `/uploads/operations/${newId()}`, { ...(await changing()), 'Content-Length': '300' }) + '{"file":',
+      )
       await later(10)
       line.reset()
     }
