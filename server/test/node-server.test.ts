@@ -81,6 +81,13 @@ async function stored(bytes: Uint8Array<ArrayBuffer>): Promise<string> {
 }
 
 const descriptors = (): number => readdirSync('/proc/self/fd').length
+/** Once what earlier tests had open is closed. */
+async function settledDescriptors(): Promise<number> {
+  for (let before = descriptors(); ; before = descriptors()) {
+    await later(200)
+    if (descriptors() === before) return before
+  }
+}
 
 describe('a head that is not sent to its end', () => {
   const options = { headersTimeout: 400, connectionsCheckingInterval: 50 }
@@ -250,7 +257,7 @@ describe('an answer', () => {
   test('that is not read is given up, and its file closed', async () => {
     const id = await stored(LARGE)
     const port = await listen({ guard: { idleMs: 400 } })
-    const before = descriptors()
+    const before = await settledDescriptors()
     const lines = await Promise.all(Array.from({ length: 10 }, () => openLine(port)))
     for (const line of lines) {
       line.send(head('GET', `/uploads/files/${id}`, OURS))
@@ -301,7 +308,7 @@ describe('an answer', () => {
 
   test('that nobody reads holds no file open', async () => {
     const id = await stored(content(5_000))
-    const before = descriptors()
+    const before = await settledDescriptors()
     const answers = await Promise.all(Array.from({ length: 50 }, () => files.request('GET', `/files/${id}`)))
     expect(answers.map(({ status }) => status)).toEqual(Array.from({ length: 50 }, () => 200))
     expect(descriptors()).toBe(before)
@@ -318,7 +325,7 @@ describe('requests that are sent ahead', () => {
     const open = newId()
     await files.declare(open, { size: 5 })
     const port = await listen({ guard })
-    const before = descriptors()
+    const before = await settledDescriptors()
     for (let n = 0; n < 10; n++) {
       const line = await openLine(port)
       line.send(
