@@ -100,7 +100,7 @@ describe.each(['sqlite', 'postgres'] as const)('%s', (which) => {
   const { tables, others } = PARTS[which]
   const drop = (statement: string): string =>
     which === 'sqlite' ? dropOf(statement).replace(/ ON \w+$/, '') : dropOf(statement)
-  const usage = `SELECT open_operations, reserved_bytes, stored_bytes FROM landfall_usage WHERE owner = 'ann'`
+  const usage = `SELECT open_operations, reserved_bytes, stored_bytes, stored_references FROM landfall_usage WHERE owner = 'ann'`
   const numbers = (rows: readonly Record<string, unknown>[]) => rows.map((row) => Object.values(row).map(Number))
 
   test('its parts are read from the migrations: none is forgotten', () => {
@@ -120,6 +120,10 @@ describe.each(['sqlite', 'postgres'] as const)('%s', (which) => {
       await run(drop(statement))
       // What nobody counts meanwhile.
       await ledger.declare(intentOf({ file: { name: 'b', size: 50, type: '' } }))
+      await run(
+        `INSERT INTO landfall_references (owner, operation_id, blob_key, size, type, digest, digest_source, stored_at, data)
+           VALUES ('ann', 'c', 'c', 7, '', '', 'server', 0, 'null')`,
+      )
       await expect(ledger.migrate('check')).rejects.toMatchObject({
         code: 'setup',
         message: expect.stringContaining(name),
@@ -128,7 +132,7 @@ describe.each(['sqlite', 'postgres'] as const)('%s', (which) => {
       const before = await uploads.operator.doctor().catch(() => [])
       expect(before.find(({ name: check }) => check === 'tables')).toMatchObject({ state: 'ok' })
       expect(await ledger.migrate('check')).toMatchObject({ identity })
-      expect(numbers(await run(usage))).toEqual([[2, 150, 0]])
+      expect(numbers(await run(usage))).toEqual([[2, 150, 7, 1]])
       if (type !== 'TRIGGER') return
       await expect(run(`DELETE FROM landfall_operations`)).rejects.toThrow(/never deleted/)
       await expect(run(`UPDATE landfall_operations SET "offset" = -1`)).rejects.toThrow(/never falls/)

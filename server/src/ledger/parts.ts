@@ -63,7 +63,8 @@ export const RECOUNT: readonly string[] = [
   `UPDATE landfall_usage SET
      open_operations = (SELECT COUNT(*) FROM landfall_operations o WHERE o.owner = landfall_usage.owner AND o.point IN ${OPEN}),
      reserved_bytes = (SELECT COALESCE(SUM(o.file_size), 0) FROM landfall_operations o WHERE o.owner = landfall_usage.owner AND o.point IN ${OPEN}),
-     stored_bytes = (SELECT COALESCE(SUM(r.size), 0) FROM landfall_references r WHERE r.owner = landfall_usage.owner)`,
+     stored_bytes = (SELECT COALESCE(SUM(r.size), 0) FROM landfall_references r WHERE r.owner = landfall_usage.owner),
+     stored_references = (SELECT COUNT(*) FROM landfall_references r WHERE r.owner = landfall_usage.owner)`,
 ]
 
 /**
