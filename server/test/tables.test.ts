@@ -90,7 +90,8 @@ const VERSION = { sqlite: MIGRATIONS.length, postgres: POSTGRES_MIGRATIONS.lengt
 
 /** The statements that drop what a migration has made. */
 function dropOf(statement: string): string {
-  const [, unique, type = '', name = ''] = /^CREATE (UNIQUE )?(INDEX|TRIGGER|FUNCTION) (\w+)/.exec(statement) ?? []
+  const [, unique, type = '', name = ''] =
+    /^CREATE (?:OR REPLACE )?(UNIQUE )?(INDEX|TRIGGER|FUNCTION) (\w+)/.exec(statement) ?? []
   const table = / ON (\w+)/.exec(statement)?.[1] ?? ''
   if (type === 'FUNCTION') return `DROP FUNCTION ${name} CASCADE`
   return unique === undefined && type === 'TRIGGER' ? `DROP TRIGGER ${name} ON ${table}` : `DROP ${type} ${name}`
