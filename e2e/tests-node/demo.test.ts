@@ -44,7 +44,9 @@ const answers = (host: string): Promise<boolean> =>
 async function signIn(name: string): Promise<Record<string, string>> {
   const answer = await fetch(`${address}/api/session`, { method: 'PUT', body: JSON.stringify({ name }) })
   expect(answer.status).toBe(200)
-  return { Cookie: (answer.headers.get('Set-Cookie') ?? '').split(';')[0] ?? '', 'Landfall-Version': '1' }
+  const headers = { Cookie: (answer.headers.get('Set-Cookie') ?? '').split(';')[0] ?? '', 'Landfall-Version': '1' }
+  const whose = await fetch(`${address}/uploads/operations?open`, { headers })
+  return { ...headers, 'Landfall-Owner': whose.headers.get('Landfall-Owner') ?? '' }
 }
 
 test('listens on this machine only', async () => {

@@ -51,6 +51,7 @@ test.for(MAJORS)('Node %i takes an upload across a restart, and serves it after 
     },
     ready: /landfall listens on (\S+)\n/,
   })
+  const own: Record<string, string> = { 'X-Owner': 'ann', 'Landfall-Version': '1' }
   const request = (
     method: string,
     path: string,
@@ -59,7 +60,7 @@ test.for(MAJORS)('Node %i takes an upload across a restart, and serves it after 
   ) =>
     fetch(`${server.ready[1] ?? ''}${path}`, {
       method,
-      headers: { 'X-Owner': 'ann', 'Landfall-Version': '1', ...headers },
+      headers: { ...own, ...headers },
       ...(body === undefined ? {} : { body }),
     })
   const bytes = new Uint8Array(randomBytes(3_000_000))
@@ -87,6 +88,7 @@ test.for(MAJORS)('Node %i takes an upload across a restart, and serves it after 
       chunk,
     )
   try {
+    own['Landfall-Owner'] = (await request('GET', '/operations?open')).headers.get('Landfall-Owner') ?? ''
     expect(await declare()).toMatchObject({ status: 201, operation: { offset: 0, recoveryPoint: 'declared' } })
     expect((await patch(0, bytes.slice(0, half))).headers.get('Upload-Offset')).toBe(String(half))
     await server.restart()

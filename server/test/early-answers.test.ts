@@ -12,13 +12,15 @@ import { head, openLine } from './raw-http.js'
 
 const kinds = { file: kind({ maxSizeBytes: 100_000_000, onReference: async () => null }) }
 const PATCH = { 'Tus-Resumable': '1.0.0', 'Content-Type': 'application/offset+octet-stream', 'Upload-Offset': '0' }
-const OURS = { 'Landfall-Version': '1' }
+/** What our own client sends; the tag of its owner is each server's own. */
+let ours: Record<string, string> = {}
 const LARGE = 4 * 1024 * 1024
 const BODY = content(LARGE)
 
 let files: Awaited<ReturnType<typeof startServer>>
 beforeEach(async () => {
   files = await startServer(kinds, { limits: { maxOpenPerOwner: 5 } })
+  ours = { 'Landfall-Version': '1', 'Landfall-Owner': await files.uploads.ownerTag('ann') }
 })
 afterEach(() => files.close())
 
@@ -38,7 +40,7 @@ const declared = async (size = LARGE): Promise<string> => {
 const patch = (id: string, headers: Record<string, string> = {}) => ({
   method: 'PATCH',
   target: path(id),
-  headers: { 'X-Owner': 'ann', ...PATCH, ...OURS, ...headers },
+  headers: { 'X-Owner': 'ann', ...PATCH, ...ours, ...headers },
 })
 
 const EARLY: readonly Early[] = [
@@ -74,7 +76,7 @@ const EARLY: readonly Early[] = [
     status: 410,
     request: async () => {
       const id = await declared()
-      await files.request('DELETE', `/operations/${id}`, { headers: OURS })
+      await files.request('DELETE', `/operations/${id}`, { headers: ours })
       return patch(id)
     },
   },
@@ -188,7 +190,7 @@ describe.each([
     first.send(BODY.subarray(0, 1_000_000))
     await later(100)
     // It is not answered yet, and has to let go: somebody asks how far it came.
-    const asked = await files.request('HEAD', `/files/${id}`, { headers: { ...PATCH, ...OURS } })
+    const asked = await files.request('HEAD', `/files/${id}`, { headers: { ...PATCH, ...ours } })
     const offset = Number(asked.headers.get('Upload-Offset'))
     const answer = await first.answer()
     expect([answer.status, answer.headers['connection'], answer.headers['upload-offset']]).toEqual([
@@ -208,7 +210,7 @@ describe.each([
       const send = () =>
         fetch(`http://127.0.0.1:${port}${path(id)}`, {
           method: 'PATCH',
-          headers: { 'X-Owner': 'ann', ...PATCH, ...OURS },
+          headers: { 'X-Owner': 'ann', ...PATCH, ...ours },
           body: BODY,
         }).then(async (response) => {
           await response.text()
@@ -219,7 +221,7 @@ describe.each([
       for (const status of statuses) expect([204, 409, 423]).toContain(status)
       const next = await fetch(`http://127.0.0.1:${port}/uploads/operations/${id}`, { headers: { 'X-Owner': 'ann' } })
       expect(next.status).toBe(200)
-      await files.request('DELETE', `/operations/${id}`, { headers: OURS })
+      await files.request('DELETE', `/operations/${id}`, { headers: ours })
     }
   })
 })

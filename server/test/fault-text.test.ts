@@ -125,13 +125,13 @@ describe.each(['sqlite', 'postgres'] as const)('%s', (which) => {
     })
     await uploads.ready()
     const app = new Hono().route('/uploads', uploads.routes)
+    const own = { 'Landfall-Version': '1', 'Landfall-Owner': await uploads.ownerTag(OWNER) }
     const request = (
       method: string,
       path: string,
       body: string | Uint8Array<ArrayBuffer>,
       headers: Record<string, string> = {},
-    ) =>
-      app.request(`http://host.test/uploads${path}`, { method, body, headers: { 'Landfall-Version': '1', ...headers } })
+    ) => app.request(`http://host.test/uploads${path}`, { method, body, headers: { ...own, ...headers } })
     const upload = async (): Promise<string> => {
       const id = newId()
       await request(

@@ -18,7 +18,6 @@ async function start() {
     const answer = await fetch(`${server.address}/files/${id}`, {
       method: 'PATCH',
       headers: {
-        ...OURS,
         'X-Owner': owner,
         'Tus-Resumable': '1.0.0',
         'Upload-Offset': '0',

@@ -5,6 +5,7 @@ import { Hono } from 'hono'
 import { afterEach, beforeEach, expect, test, vi } from 'vitest'
 import { openDatabase, temporaryDirectory } from './fixtures.js'
 import { content, digestOf, eventually, later, newId, silent } from './harness.js'
+import { ownerTags } from './owner-tags.js'
 
 let directory: Awaited<ReturnType<typeof temporaryDirectory>>
 const ends: (() => Promise<void>)[] = []
@@ -40,14 +41,13 @@ async function loadModule() {
     await uploads.close({ withinMs: 1_000 })
     client.close()
   })
-  const request = (method: string, path: string, headers: Record<string, string> = {}, body?: Body) =>
-    Promise.resolve(
-      app.request(`/uploads${path}`, {
-        method,
-        headers: { 'Landfall-Version': '1', ...headers },
-        ...(body === undefined ? {} : { body, duplex: 'half' }),
-      }),
-    )
+  const tagOf = ownerTags(async () => app.request('/uploads/operations?open'))
+  const request = async (method: string, path: string, headers: Record<string, string> = {}, body?: Body) =>
+    app.request(`/uploads${path}`, {
+      method,
+      headers: { 'Landfall-Version': '1', 'Landfall-Owner': await tagOf('ann'), ...headers },
+      ...(body === undefined ? {} : { body, duplex: 'half' }),
+    })
   return { uploads, request, warned }
 }
 type Loaded = Awaited<ReturnType<typeof loadModule>>

@@ -91,7 +91,7 @@ test('the first request starts all of it, also one that nobody is signed in for'
   const id = newId()
   const declared = await app.request(`/uploads/operations/${id}`, {
     method: 'PUT',
-    headers: { 'X-Owner': 'ann', 'Landfall-Version': '1', 'Content-Type': 'application/json' },
+    headers: { 'X-Owner': 'ann', 'Content-Type': 'application/json' },
     body: JSON.stringify({ file: { name: 'a', size: 0, type: '' } }),
   })
   expect(await declared.json()).toMatchObject({ recoveryPoint: 'referenced' })
