@@ -298,11 +298,12 @@ async function distantLine(toPort: number, delayMs: number) {
 }
 
 test('by HTTP/2 a distant client is not held to a few kilobytes for each round trip', async () => {
-  const { proxy, declare } = await start()
+  const { proxy, declare, tagOf } = await start()
   const line = await distantLine(proxy.http2Port, 30)
   const id = newId()
   const bytes = content(4 * 1024 * 1024)
   await declare(id, bytes.length)
+  const ownerTag = await tagOf()
   const session = connectHttp2(`http://127.0.0.1:${line.port}`)
   const from = performance.now()
   const stream = session.request({
@@ -310,6 +311,7 @@ test('by HTTP/2 a distant client is not held to a few kilobytes for each round t
     ':path': `/uploads/files/${id}`,
     authorization: as('ann').Authorization,
     'landfall-version': '1',
+    'landfall-owner': ownerTag,
     'tus-resumable': '1.0.0',
     'upload-offset': '0',
     'content-type': 'application/offset+octet-stream',

@@ -167,7 +167,7 @@ describe('whose uploads', () => {
       ['DELETE', `/operations/${id}`, 409, {}],
       ['PUT', `/operations/${newId()}`, 400, {}],
       ['POST', '/files', 400, TUS],
-      ['PATCH', `/files/${id}`, 412, {}],
+      ['PATCH', `/files/${id}`, 415, TUS],
       ['GET', '/nothing-here', 404, {}],
     ] as const
     for (const [method, path, status, headers] of asked) {
