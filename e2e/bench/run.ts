@@ -1,5 +1,6 @@
 /**
- * `npm run bench -- [--rounds 7] [--only big|small] [--systems landfall,tus-sync]`
+ * `npm run bench -- [--rounds 7] [--only big|small] [--systems landfall,tus-sync] [--before CHECKOUT]`: with
+ *   `--before` the built server of another checkout takes its turn in each round, and the results are only printed.
  * `npm run bench -- --only s3 [--rounds 5] [--workload big|chunks|small|stalled|many]`: uploads to S3 beside others.
  * `npm run bench -- --only effects|reconcile|due|nodes|idle|huge|retention [--count …]`: see the file of that name.
  *
@@ -7,6 +8,7 @@
  * what the machine does meanwhile hits all of them, and ratios are taken within a round. Prints a table and writes all
  * measurements to `e2e/bench/results.json`.
  */
+import { resolve } from 'node:path'
 import { parseArgs } from 'node:util'
 import { benchDue } from './due.js'
 import { benchEffects } from './effects.js'
@@ -18,7 +20,7 @@ import { benchNodes } from './nodes.js'
 import { benchReconcile } from './reconcile.js'
 import { benchRetention } from './retention.js'
 import { benchS3 } from './s3.js'
-import { availableSystems, type System, type SystemName } from './systems.js'
+import { availableSystems, earlier, type System, type SystemName } from './systems.js'
 import { markdown, type Series, summarise } from './table.js'
 
 const DEFAULT_ROUNDS = 7
@@ -40,6 +42,7 @@ const { values } = parseArgs({
     rounds: { type: 'string', default: String(DEFAULT_ROUNDS) },
     only: { type: 'string' },
     systems: { type: 'string' },
+    before: { type: 'string' },
     count: { type: 'string' },
     workload: { type: 'string' },
   },
@@ -56,6 +59,7 @@ function options(): { rounds: number; workloads: Workload[]; systems: System[] }
   const available = availableSystems()
   const wanted = values.systems?.split(',') ?? available.map(({ name }) => name)
   const systems = available.filter(({ name }) => wanted.includes(name))
+  if (values.before !== undefined) systems.push(earlier(resolve(values.before)))
   const workloads = WORKLOADS.filter(({ name }) => values.only === undefined || name === values.only)
   if (workloads.length === 0)
     throw new Error(`--only ${values.only}: the workloads are big, small, s3, ${Object.keys(ALONE).join(', ')}`)
@@ -90,19 +94,22 @@ async function main(): Promise<void> {
   const results = []
   for (const workload of workloads) results.push(await runWorkload(workload, systems, rounds))
   const machine = machineOf(loadBefore)
-  const path = await keep({
-    machine,
-    workloads: results.map((series) => ({
-      workload: series.workload,
-      summary: summarise(series),
-      measurements: series.measurements,
-    })),
-  })
+  const path =
+    values.before === undefined
+      ? await keep({
+          machine,
+          workloads: results.map((series) => ({
+            workload: series.workload,
+            summary: summarise(series),
+            measurements: series.measurements,
+          })),
+        })
+      : null
   say(
     `\n${machine.cpus} × ${machine.model}, Node ${machine.node}, Linux ${machine.kernel}; load before: ${loadBefore.toFixed(1)}\n`,
   )
   for (const series of results) say(`${markdown(series)}\n`)
-  say(`Written to ${path}`)
+  if (path !== null) say(`Written to ${path}`)
 }
 
 async function runAlone({ count, bench }: (typeof ALONE)[string]): Promise<void> {

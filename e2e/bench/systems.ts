@@ -1,8 +1,9 @@
 import { existsSync } from 'node:fs'
+import { join } from 'node:path'
 import { landfallServe, repository } from '../src/landfall.js'
 import type { ProcessOptions } from '../src/processes.js'
 
-export type SystemName = 'landfall' | 'tus' | 'tus-sync' | 'pipe'
+export type SystemName = 'landfall' | 'before' | 'tus' | 'tus-sync' | 'pipe'
 
 /** A server that is measured: how it is started on a directory, and what the load generator speaks with it. */
 export interface System {
@@ -43,6 +44,21 @@ const SYSTEMS: readonly System[] = [
   peer('tus-sync', 'the same, file synced before'),
   peer('pipe', '`request.pipe(file)`, no row'),
 ]
+
+/** The server of another checkout of this repository that was built, such as that of the commit before a change. */
+export const earlier = (checkout: string): System => ({
+  ...landfall,
+  name: 'before',
+  title: 'Landfall, the other checkout',
+  start: (directory) => {
+    const options = landfall.start(directory)
+    return {
+      ...options,
+      name: 'before',
+      args: [join(checkout, 'server/dist/cli.js'), ...(options.args ?? []).slice(1)],
+    }
+  },
+})
 
 /** Those that can be started here: Landfall only once it was built. */
 export const availableSystems = (): System[] =>

@@ -144,20 +144,19 @@ const uploadByTus: Upload = async (client, wanted) => {
   await patchAll(client, new URL(created.headers.location ?? '', 'http://x').pathname, {}, wanted)
 }
 
-let tag: Promise<string> | null = null
-/** Asked for once, as our own client does it for all its uploads. */
-function ownerTag(client: HttpClient): Promise<string> {
+let tag: Promise<Record<string, string>> | null = null
+/** Asked for once, as our own client does it for all its uploads. A server of before there were tags answers none. */
+function ownerTag(client: HttpClient): Promise<Record<string, string>> {
   return (tag ??= client.send('GET', `${MOUNT}${OPERATIONS}?open`, OWNER, 0).then((answer) => {
     expectStatus(answer, 200, 'GET ?open')
     const said = answer.headers[OWNER_TAG_HEADER.toLowerCase()]
-    if (typeof said !== 'string') throw new Error('GET ?open was answered without the tag of the owner')
-    return said
+    return typeof said === 'string' ? { [OWNER_TAG_HEADER]: said } : {}
   }))
 }
 
 /** As Landfall's own client does it; success is the operation's `referenced`. */
 const uploadByLandfall: Upload = async (client, wanted) => {
-  const own = { ...OWNER, [VERSION_HEADER]: VERSION, [OWNER_TAG_HEADER]: await ownerTag(client) }
+  const own = { ...OWNER, [VERSION_HEADER]: VERSION, ...(await ownerTag(client)) }
   const operation = MOUNT + operationPath(randomUUID())
   const file = { name: 'file.bin', size: wanted.sizeBytes, type: 'application/octet-stream' }
   const declared = await client.send(
