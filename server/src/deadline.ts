@@ -29,14 +29,15 @@ export async function deadline<T>(
 ): Promise<T> {
   signal?.throwIfAborted()
   let controller: AbortController | null = null
-  let over: { readonly why: unknown } | null = null
+  /** Why it is over; asked for only where somebody wants to know, because an error costs its stack. */
+  let over: (() => unknown) | null = null
   let giveUp = (_why: unknown): void => {}
   const given = new Promise<never>((_resolve, reject) => (giveUp = reject))
   given.catch(() => {})
   const end = (why: unknown): void => {
-    over ??= { why }
-    controller?.abort(over.why)
-    giveUp(over.why)
+    over ??= () => why
+    controller?.abort(over())
+    giveUp(over())
   }
   const stopped = (): void => end(signal?.reason)
   let limitMs = ms
@@ -47,7 +48,7 @@ export async function deadline<T>(
     get signal() {
       if (controller === null) {
         controller = new AbortController()
-        if (over !== null) controller.abort(over.why)
+        if (over !== null) controller.abort(over())
       }
       return controller.signal
     },
@@ -67,7 +68,7 @@ export async function deadline<T>(
     working.catch(() => {})
     return await Promise.race([working, given])
   } finally {
-    over ??= { why: tooLate() }
+    over ??= tooLate
     clearTimeout(timer)
     signal?.removeEventListener('abort', stopped)
   }

@@ -19,7 +19,7 @@ import { createLogger, type Logger, tellingFaults } from './log.js'
 import { meteredBlobs, meteredLedger, NO_METRICS } from './metering.js'
 import { createNodeHandler, type NodeHandler } from './node-handler.js'
 import type { BlobStore, Clock, Holdings, Ledger, Metrics, Retention } from './ports.js'
-import { ownerTagOf } from './owner-tag.js'
+import { rememberedTags } from './owner-tag.js'
 import { createOperator, type Operator } from './operator.js'
 import { serveOperator, type ServedOperator } from './operator-socket.js'
 import { takenOver } from './blobs/directory-lock.js'
@@ -326,7 +326,7 @@ export function createUploads<Tx, const K extends Kinds<Tx>>(options: UploadsOpt
 
   let draining = false
   let opened: Opened = 'nothing'
-  let ownerKey: string | null = null
+  let tagOf: ((owner: string) => string) | null = null
   let opening: Promise<void> | null = null
   const ready = (): Promise<void> =>
     (opening ??= open().catch((error: unknown) => {
@@ -336,7 +336,7 @@ export function createUploads<Tx, const K extends Kinds<Tx>>(options: UploadsOpt
 
   async function open(): Promise<void> {
     const { identity, store } = await ledger.migrate(checked.migrate === 'off' ? 'check' : 'apply')
-    ownerKey = await ledger.ownerKey()
+    tagOf = rememberedTags(await ledger.ownerKey())
     opened = 'tables'
     await blobs.open(identity, store)
     opened = 'store'
@@ -398,7 +398,7 @@ export function createUploads<Tx, const K extends Kinds<Tx>>(options: UploadsOpt
     clock,
     start,
     ready,
-    ownerTag: (owner) => (ownerKey === null ? null : ownerTagOf(ownerKey, owner)),
+    ownerTag: (owner) => tagOf?.(owner) ?? null,
     operations: {
       ledger,
       blobs,
@@ -436,11 +436,11 @@ export function createUploads<Tx, const K extends Kinds<Tx>>(options: UploadsOpt
     remove: (tx, operationId, owner) => ledger.remove(tx, operationId, owner ?? null),
     forgetOwner: (tx, owner) => ledger.forgetOwner(tx, owner),
     async ownerTag(owner) {
-      if (ownerKey === null) {
+      if (tagOf === null) {
         await ledger.migrate(checked.migrate === 'off' ? 'check' : 'apply')
-        ownerKey = await ledger.ownerKey()
+        tagOf = rememberedTags(await ledger.ownerKey())
       }
-      return ownerTagOf(ownerKey, owner)
+      return tagOf(owner)
     },
     async runOnce(once) {
       await ready()

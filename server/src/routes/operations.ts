@@ -263,7 +263,8 @@ async function readWhole(body: AsyncIterable<Uint8Array>, maxBytes: number, cloc
       chunks.push(next.value)
     }
   } finally {
-    over.abort()
+    // With a reason: without one each declaration makes a DOMException with its stack.
+    over.abort('read')
   }
 }
 
