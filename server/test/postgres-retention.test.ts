@@ -127,6 +127,17 @@ test('nothing of a forgotten owner is left in any table', async () => {
     expect(await ledger.tombstone(key)).toBe(point)
 })
 
+test('to forget an owner with very much may take longer than a call for which a client waits', async () => {
+  const { pool, ledger } = await open()
+  await ledger.declare(intentOf({ owner: 'ann' }))
+  await pool.query(`CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(6); RETURN NULL; END $$`)
+  await pool.query(
+    `CREATE TRIGGER slow AFTER UPDATE OF forgotten_at ON landfall_operations FOR EACH STATEMENT EXECUTE FUNCTION slow()`,
+  )
+  expect(await ledger.forgetOwner(null, 'ann')).toMatchObject({ operations: 1 })
+  expect(await ledger.holdings('ann')).toMatchObject({ operations: 0 })
+}, 30_000)
+
 test('an owner is forgotten while its references are removed, without a deadlock', async () => {
   const { url, db, ledger } = await open()
   const other = openOn(url)

@@ -57,6 +57,8 @@ export type PostgresTx<Database extends Pick<AnyDatabase, 'transaction'>> = Para
 
 /** To build an index over many rows takes its time, and so does another process that does it. */
 const MIGRATE_MS = 15 * 60_000
+/** An operator forgets an owner as a whole or not at all, however much it has; only rows of that owner wait meanwhile. */
+const FORGET_MS = 15 * 60_000
 /** What a hook may take longer than its own limit before the database ends its transaction: then its process stands still. */
 const GRACE_MS = 5_000
 /** A busy server may take as long, whatever the lease. */
@@ -164,9 +166,10 @@ export function postgresLedger<Database extends Executes & Pick<AnyDatabase, 'tr
     remove: (tx, id, owner) => remove(queriesOn(tx), id, owner),
 
     forgetOwner: (tx, owner) =>
-      tx === null ? within((queries) => forgetOwner(queries, owner)) : forgetOwner(queriesOn(tx), owner),
+      tx === null ? within((queries) => forgetOwner(queries, owner), FORGET_MS) : forgetOwner(queriesOn(tx), owner),
 
-    holdings: (owner) => on((queries) => holdings(queries, owner)),
+    // It counts all rows of the owner, and only operators ask.
+    holdings: (owner) => on((queries) => holdings(queries, owner), LONG_MS),
 
     retire: (retention, limit) => within((queries) => retire(queries, retention, limit)),
 
