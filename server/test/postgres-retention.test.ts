@@ -7,6 +7,7 @@ import { type Postgres, startPostgres } from '../../e2e/src/postgres.js'
 import { intentOf } from '../src/contract/ledger.js'
 import { POSTGRES_MIGRATIONS } from '../src/ledger/postgres-migrations.js'
 import { postgresLedger } from '../src/ledger/postgres.js'
+import { later } from './harness.js'
 
 let server: Postgres
 beforeAll(async () => {
@@ -153,6 +154,26 @@ test('an owner is forgotten while its references are removed, without a deadlock
     for (const intent of intents) expect(await ledger.tombstone(intent)).toBe('completed')
   }
 })
+
+test('an owner is forgotten while one of its effects is being settled, without a deadlock', async () => {
+  const { pool, db, ledger } = await open()
+  const { id } = await referenced(ledger, { owner: 'ann' })
+  const [taken] = await ledger.takeEffects({ kind: 'photo', name: 'notify' }, { ...LEASE, limit: 1 })
+  // As with very many operations: longer than PostgreSQL waits before it looks for a deadlock.
+  await pool.query(
+    `CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(2.5); RETURN NULL; END $$`,
+  )
+  await pool.query(
+    `CREATE TRIGGER slow AFTER UPDATE OF forgotten_at ON landfall_operations FOR EACH STATEMENT EXECUTE FUNCTION slow()`,
+  )
+  const forgetting = db.transaction((tx) => ledger.forgetOwner(tx, 'ann'))
+  await later(500)
+  const settling = ledger.settleEffect(taken ?? { effectId: '', attempts: 0 }, { outcome: 'delivered' })
+  expect(await forgetting).toMatchObject({ operations: 1, references: 1 })
+  await settling
+  expect(await ledger.effectsOf({ owner: 'ann', id })).toEqual([])
+  expect(await dumped(pool)).not.toContain('ann')
+}, 30_000)
 
 test('of nodes that start at once, one makes the key of the tombstones', async () => {
   const url = await server.database()
