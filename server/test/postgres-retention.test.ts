@@ -175,6 +175,26 @@ test('an owner is forgotten while one of its effects is being settled, without a
   expect(await dumped(pool)).not.toContain('ann')
 }, 30_000)
 
+test('while an owner is forgotten, the leases of others are prolonged', async () => {
+  const { db, ledger } = await open()
+  const lease = async (owner: string) => {
+    const intent = intentOf({ owner })
+    await ledger.declare(intent)
+    const taken = await ledger.lease(intent, { ...LEASE, purpose: 'receive' })
+    if (taken.outcome !== 'granted') throw new Error(taken.outcome)
+    return taken.lease
+  }
+  const [anns, bobs] = [await lease('ann'), await lease('bob')]
+  const before = (await ledger.find(bobs))?.dueAt ?? 0
+  await db.transaction(async (tx) => {
+    await ledger.forgetOwner(tx, 'ann')
+    // Nobody knows yet whether that will be committed.
+    expect(await ledger.renew([anns, bobs], 60_000)).toEqual([anns, bobs])
+    expect((await ledger.find(bobs))?.dueAt).toBeGreaterThan(before + 20_000)
+  })
+  expect(await ledger.renew([anns, bobs], 60_000)).toEqual([bobs])
+}, 30_000)
+
 test('of nodes that start at once, one makes the key of the tombstones', async () => {
   const url = await server.database()
   const nodes = Array.from({ length: 5 }, () => openOn(url))
