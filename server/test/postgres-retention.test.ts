@@ -131,7 +131,9 @@ test('nothing of a forgotten owner is left in any table', async () => {
 test('to forget an owner with very much may take longer than a call for which a client waits', async () => {
   const { pool, ledger } = await open()
   await ledger.declare(intentOf({ owner: 'ann' }))
-  await pool.query(`CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(6); RETURN NULL; END $$`)
+  await pool.query(
+    `CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(6); RETURN NULL; END $$`,
+  )
   await pool.query(
     `CREATE TRIGGER slow AFTER UPDATE OF forgotten_at ON landfall_operations FOR EACH STATEMENT EXECUTE FUNCTION slow()`,
   )
@@ -274,6 +276,26 @@ test('what an older version has made is counted, retired and forgotten', async (
   expect(await ledger.tombstone({ owner: 'ann', id: '2' })).toBe('completed')
   expect((await ledger.declare(intentOf(within))).outcome).toBe('created')
 })
+
+test('an upgrade that has to wait for somebody keeps nobody else waiting for long', async () => {
+  const { pool, ledger } = openOn(await server.database())
+  for (const statement of POSTGRES_MIGRATIONS[0] ?? []) await pool.query(statement)
+  await pool.query(`CREATE TABLE landfall_meta (key text PRIMARY KEY, value text NOT NULL)`)
+  await pool.query(`INSERT INTO landfall_meta (key, value) VALUES ('version', '1'), ('identity', 'this')`)
+  // As a dump does for hours.
+  const reader = await pool.connect()
+  await reader.query('BEGIN')
+  await reader.query('SELECT 1 FROM landfall_operations')
+  const upgrading = ledger.migrate()
+  upgrading.catch(() => {})
+  await later(500)
+  const fromMs = performance.now()
+  await pool.query('SELECT 1 FROM landfall_operations')
+  expect(performance.now() - fromMs).toBeLessThan(4_000)
+  await reader.query('ROLLBACK')
+  reader.release()
+  expect(await upgrading).toMatchObject({ identity: 'this' })
+}, 30_000)
 
 test('what is due is found by an index, among many that are not', async () => {
   const { pool, ledger, sent } = await open()

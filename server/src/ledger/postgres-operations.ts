@@ -39,6 +39,8 @@ import type { SqlRow, SqlValue } from './statements.js'
 
 /** Of `pg_advisory_xact_lock`: one process migrates at a time. Any number would do that nobody else uses. */
 const MIGRATION_LOCK = 7_203_155_221
+/** So long a change of the tables waits for those who use them just now: a long transaction, a dump. */
+const LOCK_MS = 2_000
 
 const PARTS = partsOf(POSTGRES_MIGRATIONS)
 const namesOf = (kind: 'INDEX' | 'TRIGGER' | 'FUNCTION'): string[] =>
@@ -81,9 +83,11 @@ export async function migrated(on: Queries): Promise<{ identity: string; store: 
 export const unready = async (on: Queries): Promise<UploadError> =>
   notReady(await standing(on), POSTGRES_MIGRATIONS.length)
 
-/** In a transaction. */
+/** In a transaction. Fails with `lock_not_available` (55P03) where somebody uses a table for longer than `LOCK_MS`. */
 export async function migrate(on: Queries): Promise<{ identity: string; store: 'new' | 'known' }> {
   await on.all(`SELECT pg_advisory_xact_lock(${MIGRATION_LOCK})`)
+  // Whoever asks for a table behind this one waits for it, readers too: better to give way, and to come again.
+  await on.all(`SELECT set_config('lock_timeout', ?, true)`, [String(LOCK_MS)])
   // Another process may have been here while this one waited.
   const ready = await migrated(on)
   if (ready !== null) return ready
