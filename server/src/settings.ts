@@ -3,6 +3,7 @@ import { OWNER_TAG_HEADER } from '@landfall/shared'
 import * as v from 'valibot'
 import { isOrigin } from './context.js'
 import { UploadError } from './errors.js'
+import { CENTURY_MS } from './options.js'
 
 const count = (name: string, least: number, most: number) =>
   v.pipe(
@@ -19,9 +20,6 @@ const listOf = (text: string): string[] =>
     .split(',')
     .map((part) => part.trim())
     .filter((part) => part !== '')
-
-/** For ever, and still a date (ECMA-262 ends after 8.64e15 ms). */
-const CENTURY_MS = 100 * 365 * 24 * 60 * 60_000
 
 /** Of `landfall serve`, named as its environment variables. */
 const settingsSchema = v.object({

@@ -455,6 +455,8 @@ export function createUploads<Tx, const K extends Kinds<Tx>>(options: UploadsOpt
       if (announcedMs > 0) await clock.sleep(announcedMs)
       const endsAtMs = clock.monotonicMs() + withinMs
       const leftMs = (): number => Math.max(0, endsAtMs - clock.monotonicMs())
+      // What is still being opened would begin after its end, and keep the directory's lock and the socket.
+      if (opening !== null) await endsWithin(opening, leftMs())
       watch.close()
       timekeeping.stop()
       if (socket?.outcome === 'served') await socket.close()

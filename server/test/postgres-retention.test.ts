@@ -7,6 +7,7 @@ import { type Postgres, startPostgres } from '../../e2e/src/postgres.js'
 import { intentOf } from '../src/contract/ledger.js'
 import { POSTGRES_MIGRATIONS } from '../src/ledger/postgres-migrations.js'
 import { postgresLedger } from '../src/ledger/postgres.js'
+import { later } from './harness.js'
 
 let server: Postgres
 beforeAll(async () => {
@@ -127,6 +128,19 @@ test('nothing of a forgotten owner is left in any table', async () => {
     expect(await ledger.tombstone(key)).toBe(point)
 })
 
+test('to forget an owner with very much may take longer than a call for which a client waits', async () => {
+  const { pool, ledger } = await open()
+  await ledger.declare(intentOf({ owner: 'ann' }))
+  await pool.query(
+    `CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(6); RETURN NULL; END $$`,
+  )
+  await pool.query(
+    `CREATE TRIGGER slow AFTER UPDATE OF forgotten_at ON landfall_operations FOR EACH STATEMENT EXECUTE FUNCTION slow()`,
+  )
+  expect(await ledger.forgetOwner(null, 'ann')).toMatchObject({ operations: 1 })
+  expect(await ledger.holdings('ann')).toMatchObject({ operations: 0 })
+}, 30_000)
+
 test('an owner is forgotten while its references are removed, without a deadlock', async () => {
   const { url, db, ledger } = await open()
   const other = openOn(url)
@@ -142,6 +156,46 @@ test('an owner is forgotten while its references are removed, without a deadlock
     for (const intent of intents) expect(await ledger.tombstone(intent)).toBe('completed')
   }
 })
+
+test('an owner is forgotten while one of its effects is being settled, without a deadlock', async () => {
+  const { pool, db, ledger } = await open()
+  const { id } = await referenced(ledger, { owner: 'ann' })
+  const [taken] = await ledger.takeEffects({ kind: 'photo', name: 'notify' }, { ...LEASE, limit: 1 })
+  // As with very many operations: longer than PostgreSQL waits before it looks for a deadlock.
+  await pool.query(
+    `CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(2.5); RETURN NULL; END $$`,
+  )
+  await pool.query(
+    `CREATE TRIGGER slow AFTER UPDATE OF forgotten_at ON landfall_operations FOR EACH STATEMENT EXECUTE FUNCTION slow()`,
+  )
+  const forgetting = db.transaction((tx) => ledger.forgetOwner(tx, 'ann'))
+  await later(500)
+  const settling = ledger.settleEffect(taken ?? { effectId: '', attempts: 0 }, { outcome: 'delivered' })
+  expect(await forgetting).toMatchObject({ operations: 1, references: 1 })
+  await settling
+  expect(await ledger.effectsOf({ owner: 'ann', id })).toEqual([])
+  expect(await dumped(pool)).not.toContain('ann')
+}, 30_000)
+
+test('while an owner is forgotten, the leases of others are prolonged', async () => {
+  const { db, ledger } = await open()
+  const lease = async (owner: string) => {
+    const intent = intentOf({ owner })
+    await ledger.declare(intent)
+    const taken = await ledger.lease(intent, { ...LEASE, purpose: 'receive' })
+    if (taken.outcome !== 'granted') throw new Error(taken.outcome)
+    return taken.lease
+  }
+  const [anns, bobs] = [await lease('ann'), await lease('bob')]
+  const before = (await ledger.find(bobs))?.dueAt ?? 0
+  await db.transaction(async (tx) => {
+    await ledger.forgetOwner(tx, 'ann')
+    // Nobody knows yet whether that will be committed.
+    expect(await ledger.renew([anns, bobs], 60_000)).toEqual([anns, bobs])
+    expect((await ledger.find(bobs))?.dueAt).toBeGreaterThan(before + 20_000)
+  })
+  expect(await ledger.renew([anns, bobs], 60_000)).toEqual([bobs])
+}, 30_000)
 
 test('of nodes that start at once, one makes the key of the tombstones', async () => {
   const url = await server.database()
@@ -222,6 +276,26 @@ test('what an older version has made is counted, retired and forgotten', async (
   expect(await ledger.tombstone({ owner: 'ann', id: '2' })).toBe('completed')
   expect((await ledger.declare(intentOf(within))).outcome).toBe('created')
 })
+
+test('an upgrade that has to wait for somebody keeps nobody else waiting for long', async () => {
+  const { pool, ledger } = openOn(await server.database())
+  for (const statement of POSTGRES_MIGRATIONS[0] ?? []) await pool.query(statement)
+  await pool.query(`CREATE TABLE landfall_meta (key text PRIMARY KEY, value text NOT NULL)`)
+  await pool.query(`INSERT INTO landfall_meta (key, value) VALUES ('version', '1'), ('identity', 'this')`)
+  // As a dump does for hours.
+  const reader = await pool.connect()
+  await reader.query('BEGIN')
+  await reader.query('SELECT 1 FROM landfall_operations')
+  const upgrading = ledger.migrate()
+  upgrading.catch(() => {})
+  await later(500)
+  const fromMs = performance.now()
+  await pool.query('SELECT 1 FROM landfall_operations')
+  expect(performance.now() - fromMs).toBeLessThan(4_000)
+  await reader.query('ROLLBACK')
+  reader.release()
+  expect(await upgrading).toMatchObject({ identity: 'this' })
+}, 30_000)
 
 test('what is due is found by an index, among many that are not', async () => {
   const { pool, ledger, sent } = await open()

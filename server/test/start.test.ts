@@ -9,6 +9,7 @@ import { drizzle } from 'drizzle-orm/libsql'
 import { Hono } from 'hono'
 import { afterEach, beforeEach, expect, test } from 'vitest'
 import { fileBlobs } from '../src/blobs/file.js'
+import { lockFile } from '../src/blobs/directory-lock.js'
 import { kind } from '../src/kinds.js'
 import { serializedLibsql } from '../src/ledger/serialized-libsql.js'
 import { sqliteLedger } from '../src/ledger/sqlite.js'
@@ -153,4 +154,25 @@ test('ready() says at once what keeps it from starting, and a later one tries ag
   isAway = false
   await uploads.ready()
   expect(await made()).toEqual(['blobs'])
+})
+
+test('what is closed while it still begins has let go of everything when close() has resolved', async () => {
+  let begun = false
+  const { uploads } = create((ledger) => ({
+    ...ledger,
+    ownerKey: async () => {
+      begun = true
+      await later(300)
+      return ledger.ownerKey()
+    },
+  }))
+  uploads.start()
+  await eventually(async () => begun, Boolean)
+  await uploads.close({ withinMs: 3_000 })
+  await later(600)
+  const blobs = join(directory.path, 'blobs')
+  expect((await readdir(blobs)).filter((name) => name.endsWith('.sock'))).toEqual([])
+  const lock = lockFile(blobs, 'landfall.lock')
+  expect(lock).not.toBeNull()
+  lock?.release()
 })

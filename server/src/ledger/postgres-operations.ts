@@ -39,6 +39,8 @@ import type { SqlRow, SqlValue } from './statements.js'
 
 /** Of `pg_advisory_xact_lock`: one process migrates at a time. Any number would do that nobody else uses. */
 const MIGRATION_LOCK = 7_203_155_221
+/** So long a change of the tables waits for those who use them just now: a long transaction, a dump. */
+const LOCK_MS = 2_000
 
 const PARTS = partsOf(POSTGRES_MIGRATIONS)
 const namesOf = (kind: 'INDEX' | 'TRIGGER' | 'FUNCTION'): string[] =>
@@ -81,9 +83,11 @@ export async function migrated(on: Queries): Promise<{ identity: string; store: 
 export const unready = async (on: Queries): Promise<UploadError> =>
   notReady(await standing(on), POSTGRES_MIGRATIONS.length)
 
-/** In a transaction. */
+/** In a transaction. Fails with `lock_not_available` (55P03) where somebody uses a table for longer than `LOCK_MS`. */
 export async function migrate(on: Queries): Promise<{ identity: string; store: 'new' | 'known' }> {
   await on.all(`SELECT pg_advisory_xact_lock(${MIGRATION_LOCK})`)
+  // Whoever asks for a table behind this one waits for it, readers too: better to give way, and to come again.
+  await on.all(`SELECT set_config('lock_timeout', ?, true)`, [String(LOCK_MS)])
   // Another process may have been here while this one waited.
   const ready = await migrated(on)
   if (ready !== null) return ready
@@ -359,18 +363,27 @@ export async function askedOf(on: Queries, holder: string): Promise<{ key: Opera
   return rows.map(toAsked)
 }
 
-/** In one statement; in the order of the rows, so that two nodes do not wait for each other. */
+/**
+ * In one statement, which waits for nobody: a row that somebody has locked (the application forgets its owner in a long
+ * transaction) must not keep all others of this process from being prolonged. Such a lease counts as kept, and is
+ * prolonged the next time; whoever takes it has to wait for that lock, too.
+ */
 export async function renew(on: Queries, leases: readonly Lease[], leaseMs: number): Promise<Lease[]> {
   if (leases.length === 0) return []
   const rows = await on.all(
-    `WITH wanted AS MATERIALIZED (
-       SELECT o.owner, o.id FROM json_array_elements(CAST(CAST(? AS text) AS json)) AS held
+    `WITH held AS MATERIALIZED (
+       SELECT o.owner, o.id, o.lease_token FROM json_array_elements(CAST(CAST(? AS text) AS json)) AS held
          JOIN landfall_operations o ON o.owner = held ->> 0 AND o.id = held ->> 1
            AND o.lease_token = CAST(held ->> 2 AS bigint) AND o.lease_holder = held ->> 3
-       ORDER BY o.owner, o.id FOR UPDATE OF o
+     ), wanted AS MATERIALIZED (
+       SELECT o.owner, o.id FROM held JOIN landfall_operations o
+         ON o.owner = held.owner AND o.id = held.id AND o.lease_token = held.lease_token
+       ORDER BY o.owner, o.id FOR UPDATE OF o SKIP LOCKED
+     ), prolonged AS (
+       UPDATE landfall_operations o SET lease_expires_at = ${NOW} + ?, due_at = ${NOW} + ?
+       FROM wanted WHERE o.owner = wanted.owner AND o.id = wanted.id
      )
-     UPDATE landfall_operations o SET lease_expires_at = ${NOW} + ?, due_at = ${NOW} + ?
-     FROM wanted WHERE o.owner = wanted.owner AND o.id = wanted.id RETURNING o.owner, o.id, o.lease_token`,
+     SELECT owner, id, lease_token FROM held`,
     [JSON.stringify(leases.map(({ owner, id, token, holder }) => [owner, id, token, holder])), leaseMs, leaseMs],
   )
   const kept = new Set(rows.map((row) => JSON.stringify([row['owner'], row['id'], Number(row['lease_token'])])))

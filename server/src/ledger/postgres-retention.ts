@@ -124,12 +124,20 @@ export const holdings = async (on: Queries, owner: string): Promise<Holdings> =>
 /** In the application's transaction. */
 export async function forgetOwner(on: Queries, owner: string): Promise<Holdings> {
   const hash = ownerHash(await tombstoneKey(on), owner)
-  // As `remove` does: the references first, and then their operations, these in the order in which leases are prolonged.
+  // As `remove` does: the references first, and then their operations, these in the order in which leases are prolonged;
+  // between them what is owed.
   // What is driven just now ends first, and then has its reference.
   await on.all(
     `SELECT COUNT(*) AS n FROM (
        SELECT 1 FROM landfall_operations o JOIN landfall_references r ON r.operation_id = o.id AND r.owner = o.owner
        WHERE o.owner = ? ORDER BY o.id FOR UPDATE OF r) AS locked`,
+    [owner],
+  )
+  // Who settles one has it before its operation; what nobody settles any more is retired after its operation.
+  await on.all(
+    `SELECT COUNT(*) AS n FROM (
+       SELECT 1 FROM landfall_effects WHERE owner = ? AND delivered_at IS NULL AND given_up_at IS NULL
+       ORDER BY effect_id FOR UPDATE) AS locked`,
     [owner],
   )
   await on.run(

@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from 'node:timers/promises'
 import { problem } from '@landfall/shared'
 import type { PgDatabase, PgQueryResultHKT } from 'drizzle-orm/pg-core'
 import { v7 as uuidv7 } from 'uuid'
@@ -57,6 +58,10 @@ export type PostgresTx<Database extends Pick<AnyDatabase, 'transaction'>> = Para
 
 /** To build an index over many rows takes its time, and so does another process that does it. */
 const MIGRATE_MS = 15 * 60_000
+/** Between attempts to change tables that somebody uses: those who had to wait for one of them go on. */
+const MIGRATE_AGAIN_MS = 2_000
+/** An operator forgets an owner as a whole or not at all, however much it has; only rows of that owner wait meanwhile. */
+const FORGET_MS = 15 * 60_000
 /** What a hook may take longer than its own limit before the database ends its transaction: then its process stands still. */
 const GRACE_MS = 5_000
 /** A busy server may take as long, whatever the lease. */
@@ -94,7 +99,12 @@ export function postgresLedger<Database extends Executes & Pick<AnyDatabase, 'tr
       const ready = await on(migrated)
       if (ready !== null) return ready
       if (how === 'check') throw await on(unready)
-      return within(migrate, MIGRATE_MS).catch((error: unknown) => Promise.reject(mayNot(error)))
+      for (const untilMs = performance.now() + MIGRATE_MS; ; await sleep(MIGRATE_AGAIN_MS))
+        try {
+          return await within(migrate, MIGRATE_MS)
+        } catch (error) {
+          if (!codesOf(error).includes('55P03') || performance.now() > untilMs) throw mayNot(error)
+        }
     },
 
     rememberStore: () => on(async (queries) => void (await rememberStore(queries))),
@@ -164,9 +174,10 @@ export function postgresLedger<Database extends Executes & Pick<AnyDatabase, 'tr
     remove: (tx, id, owner) => remove(queriesOn(tx), id, owner),
 
     forgetOwner: (tx, owner) =>
-      tx === null ? within((queries) => forgetOwner(queries, owner)) : forgetOwner(queriesOn(tx), owner),
+      tx === null ? within((queries) => forgetOwner(queries, owner), FORGET_MS) : forgetOwner(queriesOn(tx), owner),
 
-    holdings: (owner) => on((queries) => holdings(queries, owner)),
+    // It counts all rows of the owner, and only operators ask.
+    holdings: (owner) => on((queries) => holdings(queries, owner), LONG_MS),
 
     retire: (retention, limit) => within((queries) => retire(queries, retention, limit)),
 
