@@ -90,12 +90,15 @@ export function withParts(notes: Notes, etags: readonly string[]): Pick<Notes, '
   }
 }
 
-/** A digest over one ETag after the other. Some stores give them with quotes at one time and without at another. */
+/** Some stores give ETags with quotes at one time and without at another. */
+export const unquoted = (etag: string): string => etag.replaceAll('"', '')
+
+/** A digest over one ETag after the other. */
 export const foldedWith = (before: string, etags: readonly string[]): string =>
   etags.reduce(
     (digest, etag) =>
       createHash('sha256')
-        .update(digest + etag.replaceAll('"', ''))
+        .update(digest + unquoted(etag))
         .digest('base64'),
     before,
   )

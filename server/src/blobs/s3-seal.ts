@@ -7,7 +7,7 @@ import type { S3Calls } from './s3-calls.js'
 import { isPartMismatch, s3Fault } from './s3-faults.js'
 import type { S3Identity } from './s3-identity.js'
 import type { Names } from './s3-names.js'
-import { foldedWith, type Notes, partCount, partsIn, readNotes } from './s3-notes.js'
+import { foldedWith, type Notes, partCount, partsIn, readNotes, unquoted } from './s3-notes.js'
 import type { Tails } from './s3-tails.js'
 
 export interface S3Look {
@@ -111,8 +111,8 @@ export function createSeal({ calls, names, identity, look, tails }: Deps & { loo
       if ((await look.atObject(blob, notes)) === 'whole') return true
       const listed = await calls.listParts(name, uploadId)
       if (listed === null) return (await look.afterMissing(blob, notes)) === 'whole'
-      const inStore = new Map(listed.map(({ PartNumber, ETag }) => [PartNumber, ETag]))
-      if (isPartMismatch(failure) && !parts.every(({ ETag, PartNumber }) => inStore.get(PartNumber) === ETag))
+      const inStore = new Map(listed.map(({ PartNumber, ETag }) => [PartNumber, unquoted(ETag ?? '')]))
+      if (isPartMismatch(failure) && !parts.every(({ ETag, PartNumber }) => inStore.get(PartNumber) === unquoted(ETag)))
         // What was acknowledged cannot be taken back, and these parts cannot be had again.
         return (await look.atObject(blob, notes)) === 'whole'
       if (attempt + 1 >= ATTEMPTS)

@@ -189,7 +189,8 @@ export function operationRoutes(deps: OperationRouteDeps): Hono<Env> {
     // Without a tag: a change from now on.
     let seen = knownTo(c)
     const watched = new Set(woken ? ids : [])
-    const question = `${c.req.path}?${ids.join()}`
+    // With the path under which the routes are mounted: answers name it.
+    const question = `${baseOf(c)}${c.req.path}?${ids.join()}`
     for (const deadline = clock.monotonicMs() + waitMs; ;) {
       const armed = watch.change(owner, watched, Math.max(0, deadline - clock.monotonicMs()), c.req.raw.signal)
       const found = await waiters
