@@ -5,7 +5,7 @@ import { faultCode, faultMessage, UploadError } from './errors.js'
 import type { Held } from './leases.js'
 import type { Logger } from './log.js'
 import type { Changes, Clock, Metrics, OperationRecord, Referred } from './ports.js'
-import { createRecorder, DigestArrived, type Recorder } from './recorder.js'
+import { askPatiently, createRecorder, DigestArrived, type Recorder } from './recorder.js'
 import { rules } from './rules.js'
 import { createSteps, rejected, type StepDeps } from './steps.js'
 
@@ -222,7 +222,7 @@ export function createDrive<Tx>(deps: DriveDeps<Tx>): Drive {
     const operationId = held.lease.id
     try {
       // An unknown outcome of a COMMIT is read again before anything else.
-      const now = await ledger.find(held.lease)
+      const now = await askPatiently(() => ledger.find(held.lease), clock, settings.patienceMs)
       if (now !== null && (isReferenced(now.point) || now.leaseHolder !== held.lease.holder)) return now
       // Its owner was forgotten, and it was cancelled with that.
       if (now === null && (await ledger.tombstone(held.lease)) !== null)

@@ -1,4 +1,4 @@
-import { UploadError } from './errors.js'
+import { faultCode, UploadError } from './errors.js'
 import type { Held } from './leases.js'
 import { NO_METRICS } from './metering.js'
 import type { Changes, Clock, Ledger, Metrics, OperationRecord } from './ports.js'
@@ -88,6 +88,17 @@ export function createRecorder(
         }
       }
     },
+  }
+}
+
+/** Asks again while the ledger is away, for a time: what is answered late costs less than what is sent again. */
+export async function askPatiently<T>(ask: () => Promise<T>, clock: Clock, patienceMs: number): Promise<T> {
+  for (const deadline = clock.monotonicMs() + patienceMs; ; await clock.sleep(RETRY_MS)) {
+    try {
+      return await ask()
+    } catch (error) {
+      if (faultCode(error) !== 'ledger-unavailable' || clock.monotonicMs() > deadline) throw error
+    }
   }
 }
 

@@ -320,6 +320,44 @@ describe('a failing application', () => {
 })
 
 describe('surroundings that fail', () => {
+  test('a ledger that is away for a second when the last bytes are in: they are acknowledged, and not sent again', async () => {
+    let backAtMs = Number.POSITIVE_INFINITY
+    let isAway = false
+    const away =
+      <A extends unknown[], T>(call: (...args: A) => Promise<T>) =>
+      async (...args: A): Promise<T> => {
+        if (isAway && performance.now() < backAtMs)
+          throw new UploadError('ledger-unavailable', 'the database did not answer in time')
+        return call(...args)
+      }
+    const { declare, patch, get } = await start(
+      { file: kind({ onReference: async () => null }) },
+      {
+        ledgerOf: (ledger) => ({
+          ...ledger,
+          find: away(ledger.find),
+          record: away(ledger.record),
+          refer: async (...args) => {
+            backAtMs = Math.min(backAtMs, performance.now() + 1_000)
+            isAway = true
+            return away(ledger.refer)(...args)
+          },
+        }),
+      },
+    )
+    const id = newId()
+    await declare(id, { size: 10 })
+    const answered = await patch(id, 0, content(10))
+    expect([answered.status, answered.headers.get('Upload-Offset')]).toEqual([204, '10'])
+    await eventually(
+      async () => {
+        await server.uploads.runOnce()
+        return get(id)
+      },
+      ({ recoveryPoint }) => isReferenced(recoveryPoint),
+    )
+  })
+
   test('a COMMIT whose answer is lost: read again before anything else, one reference', async () => {
     const { calls, file } = counted()
     const ledgerOf = (ledger: Ledger<Tx>): Ledger<Tx> => ({
