@@ -70,7 +70,7 @@ describe('installed from the tarballs', () => {
       const off = uploader.subscribe(() => {})
       console.log(JSON.stringify(uploader.snapshot()), uploader.snapshot() === uploader.snapshot())
       off()`
-    expect(await node(script)).toBe('{"uploads":[],"recovered":false} true\n')
+    expect(await node(script)).toBe('{"uploads":[],"recovered":false,"warnings":[]} true\n')
   })
 
   test('the server and the words of the wire import', async () => {
