@@ -1,10 +1,11 @@
 import { createHash, randomUUID } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { TUS_CONTENT_TYPE, TUS_RESUMABLE, VERSION, VERSION_HEADER } from '@landfall/shared'
+import { TUS_CONTENT_TYPE, TUS_RESUMABLE } from '@landfall/shared'
 import { afterAll, describe, expect, test } from 'vitest'
 import { pseudoRandomBytes } from '../src/files.js'
 import { OWNER_HEADER } from '../src/landfall.js'
 import { type Nodes, openNodes } from '../src/nodes/nodes.js'
+import { ownHeaders } from '../src/own-headers.js'
 import { startProxy } from '../src/proxy.js'
 import { DONE_POINTS } from '../src/sweep/stored.js'
 
@@ -41,6 +42,7 @@ describe.skipIf(opened instanceof Error)(`three nodes whose database goes silent
   test('each call ends in time, the nodes are back within ten seconds, and nothing is lost', async () => {
     const nodes = opened as Nodes
     const origins = nodes.all.map(({ server }) => server.ready[1] ?? '')
+    const own = await ownHeaders(`${origins[0] ?? ''}/uploads`, { [OWNER_HEADER]: 'ann' })
     const asked: Asked[] = []
     const probed: Asked[] = []
     const over = new AbortController()
@@ -50,7 +52,7 @@ describe.skipIf(opened instanceof Error)(`three nodes whose database goes silent
       const atMs = performance.now()
       const status = await fetch(`${origins[node] ?? ''}${path}`, {
         ...init,
-        headers: { [OWNER_HEADER]: 'ann', [VERSION_HEADER]: VERSION, ...(init.headers as Record<string, string>) },
+        headers: { ...own, ...(init.headers as Record<string, string>) },
         signal: AbortSignal.timeout(60_000),
       }).then(
         async (answer) => (await answer.arrayBuffer(), answer.status),
