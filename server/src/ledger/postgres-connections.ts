@@ -13,6 +13,8 @@ export interface Session extends Executes {
 
 export interface Connection {
   readonly session: Session
+  /** It has said nothing since a moment after which another one did not answer: see `distrust`. */
+  isSuspect(): boolean
   /**
    * The server is asked to stop what runs on it, without knowing whether it hears that, or when: what would run there
    * next might be stopped in its place, so that nobody gets it any more.
@@ -176,6 +178,7 @@ function ofPool(pool: Pool, on: (client: PoolClient) => Session): Connections {
     }
     return {
       session: on(client),
+      isSuspect: () => !trust.has(client),
       stop,
       release: () => (isStopped ? end(client) : client.release()),
       destroy() {
@@ -320,6 +323,7 @@ function ofPostgresJs(client: PostgresJs, on: (client: unknown) => Session): Con
     for (const socket of own.sockets) socket.ref()
     return {
       session: on(noting(own.client, (statement) => (own.asked = statement as Own['asked']))),
+      isSuspect: () => !trust.has(own),
       stop: () => stop(own),
       release() {
         if (ended || !usable(own)) return end(own)

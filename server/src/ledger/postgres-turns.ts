@@ -8,6 +8,12 @@ import { faultOf, isAway } from './postgres-query.js'
 export const ANSWER_MS = 5_000
 /** The same for what looks at whole tables, or changes them; nobody waits for it who has a client. */
 export const LONG_MS = 60_000
+/**
+ * What is left to a call on a connection that is suspect, because another one has not answered in `ANSWER_MS` and this
+ * one has said nothing since that was asked: the database's host may be gone. Without it a call that began right before
+ * that was known would take its whole time too, and a node twice as long to be back.
+ */
+const SUSPECT_MS = 1_000
 /** So long a call waits for its connection: for others who have them all, and for the server to take a new one. */
 const WAIT_MS = 5_000
 /** Of hooks only a few are let in at once, and each may take its own time limit. */
@@ -33,8 +39,17 @@ export function createTurns(connections: Connections): Turns {
   const hooksAtOnce = max === Number.POSITIVE_INFINITY ? max : Math.max(1, max - Math.max(2, Math.ceil(max / 5)))
   const hooks = pLimit(hooksAtOnce)
   const crowd = pLimit(Math.max(hooksAtOnce + 1, max - 1))
+  /** Calls that wait for their answers. Hooks are not among them: they are silent for as long as the application thinks. */
+  const waiting = new Set<{ readonly connection: Connection; readonly limit: Limit; readonly endsAtMs: number }>()
 
-  async function run<T>(work: Work<T>, untilMs: number, answerMs: number): Promise<T> {
+  function distrust(sinceMs: number): void {
+    connections.distrust(sinceMs)
+    const soonMs = performance.now() + SUSPECT_MS
+    for (const { connection, limit, endsAtMs } of waiting)
+      if (endsAtMs > soonMs && connection.isSuspect()) limit.again(SUSPECT_MS)
+  }
+
+  async function run<T>(work: Work<T>, untilMs: number, answerMs: number, isHook = false): Promise<T> {
     const getting = connections.get().catch((error: unknown) => Promise.reject(faultOf(error)))
     const connection = await grantedWithin(getting, Math.max(1, untilMs - performance.now()), {
       late: () => new UploadError('ledger-unavailable', 'no connection to the database was to be had in time'),
@@ -44,7 +59,16 @@ export function createTurns(connections: Connections): Turns {
     let isLate = false
     try {
       const result = await deadline(
-        (limit) => work(connection.session, limit, connection),
+        async (limit) => {
+          if (isHook) return work(connection.session, limit, connection)
+          const call = { connection, limit, endsAtMs: beganMs + answerMs }
+          waiting.add(call)
+          try {
+            return await work(connection.session, limit, connection)
+          } finally {
+            waiting.delete(call)
+          }
+        },
         answerMs,
         undefined,
         () => {
@@ -55,7 +79,7 @@ export function createTurns(connections: Connections): Turns {
       connection.release()
       return result
     } catch (error) {
-      if (isLate) connections.distrust(beganMs)
+      if (isLate) distrust(beganMs)
       if (isLate || isAway(error)) connection.destroy()
       else connection.release()
       throw error
@@ -70,7 +94,7 @@ export function createTurns(connections: Connections): Turns {
     takeForHook: (work) =>
       inTurn(hooks, performance.now() + HOOK_WAIT_MS, () => {
         const untilMs = performance.now() + WAIT_MS
-        return inTurn(crowd, untilMs, () => run(work, untilMs, ANSWER_MS))
+        return inTurn(crowd, untilMs, () => run(work, untilMs, ANSWER_MS, true))
       }),
     takeAtOnce: (work, answerMs = ANSWER_MS) => run(work, performance.now() + Math.min(WAIT_MS, answerMs), answerMs),
   }
