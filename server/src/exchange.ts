@@ -10,6 +10,13 @@ import type { MiddlewareHandler } from 'hono'
  */
 const LINGER_MS = 30_000
 const LINGER_SILENT_MS = 5_000
+/**
+ * How much more of a body is thrown away. Browsers read no answer before they have sent all of it: whoever is refused at
+ * the start of a film would send the whole film for nothing. Beyond this the connection is reset; the answer may be lost
+ * with it, and the client asks again, as after any broken connection.
+ */
+const LINGER_BYTES = 4 * 1024 * 1024
+const LINGER_LOOK_MS = 25
 
 /**
  * A refused request that is no larger than this is read to its end before it is answered, if that takes no longer than
@@ -111,9 +118,17 @@ function endInOrder(request: IncomingMessage): void {
     if (request.complete) return destroySoon()
     lingers = true
     const close = (): void => void socket.destroy()
+    // Node shows nobody what it throws away: the connection has counted it.
+    const untilBytes = socket.bytesRead + LINGER_BYTES
+    const counting = setInterval(() => {
+      if (socket.bytesRead > untilBytes) close()
+    }, LINGER_LOOK_MS).unref()
     const atMost = setTimeout(close, LINGER_MS)
     atMost.unref()
-    socket.once('close', () => clearTimeout(atMost))
+    socket.once('close', () => {
+      clearTimeout(atMost)
+      clearInterval(counting)
+    })
     socket.setTimeout(LINGER_SILENT_MS, close)
     socket.end()
     request.once('end', close)

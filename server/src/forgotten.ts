@@ -2,7 +2,10 @@ import { type Problem, problem, type ProblemCode } from '@landfall/shared'
 import { ProblemError, refuse } from './context.js'
 import type { Ledger, OperationKey, TombstonePoint } from './ports.js'
 
-/** The codes that the operation had before, so that a client is told the same again, whatever its version. */
+/**
+ * How it ended, in codes that clients of every version know. Why a file was rejected (`digest-mismatch`, a code of the
+ * application's own) is not kept.
+ */
 const CODES: Readonly<Record<TombstonePoint, ProblemCode>> = {
   cancelled: 'cancelled',
   expired: 'expired',

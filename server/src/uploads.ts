@@ -62,7 +62,7 @@ export interface UploadsOptions<Tx, K extends Kinds<Tx>> {
    * `finalMs` counts from the moment at which an operation was cancelled, rejected or expired, or at which its reference
    * was removed. After it the row with its file name, metadata and problem is deleted together with its effects. What is
    * left is a tombstone of about 100 bytes: the id, a keyed hash of the owner, and how it ended. So the id is never used
-   * again, and each request about it is answered with 410 and the code it had before.
+   * again, and each request about it is answered with 410 and how it ended.
    *
    * An operation is kept as long as its reference exists, because it is what a repeated PUT is compared with and what
    * the client is told again. `remove` and `forgetOwner` begin its end.

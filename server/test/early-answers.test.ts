@@ -164,6 +164,24 @@ describe.each([
     },
   )
 
+  test('of a long body that was refused only so much is still read', async () => {
+    const line = await openLine(await listen(guarded))
+    const { method, target, headers } = patch(newId())
+    line.send(head(method, target, { ...headers, 'Content-Length': String(100 * LARGE) }))
+    line.send(BODY.subarray(0, 100_000))
+    expect((await line.answer()).status).toBe(404)
+    expect(await line.ended()).toBe('ended')
+    let sentBytes = 0
+    while (!line.socket.destroyed && line.end() === 'ended' && sentBytes < 50 * LARGE) {
+      line.send(BODY)
+      sentBytes += LARGE
+      await later(20)
+    }
+    // What is on its way, and in the buffers of both ends, comes on top.
+    expect(line.socket.bytesWritten - line.socket.writableLength).toBeLessThan(5 * LARGE)
+    line.destroy()
+  })
+
   test('a body that was read to its end leaves the connection open, whatever the answer', async () => {
     const line = await openLine(await listen(guarded))
     for (const [id, status] of [
