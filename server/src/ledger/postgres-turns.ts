@@ -14,16 +14,21 @@ export const LONG_MS = 60_000
  * that was known would take its whole time too, and a node twice as long to be back.
  */
 const SUSPECT_MS = 1_000
-/** So long a call waits for its connection: for others who have them all, and for the server to take a new one. */
+/** So long a call waits for its connection once it is its turn: for the server to take a new one. */
 const WAIT_MS = 5_000
+/**
+ * So long it waits for its turn, behind others who have all connections. Longer than theirs may take: those whose
+ * connections are silent end before, and a thousand uploads that come at once on ten connections are slow, and not away.
+ */
+const TURN_MS = 15_000
 /** Of hooks only a few are let in at once, and each may take its own time limit. */
 const HOOK_WAIT_MS = 20_000
 
 type Work<T> = (session: Session, limit: Limit, connection: Pick<Connection, 'stop'>) => Promise<T>
 
 /**
- * Who gets a connection, of those that this ledger asks for, and for how long. Each call ends in time: after `WAIT_MS`
- * without a connection, after `answerMs` with one. That connection is ended then, and the next call gets another one.
+ * Who gets a connection, of those that this ledger asks for, and for how long. Each call ends in time: after `TURN_MS`
+ * without its turn, `WAIT_MS` without a connection, `answerMs` with one. That connection is ended then, and the next call gets another one.
  */
 export interface Turns {
   /** All but one of them: the last is for what must not come late, because others take its silence for a death. */
@@ -87,15 +92,12 @@ export function createTurns(connections: Connections): Turns {
   }
 
   return {
-    take: (work, answerMs = ANSWER_MS) => {
-      const untilMs = performance.now() + WAIT_MS
-      return inTurn(crowd, untilMs, () => run(work, untilMs, answerMs))
-    },
+    take: (work, answerMs = ANSWER_MS) =>
+      inTurn(crowd, performance.now() + TURN_MS, () => run(work, performance.now() + WAIT_MS, answerMs)),
     takeForHook: (work) =>
-      inTurn(hooks, performance.now() + HOOK_WAIT_MS, () => {
-        const untilMs = performance.now() + WAIT_MS
-        return inTurn(crowd, untilMs, () => run(work, untilMs, ANSWER_MS, true))
-      }),
+      inTurn(hooks, performance.now() + HOOK_WAIT_MS, () =>
+        inTurn(crowd, performance.now() + TURN_MS, () => run(work, performance.now() + WAIT_MS, ANSWER_MS, true)),
+      ),
     takeAtOnce: (work, answerMs = ANSWER_MS) => run(work, performance.now() + Math.min(WAIT_MS, answerMs), answerMs),
   }
 }
