@@ -185,7 +185,7 @@ function watchConnections(pool: Pool) {
 
 /** What has come of each stands in the ledger, while its request goes on. */
 async function untilAllAreOpen(pool: Pool): Promise<void> {
-  for (const deadline = Date.now() + 60_000; ; await sleep(200)) {
+  for (const deadline = Date.now() + 120_000; ; await sleep(200)) {
     const { rows } = await pool.query<{ n: string }>(
       `SELECT COUNT(*) AS n FROM landfall_operations WHERE point = 'declared' AND "offset" = $1 AND lease_purpose = 'receive'`,
       [SENT_BYTES],

@@ -15,8 +15,8 @@ import { type JsDatabase, type NodeDatabase, photos, schema } from './postgres-f
 
 // A PostgreSQL whose connections go silent without a word, and which is back behind the same name.
 
-/** Fifteen seconds for its turn, five for the answer, and something for a machine that is busy. */
-const CALL_MS = 22_000
+/** Twenty seconds for its turn, five for the answer, and something for a machine that is busy. */
+const CALL_MS = 27_000
 const BACK_MS = 10_000
 
 let server: Postgres

@@ -20,7 +20,7 @@ const WAIT_MS = 5_000
  * So long it waits for its turn, behind others who have all connections. Longer than theirs may take: those whose
  * connections are silent end before, and a thousand uploads that come at once on ten connections are slow, and not away.
  */
-const TURN_MS = 15_000
+const TURN_MS = 20_000
 /** Of hooks only a few are let in at once, and each may take its own time limit. */
 const HOOK_WAIT_MS = 20_000
 
