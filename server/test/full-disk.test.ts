@@ -201,6 +201,19 @@ describe.skipIf(reason !== null)('one disk for the database and the bytes', () =
     expect(await freeBytes()).toBeGreaterThan(15 * MIB)
   }, 120_000)
 
+  test('nobody is refused for what was: room that is there again is seen by who asks next', async () => {
+    const room = createRoom(disk, 32 * MIB)
+    await room.open()
+    const filler = await fillUp()
+    await eventually(
+      () => room.now(),
+      (found) => found?.isFull === true,
+    )
+    await unlink(filler)
+    expect(await room.now()).toMatchObject({ isFull: false })
+    await room.close()
+  })
+
   test('uploads that run at the same time cannot take the same room twice', async () => {
     await mkdir(join(disk, 'room'))
     const reserveBytes = (await freeBytes()) - 4 * MIB

@@ -1,6 +1,7 @@
 import { randomBytes } from 'node:crypto'
 import { open, stat, statfs, unlink } from 'node:fs/promises'
 import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { UploadError } from '../errors.js'
 import type { StoreRoom } from '../ports.js'
 import { MODE } from './private-modes.js'
@@ -64,6 +65,7 @@ export function createRoom(root: string, wantedReserveBytes: number | undefined)
   let grantedSinceLook = 0
   let lookedAtMs = Number.NEGATIVE_INFINITY
   let looking: Promise<void> | null = null
+  let nextLook: Promise<void> | null = null
   let timer: ReturnType<typeof setInterval> | null = null
   let tending: Promise<void> = Promise.resolve()
   let hasBallast = false
@@ -97,11 +99,21 @@ export function createRoom(root: string, wantedReserveBytes: number | undefined)
   /** What is known will do while it is young, and grants so many bytes. */
   async function lookFor(bytes: number): Promise<void> {
     if (timer === null) return
-    const agoMs = performance.now() - lookedAtMs
-    if (agoMs > STALE_MS || (leftBytes < bytes && agoMs > LEAST_LOOK_MS)) await look()
+    if (performance.now() - lookedAtMs > STALE_MS) await look()
+    if (leftBytes < bytes) await lookAgain()
   }
 
   const look = (): Promise<void> => (looking ??= ask().finally(() => (looking = null)))
+
+  /** Resolves after a look that began after this call, so that nobody is refused for what was; one for all who ask. */
+  const lookAgain = (): Promise<void> =>
+    (nextLook ??= (async () => {
+      await sleep(Math.max(0, LEAST_LOOK_MS - (performance.now() - lookedAtMs)))
+      // One that is under way may have begun before.
+      await looking
+      nextLook = null
+      await look()
+    })())
 
   const path = join(root, BALLAST_NAME)
   const ballastBytes = (): number => (seen === null ? 0 : Math.min(MOST_BALLAST, Math.floor(seen.reserveBytes / 4)))
