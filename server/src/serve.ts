@@ -3,6 +3,7 @@ import type { AddressInfo } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { getRequestListener } from '@hono/node-server'
 import { Hono } from 'hono'
+import { endsWithin } from './deadline.js'
 import { UploadError } from './errors.js'
 import { createLogger } from './log.js'
 import type { OpenMetrics } from './metrics.js'
@@ -61,7 +62,7 @@ export async function serve(settings: Settings): Promise<Serving> {
       await drained
       server.closeIdleConnections()
       // The last answers go out.
-      await Promise.race([closed, sleep(LAST_ANSWERS_MS)])
+      await endsWithin(closed, LAST_ANSWERS_MS)
       server.closeAllConnections()
       await database.close()
     },

@@ -3,12 +3,15 @@ import { once } from 'node:events'
 import { connect as connectHttp2, type IncomingHttpHeaders } from 'node:http2'
 import { type AddressInfo, connect, createServer } from 'node:net'
 import { afterEach, expect, test as vitest } from 'vitest'
+import { startPostgres } from '../../e2e/src/postgres.js'
 import { content, digestOf, eventually, later, newId } from './harness.js'
 import { findProgram } from './debian.js'
 import { freePort, startNginx } from './nginx.js'
+import { nodesOn } from './nodes.js'
 import { ownerTags } from './owner-tags.js'
 import { useProgram } from './program.js'
 import { head, openLine } from './raw-http.js'
+import { s3Server } from './s3.js'
 import { slowUpload } from './slow-upload.js'
 
 const found = findProgram('nginx', 'nginx-light')
@@ -28,13 +31,16 @@ const TUS = { 'Tus-Resumable': '1.0.0', 'Content-Type': 'application/offset+octe
 const noted = (bytes: number) => `filename YQ==,note ${Buffer.from('x'.repeat(bytes)).toString('base64')}`
 
 async function start() {
-  if ('missing' in found) throw new Error(found.missing)
   const server = await program.serve({ LANDFALL_METRICS_PATH: '/metrics' })
-  const proxy = await startNginx(found.path, program.directory, [
-    // One of two nodes is not there.
-    await freePort(),
-    Number(new URL(server.address).port),
-  ])
+  // One of two nodes is not there.
+  return { ...server, ...(await before([await freePort(), portOf(server)])) }
+}
+
+const portOf = ({ address }: { readonly address: string }) => Number(new URL(address).port)
+
+async function before(nodePorts: readonly number[]) {
+  if ('missing' in found) throw new Error(found.missing)
+  const proxy = await startNginx(found.path, program.directory, nodePorts)
   nginx = proxy
   expect([proxy.checked.status, proxy.checked.stderr]).toEqual([0, expect.stringContaining('test is successful')])
   await proxy.start()
@@ -77,7 +83,7 @@ async function start() {
     )
     return id
   }
-  return { ...server, proxy, tagOf: () => tagOf(as('ann').Authorization), request, declare, patch, stored }
+  return { proxy, tagOf: () => tagOf(as('ann').Authorization), request, declare, patch, stored }
 }
 
 test('a file of several megabytes goes through and comes back, though one of two nodes is not there', async () => {
@@ -185,8 +191,11 @@ test('a head that is too large is refused by nginx, and none that it passes on b
     expect(await answered(lines, kilobytes)).toEqual([lines, kilobytes, status, 'nginx'])
 })
 
-test('one user who asks for all that a node or nginx refuses takes it from nobody else', async () => {
-  const { proxy, request, declare, patch, stored } = await start()
+/**
+ * Bob asks for six seconds for all that a node or nginx refuses, while Ann uploads one file after the other. None of
+ * Ann's requests may fail.
+ */
+async function attack({ proxy, request, declare, patch, stored }: Awaited<ReturnType<typeof before>>) {
   const long = await stored('漢'.repeat(500), 'bob')
   const open = newId()
   await declare(open, 1_000_000, 'b', 'bob')
@@ -221,9 +230,9 @@ test('one user who asks for all that a node or nginx refuses takes it from nobod
   ]
   let attacked = 0
   const until = Date.now() + 6_000
-  const attackers = attacks.map(async (attack) => {
+  const attackers = attacks.map(async (ask) => {
     for (; Date.now() < until; attacked += 1) {
-      await attack().catch(() => {})
+      await ask().catch(() => {})
       await later(20)
     }
   })
@@ -244,7 +253,34 @@ test('one user who asks for all that a node or nginx refuses takes it from nobod
   expect(attacked).toBeGreaterThan(60)
   expect(Object.keys(statuses).toSorted()).toEqual(['200', '201', '204'])
   process.stdout.write(`${attacked} attacks; the other user's answers by status: ${JSON.stringify(statuses)}\n`)
+}
+
+test('one user who asks for all that a node or nginx refuses takes it from nobody else', async () => {
+  await attack(await start())
 })
+
+const { missing: noStore, config } = await s3Server()
+
+vitest.skipIf('missing' in found || noStore !== null)(
+  `the same with three nodes on PostgreSQL and S3 behind nginx${missing}${noStore === null ? '' : ` (${noStore})`}`,
+  async () => {
+    const postgres = await startPostgres()
+    try {
+      const shared = nodesOn(await postgres.database(), config)
+      const nodes = await Promise.all(
+        [1, 2, 3].map((n) => program.serve({ ...shared, LANDFALL_DATA_DIR: `${program.directory}/node-${n}` })),
+      )
+      await attack(await before(nodes.map(portOf)))
+      for (const node of nodes) {
+        const { status } = await fetch(new URL('/health/ready', node.address))
+        expect([node.child.exitCode, status]).toEqual([null, 200])
+      }
+    } finally {
+      await postgres.stop()
+    }
+  },
+  120_000,
+)
 
 test('a path means the same to nginx and to the node', async () => {
   const { proxy } = await start()

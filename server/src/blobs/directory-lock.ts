@@ -1,7 +1,7 @@
 import { closeSync, openSync, statSync } from 'node:fs'
 import { join } from 'node:path'
-import { setTimeout as sleep } from 'node:timers/promises'
 import Database from 'libsql'
+import { endsWithin } from '../deadline.js'
 import { UploadError } from '../errors.js'
 import { makePrivateNow, MODE } from './private-modes.js'
 
@@ -93,7 +93,7 @@ export async function takeDirectory(directory: string, holder: Holder): Promise<
   for (let before = holders.get(name); before !== undefined && before !== holder; before = holders.get(name)) {
     if (before.turn > holder.turn) throw takenOver()
     // However it ended: what counts is whether it has let go.
-    await Promise.race([before.leave().catch(() => {}), sleep(LEAVE_MS, undefined, { ref: false })])
+    await endsWithin(before.leave(), LEAVE_MS)
     if (holders.get(name) === before)
       throw new UploadError(
         'storage-unavailable',
