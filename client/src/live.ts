@@ -5,6 +5,12 @@ import type { DigestOutcome, DigestState, Journal } from './ports.js'
 import { createProgressMeter, type ProgressMeter } from './progress.js'
 import type { Activity, UploadSnapshot } from './types.js'
 
+/** The source is being read in the background, or was. */
+export interface Reading<T> {
+  readonly outcome: Promise<T>
+  stop(): void
+}
+
 /** What this page knows of an operation beside the record: gone with the page, and never needed to be right. */
 export interface Session {
   /** Proven, or as picked: its bytes may be sent. */
@@ -28,10 +34,8 @@ export interface Session {
   /** A PUT that carried the digest was answered. */
   digestSent: boolean
   /** The hash of `source` under way, or done. */
-  digesting: Promise<DigestOutcome> | null
+  digesting: Reading<DigestOutcome> | null
   sourceDigest: string | null
-  /** Ends the hash under way. */
-  hashing: AbortController | null
   /** What the digest had to be, as known before this source was hashed. */
   expectedDigest: string | null
   /**
@@ -40,7 +44,7 @@ export interface Session {
    */
   isConsistent: boolean
   /** What was accepted before the digest was complete, being read again. */
-  confirming: Promise<Session['lacking'] | 'unknown'> | null
+  confirming: Reading<Session['lacking'] | 'unknown'> | null
   /** The hash of the proven prefix, to continue from. */
   prefixState: DigestState | null
   chunkBytes: number
@@ -86,7 +90,6 @@ const newSession = (source: Blob | null): Session => ({
   digestSent: false,
   digesting: null,
   sourceDigest: null,
-  hashing: null,
   expectedDigest: null,
   isConsistent: false,
   confirming: null,

@@ -14,11 +14,18 @@ const DIGEST_GRACE_MS = 2_000
 const EMPTY_DIGEST = 'sha-256=:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=:'
 
 /**
+ * So many steps in a row may come to nothing without having been interrupted. Each further one is waited for as after a
+ * fault: a mistake of ours may delay an upload, but must never keep the page busy.
+ */
+const VAIN_STEPS = 8
+
+/**
  * THE client sequence. Each step asks before it acts, returns where the operation stands then, and calls no other step;
  * only this loop moves the record and only this loop waits. Runs until there is an outcome, or `lifetime` ends.
  */
 export async function run(live: LiveOperation, context: RunContext, lifetime: AbortSignal): Promise<void> {
   let place: (() => void) | null = null
+  let vainSteps = 0
   const leave = (): void => {
     place?.()
     place = null
@@ -48,6 +55,11 @@ export async function run(live: LiveOperation, context: RunContext, lifetime: Ab
         if ('obstacle' in result) {
           if (result.obstacle !== 'interrupted') leave()
           await overcome(result, live, context, signal)
+        }
+        const isVain = 'obstacle' in result && result.obstacle === 'interrupted' && !signal.aborted
+        vainSteps = isVain ? vainSteps + 1 : 0
+        if (vainSteps > VAIN_STEPS) {
+          await breathe(context.clock, vainSteps - VAIN_STEPS, null, signal, () => {})
         }
       }
       end()

@@ -1,5 +1,5 @@
 import type { Prefix } from '@landfall/shared'
-import { ended, linked, type LiveOperation, type Session } from './live.js'
+import { ended, linked, type LiveOperation, type Reading, type Session } from './live.js'
 import { noted } from './operation.js'
 import type { Clock, DigestOutcome, Ports, Refusal } from './ports.js'
 import { READ_AGAIN_MS, reader } from './read.js'
@@ -19,13 +19,11 @@ export function digestOf({ live, digester, lifetime }: DigestContext): Promise<D
   const { session } = live
   const { source } = session
   if (source === null) return Promise.resolve({ ok: false, why: 'unavailable' })
-  return (session.digesting ??= (async () => {
-    const hashing = (session.hashing = linked(lifetime))
-    const outcome = await digester.digest(source, { from: session.prefixState, signal: hashing.signal })
-    hashing.unlink()
-    // There is another source meanwhile, or it was begun anew.
-    if (session.hashing !== hashing) return { ok: false, why: 'stopped' }
-    // Stopped, or the worker died: the next one who asks begins again (then on the page's own thread).
+  session.digesting ??= reading(lifetime, async (signal, isCurrent) => {
+    const outcome = await digester.digest(source, { from: session.prefixState, signal })
+    // The session has another source, or the digest was begun again.
+    if (!isCurrent(session.digesting)) return { ok: false, why: 'stopped' }
+    // It was stopped, or the worker died. The next caller begins again (without a worker, on the page's own thread).
     if (!outcome.ok && outcome.why !== 'unreadable') session.digesting = null
     if (outcome.ok) {
       session.sourceDigest = outcome.digest
@@ -33,32 +31,51 @@ export function digestOf({ live, digester, lifetime }: DigestContext): Promise<D
       await live.amend((stored) => (stored?.digest === null ? noted({ digest: outcome.digest })(stored) : stored))
     }
     return outcome
-  })())
+  })
+  return session.digesting.outcome
+}
+
+/** Reads in the background until the run ends or `stop` is called. `isCurrent`: whether the session still waits for it. */
+function reading<T>(
+  lifetime: AbortSignal,
+  read: (signal: AbortSignal, isCurrent: (known: Reading<unknown> | null) => boolean) => Promise<T>,
+): Reading<T> {
+  const controller = linked(lifetime)
+  const own: Reading<T> = {
+    stop: () => controller.abort(),
+    outcome: read(controller.signal, (known) => known === own).finally(controller.unlink),
+  }
+  return own
+}
+
+/** What was read of the source so far counts for nothing any more. */
+function stopReading(session: Session): void {
+  session.digesting?.stop()
+  session.confirming?.stop()
+  Object.assign(session, {
+    digesting: null,
+    sourceDigest: null,
+    confirming: null,
+    prefixState: null,
+  } satisfies Partial<Session>)
 }
 
 /** Reads all of it anew from now on; who waits for its digest waits for this one. */
 export function digestAnew(context: DigestContext): Promise<DigestOutcome> {
-  const { session } = context.live
-  session.hashing?.abort()
-  Object.assign(session, { digesting: null, sourceDigest: null, confirming: null, prefixState: null })
+  stopReading(context.live.session)
   return digestOf(context)
 }
 
 function use(session: Session, source: Blob | null, expectedDigest: string | null): void {
-  session.hashing?.abort()
+  stopReading(session)
   Object.assign(session, {
     source,
     pick: null,
     repicked: false,
     spare: null,
     fromCopy: false,
-    digesting: null,
-    sourceDigest: null,
-    hashing: null,
     expectedDigest,
     isConsistent: false,
-    confirming: null,
-    prefixState: null,
   } satisfies Partial<Session>)
 }
 
@@ -185,25 +202,26 @@ export async function confirm(
   // All of it is yet to be sent.
   if (acceptedBytes === 0) session.isConsistent = true
   if (session.isConsistent) return null
+  const notYet: Obstacle | null = mustKnow ? { obstacle: 'interrupted' } : null
   if (session.confirming === null) {
     const prefix = await ledger.prefix(live.id, signal)
     if (!prefix.ok) return prefix
-    const hashing = (session.hashing = linked(lifetime))
-    session.confirming = (async () => {
-      const seen = await prefixDigest(digester, source, prefix.value, hashing.signal)
-      hashing.unlink()
-      if (session.hashing !== hashing) return 'unknown'
+    // The copy was finished while the server answered: what is read now would not be read after the digest.
+    if (session.sourceDigest === null) return notYet
+    session.confirming = reading(lifetime, async (reads, isCurrent) => {
+      const seen = await prefixDigest(digester, source, prefix.value, reads)
+      if (!isCurrent(session.confirming)) return 'unknown'
       if (seen.ok && seen.digest !== prefix.value.digest) return 'source-changed'
       if (!seen.ok && seen.why === 'unreadable') return 'source-unreadable'
       session.isConsistent = seen.ok
-      // Stopped, or the worker died: once more.
+      // It was stopped, or the worker died: the next step begins again.
       session.confirming = null
       return 'unknown'
-    })()
+    })
   }
-  const outcome = await Promise.race([session.confirming, mustKnow ? ended(signal) : 'unknown'])
+  const outcome = await Promise.race([session.confirming.outcome, mustKnow ? ended(signal) : 'unknown'])
   if (outcome === 'source-changed' || outcome === 'source-unreadable') return lose(step, outcome)
-  return mustKnow ? { obstacle: 'interrupted' } : null
+  return notYet
 }
 
 /** As the server has it: of all bytes at once, or as a chain over parts (see `Prefix`). */

@@ -192,6 +192,57 @@ describe('a file that is edited while it is sent', () => {
   })
 })
 
+describe('a copy that is finished while what was sent is compared with the server', () => {
+  it('begins the digest again, and the upload arrives', async () => {
+    const tab = openTab()
+    await tab.uploader.start()
+    const copying = gate()
+    const comparing = gate()
+    const { source, ledger } = tab.ports
+    const { keep } = source
+    source.keep = async (...args) => {
+      await copying.pass()
+      return keep(...args)
+    }
+    const { prefix } = ledger
+    ledger.prefix = async (...args) => {
+      const answer = await prefix(...args)
+      await comparing.pass()
+      return answer
+    }
+    const first = gate()
+    tab.digester.hold = first.pass()
+    const upload = tab.uploader.add(fileOf(SIZE))
+    await until('the copy has begun', () => copying.waiting() && tab.digester.digested === 1)
+    first.open()
+    await until('the server is asked what it has', comparing.waiting)
+    const second = gate()
+    tab.digester.hold = second.pass()
+    copying.open()
+    await until('all of it is read again', () => tab.digester.digested === 2)
+    comparing.open()
+    await new Promise((resolve) => setTimeout(resolve, 50))
+    second.open()
+    expect(await settled(upload)).toMatchObject({ ok: true, reference: { digestSource: 'client' } })
+    expect(bytesAt(upload.id).equals(Buffer.from(bytesOf(SIZE)))).toBe(true)
+  })
+})
+
+/** Holds back whoever passes until it is opened. */
+function gate(): { pass(): Promise<void>; waiting(): boolean; open(): void } {
+  let open = (): void => {}
+  let isWaiting = false
+  const opened = new Promise<void>((resolve) => (open = resolve))
+  return {
+    pass() {
+      isWaiting = true
+      return opened
+    },
+    waiting: () => isWaiting,
+    open: () => open(),
+  }
+}
+
 /** Mulberry32. */
 function randomOf(seed: number): () => number {
   let state = seed
@@ -359,6 +410,19 @@ describe('a copy', () => {
 })
 
 describe('the digest worker', () => {
+  it('that always says that it was stopped does not keep the page busy, and the upload arrives once it works', async () => {
+    const tab = openTab({ copies: { maxBytes: 0 } })
+    const { digest } = tab.digester
+    const stopped = vi.fn(async () => ({ ok: false, why: 'stopped' }) as const)
+    tab.digester.digest = stopped
+    const upload = tab.uploader.add(fileOf(MIB))
+    await until('it was asked', () => stopped.mock.calls.length > 0)
+    await new Promise((resolve) => setTimeout(resolve, 300))
+    expect(stopped.mock.calls.length).toBeLessThan(50)
+    tab.digester.digest = digest
+    expect(await settled(upload)).toMatchObject({ ok: true, reference: { digestSource: 'client' } })
+  })
+
   afterEach(() => void Reflect.deleteProperty(globalThis, 'Worker'))
 
   for (const [what, begin] of [
