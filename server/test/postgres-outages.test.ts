@@ -185,6 +185,30 @@ describe.each(['node-postgres', 'postgres.js'] as const)('%s', (driver) => {
     expect(await ledger.listOpen('ann', { after: null, limit: 100 })).toHaveLength(1)
   }, 60_000)
 
+  test('a COMMIT that waits for a synchronous standby is left to it: nobody sees the reference before the standby has it', async () => {
+    const { url, ledger, driven, past } = await opened(driver)
+    const { lease, operation } = await driven()
+    await past(`ALTER SYSTEM SET synchronous_standby_names = 'nobody'`)
+    ends.push(() => unsynchronized(url))
+    await past('SELECT pg_reload_conf()')
+    await expect.poll(() => past('SHOW synchronous_standby_names')).toEqual([{ synchronous_standby_names: 'nobody' }])
+    const referred = await timed(
+      ledger.refer(lease, operation, referring(500), async (tx) => {
+        await tx.insert(photos).values({ name: 'a' })
+        return accepted
+      }),
+    )
+    expect(referred.code).toBe('ledger-unavailable')
+    // Longer than the statement_timeout of its transaction, too.
+    for (const untilMs = performance.now() + 7_000; performance.now() < untilMs; await later(100))
+      expect((await ledger.find(lease))?.point).toBe('declared')
+    expect(await past('SELECT name FROM photos')).toEqual([])
+    await unsynchronized(url)
+    await expect.poll(async () => (await ledger.find(lease))?.point).toBe('referenced')
+    expect(await past('SELECT operation_id FROM landfall_references')).toEqual([{ operation_id: lease.id }])
+    expect(await past('SELECT name FROM photos')).toEqual([{ name: 'a' }])
+  }, 60_000)
+
   test("a hook's statement that takes too long is the hook's fault, also where only the server could end it", async () => {
     const { ledger, driven } = await opened(driver)
     const { lease, operation } = await driven()
@@ -259,6 +283,15 @@ describe.each(['node-postgres', 'postgres.js'] as const)('%s', (driver) => {
     expect(await past('SELECT name FROM photos')).toEqual([{ name: 'in' }, { name: 'after' }, { name: 'after, too' }])
   })
 })
+
+/** No COMMIT waits for a standby any more. */
+async function unsynchronized(url: string): Promise<void> {
+  const client = new Client({ connectionString: url })
+  await client.connect()
+  await client.query('ALTER SYSTEM RESET synchronous_standby_names')
+  await client.query('SELECT pg_reload_conf()')
+  await client.end()
+}
 
 const faultCodeOf = (error: unknown): unknown => faultCode(error) ?? error
 

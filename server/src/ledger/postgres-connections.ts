@@ -20,9 +20,17 @@ export interface Connection {
    * next might be stopped in its place, so that nobody gets it any more.
    */
   stop(): void
+  /**
+   * From now on it commits: the server is not asked to stop that. A COMMIT that waits for a synchronous standby would not
+   * be undone, but be done without it, so that a failover loses what others have already seen. Left alone, it waits on
+   * without its client, seen by nobody.
+   *
+   * @see https://www.postgresql.org/docs/current/warm-standby.html#SYNCHRONOUS-REPLICATION
+   */
+  commits(): void
   /** It is in order, and is for the next one. */
   release(): void
-  /** Nobody gets it any more; what runs on it fails at once, and the server is asked to stop that. */
+  /** Nobody gets it any more; what runs on it fails at once, and the server is asked to stop that unless it is a COMMIT. */
   destroy(): void
 }
 
@@ -172,7 +180,9 @@ function ofPool(pool: Pool, on: (client: PoolClient) => Session): Connections {
   }
   function lent(client: PoolClient): Connection {
     let isStopped = false
+    let isCommitting = false
     const stop = (): void => {
+      if (isCommitting) return
       isStopped = true
       askToStop(client.connection?.stream, client.processID, client.secretKey)
     }
@@ -180,6 +190,7 @@ function ofPool(pool: Pool, on: (client: PoolClient) => Session): Connections {
       session: on(client),
       isSuspect: () => !trust.has(client),
       stop,
+      commits: () => void (isCommitting = true),
       release: () => (isStopped ? end(client) : client.release()),
       destroy() {
         stop()
@@ -313,18 +324,23 @@ function ofPostgresJs(client: PostgresJs, on: (client: unknown) => Session): Con
     distrust: trust.distrust,
   }
 
-  function stop(own: Own): void {
+  function askOwnToStop(own: Own): void {
     own.usable = false
     const { pid, secret } = own.asked?.state ?? {}
     for (const socket of own.sockets) askToStop(socket, pid, secret)
   }
 
   function lent(own: Own): Connection {
+    let isCommitting = false
+    const stop = (): void => {
+      if (!isCommitting) askOwnToStop(own)
+    }
     for (const socket of own.sockets) socket.ref()
     return {
       session: on(noting(own.client, (statement) => (own.asked = statement as Own['asked']))),
       isSuspect: () => !trust.has(own),
-      stop: () => stop(own),
+      stop,
+      commits: () => void (isCommitting = true),
       release() {
         if (ended || !usable(own)) return end(own)
         trust.heard(own)
@@ -333,7 +349,7 @@ function ofPostgresJs(client: PostgresJs, on: (client: unknown) => Session): Con
         idle.push(own)
       },
       destroy() {
-        stop(own)
+        stop()
         end(own)
       },
     }

@@ -24,7 +24,7 @@ const TURN_MS = 20_000
 /** Of hooks only a few are let in at once, and each may take its own time limit. */
 const HOOK_WAIT_MS = 20_000
 
-type Work<T> = (session: Session, limit: Limit, connection: Pick<Connection, 'stop'>) => Promise<T>
+type Work<T> = (session: Session, limit: Limit, connection: Pick<Connection, 'stop' | 'commits'>) => Promise<T>
 
 /**
  * Who gets a connection, of those that this ledger asks for, and for how long. Each call ends in time: after `TURN_MS`
