@@ -9,6 +9,8 @@ import { freePort } from '../../e2e/src/ports.js'
 import { type Proxy, startProxy } from '../../e2e/src/proxy.js'
 import { intentOf } from '../src/contract/ledger.js'
 import { faultCode } from '../src/errors.js'
+import { connectionsOf } from '../src/ledger/postgres-connections.js'
+import { queriesOn } from '../src/ledger/postgres-query.js'
 import { postgresLedger } from '../src/ledger/postgres.js'
 import type { HookOutcome, ReferenceIntent } from '../src/ports.js'
 import { later } from './harness.js'
@@ -209,6 +211,38 @@ describe.each(['node-postgres', 'postgres.js'] as const)('%s', (driver) => {
     expect(await past('SELECT operation_id FROM landfall_references')).toEqual([{ operation_id: lease.id }])
     expect(await past('SELECT name FROM photos')).toEqual([{ name: 'a' }])
   }, 60_000)
+
+  test('a call that may take long is not cut short because another one is late: an owner is forgotten behind a lock', async () => {
+    const { url, ledger, driven } = await opened(driver)
+    const { lease } = await driven()
+    const blocker = new Client({ connectionString: url })
+    await blocker.connect()
+    ends.push(() => blocker.end())
+    await blocker.query('BEGIN')
+    await blocker.query('LOCK TABLE landfall_usage IN ACCESS EXCLUSIVE MODE')
+    const forgotten = timed(ledger.forgetOwner(null, lease.owner))
+    await later(500)
+    const declared = await timed(ledger.declare(intentOf()))
+    expect(declared.code).toBe('ledger-unavailable')
+    await later(2_000)
+    await blocker.query('COMMIT')
+    expect((await forgotten).code).toBe(null)
+    expect(await ledger.find(lease)).toBe(null)
+  }, 60_000)
+
+  test('a connection that was just made, and one that answers statement after statement, are not suspect', async () => {
+    const { db } = await opened(driver)
+    const connections = connectionsOf(db, { statement: () => {}, transaction: () => {} })
+    connections.distrust(performance.now())
+    const [silent, answers] = [await connections.get(), await connections.get()]
+    expect([silent.isSuspect(), answers.isSuspect()]).toEqual([false, false])
+    await later(10)
+    const askedAtMs = performance.now()
+    await queriesOn(answers.session, answers.heard).get('SELECT 1')
+    connections.distrust(askedAtMs)
+    expect([silent.isSuspect(), answers.isSuspect()]).toEqual([true, false])
+    for (const connection of [silent, answers]) connection.release()
+  })
 
   test("a hook's statement that takes too long is the hook's fault, also where only the server could end it", async () => {
     const { ledger, driven } = await opened(driver)

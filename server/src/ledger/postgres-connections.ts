@@ -15,6 +15,8 @@ export interface Connection {
   readonly session: Session
   /** It has said nothing since a moment after which another one did not answer: see `distrust`. */
   isSuspect(): boolean
+  /** It has answered. */
+  heard(): void
   /**
    * The server is asked to stop what runs on it, without knowing whether it hears that, or when: what would run there
    * next might be stopped in its place, so that nobody gets it any more.
@@ -189,6 +191,7 @@ function ofPool(pool: Pool, on: (client: PoolClient) => Session): Connections {
     return {
       session: on(client),
       isSuspect: () => !trust.has(client),
+      heard: () => trust.heard(client),
       stop,
       commits: () => void (isCommitting = true),
       release: () => (isStopped ? end(client) : client.release()),
@@ -325,6 +328,7 @@ function ofPostgresJs(client: PostgresJs, on: (client: unknown) => Session): Con
         },
       }),
     }
+    trust.heard(own)
     return own
   }
   function end(own: Own): void {
@@ -365,6 +369,7 @@ function ofPostgresJs(client: PostgresJs, on: (client: unknown) => Session): Con
     return {
       session: on(noting(own.client, (statement) => (own.asked = statement as Own['asked']))),
       isSuspect: () => !trust.has(own),
+      heard: () => trust.heard(own),
       stop,
       commits: () => void (isCommitting = true),
       release() {

@@ -42,11 +42,11 @@ import {
   unready,
   versions,
 } from './postgres-operations.js'
-import { type Connection, connectionsOf, type Session } from './postgres-connections.js'
+import { connectionsOf, type Session } from './postgres-connections.js'
 import { codesOf, type Executes, faultOf, isStopped, NOW, type Queries, queriesOn } from './postgres-query.js'
 import { forgetOwner, holdings, retire, tombstone, tombstoneKey } from './postgres-retention.js'
 import { refusePastTx, revocable, type Scope, withinHook } from './postgres-scope.js'
-import { ANSWER_MS, createTurns, LONG_MS } from './postgres-turns.js'
+import { ANSWER_MS, createTurns, LONG_MS, type Running } from './postgres-turns.js'
 import { ownerHash } from './tombstones.js'
 
 type AnySchema = Record<string, unknown>
@@ -84,16 +84,16 @@ export function postgresLedger<Database extends Executes & Pick<AnyDatabase, 'tr
   const connections = connectionsOf(db, refusePastTx)
   const turns = createTurns(connections)
   const on = <T>(work: (queries: Queries) => Promise<T>, answerMs?: number): Promise<T> =>
-    told(turns.take((session) => work(queriesOn(session)), answerMs))
+    told(turns.take((session, _limit, { heard }) => work(queriesOn(session, heard)), answerMs))
   /** Past the crowd: what must not come late, because others would take its silence for a death. */
   const atOnce = <T>(work: (queries: Queries) => Promise<T>, answerMs?: number): Promise<T> =>
-    told(turns.takeAtOnce((session) => work(queriesOn(session)), answerMs))
+    told(turns.takeAtOnce((session, _limit, { heard }) => work(queriesOn(session, heard)), answerMs))
   const within = <T>(work: (queries: Queries) => Promise<T>, answerMs?: number): Promise<T> =>
     told(
       turns.take(
         (session, _limit, connection) =>
           session.transaction(async (tx) => {
-            const result = await work(queriesOn(tx))
+            const result = await work(queriesOn(tx, connection.heard))
             connection.commits()
             return result
           }),
@@ -242,11 +242,7 @@ export function postgresLedger<Database extends Executes & Pick<AnyDatabase, 'tr
 
   /** The hook runs in a transaction of the application's own Drizzle, so that it has its schema and its types. */
   async function refer(
-    {
-      session,
-      limit,
-      connection,
-    }: { session: Session; limit: Limit; connection: Pick<Connection, 'stop' | 'commits'> },
+    { session, limit, connection }: { session: Session; limit: Limit; connection: Running },
     lease: Lease,
     from: OperationRecord,
     intent: ReferenceIntent,
