@@ -5,9 +5,12 @@ import { Client, Pool } from 'pg'
 import postgres from 'postgres'
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 import { type Postgres, startPostgres } from '../../e2e/src/postgres.js'
+import { freePort } from '../../e2e/src/ports.js'
 import { type Proxy, startProxy } from '../../e2e/src/proxy.js'
 import { intentOf } from '../src/contract/ledger.js'
 import { faultCode } from '../src/errors.js'
+import { connectionsOf } from '../src/ledger/postgres-connections.js'
+import { queriesOn } from '../src/ledger/postgres-query.js'
 import { postgresLedger } from '../src/ledger/postgres.js'
 import type { HookOutcome, ReferenceIntent } from '../src/ports.js'
 import { later } from './harness.js'
@@ -185,6 +188,62 @@ describe.each(['node-postgres', 'postgres.js'] as const)('%s', (driver) => {
     expect(await ledger.listOpen('ann', { after: null, limit: 100 })).toHaveLength(1)
   }, 60_000)
 
+  test('a COMMIT that waits for a synchronous standby is left to it: nobody sees the reference before the standby has it', async () => {
+    const { url, ledger, driven, past } = await opened(driver)
+    const { lease, operation } = await driven()
+    await past(`ALTER SYSTEM SET synchronous_standby_names = 'nobody'`)
+    ends.push(() => unsynchronized(url))
+    await past('SELECT pg_reload_conf()')
+    await expect.poll(() => past('SHOW synchronous_standby_names')).toEqual([{ synchronous_standby_names: 'nobody' }])
+    const referred = await timed(
+      ledger.refer(lease, operation, referring(500), async (tx) => {
+        await tx.insert(photos).values({ name: 'a' })
+        return accepted
+      }),
+    )
+    expect(referred.code).toBe('ledger-unavailable')
+    // Longer than the statement_timeout of its transaction, too.
+    for (const untilMs = performance.now() + 7_000; performance.now() < untilMs; await later(100))
+      expect((await ledger.find(lease))?.point).toBe('declared')
+    expect(await past('SELECT name FROM photos')).toEqual([])
+    await unsynchronized(url)
+    await expect.poll(async () => (await ledger.find(lease))?.point).toBe('referenced')
+    expect(await past('SELECT operation_id FROM landfall_references')).toEqual([{ operation_id: lease.id }])
+    expect(await past('SELECT name FROM photos')).toEqual([{ name: 'a' }])
+  }, 60_000)
+
+  test('a call that may take long is not cut short because another one is late: an owner is forgotten behind a lock', async () => {
+    const { url, ledger, driven } = await opened(driver)
+    const { lease } = await driven()
+    const blocker = new Client({ connectionString: url })
+    await blocker.connect()
+    ends.push(() => blocker.end())
+    await blocker.query('BEGIN')
+    await blocker.query('LOCK TABLE landfall_usage IN ACCESS EXCLUSIVE MODE')
+    const forgotten = timed(ledger.forgetOwner(null, lease.owner))
+    await later(500)
+    const declared = await timed(ledger.declare(intentOf()))
+    expect(declared.code).toBe('ledger-unavailable')
+    await later(2_000)
+    await blocker.query('COMMIT')
+    expect((await forgotten).code).toBe(null)
+    expect(await ledger.find(lease)).toBe(null)
+  }, 60_000)
+
+  test('a connection that was just made, and one that answers statement after statement, are not suspect', async () => {
+    const { db } = await opened(driver)
+    const connections = connectionsOf(db, { statement: () => {}, transaction: () => {} })
+    connections.distrust(performance.now())
+    const [silent, answers] = [await connections.get(), await connections.get()]
+    expect([silent.isSuspect(), answers.isSuspect()]).toEqual([false, false])
+    await later(10)
+    const askedAtMs = performance.now()
+    await queriesOn(answers.session, answers.heard).get('SELECT 1')
+    connections.distrust(askedAtMs)
+    expect([silent.isSuspect(), answers.isSuspect()]).toEqual([true, false])
+    for (const connection of [silent, answers]) connection.release()
+  })
+
   test("a hook's statement that takes too long is the hook's fault, also where only the server could end it", async () => {
     const { ledger, driven } = await opened(driver)
     const { lease, operation } = await driven()
@@ -259,6 +318,93 @@ describe.each(['node-postgres', 'postgres.js'] as const)('%s', (driver) => {
     expect(await past('SELECT name FROM photos')).toEqual([{ name: 'in' }, { name: 'after' }, { name: 'after, too' }])
   })
 })
+
+test('postgres.js with an address that this machine has no way to: each call fails at once, and the process goes on', async () => {
+  const uncaught: unknown[] = []
+  const listener = (error: unknown): void => void uncaught.push(error)
+  process.on('uncaughtException', listener)
+  ends.push(async () => void process.off('uncaughtException', listener))
+  const client = postgres({ host: '255.255.255.255', port: 5432, user: 'postgres', max: 10 })
+  ends.push(() => client.end({ timeout: 1 }))
+  const ledger = postgresLedger(drizzleJs(client, { schema }))
+  const found = await Promise.all(Array.from({ length: 3 }, () => timed(ledger.find(intentOf()))))
+  await later(100)
+  expect(uncaught).toEqual([])
+  expect(found.map(({ code }) => code)).toEqual(Array.from({ length: 3 }, () => 'ledger-unavailable'))
+  expect(Math.max(...found.map(({ ms }) => ms))).toBeLessThan(2_000)
+})
+
+describe('postgres.js with several hosts', () => {
+  async function clientOf(ports: number[], attrs: 'read-write' | null = null) {
+    const schemaName = /search_path=(\w+)/.exec(decodeURIComponent(await server.database()))?.[1] ?? ''
+    const client = postgres({
+      ...({ host: ports.map(() => '127.0.0.1'), port: ports } as object),
+      user: 'postgres',
+      database: 'postgres',
+      max: 10,
+      connection: { search_path: schemaName },
+      onnotice: () => {},
+      ...(attrs !== null && { target_session_attrs: attrs }),
+    })
+    ends.push(() => client.end({ timeout: 1 }))
+    return postgresLedger(drizzleJs(client, { schema }))
+  }
+  /** At once, so that each has a connection of its own, then one after the other. */
+  async function calls(ledger: Awaited<ReturnType<typeof clientOf>>) {
+    const all = await Promise.all(Array.from({ length: 10 }, () => timed(ledger.find(intentOf()))))
+    for (let n = 0; n < 10; n += 1) all.push(await timed(ledger.find(intentOf())))
+    return { codes: new Set(all.map(({ code }) => code)), mostMs: Math.max(...all.map(({ ms }) => ms)) }
+  }
+
+  test('of which the first refuses connections: each call goes to the next one', async () => {
+    const ledger = await clientOf([await freePort(), server.port])
+    await ledger.migrate()
+    const { codes, mostMs } = await calls(ledger)
+    expect(codes).toEqual(new Set([null]))
+    expect(mostMs).toBeLessThan(2_000)
+  })
+
+  test('that all refuse connections: each call fails at once', async () => {
+    const { codes, mostMs } = await calls(await clientOf([await freePort(), await freePort()]))
+    expect(codes).toEqual(new Set(['ledger-unavailable']))
+    expect(mostMs).toBeLessThan(2_000)
+  })
+
+  test('of which the first may only be read, where target_session_attrs asks for one to write to: the second is taken', async () => {
+    const readOnly = await startPostgres()
+    ends.push(() => readOnly.stop())
+    const operator = new Client({ connectionString: await readOnly.database() })
+    await operator.connect()
+    await operator.query('ALTER SYSTEM SET default_transaction_read_only = on')
+    await operator.query('SELECT pg_reload_conf()')
+    await operator.end()
+    const ledger = await clientOf([readOnly.port, server.port], 'read-write')
+    await ledger.migrate()
+    const { codes, mostMs } = await calls(ledger)
+    expect(codes).toEqual(new Set([null]))
+    expect(mostMs).toBeLessThan(2_000)
+  }, 60_000)
+})
+
+test('postgres.js with a user that the server does not know: each call says so, and new connections are tried', async () => {
+  const client = postgres({ host: '127.0.0.1', port: server.port, user: 'nobody', database: 'postgres', max: 10 })
+  ends.push(() => client.end({ timeout: 1 }))
+  const ledger = postgresLedger(drizzleJs(client, { schema }))
+  for (let n = 0; n < 4; n += 1) {
+    const error = await ledger.find(intentOf()).catch((found: unknown) => found)
+    expect(String((error as Error).cause)).toContain('role "nobody" does not exist')
+    await later(n * 20)
+  }
+})
+
+/** No COMMIT waits for a standby any more. */
+async function unsynchronized(url: string): Promise<void> {
+  const client = new Client({ connectionString: url })
+  await client.connect()
+  await client.query('ALTER SYSTEM RESET synchronous_standby_names')
+  await client.query('SELECT pg_reload_conf()')
+  await client.end()
+}
 
 const faultCodeOf = (error: unknown): unknown => faultCode(error) ?? error
 

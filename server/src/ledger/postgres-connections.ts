@@ -1,4 +1,4 @@
-import { connect as connectTo, Socket } from 'node:net'
+import { connect as connectTo, type NetConnectOpts, Socket } from 'node:net'
 import { UploadError } from '../errors.js'
 import type { Executes } from './postgres-query.js'
 
@@ -15,14 +15,24 @@ export interface Connection {
   readonly session: Session
   /** It has said nothing since a moment after which another one did not answer: see `distrust`. */
   isSuspect(): boolean
+  /** It has answered. */
+  heard(): void
   /**
    * The server is asked to stop what runs on it, without knowing whether it hears that, or when: what would run there
    * next might be stopped in its place, so that nobody gets it any more.
    */
   stop(): void
+  /**
+   * From now on it commits: the server is not asked to stop that. A COMMIT that waits for a synchronous standby would not
+   * be undone, but be done without it, so that a failover loses what others have already seen. Left alone, it waits on
+   * without its client, seen by nobody.
+   *
+   * @see https://www.postgresql.org/docs/current/warm-standby.html#SYNCHRONOUS-REPLICATION
+   */
+  commits(): void
   /** It is in order, and is for the next one. */
   release(): void
-  /** Nobody gets it any more; what runs on it fails at once, and the server is asked to stop that. */
+  /** Nobody gets it any more; what runs on it fails at once, and the server is asked to stop that unless it is a COMMIT. */
   destroy(): void
 }
 
@@ -172,14 +182,18 @@ function ofPool(pool: Pool, on: (client: PoolClient) => Session): Connections {
   }
   function lent(client: PoolClient): Connection {
     let isStopped = false
+    let isCommitting = false
     const stop = (): void => {
+      if (isCommitting) return
       isStopped = true
       askToStop(client.connection?.stream, client.processID, client.secretKey)
     }
     return {
       session: on(client),
       isSuspect: () => !trust.has(client),
+      heard: () => trust.heard(client),
       stop,
+      commits: () => void (isCommitting = true),
       release: () => (isStopped ? end(client) : client.release()),
       destroy() {
         stop()
@@ -226,6 +240,8 @@ interface PostgresJs {
 interface PostgresJsOptions {
   readonly max?: unknown
   readonly idle_timeout?: number | null
+  /** In seconds. */
+  readonly connect_timeout?: unknown
   readonly host: readonly string[]
   readonly port: readonly number[]
   readonly path?: string | false
@@ -241,6 +257,7 @@ const IDLE_SECONDS = 60
 interface Own {
   readonly client: PostgresJs
   readonly sockets: Set<Socket>
+  /** Never again once it is not. */
   usable: boolean
   /** Its statements say which process of the server does them. */
   asked: { readonly state?: { readonly pid?: unknown; readonly secret?: unknown } | null } | null
@@ -267,6 +284,24 @@ function ofPostgresJs(client: PostgresJs, on: (client: unknown) => Session): Con
   async function make(): Promise<Own> {
     const create = await postgresJs()
     const sockets = new Set<Socket>()
+    const hosts = [...options.host]
+    // The hosts in turn, as postgres.js does it.
+    const first = turn++
+    const untried = options.port.map((_, n) => (first + n) % options.port.length)
+    function keep(socket: Socket): void {
+      if (!own.usable) {
+        socket.destroy()
+        throw new UploadError('ledger-unavailable', 'this connection was given up')
+      }
+      // postgres.js opens one only when the one before has closed, of which nobody tells where that was wrapped for TLS.
+      sockets.clear()
+      sockets.add(socket)
+      socket.on('close', () => {
+        sockets.delete(socket)
+        // Before that it is a host that is passed over, such as a standby: postgres.js goes on to the next one.
+        if (isAsked(own)) own.usable = false
+      })
+    }
     const own: Own = {
       sockets,
       usable: true,
@@ -277,20 +312,23 @@ function ofPostgresJs(client: PostgresJs, on: (client: unknown) => Session): Con
         idle_timeout: options.idle_timeout ?? IDLE_SECONDS,
         // As a client of its own: how long to wait after a fault is not what others have met.
         shared: { retries: 0, typeArrayMap: {} },
+        host: hosts,
         async socket(asked: unknown) {
-          if (!own.usable) throw new UploadError('ledger-unavailable', 'this connection was given up')
-          const socket = options.socket === undefined ? open(options, turn++) : await options.socket(asked)
-          if (socket instanceof Socket) {
-            sockets.add(socket)
-            socket.on('close', () => {
-              sockets.delete(socket)
-              own.usable = false
-            })
+          try {
+            if (options.socket === undefined) return await open(options, untried, keep)
+            const socket = await options.socket(asked)
+            if (socket instanceof Socket) keep(socket)
+            return socket
+          } catch (error) {
+            own.usable = false
+            // Of a fault for which there is another host postgres.js tells nobody.
+            hosts.length = 1
+            throw error
           }
-          return socket
         },
       }),
     }
+    trust.heard(own)
     return own
   }
   function end(own: Own): void {
@@ -298,7 +336,10 @@ function ofPostgresJs(client: PostgresJs, on: (client: unknown) => Session): Con
     own.client.end({ timeout: 0 }).catch(() => {})
     for (const socket of own.sockets) socket.destroy()
   }
-  const usable = ({ sockets, usable: is }: Own): boolean => is && [...sockets].every(({ destroyed }) => !destroyed)
+  /** The server has let it in, and was sent a statement. */
+  const isAsked = ({ asked }: Own): boolean => (asked?.state ?? null) !== null
+  const usable = (own: Own): boolean =>
+    own.usable && isAsked(own) && [...own.sockets].every(({ destroyed }) => !destroyed)
 
   return {
     most: typeof options.max === 'number' ? options.max : Number.POSITIVE_INFINITY,
@@ -313,18 +354,24 @@ function ofPostgresJs(client: PostgresJs, on: (client: unknown) => Session): Con
     distrust: trust.distrust,
   }
 
-  function stop(own: Own): void {
+  function askOwnToStop(own: Own): void {
     own.usable = false
     const { pid, secret } = own.asked?.state ?? {}
     for (const socket of own.sockets) askToStop(socket, pid, secret)
   }
 
   function lent(own: Own): Connection {
+    let isCommitting = false
+    const stop = (): void => {
+      if (!isCommitting) askOwnToStop(own)
+    }
     for (const socket of own.sockets) socket.ref()
     return {
       session: on(noting(own.client, (statement) => (own.asked = statement as Own['asked']))),
       isSuspect: () => !trust.has(own),
-      stop: () => stop(own),
+      heard: () => trust.heard(own),
+      stop,
+      commits: () => void (isCommitting = true),
       release() {
         if (ended || !usable(own)) return end(own)
         trust.heard(own)
@@ -333,7 +380,7 @@ function ofPostgresJs(client: PostgresJs, on: (client: unknown) => Session): Con
         idle.push(own)
       },
       destroy() {
-        stop(own)
+        stop()
         end(own)
       },
     }
@@ -360,14 +407,41 @@ function noting<T extends object>(client: T, note: (statement: unknown) => void)
   })
 }
 
-/** The hosts in turn, as postgres.js does it. */
-function open({ host, port, path }: PostgresJsOptions, turn: number): Socket {
-  const socket = new Socket()
-  if (typeof path === 'string') return socket.connect(path)
-  const at = turn % port.length
-  const [named, numbered] = [host[at] ?? 'localhost', port[at] ?? 5432]
-  // It looks for these where TLS needs the server's name, and for what it says of faults.
-  return Object.assign(socket.connect(numbered, named), { host: named, port: numbered })
+/**
+ * The next host that can be had, of those that were not tried. Only what is connected is handed over: an address to which
+ * there is no way fails so early that postgres.js does not listen yet, and an error that nobody listens to ends the process.
+ */
+async function open(options: PostgresJsOptions, untried: number[], keep: (socket: Socket) => void): Promise<Socket> {
+  const { host, port, path } = options
+  let fault: unknown = new UploadError('ledger-unavailable', 'no host of the database is as it is asked for')
+  for (let at = untried.shift(); at !== undefined; at = untried.shift()) {
+    const socket = new Socket()
+    keep(socket)
+    const to = { host: host[at] ?? 'localhost', port: port[at] ?? 5432 }
+    // It looks for these where TLS needs the server's name, and for what it says of faults.
+    if (typeof path !== 'string') Object.assign(socket, to)
+    try {
+      await connects(socket, typeof path === 'string' ? { path } : to, options.connect_timeout)
+      return socket
+    } catch (error) {
+      fault = error
+    }
+  }
+  throw fault
+}
+
+/** postgres.js counts its `connect_timeout` only from when it has the socket. */
+function connects(socket: Socket, to: NetConnectOpts, timeoutSeconds: unknown): Promise<void> {
+  return new Promise((resolve, reject) => {
+    socket.on('error', reject)
+    socket.on('close', () => reject(new UploadError('ledger-unavailable', 'the database was not to be reached')))
+    if (typeof timeoutSeconds === 'number') socket.setTimeout(timeoutSeconds * 1_000, () => socket.destroy())
+    socket.once('connect', () => {
+      socket.setTimeout(0)
+      resolve()
+    })
+    socket.connect(to)
+  })
 }
 
 type CreatePostgresJs = (options: object) => PostgresJs

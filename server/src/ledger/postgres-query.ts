@@ -22,9 +22,10 @@ export interface Queries {
   run(sql: string, args?: readonly SqlValue[]): Promise<number>
 }
 
-export function queriesOn(on: Executes): Queries {
+export function queriesOn(on: Executes, heard: () => void = () => {}): Queries {
   const all = async (sql: string, args: readonly SqlValue[] = []) => {
     const result = await on.execute(queryOf(sql, args))
+    heard()
     return resultOf(result)
   }
   return {

@@ -24,7 +24,9 @@ const TURN_MS = 20_000
 /** Of hooks only a few are let in at once, and each may take its own time limit. */
 const HOOK_WAIT_MS = 20_000
 
-type Work<T> = (session: Session, limit: Limit, connection: Pick<Connection, 'stop'>) => Promise<T>
+/** What a call may say of its connection, or to it. */
+export type Running = Pick<Connection, 'heard' | 'stop' | 'commits'>
+type Work<T> = (session: Session, limit: Limit, connection: Running) => Promise<T>
 
 /**
  * Who gets a connection, of those that this ledger asks for, and for how long. Each call ends in time: after `TURN_MS`
@@ -44,7 +46,11 @@ export function createTurns(connections: Connections): Turns {
   const hooksAtOnce = max === Number.POSITIVE_INFINITY ? max : Math.max(1, max - Math.max(2, Math.ceil(max / 5)))
   const hooks = pLimit(hooksAtOnce)
   const crowd = pLimit(Math.max(hooksAtOnce + 1, max - 1))
-  /** Calls that wait for their answers. Hooks are not among them: they are silent for as long as the application thinks. */
+  /**
+   * Calls that wait for their answers. Hooks are not among them: they are silent for as long as the application thinks. Nor
+   * are calls that may take long: another one may be late only because it waits for what such a call has locked, and an
+   * owner who uploads would keep an operator from ever forgetting them.
+   */
   const waiting = new Set<{ readonly connection: Connection; readonly limit: Limit; readonly endsAtMs: number }>()
 
   function distrust(sinceMs: number): void {
@@ -65,7 +71,7 @@ export function createTurns(connections: Connections): Turns {
     try {
       const result = await deadline(
         async (limit) => {
-          if (isHook) return work(connection.session, limit, connection)
+          if (isHook || answerMs > ANSWER_MS) return work(connection.session, limit, connection)
           const call = { connection, limit, endsAtMs: beganMs + answerMs }
           waiting.add(call)
           try {

@@ -46,7 +46,7 @@ import { connectionsOf, type Session } from './postgres-connections.js'
 import { codesOf, type Executes, faultOf, isStopped, NOW, type Queries, queriesOn } from './postgres-query.js'
 import { forgetOwner, holdings, retire, tombstone, tombstoneKey } from './postgres-retention.js'
 import { refusePastTx, revocable, type Scope, withinHook } from './postgres-scope.js'
-import { ANSWER_MS, createTurns, LONG_MS } from './postgres-turns.js'
+import { ANSWER_MS, createTurns, LONG_MS, type Running } from './postgres-turns.js'
 import { ownerHash } from './tombstones.js'
 
 type AnySchema = Record<string, unknown>
@@ -84,12 +84,22 @@ export function postgresLedger<Database extends Executes & Pick<AnyDatabase, 'tr
   const connections = connectionsOf(db, refusePastTx)
   const turns = createTurns(connections)
   const on = <T>(work: (queries: Queries) => Promise<T>, answerMs?: number): Promise<T> =>
-    told(turns.take((session) => work(queriesOn(session)), answerMs))
+    told(turns.take((session, _limit, { heard }) => work(queriesOn(session, heard)), answerMs))
   /** Past the crowd: what must not come late, because others would take its silence for a death. */
   const atOnce = <T>(work: (queries: Queries) => Promise<T>, answerMs?: number): Promise<T> =>
-    told(turns.takeAtOnce((session) => work(queriesOn(session)), answerMs))
+    told(turns.takeAtOnce((session, _limit, { heard }) => work(queriesOn(session, heard)), answerMs))
   const within = <T>(work: (queries: Queries) => Promise<T>, answerMs?: number): Promise<T> =>
-    told(turns.take((session) => session.transaction((tx) => work(queriesOn(tx))), answerMs))
+    told(
+      turns.take(
+        (session, _limit, connection) =>
+          session.transaction(async (tx) => {
+            const result = await work(queriesOn(tx, connection.heard))
+            connection.commits()
+            return result
+          }),
+        answerMs,
+      ),
+    )
   /** Read once: it is committed before anything can be declared, and never changes. */
   let knownKey: string | null = null
   const keyOn = async (queries: Queries): Promise<string> => (knownKey ??= await tombstoneKey(queries))
@@ -156,7 +166,7 @@ export function postgresLedger<Database extends Executes & Pick<AnyDatabase, 'tr
 
     async refer(lease, from, intent, hook) {
       const referred = await turns.takeForHook((session, limit, connection) =>
-        refer({ session, limit, stop: () => connection.stop() }, lease, from, intent, hook),
+        refer({ session, limit, connection }, lease, from, intent, hook),
       )
       if (referred.outcome === 'referenced') changed(referred.operation)
       return referred
@@ -232,7 +242,7 @@ export function postgresLedger<Database extends Executes & Pick<AnyDatabase, 'tr
 
   /** The hook runs in a transaction of the application's own Drizzle, so that it has its schema and its types. */
   async function refer(
-    { session, limit, stop }: { session: Session; limit: Limit; stop: () => void },
+    { session, limit, connection }: { session: Session; limit: Limit; connection: Running },
     lease: Lease,
     from: OperationRecord,
     intent: ReferenceIntent,
@@ -261,11 +271,13 @@ export function postgresLedger<Database extends Executes & Pick<AnyDatabase, 'tr
           )
           if (outcome.outcome === 'rejected') throw new Rejected(outcome.problem)
           limit.again(ANSWER_MS)
-          return await referIn(queries, lease, from, intent, outcome)
+          const operation = await referIn(queries, lease, from, intent, outcome)
+          connection.commits()
+          return operation
         } catch (error) {
           failed = { error }
           // Else the rollback would wait for a statement that nobody wants any more.
-          if (own.waits()) stop()
+          if (own.waits()) connection.stop()
           throw error
         } finally {
           limit.again(ANSWER_MS)
