@@ -47,9 +47,9 @@ export function createTurns(connections: Connections): Turns {
   const hooks = pLimit(hooksAtOnce)
   const crowd = pLimit(Math.max(hooksAtOnce + 1, max - 1))
   /**
-   * Calls that wait for their answers. Hooks are not among them: they are silent for as long as the application thinks. Nor
-   * are calls that may take long: another one may be late only because it waits for what such a call has locked, and an
-   * owner who uploads would keep an operator from ever forgetting them.
+   * Calls that wait for their answers. Hooks are not among them: they are silent for as long as the application thinks.
+   * Nor are calls that may take longer than `LONG_MS`: another call may be late only because it waits for what such a
+   * call has locked, and an owner who uploads would keep an operator from ever forgetting them.
    */
   const waiting = new Set<{ readonly connection: Connection; readonly limit: Limit; readonly endsAtMs: number }>()
 
@@ -71,7 +71,7 @@ export function createTurns(connections: Connections): Turns {
     try {
       const result = await deadline(
         async (limit) => {
-          if (isHook || answerMs > ANSWER_MS) return work(connection.session, limit, connection)
+          if (isHook || answerMs > LONG_MS) return work(connection.session, limit, connection)
           const call = { connection, limit, endsAtMs: beganMs + answerMs }
           waiting.add(call)
           try {
