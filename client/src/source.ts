@@ -1,5 +1,5 @@
 import type { Prefix } from '@landfall/shared'
-import { ended, linked, type LiveOperation, type Session } from './live.js'
+import { ended, linked, type LiveOperation, type Session, unlessEnded } from './live.js'
 import { noted } from './operation.js'
 import type { Clock, DigestOutcome, Ports, Refusal } from './ports.js'
 import { READ_AGAIN_MS, reader } from './read.js'
@@ -119,8 +119,7 @@ export const isReadable = async (
   atBytes: number,
   clock: Pick<Clock, 'sleep'>,
   signal: AbortSignal,
-): Promise<boolean> =>
-  Boolean(await Promise.race([reader(clock)(blob.slice(atBytes, atBytes + 1), signal), ended(signal)]))
+): Promise<boolean> => Boolean(await unlessEnded(reader(clock)(blob.slice(atBytes, atBytes + 1), signal), signal))
 
 /** Waits for a new pick, or until what could not be read can be read again. */
 export async function untilReadable(
@@ -201,7 +200,9 @@ export async function confirm(
       return 'unknown'
     })()
   }
-  const outcome = await Promise.race([session.confirming, mustKnow ? ended(signal) : 'unknown'])
+  const outcome = mustKnow
+    ? await unlessEnded(session.confirming, signal)
+    : await Promise.race([session.confirming, 'unknown'])
   if (outcome === 'source-changed' || outcome === 'source-unreadable') return lose(step, outcome)
   return mustKnow ? { obstacle: 'interrupted' } : null
 }
