@@ -17,7 +17,7 @@ export interface Waiters {
    * one answer.
    *
    * @param end When it resolves first, the answer is null at once, and what nobody else asks is not asked. Without it the
-   * answer is due: its batch waits no longer.
+   * answer is due, and is not paused for.
    */
   look<T>(owner: string, question: string, ask: () => Promise<T>): Promise<T>
   look<T>(owner: string, question: string, ask: () => Promise<T>, end: Promise<unknown> | undefined): Promise<T | null>
@@ -44,6 +44,8 @@ const AT_ONCE = 4
 interface Question {
   /** How many wait for its answer. */
   asking: number
+  /** For one of them the answer is due. */
+  isDue: boolean
   readonly begin: () => void
   readonly answer: Promise<unknown>
 }
@@ -54,15 +56,13 @@ interface Turn {
   /** When the last batch was over. */
   overAtMs: number
   isRunning: boolean
-  /** An answer of the next batch is due. */
-  isDue: boolean
   pause: AbortController | null
 }
 
 function questionOf(ask: () => Promise<unknown>): Question {
   let begin = (): void => {}
   const answer = new Promise<void>((resolve) => (begin = resolve)).then(ask)
-  return { asking: 0, begin, answer }
+  return { asking: 0, isDue: false, begin, answer }
 }
 
 async function lookAt(batch: readonly Question[]): Promise<void> {
@@ -83,7 +83,7 @@ export function createWaiters(clock: Pick<Clock, 'monotonicMs' | 'sleep'>): Wait
   const turns = new Map<string, Turn>()
   const pauseMs = (owner: string, turn: Turn): number => {
     const waiting = places.get(owner) ?? 0
-    if (turn.isDue || waiting <= FEW) return 0
+    if (waiting <= FEW) return 0
     return Math.min(PAUSE_MOST_MS, waiting * PAUSE_EACH_MS) - (clock.monotonicMs() - turn.overAtMs)
   }
 
@@ -93,17 +93,18 @@ export function createWaiters(clock: Pick<Clock, 'monotonicMs' | 'sleep'>): Wait
     await Promise.resolve()
     while (turn.asked.size > 0) {
       const ms = pauseMs(owner, turn)
-      if (ms > 0) {
+      if (ms > 0 && ![...turn.asked.values()].some(({ isDue }) => isDue)) {
         turn.pause = new AbortController()
         await clock.sleep(ms, turn.pause.signal)
         turn.pause = null
       }
-      const batch = [...turn.asked.values()]
+      const isRested = pauseMs(owner, turn) <= 0
+      const batch = [...turn.asked].filter(([, { isDue }]) => isRested || isDue)
       // Who comes from now on may know of what these looks do not see.
-      turn.asked.clear()
-      turn.isDue = false
-      await lookAt(batch)
-      turn.overAtMs = clock.monotonicMs()
+      for (const [name] of batch) turn.asked.delete(name)
+      await lookAt(batch.map(([, question]) => question))
+      // Those that are due neither shorten the pause of the others nor make it longer.
+      if (isRested) turn.overAtMs = clock.monotonicMs()
     }
     turn.isRunning = false
     // While some wait it is kept, for when its last batch was over.
@@ -113,7 +114,7 @@ export function createWaiters(clock: Pick<Clock, 'monotonicMs' | 'sleep'>): Wait
   function turnOf(owner: string): Turn {
     const known = turns.get(owner)
     if (known !== undefined) return known
-    const turn: Turn = { asked: new Map(), overAtMs: -Infinity, isRunning: false, isDue: false, pause: null }
+    const turn: Turn = { asked: new Map(), overAtMs: -Infinity, isRunning: false, pause: null }
     turns.set(owner, turn)
     return turn
   }
@@ -144,7 +145,7 @@ export function createWaiters(clock: Pick<Clock, 'monotonicMs' | 'sleep'>): Wait
       // The same question has the same kind of answer.
       const answer = question.answer as Promise<T>
       if (end === undefined) {
-        turn.isDue = true
+        question.isDue = true
         turn.pause?.abort('due')
       }
       if (!turn.isRunning) void run(owner, turn)
