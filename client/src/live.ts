@@ -123,6 +123,16 @@ export const ended = (signal: AbortSignal): Promise<void> =>
     else signal.addEventListener('abort', () => resolve(), { once: true })
   })
 
+/** What comes of the work, or nothing when the signal ends first. Leaves nothing on the signal, which may live for days. */
+export async function unlessEnded<T>(work: Promise<T>, signal: AbortSignal): Promise<T | void> {
+  const within = linked(signal)
+  try {
+    return await Promise.race([work, ended(within.signal)])
+  } finally {
+    within.unlink()
+  }
+}
+
 export function createLive(
   first: JournalRecord,
   options: {

@@ -1,5 +1,5 @@
 import { OTHER_OWNER, problemCode } from '@landfall/shared'
-import { ended, linked } from './live.js'
+import { ended, linked, unlessEnded } from './live.js'
 import { breathe } from './pace.js'
 import type { Answer, Clock, Journal, Owner, Refusal } from './ports.js'
 
@@ -104,7 +104,9 @@ export function createOwner({ scope, given, journal, clock, ask, onOther, onUnto
     for (let looks = 0; !signal.aborted;) {
       if (pinned !== null && standing === 'ours') {
         looks = 0
-        await Promise.race([ended(changed.signal), ended(signal)])
+        const next = linked(signal, changed.signal)
+        await ended(next.signal)
+        next.unlink()
         continue
       }
       const answer = await looked()
@@ -127,9 +129,9 @@ export function createOwner({ scope, given, journal, clock, ask, onOther, onUnto
   return {
     async read(signal) {
       if (standing !== 'ours') return otherOwner
-      await Promise.race([(pinning ??= pin(null)), ended(signal)])
+      await unlessEnded((pinning ??= pin(null)), signal)
       if (pinned !== null && !isLost) return { ok: true, value: pinned }
-      const answer = await Promise.race([looked(), ended(signal)])
+      const answer = await unlessEnded(looked(), signal)
       return answer ?? noAnswer
     },
     judge(sent, { said, status, refusal }) {

@@ -1,7 +1,7 @@
 import { type DeclareRequest, isReferenced, type Operation, problemCode } from '@landfall/shared'
 import { isSettled, moved, noted, type Standing, type StandingAt, standingOf } from './operation.js'
 import { breathe, CHUNK_MIN_BYTES, chunkEnd, nextChunkBytes, SMALL_BYTES } from './pace.js'
-import { ended, type LiveOperation } from './live.js'
+import { ended, type LiveOperation, unlessEnded } from './live.js'
 import type { Refusal } from './ports.js'
 import { confirm, digestOf, isReadable, lose, sourceFor, untilReadable } from './source.js'
 import type { Activity } from './types.js'
@@ -174,7 +174,7 @@ async function send(standing: StandingAt<'declared'>, step: Step): Promise<StepR
   const mustKnow = end === size || (session.repicked && session.expectedDigest !== null)
   if (session.sourceDigest === null) {
     const digesting = digestOf(step)
-    const whole = mustKnow ? await Promise.race([digesting, ended(signal)]) : null
+    const whole = mustKnow ? await unlessEnded(digesting, signal) : null
     if (signal.aborted) return { obstacle: 'interrupted' }
     if (whole && !whole.ok)
       return whole.why === 'unreadable' ? lose(step, 'source-unreadable') : { obstacle: 'interrupted' }

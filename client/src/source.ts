@@ -1,5 +1,5 @@
 import type { Prefix } from '@landfall/shared'
-import { ended, linked, type LiveOperation, type Reading, type Session } from './live.js'
+import { ended, linked, type LiveOperation, type Reading, type Session, unlessEnded } from './live.js'
 import { noted } from './operation.js'
 import type { Clock, DigestOutcome, Ports, Refusal } from './ports.js'
 import { READ_AGAIN_MS, reader } from './read.js'
@@ -136,8 +136,7 @@ export const isReadable = async (
   atBytes: number,
   clock: Pick<Clock, 'sleep'>,
   signal: AbortSignal,
-): Promise<boolean> =>
-  Boolean(await Promise.race([reader(clock)(blob.slice(atBytes, atBytes + 1), signal), ended(signal)]))
+): Promise<boolean> => Boolean(await unlessEnded(reader(clock)(blob.slice(atBytes, atBytes + 1), signal), signal))
 
 /** Waits for a new pick, or until what could not be read can be read again. */
 export async function untilReadable(
@@ -219,7 +218,8 @@ export async function confirm(
       return 'unknown'
     })
   }
-  const outcome = await Promise.race([session.confirming.outcome, mustKnow ? ended(signal) : 'unknown'])
+  const { outcome: confirming } = session.confirming
+  const outcome = await (mustKnow ? unlessEnded(confirming, signal) : Promise.race([confirming, 'unknown']))
   if (outcome === 'source-changed' || outcome === 'source-unreadable') return lose(step, outcome)
   return notYet
 }

@@ -1,7 +1,11 @@
+import { getEventListeners } from 'node:events'
 import { problem } from '@landfall/shared'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { createAuthorization } from '../src/adapters/authorization.js'
+import { createOwner } from '../src/owner.js'
+import { isReadable } from '../src/source.js'
 import type { Unauthenticated, Upload } from '../src/types.js'
-import { fileOf, openBrowser, type Tab, type TabOptions, until } from './browser.js'
+import { createFastClock, fileOf, openBrowser, type Tab, type TabOptions, until } from './browser.js'
 import { type FakeServer, type Seen, startFakeServer, staysQuiet } from './fake-server.js'
 
 const KIB = 1024
@@ -381,5 +385,34 @@ describe('a newer server', () => {
     expect(await settled(plain)).toMatchObject({ ok: true })
     expect(odd.snapshot()).toMatchObject({ point: 'received', activity: { state: 'finishing' } })
     expect(server.count('PUT')).toBe(puts)
+  })
+})
+
+describe('a signal that lives as long as its page', () => {
+  it('keeps no listener of what was asked while it lived', async () => {
+    const { signal } = new AbortController()
+    const clock = createFastClock()
+    const authorization = createAuthorization(undefined, () => {})
+    const owner = createOwner({
+      scope: 'alice',
+      given: undefined,
+      journal: { owner: async (_namespace, choose) => choose(null) },
+      clock,
+      ask: async () => ({ ok: true, value: 'alice-tag' }),
+      onOther: () => {},
+      onUntold: () => {},
+    })
+    owner.keep(signal)
+    const use = async (): Promise<void> => {
+      expect(await owner.read(signal)).toEqual({ ok: true, value: 'alice-tag' })
+      expect(await isReadable(new Blob(['a']), 0, clock, signal)).toBe(true)
+      await authorization.read(signal)
+      owner.hurry()
+      await new Promise((resolve) => setTimeout(resolve, 1))
+    }
+    await use()
+    const before = getEventListeners(signal, 'abort').length
+    for (let n = 0; n < 10; n++) await use()
+    expect(getEventListeners(signal, 'abort').length).toBe(before)
   })
 })

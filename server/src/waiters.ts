@@ -13,10 +13,14 @@ export interface Waiters {
   enter(owner: string): Place | null
   /**
    * The answer to `ask`, begun after this call, so that it knows of everything that was committed before it. Looks of one
-   * owner go one after the other, and the more of them wait the more slowly; all who ask the same question before it is
-   * asked get one answer.
+   * owner go in batches, and the more of them wait the more seldom; all who ask the same question before it is asked get
+   * one answer.
+   *
+   * @param end When it resolves first, the answer is null at once, and what nobody else asks is not asked. Without it the
+   * answer is due, and is not paused for.
    */
   look<T>(owner: string, question: string, ask: () => Promise<T>): Promise<T>
+  look<T>(owner: string, question: string, ask: () => Promise<T>, end: Promise<unknown> | undefined): Promise<T | null>
 }
 
 /**
@@ -27,25 +31,92 @@ const WOKEN_PER_OWNER = 64
 const PER_OWNER = 4 * WOKEN_PER_OWNER
 
 /**
- * A change wakes all who wait for it, and each of them gets an answer: between two looks of one owner passes so much for
- * each who waits, where more wait than a user has pages open. So a stream of changes costs no more with many of them.
+ * A change wakes all who wait for it, and each of them gets an answer: between two batches of looks of one owner passes so
+ * much for each who waits, where more wait than a user has pages open. So a stream of changes costs no more with many of
+ * them.
  */
 const PAUSE_EACH_MS = 4
 const PAUSE_MOST_MS = 1_000
 const FEW = 8
+/** Looks of one batch at a time: more would take the ledger's connections from other owners. */
+const AT_ONCE = 4
+
+interface Question {
+  /** How many wait for its answer. */
+  asking: number
+  /** For one of them the answer is due. */
+  isDue: boolean
+  readonly begin: () => void
+  readonly answer: Promise<unknown>
+}
+
+/** What waits for its look of one owner. */
+interface Turn {
+  readonly asked: Map<string, Question>
+  /** When the last batch was over. */
+  overAtMs: number
+  isRunning: boolean
+  pause: AbortController | null
+}
+
+function questionOf(ask: () => Promise<unknown>): Question {
+  let begin = (): void => {}
+  const answer = new Promise<void>((resolve) => (begin = resolve)).then(ask)
+  return { asking: 0, isDue: false, begin, answer }
+}
+
+async function lookAt(batch: readonly Question[]): Promise<void> {
+  const left = batch.values()
+  const oneByOne = async (): Promise<void> => {
+    for (const question of left) {
+      if (question.asking === 0) continue
+      question.begin()
+      // Whoever asks hears of the fault.
+      await question.answer.catch(() => {})
+    }
+  }
+  await Promise.all(Array.from({ length: AT_ONCE }, oneByOne))
+}
 
 export function createWaiters(clock: Pick<Clock, 'monotonicMs' | 'sleep'>): Waiters {
   const places = new Map<string, number>()
-  interface Turn {
-    last: Promise<unknown>
-    begunAtMs: number
-    readonly asked: Map<string, Promise<unknown>>
-  }
   const turns = new Map<string, Turn>()
   const pauseMs = (owner: string, turn: Turn): number => {
     const waiting = places.get(owner) ?? 0
     if (waiting <= FEW) return 0
-    return Math.min(PAUSE_MOST_MS, waiting * PAUSE_EACH_MS) - (clock.monotonicMs() - turn.begunAtMs)
+    return Math.min(PAUSE_MOST_MS, waiting * PAUSE_EACH_MS) - (clock.monotonicMs() - turn.overAtMs)
+  }
+
+  async function run(owner: string, turn: Turn): Promise<void> {
+    turn.isRunning = true
+    // Whoever asks in the same moment belongs to the same batch.
+    await Promise.resolve()
+    while (turn.asked.size > 0) {
+      const ms = pauseMs(owner, turn)
+      if (ms > 0 && ![...turn.asked.values()].some(({ isDue }) => isDue)) {
+        turn.pause = new AbortController()
+        await clock.sleep(ms, turn.pause.signal)
+        turn.pause = null
+      }
+      const isRested = pauseMs(owner, turn) <= 0
+      const batch = [...turn.asked].filter(([, { isDue }]) => isRested || isDue)
+      // Who comes from now on may know of what these looks do not see.
+      for (const [name] of batch) turn.asked.delete(name)
+      await lookAt(batch.map(([, question]) => question))
+      // Those that are due neither shorten the pause of the others nor make it longer.
+      if (isRested) turn.overAtMs = clock.monotonicMs()
+    }
+    turn.isRunning = false
+    // While some wait it is kept, for when its last batch was over.
+    if (!places.has(owner)) turns.delete(owner)
+  }
+
+  function turnOf(owner: string): Turn {
+    const known = turns.get(owner)
+    if (known !== undefined) return known
+    const turn: Turn = { asked: new Map(), overAtMs: -Infinity, isRunning: false, pause: null }
+    turns.set(owner, turn)
+    return turn
   }
 
   return {
@@ -60,34 +131,31 @@ export function createWaiters(clock: Pick<Clock, 'monotonicMs' | 'sleep'>): Wait
           if (left > 0) places.set(owner, left)
           else {
             places.delete(owner)
-            if (turns.get(owner)?.asked.size === 0) turns.delete(owner)
+            if (turns.get(owner)?.isRunning === false) turns.delete(owner)
           }
         },
       }
     },
 
-    look<T>(owner: string, question: string, ask: () => Promise<T>): Promise<T> {
-      const turn = turns.get(owner) ?? { last: Promise.resolve(), begunAtMs: -Infinity, asked: new Map() }
-      turns.set(owner, turn)
-      const asked = turn.asked.get(question)
+    look<T>(owner: string, name: string, ask: () => Promise<T>, end?: Promise<unknown>) {
+      const turn = turnOf(owner)
+      const question = turn.asked.get(name) ?? questionOf(ask)
+      turn.asked.set(name, question)
+      question.asking += 1
       // The same question has the same kind of answer.
-      if (asked !== undefined) return asked as Promise<T>
-      const answer = turn.last.then(async () => {
-        const ms = pauseMs(owner, turn)
-        if (ms > 0) await clock.sleep(ms)
-        // Who comes from now on may know of what this look does not see.
-        turn.asked.delete(question)
-        turn.begunAtMs = clock.monotonicMs()
-        return ask()
-      })
-      turn.asked.set(question, answer)
-      const settle = (): void => {
-        // While some wait it is kept, for when it began.
-        if (turn.last === over && !places.has(owner)) turns.delete(owner)
+      const answer = question.answer as Promise<T>
+      if (end === undefined) {
+        question.isDue = true
+        turn.pause?.abort('due')
       }
-      const over: Promise<void> = answer.then(settle, settle)
-      turn.last = over
-      return answer
+      if (!turn.isRunning) void run(owner, turn)
+      if (end === undefined) return answer
+      const left = end.then(() => {
+        question.asking -= 1
+        if (question.asking === 0 && turn.asked.get(name) === question) turn.asked.delete(name)
+        return null
+      })
+      return Promise.race([answer, left]) as Promise<T>
     },
   }
 }

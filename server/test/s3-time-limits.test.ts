@@ -1,8 +1,9 @@
 import { randomBytes } from 'node:crypto'
+import { getEventListeners } from 'node:events'
 import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
 import { v4 as uuidv4, v7 as uuidv7 } from 'uuid'
-import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 import { type Fault, type Proxy, type RecordedRequest, startProxy } from '../../e2e/src/proxy.js'
 import { type S3Blobs, s3Blobs } from '../src/blobs/s3.js'
 import type { BlobRef } from '../src/ports.js'
@@ -109,6 +110,47 @@ describe.skipIf(missing !== null)(
       proxy.setRate(null)
       proxy.heal()
       expect((await store.inspect(blob, never)).digest).toBe(digestOf(bytes))
+    })
+
+    test('calls leave nothing behind on a signal that outlives them', async () => {
+      const bytes = randomBytes(1_000)
+      const blob = await send(bytes)
+      // What Node 20 keeps of a signal that depends on another one it keeps as long as that other one.
+      const any = vi.spyOn(AbortSignal, 'any')
+      const { signal } = new AbortController()
+      const left = (): unknown[] => [
+        getEventListeners(signal, 'abort').length,
+        ...Object.getOwnPropertySymbols(signal).map((each) => {
+          const kept = (signal as unknown as Record<symbol, unknown>)[each]
+          return kept instanceof Set ? [String(each), kept.size] : String(each)
+        }),
+      ]
+      const look = async (): Promise<void> => {
+        expect((await store.inspect(blob, signal)).digest).toBe(digestOf(bytes))
+        expect((await store.digestOf(blob, 1_000, signal)).digest).toBe(digestOf(bytes))
+        expect(await store.sizeOf(blob.key)).toBe(1_000)
+        await (await store.read(blob.key, { start: 0, end: 10 })).cancel()
+      }
+      try {
+        await look()
+        const before = left()
+        for (let n = 0; n < 3; n++) await look()
+        expect([any.mock.calls.length, left()]).toEqual([0, before])
+      } finally {
+        any.mockRestore()
+      }
+    })
+
+    test('a body that comes still ends with the signal of its reader', async () => {
+      const blob = await send(randomBytes(3 * MIB))
+      proxy.setRate({ down: MIB })
+      const gone = new AbortController()
+      const reading = store.inspect(blob, gone.signal).catch((error: unknown) => error)
+      await later(1_000)
+      const startedMs = performance.now()
+      gone.abort(new Error('gone'))
+      expect(await reading).toMatchObject({ message: 'gone' })
+      expect(performance.now() - startedMs).toBeLessThan(1_000)
     })
   },
 )

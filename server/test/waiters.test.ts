@@ -1,17 +1,22 @@
 /** Requests that wait for a change: how many of one owner, and what they cost. */
-import { afterEach, beforeEach, expect, test } from 'vitest'
+import { getEventListeners } from 'node:events'
+import { afterEach, beforeEach, expect, test, vi } from 'vitest'
 import { systemClock } from '../src/clock.js'
 import { kind } from '../src/kinds.js'
 import type { Ledger } from '../src/ports.js'
 import { createWaiters } from '../src/waiters.js'
+import { createWatch } from '../src/watch.js'
 import type { Tx } from './fixtures.js'
-import { content, eventually, later, newId, startServer } from './harness.js'
+import { content, eventually, later, newId, silent, startServer } from './harness.js'
 
 const kinds = { file: kind({ onReference: async () => null }) }
 let asked = 0
+/** What looks wait for, where the ledger hangs. */
+let gate = Promise.resolve()
 let server: Awaited<ReturnType<typeof startServer>>
 beforeEach(async () => {
   asked = 0
+  gate = Promise.resolve()
   server = await startServer(kinds, { ledgerOf: counted })
 })
 afterEach(() => server.close())
@@ -19,8 +24,9 @@ afterEach(() => server.close())
 function counted(ledger: Ledger<Tx>): Ledger<Tx> {
   return {
     ...ledger,
-    findMany: (owner, ids) => {
+    findMany: async (owner, ids) => {
       asked += 1
+      await gate
       return ledger.findMany(owner, ids)
     },
   }
@@ -118,4 +124,163 @@ test('a look that was asked for begins after the asking, and one that fails hind
   const [second, third, bad, fourth] = [look('a'), look('a'), look('bad'), look('b')]
   await expect(bad).rejects.toThrow('away')
   expect(await Promise.all([first, second, third, fourth])).toEqual([0, 1, 1, 1])
+})
+
+/** Time that passes only while somebody sleeps. */
+function sleepers() {
+  const slept: number[] = []
+  let nowMs = 0
+  const sleep = async (ms: number): Promise<void> => {
+    slept.push(ms)
+    nowMs += ms
+  }
+  return { slept, clock: { monotonicMs: () => nowMs, sleep } }
+}
+
+test('different questions of one owner cost one pause and not one for each', async () => {
+  const { slept, clock } = sleepers()
+  const waiters = createWaiters(clock)
+  const never = new Promise(() => {})
+  for (let n = 0; n < 200; n++) waiters.enter('ann')
+  let atOnce = 0
+  let most = 0
+  const look = (question: number): Promise<number | null> =>
+    waiters.look(
+      'ann',
+      String(question),
+      async () => {
+        most = Math.max(most, (atOnce += 1))
+        await later(1)
+        atOnce -= 1
+        return question
+      },
+      never,
+    )
+  await look(-1)
+  expect(await Promise.all(Array.from({ length: 200 }, (_, n) => look(n)))).toEqual(
+    Array.from({ length: 200 }, (_, n) => n),
+  )
+  expect(slept).toEqual([800])
+  expect(most).toBeLessThan(10)
+})
+
+test('who waits no longer is let go before its look, and what nobody else asks is not asked', async () => {
+  const waiters = createWaiters(systemClock)
+  const begun: string[] = []
+  let open = (): void => {}
+  const opened = new Promise<void>((resolve) => (open = resolve))
+  let leave = (): void => {}
+  const end = new Promise<void>((resolve) => (leave = resolve))
+  const look = (question: string, until?: Promise<void>): Promise<string | null> =>
+    waiters.look(
+      'ann',
+      question,
+      async () => {
+        begun.push(question)
+        await opened
+        return question
+      },
+      until,
+    )
+  const hanging = look('hanging', end)
+  await later(5)
+  const left = [look('mine', end), look('shared', end)]
+  const shared = look('shared')
+  leave()
+  expect(await Promise.race([Promise.all([hanging, ...left]), later(500)])).toEqual([null, null, null])
+  open()
+  expect(await shared).toBe('shared')
+  expect(begun).toEqual(['hanging', 'shared'])
+})
+
+test('an answer that is due waits for no pause, and takes nobody else along', async () => {
+  const waiters = createWaiters(systemClock)
+  for (let n = 0; n < 256; n++) waiters.enter('ann')
+  const never = new Promise(() => {})
+  const look = (question: string, end?: Promise<unknown>) => waiters.look('ann', question, async () => question, end)
+  await look('first', never)
+  const from = performance.now()
+  const patient = look('patient', never).then(() => performance.now() - from)
+  await later(20)
+  expect(await look('due')).toBe('due')
+  expect(performance.now() - from).toBeLessThan(500)
+  expect(await patient).toBeGreaterThan(900)
+})
+
+test('two hundred who wait for different things are answered when their time is over', async () => {
+  const tag = (await wait([newId()], 0)).headers.get('ETag') ?? ''
+  const from = performance.now()
+  const answers = await Promise.all(Array.from({ length: 200 }, () => wait([newId()], 3, { tag })))
+  expect(new Set(answers.map(({ status }) => status))).toEqual(new Set([304]))
+  expect(performance.now() - from).toBeLessThan(8_000)
+}, 30_000)
+
+test('while the ledger hangs, clients that have gone keep no place', async () => {
+  let open = (): void => {}
+  gate = new Promise((resolve) => (open = resolve))
+  try {
+    const gone = new AbortController()
+    const ask = async (signal: AbortSignal): Promise<number> => {
+      const url = `http://host.test/uploads/operations?ids=${newId()}&wait=20`
+      return (await server.app.request(url, { headers: { 'X-Owner': 'ann' }, signal })).status
+    }
+    const asking = Array.from({ length: 256 }, () => ask(gone.signal))
+    expect(await ask(gone.signal)).toBe(429)
+    gone.abort()
+    await Promise.race([Promise.all(asking), later(2_000)])
+    const next = wait([newId()], 1)
+    await later(200)
+    open()
+    expect((await next).status).toBe(200)
+  } finally {
+    open()
+  }
+})
+
+test('while the ledger hangs, the end of the server ends all waiting', async () => {
+  const id = await declared()
+  const asking = Array.from({ length: 8 }, async () => {
+    const ids = [id, newId()]
+    const tag = (await wait(ids, 0)).headers.get('ETag') ?? ''
+    return wait(ids, 20, { tag })
+  })
+  await eventually(
+    async () => asked,
+    (looks) => looks >= 16,
+  )
+  await later(100)
+  let open = (): void => {}
+  gate = new Promise((resolve) => (open = resolve))
+  try {
+    await server.patch(id, 0, content(4))
+    await later(100)
+    const from = performance.now()
+    await server.uploads.close({ withinMs: 500 })
+    const statuses = Promise.all(asking).then((answers) => answers.map(({ status }) => status))
+    expect(new Set(await Promise.race([statuses, later(2_000).then(() => [0])]))).toEqual(new Set([304]))
+    expect(performance.now() - from).toBeLessThan(3_000)
+  } finally {
+    open()
+  }
+})
+
+test('waiting leaves nothing on the signal that may end it', async () => {
+  const watch = createWatch({ ledger: server.ledger, clock: systemClock, log: silent, alone: () => true })
+  const any = vi.spyOn(AbortSignal, 'any')
+  const gone = new AbortController()
+  const change = () => watch.change('ann', new Set([newId()]), 20_000, gone.signal)
+  try {
+    for (let n = 0; n < 5; n++) {
+      const armed = change()
+      armed.stop()
+      await armed.changed
+    }
+    expect([any.mock.calls.length, getEventListeners(gone.signal, 'abort').length]).toEqual([0, 0])
+    const { changed } = change()
+    gone.abort()
+    await Promise.all([changed, change().changed])
+    expect(getEventListeners(gone.signal, 'abort').length).toBe(0)
+  } finally {
+    any.mockRestore()
+  }
 })

@@ -1,5 +1,5 @@
 import { VERSION, VERSION_HEADER } from '@landfall/shared'
-import { ended } from '../live.js'
+import { unlessEnded } from '../live.js'
 
 /** The headers of all requests of ours, credentials among them. */
 export interface Authorization {
@@ -28,7 +28,10 @@ export function createAuthorization(
     async read(signal) {
       const own = (known ??= (async () => source?.() ?? {})())
       const now = asked
-      const given = await Promise.race([own.catch(() => null), ended(signal)])
+      const given = await unlessEnded(
+        own.catch(() => null),
+        signal,
+      )
       if (!given) {
         if (known === own) known = null
         throw new Error('no credentials')

@@ -124,8 +124,9 @@ export function createS3Calls(
     const startMs = performance.now()
     const ended = (outcome: string): void => onRequest({ name, outcome, tookMs: performance.now() - startMs })
     try {
-      // The body of an answer is read after this has ended; until then its reader's signal still ends it.
-      const answer = await deadline((limit) => send(AbortSignal.any([signal, limit.signal])), timeoutMs, signal)
+      // The limit ends with `signal`, too. No `AbortSignal.any` of both: Node 20 keeps an entry for each on `signal`, and
+      // `never` lives as long as the process.
+      const answer = await deadline((limit) => send(limit.signal), timeoutMs, signal)
       ended('ok')
       return answer
     } catch (error) {
@@ -231,7 +232,7 @@ export function createS3Calls(
       call(
         'GetObject',
         signal,
-        // The time limit is for the answer to begin: how long a body takes is up to its reader.
+        // The time limit is for the answer to begin: how long a body takes, and when it is given up, is up to its reader.
         (abortSignal) =>
           client.getObject({ Bucket, Key: name, ...(range === null ? {} : { Range: range }) }, { abortSignal }),
         nullIfMissing,

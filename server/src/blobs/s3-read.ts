@@ -41,14 +41,18 @@ export function createReading(deps: {
     let seen = 0
     try {
       if (sizeBytes !== length) throw new UploadError('storage-unavailable', 'the object has not its length')
-      await deadline(async (silence) => {
-        for await (const chunk of stream as AsyncIterable<Buffer>) {
-          silence.again()
-          if (seen < HEAD_BYTES) head.push(chunk.subarray(0, HEAD_BYTES - seen))
-          seen += chunk.length
-          sha256.update(chunk)
-        }
-      }, timeoutMs)
+      await deadline(
+        async (silence) => {
+          for await (const chunk of stream as AsyncIterable<Buffer>) {
+            silence.again()
+            if (seen < HEAD_BYTES) head.push(chunk.subarray(0, HEAD_BYTES - seen))
+            seen += chunk.length
+            sha256.update(chunk)
+          }
+        },
+        timeoutMs,
+        signal,
+      )
     } catch (error) {
       stream.destroy()
       signal.throwIfAborted()

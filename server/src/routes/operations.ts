@@ -191,23 +191,33 @@ export function operationRoutes(deps: OperationRouteDeps): Hono<Env> {
     const watched = new Set(woken ? ids : [])
     // With the path under which the routes are mounted: answers name it.
     const question = `${baseOf(c)}${c.req.path}?${ids.join()}`
-    for (const deadline = clock.monotonicMs() + waitMs; ;) {
-      const armed = watch.change(owner, watched, Math.max(0, deadline - clock.monotonicMs()), c.req.raw.signal)
-      const found = await waiters
-        .look(owner, question, () => shown(c, look))
-        .catch((error: unknown) => {
+    const { signal } = c.req.raw
+    // Its time is over, the client went away, or the server ends: none of these waits for a look.
+    const end = watch.change(owner, new Set(), waitMs, signal)
+    let isOver = false
+    const ended = end.changed.then(() => (isOver = true))
+    let last: Shown | null = null
+    try {
+      while (!isOver) {
+        const armed = watch.change(owner, watched, waitMs, signal)
+        try {
+          const found = await waiters.look(owner, question, () => shown(c, look), ended)
+          if (found === null) break
+          last = found
+          seen ??= found.open ? found.tag : ''
+          if (found.tag !== seen) return tagged(c, found)
+          await Promise.race([armed.changed, ended])
+        } finally {
           armed.stop()
-          throw error
-        })
-      seen ??= found.open ? found.tag : ''
-      const over = clock.monotonicMs() >= deadline || watch.closed() || c.req.raw.signal.aborted
-      if (found.tag === seen && !over) {
-        await armed.changed
-        continue
+        }
       }
-      armed.stop()
-      return tagged(c, found)
+    } finally {
+      end.stop()
     }
+    if (last !== null && (signal.aborted || watch.closed())) return tagged(c, last)
+    // Nobody hears it.
+    if (signal.aborted) return c.body(null, 304)
+    return tagged(c, await waiters.look(owner, question, () => shown(c, look)))
   }
 }
 
