@@ -202,7 +202,7 @@ export async function confirm(
   }
   const outcome = mustKnow
     ? await unlessEnded(session.confirming, signal)
-    : await Promise.race([session.confirming, 'unknown'])
+    : await Promise.race([session.confirming, Promise.resolve('unknown' as const)])
   if (outcome === 'source-changed' || outcome === 'source-unreadable') return lose(step, outcome)
   return mustKnow ? { obstacle: 'interrupted' } : null
 }
