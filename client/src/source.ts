@@ -219,7 +219,9 @@ export async function confirm(
     })
   }
   const { outcome: confirming } = session.confirming
-  const outcome = await (mustKnow ? unlessEnded(confirming, signal) : Promise.race([confirming, 'unknown']))
+  const outcome = mustKnow
+    ? await unlessEnded(confirming, signal)
+    : await Promise.race([confirming, Promise.resolve('unknown')])
   if (outcome === 'source-changed' || outcome === 'source-unreadable') return lose(step, outcome)
   return notYet
 }

@@ -1,3 +1,4 @@
+import { setImmediate as others } from 'node:timers/promises'
 import type { Clock } from './ports.js'
 
 /** A place among those of one owner who wait for a change. */
@@ -38,9 +39,6 @@ const PER_OWNER = 4 * WOKEN_PER_OWNER
 const PAUSE_EACH_MS = 4
 const PAUSE_MOST_MS = 1_000
 const FEW = 8
-/** Looks of one batch at a time: more would take the ledger's connections from other owners. */
-const AT_ONCE = 4
-
 interface Question {
   /** How many wait for its answer. */
   asking: number
@@ -65,17 +63,16 @@ function questionOf(ask: () => Promise<unknown>): Question {
   return { asking: 0, isDue: false, begin, answer }
 }
 
+/** One after the other: more at a time would take the ledger's connections from other owners. */
 async function lookAt(batch: readonly Question[]): Promise<void> {
-  const left = batch.values()
-  const oneByOne = async (): Promise<void> => {
-    for (const question of left) {
-      if (question.asking === 0) continue
-      question.begin()
-      // Whoever asks hears of the fault.
-      await question.answer.catch(() => {})
-    }
+  for (const question of batch) {
+    if (question.asking === 0) continue
+    question.begin()
+    // Whoever asks hears of the fault.
+    await question.answer.catch(() => {})
+    // A ledger that answers at once would let nobody else of this process come between two looks.
+    await others()
   }
-  await Promise.all(Array.from({ length: AT_ONCE }, oneByOne))
 }
 
 export function createWaiters(clock: Pick<Clock, 'monotonicMs' | 'sleep'>): Waiters {

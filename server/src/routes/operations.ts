@@ -194,11 +194,11 @@ export function operationRoutes(deps: OperationRouteDeps): Hono<Env> {
     const { signal } = c.req.raw
     // Its time is over, the client went away, or the server ends: none of these waits for a look.
     const end = watch.change(owner, new Set(), waitMs, signal)
-    let isOver = false
-    const ended = end.changed.then(() => (isOver = true))
+    const over = { yet: false }
+    const ended = end.changed.then(() => (over.yet = true))
     let last: Shown | null = null
     try {
-      while (!isOver) {
+      while (!over.yet) {
         const armed = watch.change(owner, watched, waitMs, signal)
         try {
           const found = await waiters.look(owner, question, () => shown(c, look), ended)
