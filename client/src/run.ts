@@ -59,6 +59,7 @@ export async function run(live: LiveOperation, context: RunContext, lifetime: Ab
         const isVain = 'obstacle' in result && result.obstacle === 'interrupted' && !signal.aborted
         vainSteps = isVain ? vainSteps + 1 : 0
         if (vainSteps > VAIN_STEPS) {
+          leave()
           await breathe(context.clock, vainSteps - VAIN_STEPS, null, signal, () => {})
         }
       }

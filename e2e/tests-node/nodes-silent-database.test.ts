@@ -97,7 +97,8 @@ describe.skipIf(opened instanceof Error)(`three nodes whose database goes silent
 
     const running = Promise.all([...Array.from({ length: CLIENTS }, client), ...origins.map((_, node) => probe(node))])
     await sleep(LOAD_MS.before)
-    expect(files.length).toBeGreaterThan(CLIENTS)
+    // On a busy machine the nodes take their time to begin.
+    while (files.length < 2 * CLIENTS) await sleep(100)
     const elsewhere = await startProxy({ targetPort: nodes.postgres.port, protocol: 'opaque' })
     const silentAtMs = performance.now()
     let stranded = 0
