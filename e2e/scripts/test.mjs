@@ -11,6 +11,8 @@ const USAGE = `npm test [-- options]
   --complete             servers and browsers that cannot be started are a failure, and not skipped`
 const GROUPS = ['checks', 'unit', 'node', 'browser']
 const REPORTS = join(root, 'test-results')
+/** Many tests of the server wait for time limits. On a busy machine that takes longer than a step may take by default. */
+const VITEST_LIMIT_MS = 30 * 60_000
 /** What only some machines can do: a disk of a size that is set, permissions that hold for root, a clock that is set. */
 const DEPENDS_ON_MACHINE = /\bchaos\.test\.ts\)$/
 
@@ -44,7 +46,11 @@ function steps(grep, env) {
       forget(path)
       const reporters = ['--reporter=default', '--reporter=json', `--outputFile.json=${path}`]
       const filter = filtered ? ['-t', grep, '--passWithNoTests'] : []
-      const { code } = await bin('vitest', ['run', ...reporters, ...filter], { cwd: join(root, folder), env })
+      const { code } = await bin('vitest', ['run', ...reporters, ...filter], {
+        cwd: join(root, folder),
+        env,
+        limitMs: VITEST_LIMIT_MS,
+      })
       return ofVitest(folder, path, code, filtered)
     },
   })
