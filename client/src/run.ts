@@ -14,8 +14,8 @@ const DIGEST_GRACE_MS = 2_000
 const EMPTY_DIGEST = 'sha-256=:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=:'
 
 /**
- * So many steps in a row may come to nothing without having been interrupted. Each further one is waited for as after a
- * fault: a mistake of ours may delay an upload, but must never keep the page busy.
+ * So many steps in a row may end without a result although nothing has interrupted them. Before each further step the
+ * client waits as it does after a fault: a bug in this sequence may delay an upload, but must never freeze the page.
  */
 const VAIN_STEPS = 8
 

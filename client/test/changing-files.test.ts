@@ -228,7 +228,7 @@ describe('a copy that is finished while what was sent is compared with the serve
   })
 })
 
-/** Holds back whoever passes until it is opened. */
+/** Callers of `pass` wait until the gate is opened. */
 function gate(): { pass(): Promise<void>; waiting(): boolean; open(): void } {
   let open = (): void => {}
   let isWaiting = false

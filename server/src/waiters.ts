@@ -39,6 +39,7 @@ const PER_OWNER = 4 * WOKEN_PER_OWNER
 const PAUSE_EACH_MS = 4
 const PAUSE_MOST_MS = 1_000
 const FEW = 8
+
 interface Question {
   /** How many wait for its answer. */
   asking: number
