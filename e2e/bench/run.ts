@@ -15,7 +15,7 @@ import { benchEffects } from './effects.js'
 import { benchHuge } from './huge.js'
 import { benchIdle } from './idle.js'
 import { keep, loadNow, machineOf } from './kept.js'
-import { type Measurement, measure, type Workload, WORKLOADS } from './measure.js'
+import { directoryOfRuns, type Measurement, measure, type Workload, WORKLOADS } from './measure.js'
 import { benchNodes } from './nodes.js'
 import { benchReconcile } from './reconcile.js'
 import { benchRetention } from './retention.js'
@@ -69,17 +69,24 @@ function options(): { rounds: number; workloads: Workload[]; systems: System[] }
 
 async function runWorkload(workload: Workload, systems: readonly System[], rounds: number): Promise<Series> {
   const measurements: Partial<Record<SystemName, Measurement[]>> = {}
-  for (let round = 0; round < rounds; round += 1) {
-    // Who begins changes: nobody always runs on the disk that the same neighbour has just filled.
-    const order = systems.map((_, i) => systems[(i + round) % systems.length]).filter((system) => system !== undefined)
-    for (const system of order) {
-      const measurement = await measure(system, workload, round)
-      ;(measurements[system.name] ??= []).push(measurement)
-      say(
-        `${workload.name} ${round + 1}/${rounds} ${system.name.padEnd(9)} ${(measurement.wallMs / 1000).toFixed(2)} s, ` +
-          `CPU ${(measurement.serverCpuMs / 1000).toFixed(2)} s, peak ${(measurement.peakResidentBytes / 1_048_576).toFixed(0)} MiB`,
-      )
+  const directory = await directoryOfRuns()
+  try {
+    for (let round = 0; round < rounds; round += 1) {
+      // Who begins changes: nobody always runs on the disk that the same neighbour has just filled.
+      const order = systems
+        .map((_, i) => systems[(i + round) % systems.length])
+        .filter((system) => system !== undefined)
+      for (const system of order) {
+        const measurement = await measure(system, workload, round, directory.path)
+        ;(measurements[system.name] ??= []).push(measurement)
+        say(
+          `${workload.name} ${round + 1}/${rounds} ${system.name.padEnd(9)} ${(measurement.wallMs / 1000).toFixed(2)} s, ` +
+            `CPU ${(measurement.serverCpuMs / 1000).toFixed(2)} s, peak ${(measurement.peakResidentBytes / 1_048_576).toFixed(0)} MiB`,
+        )
+      }
     }
+  } finally {
+    await directory.remove()
   }
   return { workload, systems, measurements }
 }

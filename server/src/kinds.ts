@@ -113,9 +113,10 @@ export interface KindOptions<Tx, Schema extends StandardSchemaV1, Data> {
   prepareTimeoutMs?: number
   /**
    * Runs inside the transaction that stores the reference: what it writes through `tx` is committed with it, or not at
-   * all. It may run several times. What it returns is stored and comes back to the client as `reference.data`.
+   * all. It may run several times. What it returns is stored and comes back to the client as `reference.data`. Default:
+   * none; the row in `landfall_references` is then all that says that the file is there, and `reference.data` is null.
    */
-  onReference: (tx: Tx, context: ReferenceContext<StandardSchemaV1.InferOutput<Schema>>) => Promise<Data | Rejection>
+  onReference?: (tx: Tx, context: ReferenceContext<StandardSchemaV1.InferOutput<Schema>>) => Promise<Data | Rejection>
   /** Time limit of `onReference` in milliseconds. Default one minute. */
   onReferenceTimeoutMs?: number
   /**
@@ -137,7 +138,7 @@ const OPTIONS = {
   requireDigest: optional(yesOrNo, false),
   prepare: optional(recordOf('functions', (entry) => typeof entry === 'function')),
   prepareTimeoutMs: optional(milliseconds(1), 10 * 60_000),
-  onReference: aFunction(),
+  onReference: optional(aFunction()),
   onReferenceTimeoutMs: optional(milliseconds(1), 60_000),
   effects: optional(recordOf('functions and receivers such as standardWebhook({ … })', isEffect)),
 }
@@ -158,7 +159,7 @@ export interface Kind<Tx, Types extends KindTypes = KindTypes> {
   readonly requireDigest: boolean
   readonly prepare: Readonly<Record<string, PrepareStep<never>>>
   readonly prepareTimeoutMs: number
-  readonly onReference: (tx: Tx, context: ReferenceContext<never>) => Promise<unknown>
+  readonly onReference: ((tx: Tx, context: ReferenceContext<never>) => Promise<unknown>) | null
   readonly onReferenceTimeoutMs: number
   readonly effects: Readonly<Record<string, Effect<never, never>>>
 }
@@ -212,7 +213,7 @@ export function kind<Tx, Data, Schema extends StandardSchemaV1 = StandardSchemaV
     requireDigest: checked.requireDigest,
     prepare: options.prepare ?? {},
     prepareTimeoutMs: checked.prepareTimeoutMs,
-    onReference: options.onReference,
+    onReference: options.onReference ?? null,
     onReferenceTimeoutMs: checked.onReferenceTimeoutMs,
     effects: options.effects ?? {},
   }

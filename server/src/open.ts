@@ -26,10 +26,7 @@ export async function openUploads(
     blobs: await openBlobs(settings),
     authenticate: (c) => ownerIn(c, settings.LANDFALL_OWNER_HEADER),
     kinds: {
-      file: kind({
-        onReference: async () => null,
-        effects: webhookOf(settings),
-      }),
+      file: kind({ effects: webhookOf(settings) }),
     },
     limits: {
       maxSizeBytes: settings.LANDFALL_MAX_SIZE_BYTES,

@@ -10,22 +10,6 @@ const TAG_BYTES = 16
 export const ownerTagOf = (key: string, owner: string): string =>
   createHmac('sha256', key).update(owner).digest().subarray(0, TAG_BYTES).toString('base64url')
 
-/** How many owners' tags are remembered: a request asks twice, and the next one is mostly the same owner's. */
-const MOST_REMEMBERED = 1_000
-
-/** `ownerTagOf` for many requests of few owners: a keyed hash costs more than a statement. */
-export function rememberedTags(key: string): (owner: string) => string {
-  const known = new Map<string, string>()
-  return (owner) => {
-    let tag = known.get(owner)
-    if (tag === undefined) {
-      if (known.size >= MOST_REMEMBERED) known.clear()
-      known.set(owner, (tag = ownerTagOf(key, owner)))
-    }
-    return tag
-  }
-}
-
 /** The owner's tag, or null as long as the ledger has not told the key. */
 export type OwnerTag = (owner: string) => string | null
 

@@ -175,6 +175,9 @@ export interface LeaseRequest {
   readonly leaseMs: number
 }
 
+/** What a kind without `onReference` comes to. */
+export const NO_HOOK = { outcome: 'accepted', data: null } as const satisfies HookOutcome
+
 /** What `onReference` came to. */
 export type HookOutcome =
   | { readonly outcome: 'accepted'; readonly data: JsonValue }
@@ -397,13 +400,14 @@ export interface Ledger<Tx> {
   record(lease: Lease, from: OperationRecord, changes: Changes): Promise<OperationRecord | null>
   /**
    * Step 6: `hook`, the reference row, the effects, the point and `intent.changes` in ONE transaction of the
-   * application's database. Compare-and-set by lease and digest, from any open point.
+   * application's database. Compare-and-set by lease and digest, from any open point. `hook` null: the kind has none, and
+   * nothing but the ledger's own rows is written.
    */
   refer(
     lease: Lease,
     from: OperationRecord,
     intent: ReferenceIntent,
-    hook: (tx: Tx, limit: Limit) => Promise<HookOutcome>,
+    hook: ((tx: Tx, limit: Limit) => Promise<HookOutcome>) | null,
   ): Promise<Referred>
   /** Step x: only from before `referenced`; needs no lease, and takes it from whoever has it. */
   cancel(key: OperationKey, problem: Problem): Promise<OperationRecord | null>

@@ -128,9 +128,10 @@ export function createSteps<Tx>({ ledger, blobs, kinds }: StepDeps<Tx>): Steps {
         blob: blobFacts(operation),
         prepared: operation.prepared,
       }
+      const { onReference } = kind
       const hook = async (tx: Tx, limit: Limit): Promise<HookOutcome> => {
         let signal: AbortSignal | null = null
-        const result = await kind.onReference(tx, {
+        const result = await onReference?.(tx, {
           ...facts,
           // Made only for hooks that ask: few do, and each costs more than a statement. One for all that ask twice, so that
           // a listener can be taken off again.
@@ -150,7 +151,7 @@ export function createSteps<Tx>({ ledger, blobs, kinds }: StepDeps<Tx>): Steps {
         timeLimitMs: kind.onReferenceTimeoutMs,
         effects: Object.entries(kind.effects).map(([name, effect]) => owed(operation, name, effect)),
       }
-      return ledger.refer(held.lease, operation, intent, hook)
+      return ledger.refer(held.lease, operation, intent, onReference === null ? null : hook)
     },
   }
 

@@ -19,7 +19,8 @@ import { createLogger, type Logger, tellingFaults } from './log.js'
 import { meteredBlobs, meteredLedger, NO_METRICS } from './metering.js'
 import { createNodeHandler, type NodeHandler } from './node-handler.js'
 import type { BlobStore, Clock, Holdings, Ledger, Metrics, Retention } from './ports.js'
-import { rememberedTags } from './owner-tag.js'
+import { ownerTagOf } from './owner-tag.js'
+import { remembered } from './remembered.js'
 import { createOperator, type Operator } from './operator.js'
 import { serveOperator, type ServedOperator } from './operator-socket.js'
 import { takenOver } from './blobs/directory-lock.js'
@@ -212,6 +213,8 @@ const LETS_GO_MS = 100
 const MARGIN_MS = 60_000
 /** Between the attempts of `start()`: a database that is upgraded is back soon, a setting that is wrong is not. */
 const START_PAUSES = { firstMs: 1_000, mostMs: 60_000 }
+/** A request asks for its owner's tag twice, and the next one is mostly the same owner's. */
+const tagsOf = (key: string): ((owner: string) => string) => remembered((owner) => ownerTagOf(key, owner))
 
 /**
  * Uploads that end as exactly one reference in the application's own database.
@@ -336,7 +339,7 @@ export function createUploads<Tx, const K extends Kinds<Tx>>(options: UploadsOpt
 
   async function open(): Promise<void> {
     const { identity, store } = await ledger.migrate(checked.migrate === 'off' ? 'check' : 'apply')
-    tagOf = rememberedTags(await ledger.ownerKey())
+    tagOf = tagsOf(await ledger.ownerKey())
     opened = 'tables'
     await blobs.open(identity, store)
     opened = 'store'
@@ -438,7 +441,7 @@ export function createUploads<Tx, const K extends Kinds<Tx>>(options: UploadsOpt
     async ownerTag(owner) {
       if (tagOf === null) {
         await ledger.migrate(checked.migrate === 'off' ? 'check' : 'apply')
-        tagOf = rememberedTags(await ledger.ownerKey())
+        tagOf = tagsOf(await ledger.ownerKey())
       }
       return tagOf(owner)
     },

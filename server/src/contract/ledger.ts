@@ -374,6 +374,34 @@ export function ledgerContract<Tx>(test: RegisterTest, create: () => Promise<Led
     assert.equal(await ledger.cancel(key, problem('cancelled')), null)
   })
 
+  on('commits a reference without a hook, once, and not with a lease that was lost', async ({ ledger }) => {
+    const whole = reference({ offset: 100, tailBase: 0, point: 'verified' })
+    const { key } = await declared(ledger)
+    const lease = await take(ledger, key, 'n1', 'drive')
+    const from = await get(ledger, key)
+    const referred = await ledger.refer(lease, from, whole, null)
+    assert.equal(referred.outcome === 'referenced' && referred.operation.reference?.data, null)
+    assert.equal((await ledger.refer(lease, from, whole, null)).outcome, 'lost')
+    const found = await get(ledger, key)
+    assert.deepEqual(pick(found, ['point', 'leaseHolder', 'offset']), {
+      point: 'referenced',
+      leaseHolder: null,
+      offset: 100,
+    })
+    assert.deepEqual(pick(found.reference ?? assert.fail(), ['blobKey', 'size', 'type', 'data']), {
+      blobKey: found.blobKey,
+      size: 100,
+      type: 'image/png',
+      data: null,
+    })
+    const { key: cancelled } = await declared(ledger)
+    const late = await take(ledger, cancelled, 'n1', 'drive')
+    const before = await get(ledger, cancelled)
+    await ledger.cancel(cancelled, problem('cancelled'))
+    assert.equal((await ledger.refer(late, before, whole, null)).outcome, 'lost')
+    assert.equal((await get(ledger, cancelled)).reference, null)
+  })
+
   on(
     'rolls the hook back when it rejects, throws, takes too long, or the lease was lost',
     async ({ ledger, another, write, written }) => {

@@ -1,4 +1,4 @@
-import type { Holdings, OperationKey, Retention, TombstonePoint } from '../ports.js'
+import type { Holdings, Retention, TombstonePoint } from '../ports.js'
 import { attendedSince } from './clock-marks.js'
 import { meta } from './postgres-inventory.js'
 import { NOW, type Queries } from './postgres-query.js'
@@ -35,11 +35,8 @@ export async function tombstoneKey(on: Queries): Promise<string> {
   }
 }
 
-export const tombstone = async (
-  on: Queries,
-  { owner, id }: OperationKey,
-  key: string,
-): Promise<TombstonePoint | null> => toTombstone(await on.get(TOMBSTONE, [id, ownerHash(key, owner)]))
+export const tombstone = async (on: Queries, id: string, hash: string): Promise<TombstonePoint | null> =>
+  toTombstone(await on.get(TOMBSTONE, [id, hash]))
 
 /** Until when what happened is over. */
 async function over(

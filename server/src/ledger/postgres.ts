@@ -4,7 +4,7 @@ import type { PgDatabase, PgQueryResultHKT } from 'drizzle-orm/pg-core'
 import { v7 as uuidv7 } from 'uuid'
 import { deadline, type Limit } from '../deadline.js'
 import { UploadError } from '../errors.js'
-import { REMOVAL } from '../ports.js'
+import { NO_HOOK, REMOVAL } from '../ports.js'
 import type { HookOutcome, Lease, Ledger, OperationRecord, ReferenceIntent, Referred } from '../ports.js'
 import { hookTimeout, Lost, Rejected } from './hook.js'
 import { attendedMs, lookAtClock, settleClock } from './postgres-clock.js'
@@ -47,6 +47,7 @@ import { codesOf, type Executes, faultOf, isStopped, NOW, type Queries, queriesO
 import { forgetOwner, holdings, retire, tombstone, tombstoneKey } from './postgres-retention.js'
 import { refusePastTx, revocable, type Scope, withinHook } from './postgres-scope.js'
 import { ANSWER_MS, createTurns, LONG_MS, type Running } from './postgres-turns.js'
+import { remembered } from '../remembered.js'
 import { ownerHash } from './tombstones.js'
 
 type AnySchema = Record<string, unknown>
@@ -101,8 +102,12 @@ export function postgresLedger<Database extends Executes & Pick<AnyDatabase, 'tr
       ),
     )
   /** Read once: it is committed before anything can be declared, and never changes. */
-  let knownKey: string | null = null
-  const keyOn = async (queries: Queries): Promise<string> => (knownKey ??= await tombstoneKey(queries))
+  let hash: ((owner: string) => string) | null = null
+  const hashOn = async (queries: Queries): Promise<(owner: string) => string> => {
+    if (hash !== null) return hash
+    const key = await tombstoneKey(queries)
+    return (hash = remembered((owner) => ownerHash(key, owner)))
+  }
 
   return {
     async migrate(how = 'apply') {
@@ -122,16 +127,14 @@ export function postgresLedger<Database extends Executes & Pick<AnyDatabase, 'tr
     ownerKey: () => on(ownerKey),
 
     async declare(intent) {
-      const declared = await on(async (queries) =>
-        declare(queries, intent, ownerHash(await keyOn(queries), intent.owner)),
-      )
+      const declared = await on(async (queries) => declare(queries, intent, (await hashOn(queries))(intent.owner)))
       if (declared.outcome === 'created') changed(declared.operation)
       return declared
     },
 
     find: (key) => on((queries) => find(queries, key)),
 
-    tombstone: (key) => on(async (queries) => tombstone(queries, key, await keyOn(queries))),
+    tombstone: (key) => on(async (queries) => tombstone(queries, key.id, (await hashOn(queries))(key.owner))),
 
     findMany: (owner, ids) => on((queries) => findMany(queries, owner, ids)),
 
@@ -246,7 +249,7 @@ export function postgresLedger<Database extends Executes & Pick<AnyDatabase, 'tr
     lease: Lease,
     from: OperationRecord,
     intent: ReferenceIntent,
-    hook: (tx: Tx, limit: Limit) => Promise<HookOutcome>,
+    hook: ((tx: Tx, limit: Limit) => Promise<HookOutcome>) | null,
   ): Promise<Referred> {
     const { timeLimitMs } = intent
     let scope: Scope | null = null
@@ -263,12 +266,15 @@ export function postgresLedger<Database extends Executes & Pick<AnyDatabase, 'tr
         )
         limit.again(timeLimitMs + ANSWER_MS)
         try {
-          const outcome = await deadline(
-            (ownLimit) => withinHook(() => hook(tx as Tx, ownLimit)),
-            timeLimitMs,
-            undefined,
-            hookTimeout(timeLimitMs),
-          )
+          const outcome =
+            hook === null
+              ? NO_HOOK
+              : await deadline(
+                  (ownLimit) => withinHook(() => hook(tx as Tx, ownLimit)),
+                  timeLimitMs,
+                  undefined,
+                  hookTimeout(timeLimitMs),
+                )
           if (outcome.outcome === 'rejected') throw new Rejected(outcome.problem)
           limit.again(ANSWER_MS)
           const operation = await referIn(queries, lease, from, intent, outcome)

@@ -30,7 +30,7 @@ import {
 } from './rows.js'
 import { rateWords } from './rate.js'
 import { tombstoneKey } from './sqlite-retention.js'
-import { ownerHash, TOMBSTONE, toTombstone } from './tombstones.js'
+import { TOMBSTONE, toTombstone } from './tombstones.js'
 import { owe } from './sqlite-effects.js'
 import { COMPLETABLE, DUE_OPERATIONS, dueArgs } from './sqlite-due.js'
 import { type Connection, NOW, type SqlValue } from './statements.js'
@@ -114,8 +114,7 @@ export function find(on: Connection, key: OperationKey): OperationRecord | null 
 }
 
 /** One statement where the operation is new, which is nearly always, and one for its owner's rate. */
-export function declare(on: Connection, intent: Intent): Declared {
-  const hash = ownerHash(tombstoneKey(on), intent.owner)
+export function declare(on: Connection, intent: Intent, hash: string): Declared {
   const rate = intent.rate && rateWords(intent.rate, { until: 'declared_until_us', now: NOW, greater: 'MAX' })
   const row = on.get(
     `INSERT INTO landfall_operations (owner, id, kind, point, file_name, file_size, file_type, file_last_modified, metadata,

@@ -4,8 +4,9 @@ import type { LibSQLDatabase } from 'drizzle-orm/libsql'
 import { v7 as uuidv7 } from 'uuid'
 import { deadline, type Limit } from '../deadline.js'
 import { faultCode, UploadError } from '../errors.js'
-import { REMOVAL } from '../ports.js'
+import { NO_HOOK, REMOVAL } from '../ports.js'
 import type { HookOutcome, Lease, Ledger, OperationRecord, ReferenceIntent, Referred } from '../ports.js'
+import { remembered } from '../remembered.js'
 import { hookTimeout, Lost, Rejected } from './hook.js'
 import { hooks, type HookScope, openTransaction, sqliteAccess } from './serialized-libsql.js'
 import {
@@ -34,7 +35,8 @@ import { attendedMs, lookAtClock, settleClock } from './sqlite-clock.js'
 import { COMPLETABLE, DUE_EFFECTS, DUE_OPERATIONS, dueArgs, NEXT_DUE } from './sqlite-due.js'
 import { effectsDueAt, effectsOf, retryEffects, settleEffect, takeEffects } from './sqlite-effects.js'
 import { type Queries, queryOf } from './postgres-query.js'
-import { forgetOwner, holdings, retire, tombstone, toRetire } from './sqlite-retention.js'
+import { forgetOwner, holdings, retire, tombstone, tombstoneKey, toRetire } from './sqlite-retention.js'
+import { ownerHash } from './tombstones.js'
 import { type Connection, isAway, isSaid, NOW, type SqlRow, type SqlValue } from './statements.js'
 
 type AnySchema = Record<string, unknown>
@@ -61,6 +63,16 @@ export function sqliteLedger<Schema extends AnySchema>(db: LibSQLDatabase<Schema
   const writeIfAny = async <T>(pick: string, args: SqlValue[], none: T, work: (on: Connection) => T): Promise<T> =>
     (await read((on) => on.get(pick, [...args, 1]))) === undefined ? none : write(work)
 
+  /** The key is read once: it is committed before anything can be declared, and never changes. */
+  let hash: ((owner: string) => string) | null = null
+  const hashOn = (on: Connection): ((owner: string) => string) => {
+    if (hash === null) {
+      const key = tombstoneKey(on)
+      hash = remembered((owner) => ownerHash(key, owner))
+    }
+    return hash
+  }
+
   return {
     async migrate(how = 'apply') {
       const ready = await read(migrated)
@@ -74,7 +86,7 @@ export function sqliteLedger<Schema extends AnySchema>(db: LibSQLDatabase<Schema
     ownerKey: () => write(ownerKey),
 
     async declare(intent) {
-      const declared = await write((on) => declare(on, intent))
+      const declared = await write((on) => declare(on, intent, hashOn(on)(intent.owner)))
       if (declared.outcome === 'created') changed(declared.operation)
       return declared
     },
@@ -111,7 +123,7 @@ export function sqliteLedger<Schema extends AnySchema>(db: LibSQLDatabase<Schema
     },
 
     async refer(lease, from, intent, hook) {
-      const referred = await refer(lease, from, intent, hook)
+      const referred = await (hook === null ? referAlone(lease, from, intent) : refer(lease, from, intent, hook))
       if (referred.outcome === 'referenced') changed(referred.operation)
       return referred
     },
@@ -205,6 +217,16 @@ export function sqliteLedger<Schema extends AnySchema>(db: LibSQLDatabase<Schema
       listeners.add(listener)
       return () => listeners.delete(listener)
     },
+  }
+
+  /** Without a hook there is nothing that Drizzle would have to see: a job of the queue like any other. */
+  async function referAlone(lease: Lease, from: OperationRecord, intent: ReferenceIntent): Promise<Referred> {
+    try {
+      return { outcome: 'referenced', operation: await write((on) => referIn(on, lease, from, intent, NO_HOOK)) }
+    } catch (error) {
+      if (error instanceof Lost) return { outcome: 'lost' }
+      throw error
+    }
   }
 
   /**
