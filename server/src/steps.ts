@@ -129,21 +129,24 @@ export function createSteps<Tx>({ ledger, blobs, kinds }: StepDeps<Tx>): Steps {
         prepared: operation.prepared,
       }
       const { onReference } = kind
-      const hook = async (tx: Tx, limit: Limit): Promise<HookOutcome> => {
-        let signal: AbortSignal | null = null
-        const result = await onReference?.(tx, {
-          ...facts,
-          // Made only for hooks that ask: few do, and each costs more than a statement. One for all that ask twice, so that
-          // a listener can be taken off again.
-          get signal() {
-            return (signal ??= AbortSignal.any([held.signal, limit.signal]))
-          },
-        })
-        const rejection = rejectionOf(result)
-        return rejection === null
-          ? { outcome: 'accepted', data: asJson(result) }
-          : { outcome: 'rejected', problem: rejection }
-      }
+      const hook =
+        onReference === null
+          ? null
+          : async (tx: Tx, limit: Limit): Promise<HookOutcome> => {
+              let signal: AbortSignal | null = null
+              const result = await onReference(tx, {
+                ...facts,
+                // Made only for hooks that ask: few do, and each costs more than a statement. One for all that ask twice, so
+                // that a listener can be taken off again.
+                get signal() {
+                  return (signal ??= AbortSignal.any([held.signal, limit.signal]))
+                },
+              })
+              const rejection = rejectionOf(result)
+              return rejection === null
+                ? { outcome: 'accepted', data: asJson(result) }
+                : { outcome: 'rejected', problem: rejection }
+            }
       const intent = {
         changes: noted,
         content,
@@ -151,7 +154,7 @@ export function createSteps<Tx>({ ledger, blobs, kinds }: StepDeps<Tx>): Steps {
         timeLimitMs: kind.onReferenceTimeoutMs,
         effects: Object.entries(kind.effects).map(([name, effect]) => owed(operation, name, effect)),
       }
-      return ledger.refer(held.lease, operation, intent, onReference === null ? null : hook)
+      return ledger.refer(held.lease, operation, intent, hook)
     },
   }
 
