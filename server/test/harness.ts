@@ -168,11 +168,14 @@ export const digestOf = (bytes: Uint8Array): string =>
   `sha-256=:${createHash('sha256').update(bytes).digest('base64')}:`
 export const later = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms))
 
-/** Looks again and again until it holds. */
+/**
+ * Looks again until it holds. The time allows for a busy machine and for the pauses that the server draws (up to 4 s
+ * each); no test measures by it.
+ */
 export async function eventually<T>(
   look: () => Promise<T>,
   holds: (value: T) => boolean,
-  withinMs = 5_000,
+  withinMs = 15_000,
 ): Promise<T> {
   for (const deadline = Date.now() + withinMs; ; await later(20)) {
     const value = await look()
