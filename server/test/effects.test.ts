@@ -132,6 +132,18 @@ test('a webhook is signed, says what was referenced, and the operation completes
   })
 })
 
+test('a kind without onReference owes its effects with the reference, whose data is null', async () => {
+  const told: unknown[] = []
+  const tell: Effect<unknown, unknown> = async ({ reference }) => void told.push(reference.data)
+  const server = await startServer({ file: kind({ effects: { tell } }) }, QUICK)
+  closing.push(() => server.close())
+  const id = await upload(server)
+  const { recoveryPoint, reference } = await server.get(id)
+  expect([recoveryPoint, reference]).toEqual(['referenced', expect.objectContaining({ size: 100, data: null })])
+  await completes(server, id)
+  expect(told).toEqual([null])
+})
+
 test('while a secret is replaced, receivers with the old and with the new one accept it', async () => {
   const { url, received } = await receiver(200)
   const server = await serverWith({ notify: hookTo(url, { secret: [NEXT_SECRET, SECRET] }) })
