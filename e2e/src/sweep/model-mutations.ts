@@ -56,8 +56,8 @@ export const MODEL_MUTATIONS: readonly ModelMutation[] = [
     edits: [
       {
         file: 'steps.js',
-        find: "return found === 'sealed' ? { point: 'sealed' } : rejected(problem('bytes-lost'));",
-        put: "return { point: 'sealed' };",
+        find: /if \(found !== 'sealed'\)\s+return rejected\(problem\('bytes-lost'\)\);/,
+        put: '',
       },
     ],
     where: 'two chunks:',

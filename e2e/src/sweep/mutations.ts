@@ -134,13 +134,10 @@ export const MUTATIONS: readonly Mutation[] = [
     edits: [
       {
         file: 'ledger/sqlite.js',
-        find: 'operation = referIn(on, lease, from, intent, accepted);',
-        put: 'operation = referIn(on, lease, from, { ...intent, effects: [] }, accepted);',
-      },
-      {
-        file: 'ledger/sqlite.js',
-        find: 'if (operation === null)\n',
-        put: 'if (operation !== null) await write((on) => intent.effects.forEach((e) => on.run("INSERT INTO landfall_effects (effect_id, owner, operation_id, kind, name, type, payload, due_at, created_at) VALUES (?, ?, ?, ?, ?, ?, ?, 0, 0)", [e.effectId, from.owner, from.id, from.kind, e.name, e.type, JSON.stringify(e.payload(operation.reference))])));\n        if (operation === null)\n',
+        find: "return { outcome: 'referenced', operation: await write((on) => referIn(on, lease, from, intent, NO_HOOK)) };",
+        put: `const operation = await write((on) => referIn(on, lease, from, { ...intent, effects: [] }, NO_HOOK));
+            await write((on) => intent.effects.forEach((e) => on.run("INSERT INTO landfall_effects (effect_id, owner, operation_id, kind, name, type, payload, due_at, created_at) VALUES (?, ?, ?, ?, ?, ?, ?, 0, 0)", [e.effectId, from.owner, from.id, from.kind, e.name, e.type, JSON.stringify(e.payload(operation.reference))])));
+            return { outcome: 'referenced', operation };`,
       },
     ],
   },

@@ -34,10 +34,13 @@ export const CLIENT_MUTATIONS: readonly ClientMutation[] = [
       { find: 'entry.live.amend((stored) => stored ?? record);', put: ';' },
       { find: 'await live.amend((stored) => stored);', put: ';' },
       {
-        find: 'live.session.offsetKnown = true;',
-        put: 'live.session.offsetKnown = true; (globalThis.unwritten ??= new Map()).set(live.id, live.record());',
+        find: 'session.offsetKnown = true;',
+        put: 'session.offsetKnown = true; (globalThis.unwritten ??= new Map()).set(live.id, live.record());',
       },
-      { find: 'const next = change(stored);', put: 'const next = change(stored ?? globalThis.unwritten?.get(id));' },
+      {
+        find: 'const next = change(stored ?? known);',
+        put: 'const next = change(stored ?? known ?? globalThis.unwritten?.get(id));',
+      },
     ],
     only: 'chunks',
     at: /^(before|after) PUT/,
