@@ -8,13 +8,13 @@ const USAGE = `npm run sweep [-- server|nodes|client|mutations|model] [options]
   nodes       one of three nodes killed around each of its calls to PostgreSQL and S3; the same options
   client      the page killed around each journal write and each request; the same options
   model       every pair of faults, by the model
-  mutations   changed copies of the server: each must turn one of them red
+  mutations   changed copies of the server, then of the client: each must turn one of them red
   default: server, then client`
 const PROGRAMS = {
-  server: ['main.js'],
-  nodes: ['main.js', '--nodes'],
-  client: ['client/main.js'],
-  mutations: ['mutations.js'],
+  server: [['main.js']],
+  nodes: [['main.js', '--nodes']],
+  client: [['client/main.js']],
+  mutations: [['mutations.js'], ['client/mutations.js']],
 }
 
 await main(async () => {
@@ -36,13 +36,14 @@ await main(async () => {
   let worst = 0
   for (const which of named ? [first] : ['server', 'client']) {
     say(`\n── ${which} ──`)
-    const [program, ...flags] = PROGRAMS[which]
-    const path = join(root, 'e2e', 'dist', 'src', 'sweep', program)
-    const { code } = await run(process.execPath, [path, ...flags, ...(named ? rest : process.argv.slice(2))], {
-      env,
-      limitMs: 24 * 3_600_000,
-    })
-    worst = Math.max(worst, code ?? 1)
+    for (const [program, ...flags] of PROGRAMS[which]) {
+      const path = join(root, 'e2e', 'dist', 'src', 'sweep', program)
+      const { code } = await run(process.execPath, [path, ...flags, ...(named ? rest : process.argv.slice(2))], {
+        env,
+        limitMs: 24 * 3_600_000,
+      })
+      worst = Math.max(worst, code ?? 1)
+    }
   }
   return worst
 })
