@@ -2,6 +2,7 @@ import type { FileFacts, JsonObject, JsonValue, KindTypes, Problem } from '@land
 import { problem } from '@landfall/shared'
 import type { StandardSchemaV1 } from '@standard-schema/spec'
 import type { Effect } from './delivery.js'
+import { UploadError } from './errors.js'
 import { essenceOf, SVG } from './media-names.js'
 import {
   aFunction,
@@ -205,6 +206,12 @@ export function kind<Tx, Data, Schema extends StandardSchemaV1 = StandardSchemaV
   options: KindOptions<Tx, Schema, Data>,
 ): Kind<Tx, { metadata: Input<Schema>; data: Exclude<Data, Rejection> }> {
   const checked = readOptions('kind', OPTIONS, options)
+  // An import that is not there yet would silently leave the application without its rows.
+  if ('onReference' in options && options.onReference === undefined)
+    throw new UploadError(
+      'setup',
+      'kind: onReference must be a function, not undefined; leave it out where there is none',
+    )
   return {
     metadata: options.metadata ?? null,
     authorize: (options.authorize as Kind<Tx>['authorize'] | undefined) ?? null,
