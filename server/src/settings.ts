@@ -39,7 +39,8 @@ const settingsSchema = v.object({
   LANDFALL_S3_SECRET_ACCESS_KEY: v.optional(v.string()),
   LANDFALL_S3_PREFIX: v.optional(v.string(), ''),
   LANDFALL_OWNER_HEADER: v.pipe(
-    v.string('LANDFALL_OWNER_HEADER: required; the name of the header by which your proxy says who asks'),
+    v.string(),
+    v.nonEmpty('LANDFALL_OWNER_HEADER: required; the name of the header by which your proxy says who asks'),
     v.regex(/^[A-Za-z0-9!#$%&'*+.^_`|~-]+$/, 'LANDFALL_OWNER_HEADER: the name of a header (RFC 9110, 5.1)'),
     v.check(
       (name) => name.toLowerCase() !== OWNER_TAG_HEADER.toLowerCase(),
@@ -175,8 +176,12 @@ export function readSettings(
   }
   const unknown = Object.keys(variables).filter((name) => name.startsWith('LANDFALL_') && !isSetting(name))
   if (unknown.length > 0) warn(`no such settings, which are ignored: ${unknown.toSorted().join(', ')}`)
-  // Commands beside the server ask for nobody.
-  const parsed = v.safeParse(settingsSchema, serves ? known : { LANDFALL_OWNER_HEADER: 'X-Owner', ...known })
+  // Commands beside the server ask for nobody. A key that is not there would be refused in the schema library's words.
+  const parsed = v.safeParse(
+    settingsSchema,
+    { LANDFALL_OWNER_HEADER: serves ? '' : 'X-Owner', ...known },
+    { abortPipeEarly: true },
+  )
   problems.push(
     ...(parsed.success
       ? notTogether(parsed.output)

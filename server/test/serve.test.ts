@@ -283,6 +283,12 @@ describe('settings', () => {
     expect(() => readSettings({ ...least, [name]: value })).toThrow(name)
   })
 
+  test('a setting that is required says what it is for', () => {
+    const required = 'LANDFALL_OWNER_HEADER: required; the name of the header by which your proxy says who asks'
+    expect(() => readSettings({})).toThrow(required)
+    expect(() => readSettings({ LANDFALL_OWNER_HEADER: '' })).toThrow(required)
+  })
+
   const warningsOf = (variables: Record<string, string>, flags: Record<string, string> = {}) => {
     const warnings: string[] = []
     return {
