@@ -1,6 +1,6 @@
 import { sql } from 'drizzle-orm'
-import { systemClock } from '../src/clock.js'
-import type { Clock, Ledger } from '../src/ports.js'
+import { systemClock } from '../src/sequence/clock.js'
+import type { Clock, Ledger } from '../src/ports/ledger.js'
 import { startServer, type TestServer } from './harness.js'
 
 const TIMES = {

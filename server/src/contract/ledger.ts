@@ -10,7 +10,7 @@ import {
   type OperationRecord,
   type OwedEffect,
   REMOVAL,
-} from '../ports.js'
+} from '../ports/ledger.js'
 import { retentionContract } from './retention.js'
 import { type RegisterTest, withFixture } from './suite.js'
 

@@ -12,9 +12,9 @@ import type {
   OperationRecord,
   ReferenceRecord,
   Urgency,
-} from '../ports.js'
+} from '../ports/ledger.js'
 import { untilNextMs } from './rate.js'
-import type { SqlRow, SqlValue } from './statements.js'
+import type { SqlRow, SqlValue } from './sqlite/client/connection.js'
 
 // What the ledgers have in common: the rows are the same in every database, and so are most words about them.
 

@@ -1,8 +1,8 @@
 import { createHmac, randomBytes } from 'node:crypto'
-import { REMOVAL, type Holdings, type TombstonePoint } from '../ports.js'
+import { REMOVAL, type Holdings, type TombstonePoint } from '../ports/ledger.js'
 import type { ClockStep } from './clock-marks.js'
 import { OPEN } from './rows.js'
-import type { SqlRow } from './statements.js'
+import type { SqlRow } from './sqlite/client/connection.js'
 
 // What retention and the right to erasure leave of an operation, in words that every database understands.
 
