@@ -41,7 +41,17 @@ export {
   serveUploads,
   type ServeOptions,
 } from './http/node-server.js'
+export type * from './ports/blob-store.js'
+export type * from './ports/clock.js'
 export type * from './ports/ledger.js'
+export type * from './ports/ledger/effects.js'
+export type * from './ports/ledger/inventory.js'
+export type * from './ports/ledger/leases.js'
+export type * from './ports/ledger/marks.js'
+export type * from './ports/ledger/operations.js'
+export type * from './ports/ledger/references.js'
+export type * from './ports/metrics.js'
+export type * from './ports/operation.js'
 export { standardWebhook, type StandardWebhookOptions } from './effects/webhook.js'
 export type { Check } from './operate/doctor.js'
 export type { Operator } from './operate/operator.js'

@@ -7,15 +7,10 @@ import { contextOf, type Delivered, type Effect } from '../kinds/effect.js'
 import { faultMessage } from '../lib/errors.js'
 import type { Kind } from '../kinds/kind.js'
 import type { Logger } from '../lib/log.js'
-import {
-  type BlobStore,
-  type Clock,
-  type EffectRecord,
-  type EffectResult,
-  type EffectTarget,
-  type Ledger,
-  REMOVAL,
-} from '../ports/ledger.js'
+import type { BlobStore } from '../ports/blob-store.js'
+import type { Clock } from '../ports/clock.js'
+import { type EffectRecord, type EffectResult, type EffectTarget, REMOVAL } from '../ports/ledger/effects.js'
+import type { Ledger } from '../ports/ledger.js'
 
 /** Delivers what is owed after a commit, at least once under a stable id. */
 export interface Effects {

@@ -11,7 +11,7 @@ import {
 import type { Context, MiddlewareHandler } from 'hono'
 import { faultMessage, UploadError } from '../lib/errors.js'
 import type { Logger } from '../lib/log.js'
-import type { OperationKey } from '../ports/ledger.js'
+import type { OperationKey } from '../ports/operation.js'
 
 /** What the routes hand on within one request. `basePath` only where the application has set it. */
 export interface Env {

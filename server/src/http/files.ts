@@ -6,7 +6,8 @@ import { type AllowedOrigins, allowsOrigin, type Env, ProblemError, refuse } fro
 import { accepts } from '../kinds/kind.js'
 import { canRunScripts } from '../kinds/media-names.js'
 import { isMediaType } from '../kinds/media-type.js'
-import type { BlobStore, OperationRecord, ReferenceRecord } from '../ports/ledger.js'
+import type { BlobStore } from '../ports/blob-store.js'
+import type { OperationRecord, ReferenceRecord } from '../ports/operation.js'
 import { dispositionOf } from './disposition.js'
 import { judgeConditions, judgeRange } from './preconditions.js'
 

@@ -1,7 +1,7 @@
 import type { Context } from 'hono'
 import { AnsweredError, ProblemError, refuse } from './context.js'
 import type { Logger } from '../lib/log.js'
-import type { Clock } from '../ports/ledger.js'
+import type { Clock } from '../ports/clock.js'
 
 const WAIT_MS = 8_000
 const RETRY_MS = 200

@@ -10,7 +10,10 @@ import {
 import { unlessAnswered } from '../http/context.js'
 import { accepts, type Kind } from './kind.js'
 import { forgottenProblem } from './gone.js'
-import type { BlobStore, DeclarationRate, Intent, Ledger, OperationKey, OperationRecord } from '../ports/ledger.js'
+import type { BlobStore } from '../ports/blob-store.js'
+import type { DeclarationRate, Intent } from '../ports/ledger/operations.js'
+import type { Ledger } from '../ports/ledger.js'
+import type { OperationKey, OperationRecord } from '../ports/operation.js'
 
 export interface Limits {
   /** Of one file, in bytes. Default 1 TiB. */

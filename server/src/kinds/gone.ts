@@ -1,6 +1,8 @@
 import { type Problem, problem, type ProblemCode } from '@landfall/shared'
 import { ProblemError, refuse } from '../http/context.js'
-import type { Ledger, OperationKey, TombstonePoint } from '../ports/ledger.js'
+import type { Ledger } from '../ports/ledger.js'
+import type { OperationKey } from '../ports/operation.js'
+import type { TombstonePoint } from '../ports/ledger/operations.js'
 
 /**
  * How it ended, in codes that clients of every version know. Why a file was rejected (`digest-mismatch`, a code of the

@@ -1,6 +1,8 @@
 import { faultCode, faultMessage } from '../lib/errors.js'
 import { silentAfterMs } from './health.js'
-import type { BlobStore, CheckResult, Clock, Ledger, StoreCheck } from '../ports/ledger.js'
+import type { BlobStore, CheckResult, StoreCheck } from '../ports/blob-store.js'
+import type { Clock } from '../ports/clock.js'
+import type { Ledger } from '../ports/ledger.js'
 
 /** One thing that was looked at. */
 export interface Check extends CheckResult {

@@ -1,5 +1,7 @@
 import { faultCode } from '../lib/errors.js'
-import type { Appended, BlobStore, Ledger, MetricEvent, Metrics } from '../ports/ledger.js'
+import type { Appended, BlobStore } from '../ports/blob-store.js'
+import type { Ledger } from '../ports/ledger.js'
+import type { MetricEvent, Metrics } from '../ports/metrics.js'
 
 // What is counted at the ports, so that the code between them need not know of it.
 

@@ -1,15 +1,12 @@
 import type { Cancel } from '../sequence/cancel.js'
 import { type Check, diagnose } from './doctor.js'
-import type {
-  BlobStore,
-  Clock,
-  EffectStanding,
-  Holdings,
-  Ledger,
-  OperationFilter,
-  OperationKey,
-  OperationRecord,
-} from '../ports/ledger.js'
+import type { BlobStore } from '../ports/blob-store.js'
+import type { Clock } from '../ports/clock.js'
+import type { EffectStanding } from '../ports/ledger/effects.js'
+import type { Holdings } from '../ports/ledger/references.js'
+import type { Ledger } from '../ports/ledger.js'
+import type { OperationFilter } from '../ports/ledger/inventory.js'
+import type { OperationKey, OperationRecord } from '../ports/operation.js'
 import { reconcile, type ReconcileOptions, type ReconcileReport } from './reconcile.js'
 
 /** For whoever runs the server: all owners, and things that no client may do. */

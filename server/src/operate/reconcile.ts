@@ -1,5 +1,8 @@
 import { isOpen } from '@landfall/shared'
-import type { BlobStore, Claim, Clock, Ledger, StoredBlob } from '../ports/ledger.js'
+import type { BlobStore, StoredBlob } from '../ports/blob-store.js'
+import type { Claim } from '../ports/ledger/inventory.js'
+import type { Clock } from '../ports/clock.js'
+import type { Ledger } from '../ports/ledger.js'
 
 /**
  * What a comparison of the ledger with the store has found.

@@ -1,5 +1,6 @@
 import type { Logger } from '../lib/log.js'
-import type { BlobStore, Ledger } from '../ports/ledger.js'
+import type { BlobStore } from '../ports/blob-store.js'
+import type { Ledger } from '../ports/ledger.js'
 
 /**
  * Marks that the ledger sets and the store repeats, the ledger always first: so the store's is never the higher one,

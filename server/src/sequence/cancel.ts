@@ -2,7 +2,8 @@ import { isFinal, isOpen, problem } from '@landfall/shared'
 import { refuse } from '../http/context.js'
 import { absent } from '../kinds/gone.js'
 import type { Leases } from './leases.js'
-import type { Ledger, OperationKey, OperationRecord } from '../ports/ledger.js'
+import type { Ledger } from '../ports/ledger.js'
+import type { OperationKey, OperationRecord } from '../ports/operation.js'
 
 /** Step x. Idempotent; refused with 409 once there is a reference. The bytes go when the completer comes by. */
 export type Cancel = (key: OperationKey) => Promise<OperationRecord>

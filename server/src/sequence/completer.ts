@@ -3,7 +3,9 @@ import type { Drive } from './drive.js'
 import type { Effects } from '../effects/effects.js'
 import type { Leases } from './leases.js'
 import type { Logger } from '../lib/log.js'
-import type { Clock, Ledger, Retention } from '../ports/ledger.js'
+import type { Clock } from '../ports/clock.js'
+import type { Ledger } from '../ports/ledger.js'
+import type { Retention } from '../ports/ledger/inventory.js'
 
 /** What one pass of the completer did. */
 export interface Pass {

@@ -1,7 +1,11 @@
 import { faultCode, UploadError } from '../lib/errors.js'
 import type { Held } from './leases.js'
 import { NO_METRICS } from '../operate/metering.js'
-import type { Changes, Clock, Ledger, Metrics, OperationRecord } from '../ports/ledger.js'
+import type { Changes } from '../ports/ledger/leases.js'
+import type { Clock } from '../ports/clock.js'
+import type { Ledger } from '../ports/ledger.js'
+import type { Metrics } from '../ports/metrics.js'
+import type { OperationRecord } from '../ports/operation.js'
 
 /** Writes under one lease: the only writer of an operation while it is held. */
 export interface Recorder {

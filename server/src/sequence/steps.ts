@@ -6,16 +6,12 @@ import { UploadError } from '../lib/errors.js'
 import { type BlobFacts, type Kind, type OperationFacts, rejectionOf } from '../kinds/kind.js'
 import type { Held } from './leases.js'
 import { judgeType } from '../kinds/media-type.js'
-import type {
-  BlobRef,
-  BlobStore,
-  Changes,
-  HookOutcome,
-  Ledger,
-  OperationRecord,
-  OwedEffect,
-  Referred,
-} from '../ports/ledger.js'
+import type { BlobRef, BlobStore } from '../ports/blob-store.js'
+import type { Changes } from '../ports/ledger/leases.js'
+import type { HookOutcome, Referred } from '../ports/ledger/references.js'
+import type { Ledger } from '../ports/ledger.js'
+import type { OperationRecord } from '../ports/operation.js'
+import type { OwedEffect } from '../ports/ledger/effects.js'
 
 /** The steps of the sequence. Each asks before it acts, answers what to record, records nothing and calls no other. */
 export interface Steps {

@@ -1,6 +1,8 @@
 import type { ClockGuard } from './clock.js'
 import type { Logger } from '../lib/log.js'
-import type { Clock, ClockLook, Ledger } from '../ports/ledger.js'
+import type { Clock } from '../ports/clock.js'
+import type { ClockLook } from '../ports/ledger/marks.js'
+import type { Ledger } from '../ports/ledger.js'
 
 /** Looks whether a clock was set, and lets the ledger put its rows in order. */
 export interface Timekeeping {

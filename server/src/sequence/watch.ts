@@ -1,5 +1,7 @@
 import type { Logger } from '../lib/log.js'
-import type { Clock, Ledger, OperationKey, OperationRecord } from '../ports/ledger.js'
+import type { Clock } from '../ports/clock.js'
+import type { Ledger } from '../ports/ledger.js'
+import type { OperationKey, OperationRecord } from '../ports/operation.js'
 
 /** Waits for changes of operations. */
 export interface Watch {
