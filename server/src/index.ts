@@ -1,6 +1,6 @@
 export type { Limits } from './kinds/admission.js'
 export type { Authenticate } from './http/app.js'
-export type { AllowedOrigins } from './http/context.js'
+export type { AllowedOrigins } from './http/same-site.js'
 export { fileBlobs, type FileBlobsOptions } from './blobs/file/file-blobs.js'
 export type { Pass } from './sequence/completer.js'
 export type { Delivered, Effect, EffectContext, EffectFunction, Receiver, ReferenceFacts } from './kinds/effect.js'
@@ -8,7 +8,7 @@ export type { AskHealth, Health, HealthCheck } from './operate/health.js'
 export { healthRoutes } from './http/health.js'
 export type { EffectSettings } from './effects/effects.js'
 export type { Backoff } from './lib/backoff.js'
-export { ProblemError } from './http/context.js'
+export { ProblemError } from './lib/problem-error.js'
 export { UploadError, type UploadErrorCode } from './lib/errors.js'
 export {
   type BlobFacts,

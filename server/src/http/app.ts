@@ -1,15 +1,11 @@
 import { FILES, isWellFormed, REQUEST_HEADERS, RESPONSE_HEADERS } from '@landfall/shared'
 import { type Context, Hono } from 'hono'
 import { cors } from 'hono/cors'
-import {
-  type AllowedOrigins,
-  allowsOrigin,
-  type Env,
-  refuse,
-  renderError,
-  sameSite,
-  unlessAnswered,
-} from './context.js'
+import { type AllowedOrigins, allowsOrigin, sameSite } from './same-site.js'
+import type { Env } from './context.js'
+import { refuse } from '../lib/problem-error.js'
+import { renderError } from './errors.js'
+import { unlessAnswered } from '../lib/answered.js'
 import { UploadError } from '../lib/errors.js'
 import { tendExchange } from './exchange.js'
 import type { Logger } from '../lib/log.js'

@@ -1,5 +1,6 @@
 import type { Context } from 'hono'
-import { AnsweredError, ProblemError, refuse } from './context.js'
+import { AnsweredError } from '../lib/answered.js'
+import { ProblemError, refuse } from '../lib/problem-error.js'
 import type { Logger } from '../lib/log.js'
 import type { Clock } from '../ports/clock.js'
 

@@ -7,7 +7,7 @@ import {
   type Problem,
   problem,
 } from '@landfall/shared'
-import { unlessAnswered } from '../http/context.js'
+import { unlessAnswered } from '../lib/answered.js'
 import { accepts, type Kind } from './kind.js'
 import { forgottenProblem } from './gone.js'
 import type { BlobStore } from '../ports/blob-store.js'

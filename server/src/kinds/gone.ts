@@ -1,5 +1,5 @@
 import { type Problem, problem, type ProblemCode } from '@landfall/shared'
-import { ProblemError, refuse } from '../http/context.js'
+import { ProblemError, refuse } from '../lib/problem-error.js'
 import type { Ledger } from '../ports/ledger.js'
 import type { OperationKey } from '../ports/operation.js'
 import type { TombstonePoint } from '../ports/ledger/operations.js'

@@ -1,7 +1,7 @@
 import type { HttpBindings } from '@hono/node-server'
 import type { Context } from 'hono'
 import { makeDirectoryNow } from '../blobs/file/durable-files.js'
-import { refuse } from '../http/context.js'
+import { refuse } from '../lib/problem-error.js'
 import { openBlobs, openDatabase } from './engines.js'
 import { kind } from '../kinds/kind.js'
 import type { Logger } from '../lib/log.js'

@@ -1,5 +1,5 @@
 import { isFinal, isOpen, problem } from '@landfall/shared'
-import { refuse } from '../http/context.js'
+import { refuse } from '../lib/problem-error.js'
 import { absent } from '../kinds/gone.js'
 import type { Leases } from './leases.js'
 import type { Ledger } from '../ports/ledger.js'

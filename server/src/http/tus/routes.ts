@@ -9,7 +9,9 @@ import {
   VERSION_HEADER,
 } from '@landfall/shared'
 import { type Context, Hono } from 'hono'
-import { bodyOf, type Env, keyOf, ProblemError, refuse, refuseEncoded } from '../context.js'
+import { bodyOf, refuseEncoded } from '../body.js'
+import { type Env, keyOf } from '../context.js'
+import { ProblemError, refuse } from '../../lib/problem-error.js'
 import { asksForTail, COMPLETING_WAIT_MS, goneAs, isGone, isSettled, shownOffset } from './withheld-tail.js'
 import { absent } from '../../kinds/gone.js'
 import type { Leases } from '../../sequence/leases.js'

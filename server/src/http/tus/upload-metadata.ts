@@ -1,4 +1,4 @@
-import { refuse } from '../context.js'
+import { refuse } from '../../lib/problem-error.js'
 
 /** By key; a key without a value has null. Without a prototype: `constructor` and `__proto__` are keys like others. */
 export type UploadMetadata = Readonly<Record<string, string | null>>

@@ -1,5 +1,5 @@
 import { isOpen, isReferenced, problem } from '@landfall/shared'
-import { ProblemError } from '../context.js'
+import { ProblemError } from '../../lib/problem-error.js'
 import type { OperationRecord } from '../../ports/operation.js'
 
 /**
