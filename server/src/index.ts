@@ -10,13 +10,12 @@ export type { EffectSettings } from './effects/effects.js'
 export type { Backoff } from './lib/backoff.js'
 export { ProblemError } from './lib/problem-error.js'
 export { UploadError, type UploadErrorCode } from './lib/errors.js'
+export type { BlobFacts, OperationFacts } from './kinds/facts.js'
 export {
-  type BlobFacts,
   type Kind,
   kind,
   type KindFor,
   type KindOptions,
-  type OperationFacts,
   type PrepareContext,
   type PrepareStep,
   type ReferenceContext,

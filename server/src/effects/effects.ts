@@ -9,8 +9,13 @@ import type { Kind } from '../kinds/kind.js'
 import type { Logger } from '../lib/log.js'
 import type { BlobStore } from '../ports/blob-store.js'
 import type { Clock } from '../ports/clock.js'
-import { type EffectRecord, type EffectResult, type EffectTarget, REMOVAL } from '../ports/ledger/effects.js'
-import type { Ledger } from '../ports/ledger.js'
+import {
+  type EffectRecord,
+  type EffectResult,
+  type EffectTarget,
+  REMOVAL,
+  type LedgerEffects,
+} from '../ports/ledger/effects.js'
 
 /** Delivers what is owed after a commit, at least once under a stable id. */
 export interface Effects {
@@ -71,7 +76,7 @@ interface Target extends EffectTarget {
 }
 
 export function createEffects(deps: {
-  ledger: Ledger<unknown>
+  ledger: LedgerEffects
   blobs: BlobStore
   kinds: Readonly<Record<string, Kind<never>>>
   clock: Clock

@@ -1,4 +1,4 @@
-import { IncomingMessage } from 'node:http'
+import type { IncomingMessage } from 'node:http'
 import { problem } from '@landfall/shared'
 import type { Context } from 'hono'
 import { UploadError } from '../lib/errors.js'

@@ -24,16 +24,16 @@ import { absent } from '../kinds/gone.js'
 import type { Leases } from '../sequence/leases.js'
 import type { BlobStore } from '../ports/blob-store.js'
 import type { Clock } from '../ports/clock.js'
-import type { Ledger } from '../ports/ledger.js'
 import type { OperationKey, OperationRecord } from '../ports/operation.js'
 import { entityTag, toResource } from './resource.js'
 import { drivable } from '../sequence/rules.js'
 import { blobOf } from '../sequence/steps.js'
 import { createWaiters } from './waiters.js'
 import type { Watch } from '../sequence/watch.js'
+import type { LedgerOperations } from '../ports/ledger/operations.js'
 
 export interface OperationRouteDeps {
-  readonly ledger: Ledger<unknown>
+  readonly ledger: LedgerOperations
   readonly blobs: BlobStore
   readonly leases: Leases
   readonly drive: Drive

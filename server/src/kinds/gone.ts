@@ -1,8 +1,7 @@
 import { type Problem, problem, type ProblemCode } from '@landfall/shared'
 import { ProblemError, refuse } from '../lib/problem-error.js'
-import type { Ledger } from '../ports/ledger.js'
 import type { OperationKey } from '../ports/operation.js'
-import type { TombstonePoint } from '../ports/ledger/operations.js'
+import type { TombstonePoint, LedgerOperations } from '../ports/ledger/operations.js'
 
 /**
  * How it ended, in codes that clients of every version know. Why a file was rejected (`digest-mismatch`, a code of the
@@ -22,7 +21,7 @@ export const forgottenProblem = (point: TombstonePoint): Problem => ({
 })
 
 /** What to answer for an operation without a row: 410 where its id was used before, else 404. */
-export async function absent(ledger: Pick<Ledger<unknown>, 'tombstone'>, key: OperationKey): Promise<ProblemError> {
+export async function absent(ledger: LedgerOperations, key: OperationKey): Promise<ProblemError> {
   const point = await ledger.tombstone(key)
   return point === null ? refuse('not-found') : new ProblemError(forgottenProblem(point))
 }

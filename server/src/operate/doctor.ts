@@ -2,7 +2,8 @@ import { faultCode, faultMessage } from '../lib/errors.js'
 import { silentAfterMs } from './health.js'
 import type { BlobStore, CheckResult, StoreCheck } from '../ports/blob-store.js'
 import type { Clock } from '../ports/clock.js'
-import type { Ledger } from '../ports/ledger.js'
+import type { LedgerInventory } from '../ports/ledger/inventory.js'
+import type { LedgerMarks } from '../ports/ledger/marks.js'
 
 /** One thing that was looked at. */
 export interface Check extends CheckResult {
@@ -34,7 +35,7 @@ type CheckOne = (name: Check['name'], look: () => Promise<CheckResult>, advice: 
 
 /** Looks at everything that uploads rest on, changes nothing that counts, and says what to do. */
 export async function diagnose(
-  deps: { ledger: Ledger<unknown>; blobs: BlobStore; clock: Clock },
+  deps: { ledger: LedgerInventory & LedgerMarks; blobs: BlobStore; clock: Clock },
   {
     completerIntervalMs,
     expiresAfterMs,
@@ -137,7 +138,7 @@ export async function diagnose(
 }
 
 async function checkStore(
-  { ledger, blobs }: { ledger: Ledger<unknown>; blobs: BlobStore },
+  { ledger, blobs }: { ledger: LedgerInventory & LedgerMarks; blobs: BlobStore },
   check: CheckOne,
 ): Promise<void> {
   await check(

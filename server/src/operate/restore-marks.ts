@@ -1,6 +1,7 @@
 import type { Logger } from '../lib/log.js'
 import type { BlobStore } from '../ports/blob-store.js'
-import type { Ledger } from '../ports/ledger.js'
+import type { LedgerOperations } from '../ports/ledger/operations.js'
+import type { LedgerMarks } from '../ports/ledger/marks.js'
 
 /**
  * Marks that the ledger sets and the store repeats, the ledger always first: so the store's is never the higher one,
@@ -14,7 +15,7 @@ export interface Tide {
   advance(): Promise<void>
 }
 
-export function createTide(deps: { ledger: Ledger<unknown>; blobs: BlobStore; log: Logger }): Tide {
+export function createTide(deps: { ledger: LedgerOperations & LedgerMarks; blobs: BlobStore; log: Logger }): Tide {
   const { ledger, blobs, log } = deps
   let changed = false
   ledger.onChange(() => (changed = true))

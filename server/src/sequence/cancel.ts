@@ -2,8 +2,8 @@ import { isFinal, isOpen, problem } from '@landfall/shared'
 import { refuse } from '../lib/problem-error.js'
 import { absent } from '../kinds/gone.js'
 import type { Leases } from './leases.js'
-import type { Ledger } from '../ports/ledger.js'
 import type { OperationKey, OperationRecord } from '../ports/operation.js'
+import type { LedgerOperations } from '../ports/ledger/operations.js'
 
 /** Step x. Idempotent; refused with 409 once there is a reference. The bytes go when the completer comes by. */
 export type Cancel = (key: OperationKey) => Promise<OperationRecord>
@@ -13,7 +13,7 @@ export function createCancel({
   leases,
   wake,
 }: {
-  ledger: Ledger<unknown>
+  ledger: LedgerOperations
   leases: Leases
   wake: () => void
 }): Cancel {

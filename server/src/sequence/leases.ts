@@ -2,8 +2,7 @@ import { deadline, endsWithin } from '../lib/deadline.js'
 import type { Logger } from '../lib/log.js'
 import { NO_METRICS } from '../operate/metering.js'
 import type { Clock } from '../ports/clock.js'
-import type { Lease, LeaseOutcome, LeasePurpose } from '../ports/ledger/leases.js'
-import type { Ledger } from '../ports/ledger.js'
+import type { Lease, LeaseOutcome, LeasePurpose, LedgerLeases } from '../ports/ledger/leases.js'
 import type { Metrics } from '../ports/metrics.js'
 import type { OperationKey, OperationRecord } from '../ports/operation.js'
 
@@ -83,7 +82,7 @@ const LAST_RECORD_MS = 1_000
 const nameOf = ({ owner, id }: OperationKey): string => JSON.stringify([owner, id])
 
 export function createLeases(deps: {
-  ledger: Ledger<unknown>
+  ledger: LedgerLeases
   clock: Clock
   log: Logger
   holder: string

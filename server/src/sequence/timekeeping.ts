@@ -1,8 +1,7 @@
 import type { ClockGuard } from './clock.js'
 import type { Logger } from '../lib/log.js'
 import type { Clock } from '../ports/clock.js'
-import type { ClockLook } from '../ports/ledger/marks.js'
-import type { Ledger } from '../ports/ledger.js'
+import type { ClockLook, LedgerMarks } from '../ports/ledger/marks.js'
 
 /** Looks whether a clock was set, and lets the ledger put its rows in order. */
 export interface Timekeeping {
@@ -17,7 +16,7 @@ const GLANCE_MS = 1_000
 const LOOK_MS = 10_000
 
 export function createTimekeeping(deps: {
-  ledger: Pick<Ledger<unknown>, 'settleClock'>
+  ledger: LedgerMarks
   clock: Clock
   guard: ClockGuard
   log: Logger

@@ -1,7 +1,7 @@
 import type { Logger } from '../lib/log.js'
 import type { Clock } from '../ports/clock.js'
-import type { Ledger } from '../ports/ledger.js'
 import type { OperationKey, OperationRecord } from '../ports/operation.js'
+import type { LedgerOperations } from '../ports/ledger/operations.js'
 
 /** Waits for changes of operations. */
 export interface Watch {
@@ -36,7 +36,7 @@ export function createWatch({
   log,
   alone,
 }: {
-  ledger: Pick<Ledger<unknown>, 'find' | 'onChange' | 'versions'>
+  ledger: LedgerOperations
   clock: Clock
   log: Logger
   /** No other process can change an operation. */

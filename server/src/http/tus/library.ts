@@ -26,18 +26,18 @@ import { absent } from '../../kinds/gone.js'
 import type { Leases } from '../../sequence/leases.js'
 import type { Logger } from '../../lib/log.js'
 import type { Clock } from '../../ports/clock.js'
-import type { Ledger } from '../../ports/ledger.js'
 import type { OperationKey, OperationRecord } from '../../ports/operation.js'
 import type { Receive } from '../../sequence/receive.js'
 import type { Drive } from '../../sequence/drive.js'
 import type { Watch } from '../../sequence/watch.js'
 import { parseUploadMetadata, type UploadMetadata } from './upload-metadata.js'
+import type { LedgerOperations } from '../../ports/ledger/operations.js'
 
 /** Creation, options and termination, by @tus/server. `method` is the one that is meant: a request can override its own. */
 export type TusLibrary = (c: Context<Env>, method: 'POST' | 'DELETE' | 'OPTIONS') => Promise<Response>
 
 export interface TusLibraryDeps {
-  readonly ledger: Ledger<unknown>
+  readonly ledger: LedgerOperations
   readonly leases: Leases
   readonly drive: Drive
   readonly receive: Receive

@@ -17,7 +17,6 @@ import { absent } from '../../kinds/gone.js'
 import type { Leases } from '../../sequence/leases.js'
 import type { Logger } from '../../lib/log.js'
 import type { Clock } from '../../ports/clock.js'
-import type { Ledger } from '../../ports/ledger.js'
 import type { OperationKey, OperationRecord } from '../../ports/operation.js'
 import type { Receive } from '../../sequence/receive.js'
 import type { Watch } from '../../sequence/watch.js'
@@ -25,9 +24,10 @@ import type { SendFile } from '../files.js'
 import { isTusHead, methodOf, patiently } from '../patiently.js'
 import type { TusLibrary } from './library.js'
 import { versionRefused } from './version.js'
+import type { LedgerOperations } from '../../ports/ledger/operations.js'
 
 export interface TusRouteDeps {
-  readonly ledger: Ledger<unknown>
+  readonly ledger: LedgerOperations
   readonly leases: Leases
   readonly receive: Receive
   readonly watch: Watch

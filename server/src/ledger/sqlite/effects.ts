@@ -5,8 +5,7 @@ import type {
   EffectTarget,
   OwedEffect,
 } from '../../ports/ledger/effects.js'
-import type { OperationKey } from '../../ports/operation.js'
-import type { OperationRecord } from '../../ports/operation.js'
+import type { OperationKey, OperationRecord } from '../../ports/operation.js'
 import { toEffect, toEffectStanding } from '../rows.js'
 import { DUE_EFFECTS } from './due.js'
 import { type Connection, NOW } from './client/connection.js'
