@@ -5,7 +5,7 @@ import { UploadError } from '../../lib/errors.js'
 import { createLogger } from '../../lib/log.js'
 import { openUploads } from '../open.js'
 import type { Operator } from '../../operate/operator.js'
-import { connectOperatorIn } from '../../operate/socket.js'
+import { connectOperatorIn } from '../../operate/operator-client.js'
 import type { Settings } from '../settings.js'
 
 const CLOSE_MS = 10_000
