@@ -10,13 +10,13 @@ import type { LedgerMarks } from '../ports/ledger/marks.js'
  * - `missing`: bytes that a row counts on are not there, or too few. Nothing can make them anew.
  * - `set-aside`: they are in quarantine, from where they can be taken back.
  * - `leftover`: bytes of an upload that ended without a reference, or whose reference was removed.
- * - `scraps`: beside a stored blob, what only the way to it needed.
+ * - `upload-remains`: parts and tails of an upload that has become a stored blob, which keeps its own bytes.
  * - `unknown`: bytes of which the ledger has no row. Each row is there before its bytes, and is replaced by a tombstone
  *   only when they are removed.
  * - `overdue`: in quarantine for long enough, and still unknown.
  * - `foreign`: nothing that Landfall has made. Never touched.
  */
-export type FindingType = 'missing' | 'set-aside' | 'leftover' | 'scraps' | 'unknown' | 'overdue' | 'foreign'
+export type FindingType = 'missing' | 'set-aside' | 'leftover' | 'upload-remains' | 'unknown' | 'overdue' | 'foreign'
 
 export interface Finding {
   readonly type: FindingType
@@ -128,13 +128,13 @@ export async function reconcile(
       refusedNow = refusalNow(finding)
       if (refusedNow !== null) return 'none'
       gone += 1
-    } else if (refused !== null) return 'none'
+    } else if (refusedNow !== null) return 'none'
     switch (finding.type) {
       case 'leftover': // the row is final, and stays so
         await blobs.remove(finding.blob)
         return 'deleted'
-      case 'scraps':
-        await blobs.scraps?.remove(finding.blob)
+      case 'upload-remains':
+        await blobs.uploadRemains?.remove(finding.blob)
         return 'deleted'
       case 'unknown':
         await blobs.quarantine.add(finding.blob, clock.now())
@@ -164,7 +164,7 @@ export async function reconcile(
       operations: 0,
       blobs: 0,
       quarantined: 0,
-      found: { missing: 0, 'set-aside': 0, leftover: 0, scraps: 0, unknown: 0, overdue: 0, foreign: 0 },
+      found: { missing: 0, 'set-aside': 0, leftover: 0, 'upload-remains': 0, unknown: 0, overdue: 0, foreign: 0 },
       done: { 'taken-back': 0, quarantined: 0, deleted: 0 },
     }
     const aside = new Set<string>()
@@ -187,9 +187,9 @@ export async function reconcile(
     for await (const { page, after, upTo } of pages(blobs.list())) {
       options.signal?.throwIfAborted()
       const stored = new Map<string, number>()
-      const withScraps = new Set<string>()
-      for (const { key, name, sizeBytes, hasScraps } of page) {
-        if (hasScraps === true && key !== null) withScraps.add(key)
+      const withRemains = new Set<string>()
+      for (const { key, name, sizeBytes, hasUploadRemains } of page) {
+        if (hasUploadRemains === true && key !== null) withRemains.add(key)
         if (key === null) await tell({ type: 'foreign', blob: name, operation: null, sizeBytes })
         else stored.set(key, sizeBytes)
       }
@@ -201,7 +201,7 @@ export async function reconcile(
           const sizeBytes = stored.get(claim.blobKey) ?? null
           stored.delete(claim.blobKey)
           if (differs(claim, sizeBytes) !== null) await again(claim.blobKey)
-          else if (withScraps.has(claim.blobKey)) await scrapsAgain(claim.blobKey)
+          else if (withRemains.has(claim.blobKey)) await remainsAgain(claim.blobKey)
         }
         const last = claims.at(-1)
         if (claims.length < PAGE || last === undefined) break
@@ -232,12 +232,12 @@ export async function reconcile(
     }
 
     /** Only beside what is referenced: nobody goes on with it any more. */
-    async function scrapsAgain(key: string): Promise<void> {
+    async function remainsAgain(key: string): Promise<void> {
       const [claim] = await claimOf(key)
       if (claim === undefined || !claim.referenced || claim.leased) return
-      if (!(await blobs.scraps?.found(key))) return
+      if (!(await blobs.uploadRemains?.found(key))) return
       const { owner, id, point, sizeBytes } = claim
-      await tell({ type: 'scraps', blob: key, operation: { owner, id, point }, sizeBytes })
+      await tell({ type: 'upload-remains', blob: key, operation: { owner, id, point }, sizeBytes })
     }
   }
 
@@ -260,7 +260,7 @@ export async function reconcile(
         found.missing +
         found['set-aside'] +
         found.leftover +
-        found.scraps +
+        found['upload-remains'] +
         found.unknown +
         found.overdue -
         done['taken-back'] -

@@ -7,7 +7,7 @@ import type { Names } from './names.js'
 export interface S3Inventory {
   list(): AsyncIterable<StoredBlob>
   sizeOf(key: string): Promise<number | null>
-  hasScraps(key: string): Promise<boolean>
+  hasUploadRemains(key: string): Promise<boolean>
   readonly quarantine: Quarantine
 }
 
@@ -81,7 +81,7 @@ export function createS3Inventory(deps: {
     const modifiedAt = Math.max(...items.map((item) => item.modifiedAt))
     const blob = items.find(({ name, uploadId }) => uploadId === undefined && name === names.blob(key))
     if (blob !== undefined)
-      return { key, name: blob.name, sizeBytes: blob.sizeBytes, modifiedAt, hasScraps: items.length > 1 }
+      return { key, name: blob.name, sizeBytes: blob.sizeBytes, modifiedAt, hasUploadRemains: items.length > 1 }
     let parts = 0
     let pieces = 0
     for (const { name, uploadId, sizeBytes } of items) {
@@ -148,7 +148,7 @@ export function createS3Inventory(deps: {
 
     sizeOf: async (key) => ((await markerOf(key)) === null ? ((await find(key))?.sizeBytes ?? null) : null),
 
-    hasScraps: async (key) => (await calls.head(names.blob(key))) !== null && (await unfinished(key)).length > 0,
+    hasUploadRemains: async (key) => (await calls.head(names.blob(key))) !== null && (await unfinished(key)).length > 0,
 
     // A mark beside the blob instead of a move: a copy of terabytes takes hours and costs its storage twice, and a row
     // that turns up after all finds its bytes where they were.

@@ -259,8 +259,8 @@ export function s3Blobs(given: S3BlobsOptions): S3Blobs {
 
     list: inventory.list,
     sizeOf: (key) => guarded(key, () => inventory.sizeOf(key)),
-    scraps: {
-      found: (key) => guarded(key, () => inventory.hasScraps(key)),
+    uploadRemains: {
+      found: (key) => guarded(key, () => inventory.hasUploadRemains(key)),
       remove: (key) => guarded(key, () => removeUnfinished(key)),
     },
     quarantine: {

@@ -21,7 +21,7 @@ const MEANING: Record<FindingType, string> = {
   missing: 'bytes that a row counts on are not there',
   'set-aside': 'bytes that a row counts on are in quarantine',
   leftover: 'bytes of an upload that ended without a reference, or was removed',
-  scraps: 'beside a stored blob, what only the way to it needed',
+  'upload-remains': 'parts and tails of an upload that has become a stored blob',
   unknown: 'bytes of which the ledger has no row',
   overdue: 'in quarantine for long enough',
   foreign: 'files that are not Landfall’s; never touched',
@@ -74,7 +74,7 @@ function printFinding({ type, blob, operation, sizeBytes, action }: Finding): vo
   const of = operation === null ? '' : `  ${operation.id} of ${operation.owner} (${operation.point})`
   line(
     printable(
-      `${type.padEnd(9)}  ${blob}  ${sizeBytes === null ? 'absent' : `${sizeBytes} bytes`}${of}${action === 'none' ? '' : `  -> ${action}`}`,
+      `${type.padEnd(14)}  ${blob}  ${sizeBytes === null ? 'absent' : `${sizeBytes} bytes`}${of}${action === 'none' ? '' : `  -> ${action}`}`,
     ),
   )
 }
@@ -87,8 +87,14 @@ function printReport(report: ReconcileReport): void {
   if (report.quarantined > 0) line(`${report.quarantined} in quarantine`)
   if (report.applied)
     line(`done: ${done['taken-back']} taken back, ${done.quarantined} set aside, ${done.deleted} deleted`)
-  if (report.refused !== null)
-    line(styled('red', `nothing ${report.applied ? 'was' : 'would be'} deleted or set aside: ${report.refused}`))
+  if (report.refused !== null) line(styled('red', refusal(report, report.refused)))
   else if (!report.applied && report.difference > found.missing) line('use --apply to mend what can be mended')
   line(report.difference === 0 ? styled('green', 'nothing differs') : styled('red', `${report.difference} differ`))
+}
+
+function refusal({ applied, done }: ReconcileReport, why: string): string {
+  if (!applied) return `nothing would be deleted or set aside: ${why}`
+  // It may have stopped in the middle, for what came to light only then.
+  const more = done.deleted + done.quarantined > 0 ? 'nothing more' : 'nothing'
+  return `${more} was deleted or set aside: ${why}`
 }
