@@ -29,7 +29,7 @@ import { probe } from './probe.js'
 import { createKeyQueue } from '../key-queue.js'
 import { MODE } from './private-modes.js'
 import { createRoom } from './room.js'
-import { claim, expectStore, readMark, writeMark } from './identity.js'
+import { directoryIdentity } from './identity.js'
 import { patiently } from './disk-patience.js'
 import { createStop, type Stop, takeBytes } from '../take-bytes.js'
 import { whenPulled } from './when-pulled.js'
@@ -38,7 +38,7 @@ export interface FileBlobsOptions {
   /**
    * Where the bytes go. Belongs to exactly one process. Made when it is missing, but becomes a store only while the
    * ledger knows of none: afterwards one without its `store.json` is `storage-unavailable` until the disk is mounted. If
-   * the blobs are lost for good, put there the `store.json` that the error's message spells out.
+   * the blobs are lost permanently, put there the `store.json` that the error's message spells out.
    */
   directory: string
   /** A long request is synced and acknowledged at least this often. In bytes, default 16 MiB. */
@@ -95,7 +95,8 @@ export function fileBlobs(options: FileBlobsOptions): BlobStore {
   const directories = createDirectorySync(root)
   const digester = createDigester()
   const queue = createKeyQueue()
-  const room = createRoom(root, reserveBytes)
+  const identity = directoryIdentity(root, directories.sync)
+  const room = createRoom(root, reserveBytes, () => identity.expect())
   /** Keys whose file and name this process has synced, with the size; spares the seal a second sync. */
   const durable = new Map<string, number>()
   const inspected = new Map<string, Inspection>()
@@ -112,7 +113,7 @@ export function fileBlobs(options: FileBlobsOptions): BlobStore {
   const inventory = createInventory(root, pathOf, directories)
 
   /** "Absent" is believed only of a store that is there: an unmounted disk has no files either. */
-  const missing = (): Promise<void> => expectStore(root, null)
+  const missing = (): Promise<void> => identity.expect()
 
   const openIfThere = async (path: string, flags: number): Promise<number | null> => {
     try {
@@ -285,12 +286,12 @@ export function fileBlobs(options: FileBlobsOptions): BlobStore {
     }
   }
 
-  async function open(identity: string, store: 'new' | 'known'): Promise<void> {
+  async function open(ledger: string, store: 'new' | 'known'): Promise<void> {
     if (leaving !== null) throw takenOver()
     try {
       makeDirectoryNow(root)
       lock ??= await takeDirectory(root, holder)
-      await (store === 'new' ? claim(root, identity, directories.sync) : expectStore(root, identity))
+      await identity.open(ledger, store)
       await room.open()
     } catch (error) {
       lock?.release()
@@ -421,8 +422,8 @@ export function fileBlobs(options: FileBlobsOptions): BlobStore {
       }
     },
 
-    readMark: () => readMark(root),
-    writeMark: (mark) => writeMark(root, mark, directories.sync),
+    readMark: () => identity.readMark(),
+    writeMark: (mark) => identity.writeMark(mark),
 
     room: room.now,
 

@@ -5,7 +5,6 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { UploadError } from '../../lib/errors.js'
 import type { StoreRoom } from '../../ports/blob-store.js'
 import { MODE } from './private-modes.js'
-import { expectStore } from './identity.js'
 
 /**
  * Keeps uploaded bytes away from the last of a disk's room. The database is often on the same disk, and needs room to
@@ -56,7 +55,11 @@ const BALLAST_BELOW_RESERVES = 8
 const defaultReserve = (totalBytes: number): number =>
   Math.min(MOST_RESERVED, Math.max(LEAST_RESERVED, Math.round(totalBytes * RESERVED_SHARE)))
 
-export function createRoom(root: string, wantedReserveBytes: number | undefined): Room {
+export function createRoom(
+  root: string,
+  wantedReserveBytes: number | undefined,
+  expectStore: () => Promise<void>,
+): Room {
   let seen: { freeBytes: number; totalBytes: number; reserveBytes: number } | null = null
   /** What may still be written until the next look. */
   let leftBytes = Number.POSITIVE_INFINITY
@@ -131,7 +134,7 @@ export function createRoom(root: string, wantedReserveBytes: number | undefined)
       seen.freeBytes < BALLAST_BELOW_RESERVES * seen.reserveBytes
     ) {
       // Never on the empty mount point of a disk that is not mounted.
-      await expectStore(root, null)
+      await expectStore()
       if ((await sizeOf(path)) !== bytes) await fill(path, bytes)
       hasBallast = true
     }

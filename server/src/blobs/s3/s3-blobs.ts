@@ -18,7 +18,8 @@ import { appendToS3 } from './append.js'
 import { createBlocks } from './blocks.js'
 import { createBudget } from './budget.js'
 import { createS3Calls, type ObjectSettings } from './calls.js'
-import { createIdentity } from './identity.js'
+import { probe } from './probe.js'
+import { bucketIdentity } from './identity.js'
 import { createExamine } from './examine.js'
 import { createS3Inventory } from './inventory.js'
 import { checkObjectName, createNames } from './names.js'
@@ -161,7 +162,7 @@ export function s3Blobs(given: S3BlobsOptions): S3Blobs {
     patienceMs,
     onRequest: (request) => onRequest(request),
   })
-  const identity = createIdentity(calls, names)
+  const identity = bucketIdentity(calls, names)
   const look = createLook({ calls, names, identity })
   const tails = createTails(calls, names)
   const reading = createReading({ calls, names, look, tails, timeoutMs: callTimeoutMs })
@@ -270,7 +271,7 @@ export function s3Blobs(given: S3BlobsOptions): S3Blobs {
       remove: (key) => guarded(key, () => inventory.quarantine.remove(key)),
     },
 
-    probe: () => opened(() => identity.probe()),
+    probe: () => opened(() => probe(calls, names)),
     examine: (settings) => opened(() => examine(settings)),
     observe: (listener) => void (onRequest = listener),
     readMark: () => identity.readMark(),

@@ -5,7 +5,7 @@ import type { BlobRef } from '../../ports/blob-store.js'
 import { payloadOf } from './blocks.js'
 import type { S3Calls } from './calls.js'
 import { isPartMismatch, s3Fault } from './faults.js'
-import type { S3Identity } from './identity.js'
+import type { StoreIdentity } from '../identity.js'
 import type { Names } from './names.js'
 import { foldedWith, type Notes, partCount, partsIn, readNotes, unquoted } from './notes.js'
 import type { Tails } from './tails.js'
@@ -20,7 +20,7 @@ export interface S3Look {
 interface Deps {
   readonly calls: S3Calls
   readonly names: Names
-  readonly identity: S3Identity
+  readonly identity: StoreIdentity
 }
 
 /** Of a blob that is one PutObject: nothing is created before, and its key is used once. */
