@@ -204,13 +204,13 @@ describe('the comparison finds', () => {
     complaints(`| What fails | What happens | Test |\n| it | this | ${tests} |\n`)
   const [found, template] = [
     `\`${TREE} "a failing application › that never works is a stall, kept and visible, until an operator retries"\``,
-    '`e2e/tests-node/stock-slow.test.ts "%s › a rejection $name: an error, once, and nothing is kept"`',
+    '`server/test/protocol.test.ts "answers that tell what to do › a body in the coding %s is 415"`',
   ]
 
   test('nothing where all is there, also names that are known only when they run', () => {
     expect(said(found)).toEqual([])
     expect(said(`${found}<br>${template}`)).toEqual([])
-    expect(said(template.replace('$name', 'of the kind'))).toEqual([])
+    expect(said(template.replace('%s', 'gzip'))).toEqual([])
     expect(said('No test: this follows from the name alone.')).toEqual([])
   })
 
@@ -226,7 +226,7 @@ describe('the comparison finds', () => {
       /no such test, but in server\/test\/recovery\.test\.ts$/,
     ],
     ['a file that is not there', found.replace('recovery', 'gone'), /no such file, but in server\/test\/recovery/],
-    ['another text around what is only known when it runs', template.replace('an error', 'no error'), /no such test$/],
+    ['another text around what is only known when it runs', template.replace('is 415', 'is 400'), /no such test$/],
     [
       'a name of which nothing is known before it runs',
       `\`${TREE} "the completer alone continues from › x"\``,
