@@ -199,11 +199,11 @@ test('each test that FAILURES.md names is there, under its whole name', () => {
 })
 
 describe('the comparison finds', () => {
-  const TREE = 'server/test/recovery.test.ts'
+  const RECOVERY = 'server/test/recovery.test.ts'
   const said = (tests: string): string[] =>
     complaints(`| What fails | What happens | Test |\n| it | this | ${tests} |\n`)
   const [found, template] = [
-    `\`${TREE} "a failing application › that never works is a stall, kept and visible, until an operator retries"\``,
+    `\`${RECOVERY} "a failing application › that never works is a stall, kept and visible, until an operator retries"\``,
     '`server/test/protocol.test.ts "answers that tell what to do › a body in the coding %s is 415"`',
   ]
 
@@ -219,7 +219,7 @@ describe('the comparison finds', () => {
     ['a name without its end', found.replace(', until an operator retries', ''), /no such test$/],
     ['a name without its group', found.replace('a failing application › ', ''), /no such test$/],
     ['a name in another group', found.replace('a failing application', 'time'), /no such test$/],
-    ['a group without a test', `\`${TREE} "a failing application"\``, /no such test$/],
+    ['a group without a test', `\`${RECOVERY} "a failing application"\``, /no such test$/],
     [
       'a test of another file',
       found.replace('recovery', 'leases'),
@@ -229,10 +229,10 @@ describe('the comparison finds', () => {
     ['another text around what is only known when it runs', template.replace('is 415', 'is 400'), /no such test$/],
     [
       'a name of which nothing is known before it runs',
-      `\`${TREE} "the completer alone continues from › x"\``,
+      `\`${RECOVERY} "the completer alone continues from › x"\``,
       /no such test$/,
     ],
-    ['a file without a name', TREE, /whole names/],
+    ['a file without a name', RECOVERY, /whole names/],
     ['a name outside of a code span', found.replaceAll('`', ''), /whole names/],
     ['no test and no reason', '', /whole names/],
     ['a fourth cell', `${found} | more`, /4 cells/],
