@@ -13,7 +13,8 @@ const files = createFileList(say)
 const WARNINGS = {
   'journal-in-memory': 'This browser stores nothing. If you close the tab, you have to upload unfinished files again.',
   'no-locks': 'This browser cannot coordinate its tabs. Keep only one of them open.',
-  'no-worker': 'Files are checked more slowly in this browser. If you close the tab, you have to choose unfinished files again.',
+  'no-worker':
+    'Files are checked more slowly in this browser. If you close the tab, you have to choose unfinished files again.',
   'no-copy': 'There is no room to keep a copy of a file. If you close the tab, you have to choose it again.',
   'no-owner': 'The server does not say whose account this is, so nothing is uploaded.',
   'handler-failed': 'Something went wrong on this page.',
@@ -37,7 +38,11 @@ function startFor(visitor: string): Uploader<DemoKinds> {
   })
   uploader.on('failed', (upload) => say(`${upload.file.name}: ${upload.problem.detail ?? upload.problem.title}`))
   uploader.on('unauthenticated', ({ reason }) =>
-    say(reason === 'other-owner' ? `Somebody else is signed in: sign in as ${visitor} to continue` : 'Sign in to continue'),
+    say(
+      reason === 'other-owner'
+        ? `Somebody else is signed in: sign in as ${visitor} to continue`
+        : 'Sign in to continue',
+    ),
   )
   uploader.on('warning', ({ code }) => {
     if ([...warnings.children].some((item) => item.textContent === WARNINGS[code])) return

@@ -22,7 +22,9 @@ export function statusOf({ activity, point, problem, progress, file }: Snapshot)
     case 'paused':
       return `Paused at ${done}`
     case 'finishing':
-      return activity.stalled ? 'Everything is sent, but the server needs its operator' : 'Everything is sent, finishing…'
+      return activity.stalled
+        ? 'Everything is sent, but the server needs its operator'
+        : 'Everything is sent, finishing…'
     case 'needs-file':
       return NEEDS_FILE[activity.why]
     case 'cancelling':
