@@ -4,7 +4,7 @@ import { absent } from '../kinds/gone.js'
 import type { Leases } from './leases.js'
 import type { Ledger, OperationKey, OperationRecord } from '../ports/ledger.js'
 
-/** Step x. Idempotent; refused with 409 once there is a reference. The bytes go when the completer comes by. */
+/** Step x. Idempotent. Refused with 409 once there is a reference. The completer removes the bytes afterwards. */
 export type Cancel = (key: OperationKey) => Promise<OperationRecord>
 
 export function createCancel({
@@ -28,7 +28,7 @@ export function createCancel({
       if (operation === null) throw await absent(ledger, key)
       if (isFinal(operation.point)) return operation
       if (!isOpen(operation.point)) throw refuse('already-referenced')
-      // Declared between the two: once more.
+      // The client declared the operation between `cancel` and `find`: cancel it now.
     }
   }
 }
