@@ -13,12 +13,15 @@ import { faultMessage, UploadError } from '../lib/errors.js'
 import type { Logger } from '../lib/log.js'
 import type { OperationKey } from '../ports/ledger.js'
 
-/** What the routes hand on within one request. `basePath` only where the application has set it. */
+/** What the routes pass on within one request. `basePath` is set only if the application has set it. */
 export interface Env {
   Variables: { owner: string; basePath: string | undefined }
 }
 
-/** A "no" with its problem: what a route answers, and what an operator's call is refused with. `headers` go with it, `cause` into the log. */
+/**
+ * A refusal with its problem: a route answers it, or an operator's call fails with it. `headers` go into the answer,
+ * `cause` into the log.
+ */
 export class ProblemError extends Error {
   override readonly name = 'ProblemError'
   readonly problem: Problem
@@ -30,7 +33,7 @@ export class ProblemError extends Error {
   }
 }
 
-/** The application has answered the request itself, by what its hook has thrown. */
+/** The application has answered the request itself with a response that its hook threw. */
 export class AnsweredError extends Error {
   override readonly name = 'AnsweredError'
   readonly response: Response
@@ -50,16 +53,18 @@ export async function unlessAnswered<T>(hook: () => T | Promise<T>): Promise<T> 
     return await hook()
   } catch (error) {
     const response = responseIn(error)
-    // Hono renders only what is an Error.
+    // Hono renders only instances of Error.
     if (response === null)
-      throw error instanceof Error ? error : new Error('something that is no Error was thrown', { cause: error })
-    // A copy: the application may throw one and the same object for each request.
+      throw error instanceof Error ? error : new Error('something other than an Error was thrown', { cause: error })
+    // A copy, because the application may throw the same object for each request.
     const copy = response.clone()
     throw new AnsweredError(new Response(copy.body, copy))
   }
 }
 
-/** `HTTPException` is known by its method, because an application can have another copy of Hono than this package. */
+/**
+ * `HTTPException` is recognised by its method, because an application can use another copy of Hono than this package.
+ */
 function responseIn(error: unknown): Response | null {
   if (error instanceof Response) return error
   if (!(error instanceof Error) || !('getResponse' in error) || typeof error.getResponse !== 'function') return null
@@ -67,7 +72,7 @@ function responseIn(error: unknown): Response | null {
   return response instanceof Response ? response : null
 }
 
-/** For whoever runs the server. */
+/** For the person who runs the server. */
 export function messageOf(error: unknown): string {
   if (error instanceof ProblemError) return error.problem.detail ?? error.problem.title
   return error instanceof UploadError ? error.message : faultMessage(error)
@@ -80,12 +85,12 @@ export const refuse = (
 ): ProblemError => new ProblemError(problem(code, extra), headers)
 
 /**
- * RFC 9110 section 11.6.1 wants a challenge with each 401. How to sign in is the application's business and not known
- * here; an application that has a challenge of its own throws its answer from `authenticate`.
+ * RFC 9110 section 11.6.1 requires a challenge with each 401. How a user signs in is known only to the application. An
+ * application that has its own challenge throws its answer from `authenticate`.
  */
 const CHALLENGE = 'Landfall realm="uploads"'
 
-/** RFC 9457. `Retry-After` goes with it wherever the problem says how long. */
+/** RFC 9457. `Retry-After` is sent whenever the problem says how long to wait. */
 export function renderProblem(why: Problem, more: Readonly<Record<string, string>> = {}): Response {
   const headers = new Headers({ 'Content-Type': PROBLEM_MEDIA_TYPE, 'Cache-Control': 'no-store', ...more })
   if (why.status === 401) headers.set('WWW-Authenticate', CHALLENGE)
@@ -93,7 +98,7 @@ export function renderProblem(why: Problem, more: Readonly<Record<string, string
   return new Response(JSON.stringify(why), { status: why.status, headers })
 }
 
-/** A fault as the wire says it: what it was stays in the log. */
+/** A fault as clients see it. Its details stay in the log. */
 export function problemOf(error: unknown): Problem {
   if (error instanceof ProblemError) return error.problem
   if (error instanceof UploadError) {
@@ -123,7 +128,7 @@ export function renderError(error: unknown, c: Context, log: Logger): Response {
   return error instanceof ProblemError ? renderRefusal(error) : renderProblem(why)
 }
 
-/** The key of the operation that the path names, for the owner who asks. */
+/** The key of the operation that the path names, for the owner of the request. */
 export function keyOf(c: Context<Env>, invalid: ProblemCode): OperationKey {
   const id = parseOperationId(c.req.param('id'))
   if (id === null) throw refuse(invalid)
@@ -131,8 +136,8 @@ export function keyOf(c: Context<Env>, invalid: ProblemCode): OperationKey {
 }
 
 /**
- * The path under which clients reach the routes. `basePath` where the application has set it; else what stands before the
- * routes in the path as Node received it. Express and `app.mount` take the prefix away from the path that Hono sees.
+ * The path under which clients reach the routes: `basePath` if the application has set it, otherwise the part before
+ * the routes in the path that Node received. Express and `app.mount` remove the prefix from the path that Hono sees.
  */
 export function baseOf(c: Context<Env>): string {
   const fixed = c.get('basePath')
@@ -156,16 +161,16 @@ function incomingOf(c: Context): IncomingMessage | null {
   return incoming instanceof IncomingMessage ? incoming : null
 }
 
-/** RFC 9110 section 9.2.1. Whatever else a request is, it changes something. */
+/** RFC 9110 section 9.2.1. A request with any other method changes something. */
 export const SAFE_METHODS = new Set(['GET', 'HEAD', 'OPTIONS'])
 
-/** Origins of other sites: a list, or a function that is asked with the origin that a request names (preview deployments). */
+/** Origins of other sites: a list, or a function that gets the origin of the request (for preview deployments). */
 export type AllowedOrigins = readonly string[] | ((origin: string, c: Context) => boolean | Promise<boolean>)
 
 export const allowsOrigin = async (allowed: AllowedOrigins, origin: string, c: Context): Promise<boolean> =>
   typeof allowed === 'function' ? allowed(origin, c) : allowed.includes(origin)
 
-/** `https://app.example`, and the schemes of applications: `capacitor://localhost`, `chrome-extension://…`. */
+/** Accepts `https://app.example`, and the schemes of applications: `capacitor://localhost`, `chrome-extension://…`. */
 export function isOrigin(text: string): boolean {
   if (!URL.canParse(text)) return false
   const { origin, protocol, host } = new URL(text)
@@ -173,8 +178,8 @@ export function isOrigin(text: string): boolean {
 }
 
 /**
- * A request that a browser sends with cookies may come from any site. What changes something must come from this
- * origin, or from one that the application allows; programs send neither header.
+ * A request that a browser sends with cookies may come from any site. A request that changes something must come from
+ * this origin, or from one that the application allows. Programs that are not browsers send neither header.
  *
  * @see https://www.w3.org/TR/fetch-metadata/ and RFC 6454
  */
@@ -193,7 +198,10 @@ const PASS_HOST =
   'If both are the same site behind a proxy, the proxy must pass on the Host header that it received ' +
   '(nginx: proxy_set_header Host $http_host; Vite: changeOrigin: false).'
 
-/** Null for a request of this origin or of an allowed one. Whoever runs a server behind a proxy meets the rest. */
+/**
+ * Null for a request of this origin or of an allowed one. Otherwise a text for the person who runs a server behind a
+ * proxy.
+ */
 async function whatDiffers(c: Context, allowed: AllowedOrigins): Promise<string | null> {
   const origin = c.req.header('Origin')
   if (origin !== undefined && (await allowsOrigin(allowed, origin, c))) return null
@@ -207,16 +215,19 @@ async function whatDiffers(c: Context, allowed: AllowedOrigins): Promise<string 
   return `The page's origin is ${origin}, but the request's Host is ${host}. ${PASS_HOST} ${ALLOW}`
 }
 
-/** Proxies lie about schemes: the host is what can be compared, with the port that the origin's scheme implies. */
+/** Proxies report wrong schemes, so only the host can be compared, with the port that the origin's scheme implies. */
 function isSameHost(origin: string, host: string): boolean {
-  // The parser for URLs would read a path or a user's name from what is no host.
+  // The URL parser would read a path or a user name from a text that is no host.
   if (!URL.canParse(origin) || !/^[^\s/\\?#@]+$/.test(host)) return false
   const page = new URL(origin)
   const asked = `${page.protocol}//${host}`
   return page.host !== '' && URL.canParse(asked) && new URL(asked).host === page.host
 }
 
-/** Bytes are counted and hashed as they come: whoever compresses them sends another file. @see RFC 9110 section 8.4 */
+/**
+ * Bytes are counted and hashed as they come: a client that compresses them sends another file. @see RFC 9110 section
+ * 8.4
+ */
 export function refuseEncoded(c: Context): void {
   const encoding = c.req.header('Content-Encoding')?.trim().toLowerCase() ?? ''
   if (encoding === '' || encoding === 'identity') return
@@ -225,10 +236,11 @@ export function refuseEncoded(c: Context): void {
 }
 
 /**
- * The request's bytes. On Node's own stream where nobody has touched it yet, which spares a web stream for every
- * request; else as the application's middleware left them. Never destroys its request: that still wants an answer.
+ * The request's bytes. If nothing has read Node's own stream yet, they come from it, which saves a web stream for every
+ * request. Otherwise they come as the application's middleware left them. Never destroys the request, because it still
+ * needs an answer.
  *
- * @throws ProblemError `internal` where something in front has read them: nothing may be stored of what is left.
+ * @throws ProblemError `internal` if a middleware has already read them: the rest of them must not be stored.
  */
 export function bodyOf(c: Context): AsyncIterable<Uint8Array> {
   const incoming = incomingOf(c)
@@ -246,8 +258,8 @@ const hasBody = ({ headers }: IncomingMessage): boolean =>
 
 /**
  * Whether Node's stream was read, but not through the request that Hono has: by a body parser of Express, or by a
- * listener for `data`. A middleware of Hono that reads a body leaves another request, or one with a web stream made.
- * Cloud functions leave what they have read as `rawBody`, which `@hono/node-server` reads.
+ * listener for `data`. A Hono middleware that reads a body leaves another request, or one with a web stream. Cloud
+ * functions leave the body that they have read as `rawBody`, and `@hono/node-server` reads that.
  */
 function wasReadByNode(raw: Request, incoming: IncomingMessage): boolean {
   if ('rawBody' in incoming && incoming.rawBody instanceof Buffer) return false
