@@ -133,7 +133,7 @@ test('what comes to light only while it is applied counts as well', async () => 
     },
   })
   expect(report).toMatchObject({ done: { quarantined: 5 } })
-  expect(report.refused).toMatch('more blobs would go than the look before had found')
+  expect(report.refused).toMatch('more blobs would be removed than the first pass had found')
 })
 
 test('what a row counts on comes back from quarantine, also where deletions are refused', async () => {

@@ -12,19 +12,19 @@ import type { Operator } from './operator.js'
 import type { Finding, ReconcileOptions, ReconcileProgress } from './reconcile.js'
 
 /**
- * A directory of blobs belongs to one process, so a command talks to the server that has it: through a socket in the
- * data directory that only its own user may open. One call a connection, a line of JSON each: the call; what is told
- * on the way; the result or the error.
+ * A directory of blobs belongs to one process, so a command talks to the server that holds it: through a socket in the
+ * data directory that only the server's user may open. There is one call per connection. Each message is one line of
+ * JSON: the call, then reports on the way, then the result or the error.
  */
 const SOCKET_NAME = 'landfall.sock'
-/** sun_path of unix(7), and one byte for its end. */
+/** The size of sun_path in unix(7), minus one byte for the terminator. */
 const LONGEST_PATH_BYTES = 107
 
-/** A server that hangs takes connections and does not answer; a command must not hang with it. */
+/** A server that hangs accepts connections and does not answer. A command must not hang with it. */
 const HELLO_MS = 10_000
-/** A call is a line of some options. */
+/** A call is one line with some options. */
 const LONGEST_CALL = 64 * 1024
-/** Of the lines that are said here; a command and a server of different versions do not guess. */
+/** The version of this protocol. A command and a server of different versions refuse to work together. */
 const PROTOCOL = 1
 
 type Method = keyof Operator
@@ -45,15 +45,15 @@ type Line =
   | { readonly result: unknown }
   | { readonly error: { readonly message: string; readonly code: UploadErrorCode | null } }
 
-/** Held for as long as the socket is served: two servers may share a data directory where the bytes are in a bucket. */
+/** Held as long as the socket is served: two servers may share a data directory if the bytes are in a bucket. */
 const LOCK_NAME = 'landfall.sock.lock'
 
 export type ServedOperator =
   | { readonly outcome: 'served'; close(): Promise<void> }
-  /** No socket, and why: commands need this process to be stopped, or talk to the other one. */
+  /** No socket, and the reason: commands need this process to be stopped, or talk to the other one. */
   | { readonly outcome: 'none'; readonly why: string }
 
-/** Serves an operator to commands, through a socket in a directory. It keeps no process alive. */
+/** Serves an operator to commands, through a socket in a directory. It does not keep the process alive. */
 export async function serveOperator(operator: Operator, directory: string): Promise<ServedOperator> {
   const path = join(directory, SOCKET_NAME)
   if (Buffer.byteLength(path) > LONGEST_PATH_BYTES)
@@ -63,7 +63,7 @@ export async function serveOperator(operator: Operator, directory: string): Prom
     }
   const lock = lockFile(directory, LOCK_NAME)
   if (lock === null)
-    return { outcome: 'none', why: 'another server has its socket in this directory: commands talk to that one' }
+    return { outcome: 'none', why: 'another server has its socket in this directory: commands talk to that server' }
   try {
     return await serveAt(path, operator, lock)
   } catch (error) {
@@ -73,7 +73,7 @@ export async function serveOperator(operator: Operator, directory: string): Prom
 }
 
 async function serveAt(path: string, operator: Operator, lock: { release(): void }): Promise<ServedOperator> {
-  // Left by a process that was killed; one that lives has the lock.
+  // A process that was killed left it behind. A process that is alive would hold the lock.
   rmSync(path, { force: true })
   const sockets = new Set<Socket>()
   const server: Server = createServer((socket) => {
@@ -94,16 +94,16 @@ async function serveAt(path: string, operator: Operator, lock: { release(): void
   }
 }
 
-/** Nobody else may open it, from its first moment on. */
+/** No other user may open it, from its first moment on. */
 async function listenPrivately(server: Server, path: string): Promise<void> {
-  // A worker thread has no mask of its own to set; there the directory, which is private, has to do until the `chmod`.
+  // A worker thread cannot set a mask. There the directory, which is private, protects the socket until the `chmod`.
   const before = isMainThread ? process.umask(0o177) : null
   try {
     server.listen(path)
   } finally {
     if (before !== null) process.umask(before)
   }
-  // Fails with what `listen` could not do.
+  // Fails with the error of `listen`.
   await once(server, 'listening')
   chmodSync(path, 0o600)
 }
@@ -112,7 +112,7 @@ async function answer(operator: Operator, socket: Socket): Promise<void> {
   const tell = async (line: Line): Promise<void> => {
     if (socket.destroyed || socket.write(`${JSON.stringify(line)}\n`)) return
     const { signal, abort } = abortable()
-    // Where it breaks, `gone` ends the work.
+    // If the connection breaks, `gone` ends the work.
     await Promise.race(['drain', 'close'].map((event) => once(socket, event, { signal }))).catch(() => {})
     abort()
   }
@@ -143,7 +143,7 @@ function abortable(): { signal: AbortSignal; abort: () => void } {
   return { signal: controller.signal, abort: () => controller.abort() }
 }
 
-/** The socket flows on after it: only one that flows sees the other side go away. */
+/** The socket stays in flowing mode after this, because only then does it notice that the other side went away. */
 const firstLine = (socket: Socket): Promise<string> =>
   new Promise((resolve, reject) => {
     let text = ''
@@ -153,17 +153,19 @@ const firstLine = (socket: Socket): Promise<string> =>
       const end = text.indexOf('\n')
       if (end >= 0) resolve(text.slice(0, end))
     })
-    socket.on('close', () => reject(new UploadError('setup', 'the call ended before it was said')))
+    socket.on('close', () => reject(new UploadError('setup', 'the connection ended before the call was complete')))
   })
 
 export type Connected =
   | { readonly outcome: 'connected'; readonly operator: Operator }
-  /** No server runs. */
+  /** No server is running. */
   | { readonly outcome: 'none' }
-  /** One runs, and nothing can be asked of it. */
+  /** A server is running, but it cannot be asked. */
   | { readonly outcome: 'refused'; readonly why: string }
 
-/** The operator of the server that has one of the directories: the first in which one answers, or refuses to. */
+/**
+ * The operator of the server that holds one of the directories: the first one in which a server answers or refuses to.
+ */
 export async function connectOperatorIn(directories: readonly string[]): Promise<Connected> {
   for (const directory of directories) {
     const connected = await connectOperator(directory)
@@ -172,7 +174,7 @@ export async function connectOperatorIn(directories: readonly string[]): Promise
   return { outcome: 'none' }
 }
 
-/** The operator of the server that has the directory. */
+/** The operator of the server that holds the directory. */
 export async function connectOperator(dataDirectory: string): Promise<Connected> {
   const path = join(dataDirectory, SOCKET_NAME)
   const refusedBy = (why: string): Connected => ({ outcome: 'refused', why })
@@ -185,14 +187,14 @@ export async function connectOperator(dataDirectory: string): Promise<Connected>
   } catch (error) {
     if (codeOf(error) === 'EACCES' || codeOf(error) === 'EPERM')
       return refusedBy(
-        "a server's socket is there, and only the user that runs the server may open it: run this as that user",
+        "the running server's socket can be opened only by the user that runs the server: run this command as that user",
       )
     return refusedBy(
-      `a server has this data directory, and did not answer within ${HELLO_MS / 1000} s (${faultMessage(error)}): look whether it hangs`,
+      `a server holds this data directory, and did not answer within ${HELLO_MS / 1000} s (${faultMessage(error)}): check whether it hangs`,
     )
   }
   if (!v.is(v.object({ protocol: v.literal(PROTOCOL) }), hello))
-    return refusedBy('the server that runs is of another version: use the `landfall` command of that version')
+    return refusedBy('the running server has another version: use the `landfall` command of that version')
   return { outcome: 'connected', operator: operatorAt(path) }
 }
 
@@ -249,7 +251,7 @@ async function ask(
 const ended = (cause?: unknown): UploadError =>
   new UploadError('setup', 'the server ended before it had answered', { cause })
 
-/** Read as slowly as they are used; a socket that breaks is told, and not waited for. */
+/** Lines are read as slowly as they are used. If the socket breaks, this fails at once. */
 async function* linesOf(socket: Socket): AsyncGenerator<string> {
   let rest = ''
   const chunks: AsyncIterator<string> = socket.setEncoding('utf8')[Symbol.asyncIterator]()
