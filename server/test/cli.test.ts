@@ -304,7 +304,7 @@ describe('a ledger that does not belong to the bytes', () => {
       expect(code).toBe(1)
       for (const id of [lost, half]) expect(out).toMatch(new RegExp(`^unknown    ${keyOf(id)}  \\d+ bytes$`, 'm'))
       expect(out).toContain(
-        "nothing was deleted or set aside: the ledger is older than its store: it was restored from a backup, and 2 blobs that it does not know may be files of users. Restore a newer backup, or give them up with --accept-restored\n",
+        'nothing was deleted or set aside: the ledger is older than its store: it was restored from a backup, and 2 blobs that it does not know may be files of users. Restore a newer backup, or give them up with --accept-restored\n',
       )
       expect(stored()).toEqual(before)
       const identity = lines((await landfall('doctor')).out).find((line) => line.includes('  identity  '))
