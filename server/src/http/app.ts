@@ -50,7 +50,7 @@ export function createApp(deps: AppDeps): Hono<Env> {
   const app = new Hono<Env>()
   app.onError((error, c) => renderError(error, c, deps.log))
   app.use(tendExchange)
-  // Also before authentication: stalled operations wait for a process, not for a user.
+  // Also before authentication: operations that make no progress wait for a process, not for a user.
   app.use((_c, next) => {
     deps.start()
     return next()
