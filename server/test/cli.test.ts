@@ -123,7 +123,7 @@ describe.each(['beside a running server', 'while no server runs'] as const)('%s'
     const { code, out } = await landfall('operations', 'show', id)
     expect(code).toBe(0)
     expect(out).toMatch(/^point +referenced$/m)
-    expect(out).toMatch(/^file +"a", 2\.0 KiB, type not said$/m)
+    expect(out).toMatch(/^file +"a", 2\.0 KiB, type not given$/m)
     expect(out).toMatch(/^accepted +2048 of 2048 bytes$/m)
     expect(out).toMatch(/^digest +sha-256=:.+:$/m)
     expect(out).toMatch(/^webhook +[-0-9a-f]{36} +webhook +\d+ +due .+Z +.*not allowed/m)
@@ -175,7 +175,7 @@ describe.each(['beside a running server', 'while no server runs'] as const)('%s'
       expect(await landfall('operations', command, id)).toMatchObject({
         code: 2,
         out: '',
-        err: 'several owners use this id: say --owner\n',
+        err: 'several owners use this id: add --owner\n',
       })
       expect(await landfall('operations', command, newId())).toMatchObject({
         code: 2,
@@ -206,7 +206,7 @@ describe.each(['beside a running server', 'while no server runs'] as const)('%s'
       `unknown    ${UNKNOWN}  6 bytes`,
       expect.stringMatching(/^2 operations, 3 blobs/),
       '1  unknown  bytes of which the ledger has no row',
-      'use --apply to mend what can be mended',
+      'use --apply to repair what can be repaired',
       '1 differ',
     ])
     expect(stored()).toHaveLength(3)
@@ -413,7 +413,7 @@ describe('nothing is made, and nothing guessed', () => {
   test('--help and --version are answers', async () => {
     const help = await start(['reconcile', '--help']).exited
     expect(help).toMatchObject({ code: 0, err: '' })
-    expect(help.out).toContain('Exit status: 0 nothing differs, 1 something does, 2 it could not look.')
+    expect(help.out).toContain('Exit status: 0 nothing differs, 1 something differs, 2 it could not compare.')
     expect(await start(['--version']).exited).toMatchObject({
       code: 0,
       out: expect.stringMatching(/^\d+\.\d+\.\d+\n$/),
