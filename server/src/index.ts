@@ -1,6 +1,6 @@
 export type { Limits } from './kinds/admission.js'
 export type { Authenticate } from './http/app.js'
-export type { AllowedOrigins } from './http/context.js'
+export type { AllowedOrigins } from './http/same-site.js'
 export { fileBlobs, type FileBlobsOptions } from './blobs/file/file-blobs.js'
 export type { Pass } from './sequence/completer.js'
 export type { Delivered, Effect, EffectContext, EffectFunction, Receiver, ReferenceFacts } from './kinds/effect.js'
@@ -8,15 +8,14 @@ export type { AskHealth, Health, HealthCheck } from './operate/health.js'
 export { healthRoutes } from './http/health.js'
 export type { EffectSettings } from './effects/effects.js'
 export type { Backoff } from './lib/backoff.js'
-export { ProblemError } from './http/context.js'
+export { ProblemError } from './lib/problem-error.js'
 export { UploadError, type UploadErrorCode } from './lib/errors.js'
+export type { BlobFacts, OperationFacts } from './kinds/facts.js'
 export {
-  type BlobFacts,
   type Kind,
   kind,
   type KindFor,
   type KindOptions,
-  type OperationFacts,
   type PrepareContext,
   type PrepareStep,
   type ReferenceContext,
@@ -41,7 +40,17 @@ export {
   serveUploads,
   type ServeOptions,
 } from './http/node-server.js'
+export type * from './ports/blob-store.js'
+export type * from './ports/clock.js'
 export type * from './ports/ledger.js'
+export type * from './ports/ledger/effects.js'
+export type * from './ports/ledger/inventory.js'
+export type * from './ports/ledger/leases.js'
+export type * from './ports/ledger/marks.js'
+export type * from './ports/ledger/operations.js'
+export type * from './ports/ledger/references.js'
+export type * from './ports/metrics.js'
+export type * from './ports/operation.js'
 export { standardWebhook, type StandardWebhookOptions } from './effects/webhook.js'
 export type { Check } from './operate/doctor.js'
 export type { Operator } from './operate/operator.js'

@@ -1,5 +1,5 @@
 import type { Limits } from './kinds/admission.js'
-import { type AllowedOrigins, isOrigin } from './http/context.js'
+import { type AllowedOrigins, isOrigin } from './http/same-site.js'
 import { EFFECT_SETTINGS } from './effects/effects.js'
 import {
   aFunction,

@@ -1,6 +1,6 @@
 import { REQUEST_HEADERS, RESPONSE_HEADERS } from '@landfall/shared'
 import { afterEach, describe, expect, test } from 'vitest'
-import { isOrigin } from '../src/http/context.js'
+import { isOrigin } from '../src/http/same-site.js'
 import { kind } from '../src/kinds/kind.js'
 import { readSettings } from '../src/program/settings.js'
 import type { Tx } from './fixtures.js'

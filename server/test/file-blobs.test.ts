@@ -5,7 +5,7 @@ import { afterEach, beforeEach, expect, test, vi } from 'vitest'
 import { files } from '../src/blobs/file/durable-files.js'
 import { fileBlobs } from '../src/blobs/file/file-blobs.js'
 import { kind } from '../src/kinds/kind.js'
-import type { BlobRef, BlobStore } from '../src/ports/ledger.js'
+import type { BlobRef, BlobStore } from '../src/ports/blob-store.js'
 import { temporaryDirectory, type Tx } from './fixtures.js'
 import { content, digestOf, startServer } from './harness.js'
 

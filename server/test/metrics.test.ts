@@ -4,7 +4,7 @@ import { UploadError } from '../src/lib/errors.js'
 import { kind, reject } from '../src/kinds/kind.js'
 import { meteredBlobs, meteredLedger, NO_METRICS } from '../src/operate/metering.js'
 import { openMetrics } from '../src/metrics.js'
-import type { BlobStore } from '../src/ports/ledger.js'
+import type { BlobStore } from '../src/ports/blob-store.js'
 import { brokenBody, content, eventually, newId, type Options, startServer, type TestServer } from './harness.js'
 
 let server: TestServer | undefined

@@ -12,7 +12,7 @@ import { faultCode } from '../src/lib/errors.js'
 import { connectionsOf } from '../src/ledger/postgres/connections.js'
 import { queriesOn } from '../src/ledger/postgres/query.js'
 import { postgresLedger } from '../src/ledger/postgres/ledger.js'
-import type { HookOutcome, ReferenceIntent } from '../src/ports/ledger.js'
+import type { HookOutcome, ReferenceIntent } from '../src/ports/ledger/references.js'
 import { later } from './harness.js'
 import { type JsDatabase, type NodeDatabase, photos, schema } from './postgres-fixture.js'
 

@@ -6,7 +6,11 @@ import { createHolderName } from '../src/lib/holder-name.js'
 import { systemClock } from '../src/sequence/clock.js'
 import { UploadError } from '../src/lib/errors.js'
 import { kind } from '../src/kinds/kind.js'
-import type { BlobStore, Changes, Clock, Ledger, OperationKey } from '../src/ports/ledger.js'
+import type { BlobStore } from '../src/ports/blob-store.js'
+import type { Changes } from '../src/ports/ledger/leases.js'
+import type { Clock } from '../src/ports/clock.js'
+import type { Ledger } from '../src/ports/ledger.js'
+import type { OperationKey } from '../src/ports/operation.js'
 import { photos, type Tx } from './fixtures.js'
 import {
   brokenBody,

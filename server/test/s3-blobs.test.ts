@@ -5,7 +5,7 @@ import { v4 as uuidv4, v7 as uuidv7 } from 'uuid'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { type S3Blobs, s3Blobs, type S3BlobsOptions } from '../src/blobs/s3/s3-blobs.js'
 import { foldedWith, partsIn, readNotes, sealedState, toState } from '../src/blobs/s3/notes.js'
-import type { AppendRequest, BlobRef } from '../src/ports/ledger.js'
+import type { AppendRequest, BlobRef } from '../src/ports/blob-store.js'
 import { chainOf, s3Server } from './s3.js'
 import { answer, type Interfere, reset, Wire } from './s3-wire.js'
 

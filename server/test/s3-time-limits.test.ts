@@ -6,7 +6,7 @@ import { v4 as uuidv4, v7 as uuidv7 } from 'uuid'
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 import { type Fault, type Proxy, type RecordedRequest, startProxy } from '../../e2e/src/proxy.js'
 import { type S3Blobs, s3Blobs } from '../src/blobs/s3/s3-blobs.js'
-import type { BlobRef } from '../src/ports/ledger.js'
+import type { BlobRef } from '../src/ports/blob-store.js'
 import { digestOf, later } from './harness.js'
 import { s3Server } from './s3.js'
 

@@ -14,7 +14,9 @@ import * as tables from '../src/ledger/sqlite/schema.js'
 import { serializedLibsql, sqliteAccess } from '../src/ledger/sqlite/client/serialized-libsql.js'
 import { sqliteLedger } from '../src/ledger/sqlite/ledger.js'
 import { openConnection } from '../src/ledger/sqlite/client/connection.js'
-import type { HookOutcome, Lease, OperationRecord } from '../src/ports/ledger.js'
+import type { HookOutcome } from '../src/ports/ledger/references.js'
+import type { Lease } from '../src/ports/ledger/leases.js'
+import type { OperationRecord } from '../src/ports/operation.js'
 import { openDatabase, photos, temporaryDirectory, type Tx } from './fixtures.js'
 
 let directory: Awaited<ReturnType<typeof temporaryDirectory>>

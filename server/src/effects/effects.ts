@@ -7,15 +7,15 @@ import { contextOf, type Delivered, type Effect } from '../kinds/effect.js'
 import { faultMessage } from '../lib/errors.js'
 import type { Kind } from '../kinds/kind.js'
 import type { Logger } from '../lib/log.js'
+import type { BlobStore } from '../ports/blob-store.js'
+import type { Clock } from '../ports/clock.js'
 import {
-  type BlobStore,
-  type Clock,
   type EffectRecord,
   type EffectResult,
   type EffectTarget,
-  type Ledger,
   REMOVAL,
-} from '../ports/ledger.js'
+  type LedgerEffects,
+} from '../ports/ledger/effects.js'
 
 /** Delivers effects after the commit that recorded them, at least once under a stable id. */
 export interface Effects {
@@ -82,7 +82,7 @@ interface Target extends EffectTarget {
 }
 
 export function createEffects(deps: {
-  ledger: Ledger<unknown>
+  ledger: LedgerEffects
   blobs: BlobStore
   kinds: Readonly<Record<string, Kind<never>>>
   clock: Clock

@@ -1,20 +1,16 @@
 import { FILES, isWellFormed, REQUEST_HEADERS, RESPONSE_HEADERS } from '@landfall/shared'
 import { type Context, Hono } from 'hono'
 import { cors } from 'hono/cors'
-import {
-  type AllowedOrigins,
-  allowsOrigin,
-  type Env,
-  refuse,
-  renderError,
-  sameSite,
-  unlessAnswered,
-} from './context.js'
+import { type AllowedOrigins, allowsOrigin, sameSite } from './same-site.js'
+import type { Env } from './context.js'
+import { refuse } from '../lib/problem-error.js'
+import { renderError } from './errors.js'
+import { unlessAnswered } from '../lib/answered.js'
 import { UploadError } from '../lib/errors.js'
 import { tendExchange } from './exchange.js'
 import type { Logger } from '../lib/log.js'
 import { checkOwner, type OwnerTag, tellOwner } from './owner-tag.js'
-import type { Clock } from '../ports/ledger.js'
+import type { Clock } from '../ports/clock.js'
 import { operationRoutes, type OperationRouteDeps } from './operations.js'
 import { isTusHead, patiently } from './patiently.js'
 import { tusRoutes, type TusRouteDeps } from './tus/routes.js'

@@ -15,20 +15,25 @@ import {
 } from '@landfall/shared'
 import { type Context, Hono } from 'hono'
 import type { Admit } from '../kinds/admission.js'
-import { baseOf, bodyOf, type Env, keyOf, ProblemError, refuse, refuseEncoded } from './context.js'
+import { baseOf, type Env, keyOf } from './context.js'
+import { bodyOf, refuseEncoded } from './body.js'
+import { ProblemError, refuse } from '../lib/problem-error.js'
 import type { Cancel } from '../sequence/cancel.js'
 import type { Drive } from '../sequence/drive.js'
 import { absent } from '../kinds/gone.js'
 import type { Leases } from '../sequence/leases.js'
-import type { BlobStore, Clock, Ledger, OperationKey, OperationRecord } from '../ports/ledger.js'
+import type { BlobStore } from '../ports/blob-store.js'
+import type { Clock } from '../ports/clock.js'
+import type { OperationKey, OperationRecord } from '../ports/operation.js'
 import { entityTag, toResource } from './resource.js'
 import { drivable } from '../sequence/rules.js'
 import { blobOf } from '../sequence/steps.js'
 import { createWaiters } from './waiters.js'
 import type { Watch } from '../sequence/watch.js'
+import type { LedgerOperations } from '../ports/ledger/operations.js'
 
 export interface OperationRouteDeps {
-  readonly ledger: Ledger<unknown>
+  readonly ledger: LedgerOperations
   readonly blobs: BlobStore
   readonly leases: Leases
   readonly drive: Drive

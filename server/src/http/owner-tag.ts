@@ -1,7 +1,9 @@
 import { createHmac } from 'node:crypto'
 import { OWNER_TAG_HEADER, type ProblemCode, VERSION_HEADER } from '@landfall/shared'
 import type { Context, MiddlewareHandler } from 'hono'
-import { type Env, refuse, SAFE_METHODS } from './context.js'
+import type { Env } from './context.js'
+import { refuse } from '../lib/problem-error.js'
+import { SAFE_METHODS } from './same-site.js'
 
 /**
  * Bytes of the keyed hash: enough that no two owners ever share a tag, and that nobody finds an owner by trying names.

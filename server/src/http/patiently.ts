@@ -1,7 +1,8 @@
 import type { Context } from 'hono'
-import { AnsweredError, ProblemError, refuse } from './context.js'
+import { AnsweredError } from '../lib/answered.js'
+import { ProblemError, refuse } from '../lib/problem-error.js'
 import type { Logger } from '../lib/log.js'
-import type { Clock } from '../ports/ledger.js'
+import type { Clock } from '../ports/clock.js'
 
 const WAIT_MS = 8_000
 const RETRY_MS = 200

@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto'
 import { filePath, isOpen, type Operation } from '@landfall/shared'
-import type { OperationRecord } from '../ports/ledger.js'
+import type { OperationRecord } from '../ports/operation.js'
 
 const iso = (at: number): string => new Date(at).toISOString()
 

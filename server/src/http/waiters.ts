@@ -1,5 +1,5 @@
 import { setImmediate as others } from 'node:timers/promises'
-import type { Clock } from '../ports/ledger.js'
+import type { Clock } from '../ports/clock.js'
 
 /** A place among the requests of one owner that wait for a change. */
 export interface Place {

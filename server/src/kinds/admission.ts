@@ -7,10 +7,12 @@ import {
   type Problem,
   problem,
 } from '@landfall/shared'
-import { unlessAnswered } from '../http/context.js'
+import { unlessAnswered } from '../lib/answered.js'
 import { accepts, type Kind } from './kind.js'
 import { forgottenProblem } from './gone.js'
-import type { BlobStore, DeclarationRate, Intent, Ledger, OperationKey, OperationRecord } from '../ports/ledger.js'
+import type { BlobStore } from '../ports/blob-store.js'
+import type { DeclarationRate, Intent, LedgerOperations } from '../ports/ledger/operations.js'
+import type { OperationKey, OperationRecord } from '../ports/operation.js'
 
 export interface Limits {
   /** The largest size of one file, in bytes. Default 1 TiB. */
@@ -45,7 +47,7 @@ export type Admission =
 export type Admit = (key: OperationKey, request: DeclareRequest, uploadMetadata: string | null) => Promise<Admission>
 
 export interface AdmitDeps {
-  readonly ledger: Ledger<unknown>
+  readonly ledger: LedgerOperations
   readonly blobs: Pick<BlobStore, 'room'>
   readonly kinds: Readonly<Record<string, Kind<never>>>
   readonly limits: Limits

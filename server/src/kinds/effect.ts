@@ -1,5 +1,5 @@
 import type { FileFacts, JsonValue } from '@landfall/shared'
-import type { OperationFacts } from './kind.js'
+import type { OperationFacts } from './facts.js'
 
 /** The reference as it was committed, even if it has been removed since. */
 export interface ReferenceFacts<Data> {

@@ -1,7 +1,14 @@
-import type { FileFacts, JsonObject, JsonValue, KindTypes, Problem } from '@landfall/shared'
-import { problem } from '@landfall/shared'
+import {
+  type FileFacts,
+  type JsonObject,
+  type JsonValue,
+  type KindTypes,
+  type Problem,
+  problem,
+} from '@landfall/shared'
 import type { StandardSchemaV1 } from '@standard-schema/spec'
 import type { Effect } from './effect.js'
+import type { BlobFacts, OperationFacts } from './facts.js'
 import { UploadError } from '../lib/errors.js'
 import { essenceOf, SVG } from './media-names.js'
 import {
@@ -15,30 +22,6 @@ import {
   wholeNumber,
   yesOrNo,
 } from '../lib/options.js'
-
-/** What an application's hooks learn about the operation. */
-export interface OperationFacts<Metadata> {
-  readonly id: string
-  readonly owner: string
-  readonly kind: string
-  readonly file: FileFacts
-  /** The metadata as the kind's schema returned it. */
-  readonly metadata: Metadata
-  readonly createdAt: Date
-}
-
-/** The stored and verified bytes. */
-export interface BlobFacts {
-  readonly key: string
-  /** Bytes. */
-  readonly size: number
-  /** The media type by content, or the declared type if the content does not reveal it. */
-  readonly type: string
-  /** `sha-256=:…:` of the stored bytes. */
-  readonly digest: string
-  /** Reads the stored bytes from `start` to `end` (exclusive). Default: all of them. */
-  read(range?: { start?: number; end?: number }): Promise<ReadableStream<Uint8Array>>
-}
 
 const REJECTION = Symbol.for('landfall.rejection')
 

@@ -1,4 +1,4 @@
-import { BACKLOG_MOST, type LedgerBacklog } from '../ports/ledger.js'
+import { BACKLOG_MOST, type LedgerBacklog } from '../ports/ledger/inventory.js'
 import { OPEN } from './rows.js'
 import type { SqlRow } from './sqlite/client/connection.js'
 

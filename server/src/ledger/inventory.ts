@@ -1,4 +1,4 @@
-import type { OperationFilter } from '../ports/ledger.js'
+import type { OperationFilter } from '../ports/ledger/inventory.js'
 import { OPERATION_WITH_REFERENCE } from './rows.js'
 import type { SqlValue } from './sqlite/client/connection.js'
 

@@ -1,5 +1,7 @@
 import { createHmac, randomBytes } from 'node:crypto'
-import { REMOVAL, type Holdings, type TombstonePoint } from '../ports/ledger.js'
+import { REMOVAL } from '../ports/ledger/effects.js'
+import type { Holdings } from '../ports/ledger/references.js'
+import type { TombstonePoint } from '../ports/ledger/operations.js'
 import type { ClockStep } from './clock-marks.js'
 import { OPEN } from './rows.js'
 import type { SqlRow } from './sqlite/client/connection.js'

@@ -1,6 +1,9 @@
 import { faultCode, faultMessage } from '../lib/errors.js'
 import { silentAfterMs } from './health.js'
-import type { BlobStore, CheckResult, Clock, Ledger, StoreCheck } from '../ports/ledger.js'
+import type { BlobStore, CheckResult, StoreCheck } from '../ports/blob-store.js'
+import type { Clock } from '../ports/clock.js'
+import type { LedgerInventory } from '../ports/ledger/inventory.js'
+import type { LedgerMarks } from '../ports/ledger/marks.js'
 
 /** The result of one check. */
 export interface Check extends CheckResult {
@@ -32,7 +35,7 @@ type CheckOne = (name: Check['name'], look: () => Promise<CheckResult>, advice: 
 
 /** Checks everything that uploads depend on, changes nothing that matters, and says what to do. */
 export async function diagnose(
-  deps: { ledger: Ledger<unknown>; blobs: BlobStore; clock: Clock },
+  deps: { ledger: LedgerInventory & LedgerMarks; blobs: BlobStore; clock: Clock },
   {
     completerIntervalMs,
     expiresAfterMs,
@@ -135,7 +138,7 @@ export async function diagnose(
 }
 
 async function checkStore(
-  { ledger, blobs }: { ledger: Ledger<unknown>; blobs: BlobStore },
+  { ledger, blobs }: { ledger: LedgerInventory & LedgerMarks; blobs: BlobStore },
   check: CheckOne,
 ): Promise<void> {
   await check(

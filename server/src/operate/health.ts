@@ -1,6 +1,6 @@
 import { faultCode } from '../lib/errors.js'
 import { createLook } from '../lib/throttled.js'
-import type { Ledger } from '../ports/ledger.js'
+import type { LedgerInventory } from '../ports/ledger/inventory.js'
 
 /** A reason not to send requests to a process. `space`: the disk of the blobs takes no more bytes. */
 export type HealthCheck = 'draining' | 'database' | 'tables' | 'store' | 'space' | 'completer'
@@ -29,8 +29,8 @@ const ASK_WAIT_MS = 900
 export const silentAfterMs = (completerIntervalMs: number): number => 3 * completerIntervalMs + 30_000
 
 export function createHealth(deps: {
-  ledger: Pick<Ledger<unknown>, 'pulse'>
-  /** Opens what is not open yet. If that failed before, it tries again. */
+  ledger: LedgerInventory
+  /** Opens what is not open yet; where that failed before, it is tried once more. */
   ready: () => Promise<void>
   opened: () => Opened
   draining: () => boolean

@@ -1,5 +1,7 @@
 import { faultCode } from '../lib/errors.js'
-import type { Appended, BlobStore, Ledger, MetricEvent, Metrics } from '../ports/ledger.js'
+import type { Appended, BlobStore } from '../ports/blob-store.js'
+import type { Ledger } from '../ports/ledger.js'
+import type { MetricEvent, Metrics } from '../ports/metrics.js'
 
 // Events are counted at the ports, so that the code between the ports does not need to know about metrics.
 

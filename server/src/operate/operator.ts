@@ -1,16 +1,14 @@
 import type { Cancel } from '../sequence/cancel.js'
 import { type Check, diagnose } from './doctor.js'
-import type {
-  BlobStore,
-  Clock,
-  EffectStanding,
-  Holdings,
-  Ledger,
-  OperationFilter,
-  OperationKey,
-  OperationRecord,
-} from '../ports/ledger.js'
+import type { BlobStore } from '../ports/blob-store.js'
+import type { Clock } from '../ports/clock.js'
+import type { EffectStanding, LedgerEffects } from '../ports/ledger/effects.js'
+import type { Holdings, LedgerReferences } from '../ports/ledger/references.js'
+import type { OperationFilter, LedgerInventory } from '../ports/ledger/inventory.js'
+import type { OperationKey, OperationRecord } from '../ports/operation.js'
 import { reconcile, type ReconcileOptions, type ReconcileReport } from './reconcile.js'
+import type { LedgerOperations } from '../ports/ledger/operations.js'
+import type { LedgerMarks } from '../ports/ledger/marks.js'
 
 /** For the person who runs the server: all owners, and things that no client may do. */
 export interface Operator {
@@ -35,7 +33,7 @@ const PAGE = 100
 const LARGEST_PAGE = 1_000
 
 export function createOperator(deps: {
-  ledger: Ledger<unknown>
+  ledger: LedgerOperations & LedgerEffects & LedgerInventory & LedgerReferences<unknown> & LedgerMarks
   blobs: BlobStore
   clock: Clock
   cancel: Cancel

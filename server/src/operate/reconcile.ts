@@ -1,5 +1,8 @@
 import { isOpen } from '@landfall/shared'
-import type { BlobStore, Claim, Clock, Ledger, StoredBlob } from '../ports/ledger.js'
+import type { BlobStore, StoredBlob } from '../ports/blob-store.js'
+import type { Claim, LedgerInventory } from '../ports/ledger/inventory.js'
+import type { Clock } from '../ports/clock.js'
+import type { LedgerMarks } from '../ports/ledger/marks.js'
 
 /**
  * What a comparison of the ledger with the store has found.
@@ -82,7 +85,7 @@ const mayGo = (blobs: number): number => Math.max(blobs * MOST_DELETED, Math.min
  * anything is done about it.
  */
 export async function reconcile(
-  deps: { ledger: Ledger<unknown>; blobs: BlobStore; clock: Clock },
+  deps: { ledger: LedgerInventory & LedgerMarks; blobs: BlobStore; clock: Clock },
   options: ReconcileOptions = {},
 ): Promise<ReconcileReport> {
   const { ledger, blobs, clock } = deps

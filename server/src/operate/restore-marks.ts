@@ -1,5 +1,7 @@
 import type { Logger } from '../lib/log.js'
-import type { BlobStore, Ledger } from '../ports/ledger.js'
+import type { BlobStore } from '../ports/blob-store.js'
+import type { LedgerOperations } from '../ports/ledger/operations.js'
+import type { LedgerMarks } from '../ports/ledger/marks.js'
 
 /**
  * Marks that the ledger sets and the store repeats, always the ledger first. So the store's mark is never higher than
@@ -13,7 +15,7 @@ export interface Tide {
   advance(): Promise<void>
 }
 
-export function createTide(deps: { ledger: Ledger<unknown>; blobs: BlobStore; log: Logger }): Tide {
+export function createTide(deps: { ledger: LedgerOperations & LedgerMarks; blobs: BlobStore; log: Logger }): Tide {
   const { ledger, blobs, log } = deps
   let changed = false
   ledger.onChange(() => (changed = true))

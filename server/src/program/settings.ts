@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs'
 import { OWNER_TAG_HEADER } from '@landfall/shared'
 import * as v from 'valibot'
-import { isOrigin } from '../http/context.js'
+import { isOrigin } from '../http/same-site.js'
 import { UploadError } from '../lib/errors.js'
 import { CENTURY_MS } from '../lib/options.js'
 

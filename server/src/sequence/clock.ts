@@ -1,4 +1,4 @@
-import type { Clock } from '../ports/ledger.js'
+import type { Clock } from '../ports/clock.js'
 
 export const systemClock: Clock = {
   now: () => Date.now(),

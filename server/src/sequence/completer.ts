@@ -3,7 +3,11 @@ import type { Drive } from './drive.js'
 import type { Effects } from '../effects/effects.js'
 import type { Leases } from './leases.js'
 import type { Logger } from '../lib/log.js'
-import type { Clock, Ledger, Retention } from '../ports/ledger.js'
+import type { Clock } from '../ports/clock.js'
+import type { Retention, LedgerInventory } from '../ports/ledger/inventory.js'
+import type { LedgerLeases } from '../ports/ledger/leases.js'
+import type { LedgerReferences } from '../ports/ledger/references.js'
+import type { LedgerMarks } from '../ports/ledger/marks.js'
 
 /** What one pass of the completer did. */
 export interface Pass {
@@ -29,7 +33,7 @@ export interface Completer {
 }
 
 export interface CompleterDeps {
-  readonly ledger: Ledger<unknown>
+  readonly ledger: LedgerLeases & LedgerReferences<unknown> & LedgerInventory & LedgerMarks
   readonly leases: Leases
   readonly drive: Drive
   readonly effects: Effects

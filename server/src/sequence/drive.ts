@@ -4,9 +4,14 @@ import type { ClockGuard } from './clock.js'
 import { faultCode, faultMessage, UploadError } from '../lib/errors.js'
 import type { Held } from './leases.js'
 import type { Logger } from '../lib/log.js'
-import type { Changes, Clock, Metrics, OperationRecord, Referred } from '../ports/ledger.js'
+import type { Changes, LedgerLeases } from '../ports/ledger/leases.js'
+import type { Clock } from '../ports/clock.js'
+import type { Metrics } from '../ports/metrics.js'
+import type { OperationRecord } from '../ports/operation.js'
+import type { LedgerReferences, Referred } from '../ports/ledger/references.js'
 import { askPatiently, createRecorder, DigestArrived, type Recorder } from './recorder.js'
 import { rules } from './rules.js'
+import type { LedgerOperations } from '../ports/ledger/operations.js'
 import { createSteps, rejected, type StepDeps } from './steps.js'
 
 export interface DriveSettings {
@@ -20,6 +25,7 @@ export interface DriveSettings {
 }
 
 export interface DriveDeps<Tx> extends StepDeps<Tx> {
+  readonly ledger: LedgerOperations & LedgerLeases & LedgerReferences<Tx>
   readonly clock: Clock
   readonly guard: ClockGuard
   readonly log: Logger

@@ -1,16 +1,10 @@
 import { deadline, endsWithin } from '../lib/deadline.js'
 import type { Logger } from '../lib/log.js'
 import { NO_METRICS } from '../operate/metering.js'
-import type {
-  Clock,
-  Lease,
-  LeaseOutcome,
-  LeasePurpose,
-  Ledger,
-  Metrics,
-  OperationKey,
-  OperationRecord,
-} from '../ports/ledger.js'
+import type { Clock } from '../ports/clock.js'
+import type { Lease, LeaseOutcome, LeasePurpose, LedgerLeases } from '../ports/ledger/leases.js'
+import type { Metrics } from '../ports/metrics.js'
+import type { OperationKey, OperationRecord } from '../ports/operation.js'
 
 /** A lease that this process holds and uses. */
 export interface Held {
@@ -97,7 +91,7 @@ const LAST_RECORD_MS = 1_000
 const nameOf = ({ owner, id }: OperationKey): string => JSON.stringify([owner, id])
 
 export function createLeases(deps: {
-  ledger: Ledger<unknown>
+  ledger: LedgerLeases
   clock: Clock
   log: Logger
   holder: string

@@ -1,7 +1,11 @@
 import { faultCode, UploadError } from '../lib/errors.js'
 import type { Held } from './leases.js'
 import { NO_METRICS } from '../operate/metering.js'
-import type { Changes, Clock, Ledger, Metrics, OperationRecord } from '../ports/ledger.js'
+import type { Changes, LedgerLeases } from '../ports/ledger/leases.js'
+import type { Clock } from '../ports/clock.js'
+import type { Metrics } from '../ports/metrics.js'
+import type { OperationRecord } from '../ports/operation.js'
+import type { LedgerOperations } from '../ports/ledger/operations.js'
 
 /** Writes under one lease. It is the only writer of an operation while the lease is held. */
 export interface Recorder {
@@ -42,7 +46,7 @@ export class DigestArrived extends Error {
 const RETRY_MS = 250
 
 export function createRecorder(
-  ledger: Ledger<unknown>,
+  ledger: LedgerOperations & LedgerLeases,
   clock: Clock,
   held: Held,
   metrics: Metrics = NO_METRICS,

@@ -1,5 +1,5 @@
 import { isOpen } from '@landfall/shared'
-import type { OperationRecord } from '../ports/ledger.js'
+import type { OperationRecord } from '../ports/operation.js'
 
 /**
  * The next step of an operation: one step of the table in ARCHITECTURE.md. A step asks before it acts, so it can be

@@ -3,19 +3,15 @@ import { v7 as uuidv7 } from 'uuid'
 import { deadline, type Limit } from '../lib/deadline.js'
 import type { Effect, OwedPayload } from '../kinds/effect.js'
 import { UploadError } from '../lib/errors.js'
-import { type BlobFacts, type Kind, type OperationFacts, rejectionOf } from '../kinds/kind.js'
+import type { BlobFacts, OperationFacts } from '../kinds/facts.js'
+import { type Kind, rejectionOf } from '../kinds/kind.js'
 import type { Held } from './leases.js'
 import { judgeType } from '../kinds/media-type.js'
-import type {
-  BlobRef,
-  BlobStore,
-  Changes,
-  HookOutcome,
-  Ledger,
-  OperationRecord,
-  OwedEffect,
-  Referred,
-} from '../ports/ledger.js'
+import type { BlobRef, BlobStore } from '../ports/blob-store.js'
+import type { Changes } from '../ports/ledger/leases.js'
+import type { HookOutcome, Referred, LedgerReferences } from '../ports/ledger/references.js'
+import type { OperationRecord } from '../ports/operation.js'
+import type { OwedEffect } from '../ports/ledger/effects.js'
 
 /**
  * The steps of the sequence. A step asks before it acts, returns what to record, records nothing itself and calls no
@@ -31,7 +27,7 @@ export interface Steps {
 }
 
 export interface StepDeps<Tx> {
-  readonly ledger: Ledger<Tx>
+  readonly ledger: LedgerReferences<Tx>
   readonly blobs: BlobStore
   readonly kinds: Readonly<Record<string, Kind<Tx>>>
 }

@@ -1,6 +1,7 @@
 import type { ClockGuard } from './clock.js'
 import type { Logger } from '../lib/log.js'
-import type { Clock, ClockLook, Ledger } from '../ports/ledger.js'
+import type { Clock } from '../ports/clock.js'
+import type { ClockLook, LedgerMarks } from '../ports/ledger/marks.js'
 
 /** Detects that a clock was set, and lets the ledger correct the times in its rows. */
 export interface Timekeeping {
@@ -18,7 +19,7 @@ const GLANCE_MS = 1_000
 const LOOK_MS = 10_000
 
 export function createTimekeeping(deps: {
-  ledger: Pick<Ledger<unknown>, 'settleClock'>
+  ledger: LedgerMarks
   clock: Clock
   guard: ClockGuard
   log: Logger

@@ -1,5 +1,7 @@
 import type { Logger } from '../lib/log.js'
-import type { Clock, Ledger, OperationKey, OperationRecord } from '../ports/ledger.js'
+import type { Clock } from '../ports/clock.js'
+import type { OperationKey, OperationRecord } from '../ports/operation.js'
+import type { LedgerOperations } from '../ports/ledger/operations.js'
 
 /** Waits for changes of operations. */
 export interface Watch {
@@ -39,7 +41,7 @@ export function createWatch({
   log,
   alone,
 }: {
-  ledger: Pick<Ledger<unknown>, 'find' | 'onChange' | 'versions'>
+  ledger: LedgerOperations
   clock: Clock
   log: Logger
   /** Whether no other process can change an operation. */

@@ -9,7 +9,7 @@ import Database from 'libsql'
 import type { SqliteAccess } from '../../src/ledger/sqlite/client/serialized-libsql.js'
 import type { Connection, SqlRow } from '../../src/ledger/sqlite/client/connection.js'
 import type { Hold } from '../../src/ledger/sqlite/client/writer.js'
-import type { Lease } from '../../src/ports/ledger.js'
+import type { Lease } from '../../src/ports/ledger/leases.js'
 import { NOW, serializedLibsql, sqliteLedger } from './modules.js'
 
 const ACCESS = Symbol.for('landfall.sqlite')

@@ -6,7 +6,7 @@ import { Readable } from 'node:stream'
 import { wroteInThisBoot } from '../../lib/holder-name.js'
 import { UploadError } from '../../lib/errors.js'
 import { milliseconds, nonEmptyText, optional, readOptions, wholeNumber } from '../../lib/options.js'
-import type { Appended, AppendRequest, BlobRef, BlobStore, Inspection } from '../../ports/ledger.js'
+import type { Appended, AppendRequest, BlobRef, BlobStore, Inspection } from '../../ports/blob-store.js'
 import { createDigester } from './digester.js'
 import { nextTurn, takeDirectory, takenOver } from './directory-lock.js'
 import {

@@ -1,7 +1,7 @@
 import type { Dirent } from 'node:fs'
 import { lstat, mkdir, readdir, rename, unlink } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
-import type { Quarantine, StoredBlob } from '../../ports/ledger.js'
+import type { Quarantine, StoredBlob } from '../../ports/blob-store.js'
 import { codeOf, type DirectorySync } from './durable-files.js'
 import { isKey } from '../key.js'
 import { MODE } from './private-modes.js'

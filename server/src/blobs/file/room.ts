@@ -3,7 +3,7 @@ import { open, stat, statfs, unlink } from 'node:fs/promises'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { UploadError } from '../../lib/errors.js'
-import type { StoreRoom } from '../../ports/ledger.js'
+import type { StoreRoom } from '../../ports/blob-store.js'
 import { MODE } from './private-modes.js'
 import { expectStore } from './identity.js'
 

@@ -1,6 +1,6 @@
 import { v4 as uuidv4 } from 'uuid'
 import { UploadError } from '../../lib/errors.js'
-import type { Appended, AppendRequest, BlobRef } from '../../ports/ledger.js'
+import type { Appended, AppendRequest, BlobRef } from '../../ports/blob-store.js'
 import { Gone } from './filling.js'
 import { type Notes, noted, readNotes, toState } from './notes.js'
 import { tokenOf } from './seal.js'

@@ -12,7 +12,7 @@ import {
 } from '@aws-sdk/client-s3'
 import { boundOf } from '../../lib/backoff.js'
 import { UploadError } from '../../lib/errors.js'
-import type { StoreRequest } from '../../ports/ledger.js'
+import type { StoreRequest } from '../../ports/blob-store.js'
 import { deadline } from '../../lib/deadline.js'
 import type { Payload } from './blocks.js'
 import { hasNoLifecycle, isFinal, isMissing, isTaken, outcomeOf, s3Fault } from './faults.js'

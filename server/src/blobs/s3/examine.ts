@@ -1,7 +1,7 @@
 import type { LifecycleRule } from '@aws-sdk/client-s3'
 import { v4 as uuidv4 } from 'uuid'
 import { faultMessage } from '../../lib/errors.js'
-import type { CheckResult, StoreCheck } from '../../ports/ledger.js'
+import type { CheckResult, StoreCheck } from '../../ports/blob-store.js'
 import { payloadOf } from './blocks.js'
 import type { S3Calls } from './calls.js'
 import type { Names } from './names.js'

@@ -1,5 +1,5 @@
 import { createHash, type Hash } from 'node:crypto'
-import type { BlobRef } from '../../ports/ledger.js'
+import type { BlobRef } from '../../ports/blob-store.js'
 import { between, BLOCK_BYTES, type Blocks, lengthOf, type Payload, payloadOf } from './blocks.js'
 import type { Budget } from './budget.js'
 import { bytesOf, type Piece } from './notes.js'

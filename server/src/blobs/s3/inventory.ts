@@ -1,5 +1,5 @@
 import { UploadError } from '../../lib/errors.js'
-import type { Quarantine, StoredBlob } from '../../ports/ledger.js'
+import type { Quarantine, StoredBlob } from '../../ports/blob-store.js'
 import { payloadOf } from './blocks.js'
 import type { S3Calls } from './calls.js'
 import type { Names } from './names.js'

@@ -1,4 +1,4 @@
-import type { AppendRequest, BlobRef } from '../../ports/ledger.js'
+import type { AppendRequest, BlobRef } from '../../ports/blob-store.js'
 import { bytesOf, type Notes, noted, partCount, partsIn, type Piece, toState, withParts } from './notes.js'
 import type { Tails } from './tails.js'
 

@@ -12,7 +12,7 @@ import {
   text,
   wholeNumber,
 } from '../../lib/options.js'
-import type { BlobRef, BlobStore, PresignOptions, StoreRequest } from '../../ports/ledger.js'
+import type { BlobRef, BlobStore, PresignOptions, StoreRequest } from '../../ports/blob-store.js'
 import { createKeyQueue } from '../key-queue.js'
 import { appendToS3 } from './append.js'
 import { createBlocks } from './blocks.js'

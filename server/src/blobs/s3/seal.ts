@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { boundOf } from '../../lib/backoff.js'
 import { UploadError } from '../../lib/errors.js'
-import type { BlobRef } from '../../ports/ledger.js'
+import type { BlobRef } from '../../ports/blob-store.js'
 import { payloadOf } from './blocks.js'
 import type { S3Calls } from './calls.js'
 import { isPartMismatch, s3Fault } from './faults.js'

@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { LimitFunction } from 'p-limit'
 import { UploadError } from '../../lib/errors.js'
-import type { Appended, AppendRequest, BlobRef } from '../../ports/ledger.js'
+import type { Appended, AppendRequest, BlobRef } from '../../ports/blob-store.js'
 import type { Blocks } from './blocks.js'
 import type { Budget } from './budget.js'
 import type { S3Calls } from './calls.js'

@@ -18,16 +18,20 @@ import type { Context } from 'hono'
 import { v7 as uuidv7 } from 'uuid'
 import type { Admit, Limits } from '../../kinds/admission.js'
 import type { Cancel } from '../../sequence/cancel.js'
-import { baseOf, bodyOf, type Env, ProblemError, refuse, refuseEncoded } from '../context.js'
+import { baseOf, type Env } from '../context.js'
+import { bodyOf, refuseEncoded } from '../body.js'
+import { ProblemError, refuse } from '../../lib/problem-error.js'
 import { COMPLETING_WAIT_MS, goneAs, isSettled, shownOffset } from './withheld-tail.js'
 import { absent } from '../../kinds/gone.js'
 import type { Leases } from '../../sequence/leases.js'
 import type { Logger } from '../../lib/log.js'
-import type { Clock, Ledger, OperationKey, OperationRecord } from '../../ports/ledger.js'
+import type { Clock } from '../../ports/clock.js'
+import type { OperationKey, OperationRecord } from '../../ports/operation.js'
 import type { Receive } from '../../sequence/receive.js'
 import type { Drive } from '../../sequence/drive.js'
 import type { Watch } from '../../sequence/watch.js'
 import { parseUploadMetadata, type UploadMetadata } from './upload-metadata.js'
+import type { LedgerOperations } from '../../ports/ledger/operations.js'
 
 /**
  * Creation, options and termination, by @tus/server. `method` is the method that is meant, because a request can
@@ -36,7 +40,7 @@ import { parseUploadMetadata, type UploadMetadata } from './upload-metadata.js'
 export type TusLibrary = (c: Context<Env>, method: 'POST' | 'DELETE' | 'OPTIONS') => Promise<Response>
 
 export interface TusLibraryDeps {
-  readonly ledger: Ledger<unknown>
+  readonly ledger: LedgerOperations
   readonly leases: Leases
   readonly drive: Drive
   readonly receive: Receive

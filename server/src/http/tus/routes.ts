@@ -9,21 +9,25 @@ import {
   VERSION_HEADER,
 } from '@landfall/shared'
 import { type Context, Hono } from 'hono'
-import { bodyOf, type Env, keyOf, ProblemError, refuse, refuseEncoded } from '../context.js'
+import { bodyOf, refuseEncoded } from '../body.js'
+import { type Env, keyOf } from '../context.js'
+import { ProblemError, refuse } from '../../lib/problem-error.js'
 import { asksForTail, COMPLETING_WAIT_MS, goneAs, isGone, isSettled, shownOffset } from './withheld-tail.js'
 import { absent } from '../../kinds/gone.js'
 import type { Leases } from '../../sequence/leases.js'
 import type { Logger } from '../../lib/log.js'
-import type { Clock, Ledger, OperationKey, OperationRecord } from '../../ports/ledger.js'
+import type { Clock } from '../../ports/clock.js'
+import type { OperationKey, OperationRecord } from '../../ports/operation.js'
 import type { Receive } from '../../sequence/receive.js'
 import type { Watch } from '../../sequence/watch.js'
 import type { SendFile } from '../files.js'
 import { isTusHead, methodOf, patiently } from '../patiently.js'
 import type { TusLibrary } from './library.js'
 import { versionRefused } from './version.js'
+import type { LedgerOperations } from '../../ports/ledger/operations.js'
 
 export interface TusRouteDeps {
-  readonly ledger: Ledger<unknown>
+  readonly ledger: LedgerOperations
   readonly leases: Leases
   readonly receive: Receive
   readonly watch: Watch

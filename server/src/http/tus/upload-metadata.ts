@@ -1,4 +1,4 @@
-import { refuse } from '../context.js'
+import { refuse } from '../../lib/problem-error.js'
 
 /** By key. A key without a value has null. It has no prototype, so `constructor` and `__proto__` are ordinary keys. */
 export type UploadMetadata = Readonly<Record<string, string | null>>

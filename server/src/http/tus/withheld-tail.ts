@@ -1,6 +1,6 @@
 import { isOpen, isReferenced, problem } from '@landfall/shared'
-import { ProblemError } from '../context.js'
-import type { OperationRecord } from '../../ports/ledger.js'
+import { ProblemError } from '../../lib/problem-error.js'
+import type { OperationRecord } from '../../ports/operation.js'
 
 /**
  * The withheld tail: the offset that stock tus clients are shown between the last durable byte and the reference.

@@ -1,4 +1,4 @@
-import type { ClockLook, ClockSettled } from '../../ports/ledger.js'
+import type { ClockLook, ClockSettled } from '../../ports/ledger/marks.js'
 import {
   attended,
   type ClockFinding,

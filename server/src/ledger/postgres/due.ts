@@ -1,4 +1,4 @@
-import type { OperationKey } from '../../ports/ledger.js'
+import type { OperationKey } from '../../ports/operation.js'
 import { NOW } from './query.js'
 import { OPEN } from '../rows.js'
 import type { SqlValue } from '../sqlite/client/connection.js'

@@ -3,12 +3,10 @@ import type {
   EffectResult,
   EffectStanding,
   EffectTarget,
-  LeaseRequest,
-  OperationKey,
-  OperationRecord,
   OwedEffect,
-  ReferenceRecord,
-} from '../../ports/ledger.js'
+} from '../../ports/ledger/effects.js'
+import type { LeaseRequest } from '../../ports/ledger/leases.js'
+import type { OperationKey, OperationRecord, ReferenceRecord } from '../../ports/operation.js'
 import { DUE_EFFECTS } from './due.js'
 import { NOW, type Queries } from './query.js'
 import { toEffect, toEffectStanding } from '../rows.js'

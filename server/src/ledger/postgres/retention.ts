@@ -1,4 +1,6 @@
-import type { Holdings, Retention, TombstonePoint } from '../../ports/ledger.js'
+import type { Holdings } from '../../ports/ledger/references.js'
+import type { Retention } from '../../ports/ledger/inventory.js'
+import type { TombstonePoint } from '../../ports/ledger/operations.js'
 import { attendedSince } from '../clock-marks.js'
 import { meta } from './inventory.js'
 import { NOW, type Queries } from './query.js'

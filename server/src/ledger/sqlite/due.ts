@@ -1,4 +1,4 @@
-import type { OperationKey } from '../../ports/ledger.js'
+import type { OperationKey } from '../../ports/operation.js'
 import { OPEN } from '../rows.js'
 import { NOW, type SqlValue } from './client/connection.js'
 

@@ -3,10 +3,9 @@ import type {
   EffectResult,
   EffectStanding,
   EffectTarget,
-  OperationKey,
   OwedEffect,
-} from '../../ports/ledger.js'
-import type { OperationRecord } from '../../ports/ledger.js'
+} from '../../ports/ledger/effects.js'
+import type { OperationKey, OperationRecord } from '../../ports/operation.js'
 import { toEffect, toEffectStanding } from '../rows.js'
 import { DUE_EFFECTS } from './due.js'
 import { type Connection, NOW } from './client/connection.js'

@@ -4,8 +4,8 @@ import {
   type LedgerBacklog,
   type LedgerHealth,
   type LedgerPulse,
-  type OperationRecord,
-} from '../../ports/ledger.js'
+} from '../../ports/ledger/inventory.js'
+import type { OperationRecord } from '../../ports/operation.js'
 import { OPEN_BACKLOG, toBacklog } from '../backlog.js'
 import { claimsIn, listed } from '../inventory.js'
 import { toClaim, toOperation } from '../rows.js'

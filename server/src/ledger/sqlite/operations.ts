@@ -1,17 +1,9 @@
 import type { Problem } from '@landfall/shared'
 import { v7 as uuidv7 } from 'uuid'
-import type {
-  Changes,
-  Declared,
-  HookOutcome,
-  Intent,
-  Lease,
-  LeaseOutcome,
-  OperationKey,
-  OperationRecord,
-  ReferenceIntent,
-  Urgency,
-} from '../../ports/ledger.js'
+import type { Changes, Lease, LeaseOutcome, Urgency } from '../../ports/ledger/leases.js'
+import type { Declared, Intent } from '../../ports/ledger/operations.js'
+import type { HookOutcome, ReferenceIntent } from '../../ports/ledger/references.js'
+import type { OperationKey, OperationRecord } from '../../ports/operation.js'
 import type { UploadError } from '../../lib/errors.js'
 import { Lost } from '../hook.js'
 import { MIGRATIONS } from './migrations.js'

@@ -1,4 +1,7 @@
-import type { Holdings, OperationKey, Retention, TombstonePoint } from '../../ports/ledger.js'
+import type { Holdings } from '../../ports/ledger/references.js'
+import type { OperationKey } from '../../ports/operation.js'
+import type { Retention } from '../../ports/ledger/inventory.js'
+import type { TombstonePoint } from '../../ports/ledger/operations.js'
 import { attendedSince } from '../clock-marks.js'
 import { meta } from './inventory.js'
 import type { Queries } from '../postgres/query.js'

@@ -1,5 +1,5 @@
 import { Command } from 'commander'
-import type { Holdings } from '../../ports/ledger.js'
+import type { Holdings } from '../../ports/ledger/references.js'
 import { bytes, facts, json, line } from './print.js'
 import { addSettings, DATA_SETTINGS, settingsOf } from './settings-options.js'
 import { withOperator } from './with-operator.js'
