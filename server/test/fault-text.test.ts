@@ -216,7 +216,7 @@ test('what is no error, a chain that ends in itself and one that is very long ar
   circle.cause = circle
   expect(faultMessage(circle)).toContain('round')
   expect(faultMessage('a word')).toBe('a word')
-  expect(faultMessage({ password: PATIENT })).toBe('something that is no Error was thrown')
+  expect(faultMessage({ password: PATIENT })).toBe('something other than an Error was thrown')
   expect(loggable({ password: PATIENT }).message).not.toContain(PATIENT)
   expect(faultMessage(new Error('x'.repeat(5_000))).length).toBe(1_000)
 })
