@@ -6,6 +6,7 @@ import { getRequestListener } from '@hono/node-server'
 import { PROBLEM_MEDIA_TYPE, type Problem, problem, TUS_CONTENT_TYPE } from '@landfall/shared'
 import { UploadError } from './errors.js'
 import { bringsBody, tend } from './exchange.js'
+import { aFunction, milliseconds, nonEmptyText, optional, readOptions, wholeNumber } from './options.js'
 
 /** A head that is not whole after this, and the connection is closed. It is looked every so often. */
 const HEAD_MS = 30_000
@@ -51,6 +52,12 @@ export interface GuardOptions {
   bodyMs?: number
 }
 
+/** What `guardServer` may be given, by name: what it may be, and its default. */
+export const GUARD_OPTIONS = {
+  idleMs: optional(milliseconds(1), 150_000),
+  bodyMs: optional(milliseconds(1), 300_000),
+}
+
 /**
  * So many requests of one connection may wait for the one before them; then the connection is not read on. Clients that
  * send one request after the other, as browsers, proxies and `fetch` do, have none.
@@ -58,8 +65,6 @@ export interface GuardOptions {
 const WAITING = 16
 /** What had come with one read by then. Each costs some kilobytes, and its head may have had thirty bytes. */
 const WAITING_AT_MOST = 100
-const IDLE_MS = 150_000
-const BODY_MS = 300_000
 /** A client that was refused before it was understood may read that for so long. */
 const REFUSED_MS = 5_000
 
@@ -76,12 +81,10 @@ const REFUSED_MS = 5_000
  * Fastify({ serverFactory: (handler) => guardServer(createServer(nodeServerOptions(), handler)) })
  * ```
  *
- * @throws UploadError `setup` for a server that has no listener for requests yet.
+ * @throws UploadError `setup` for an option that cannot work, and for a server that has no listener for requests yet.
  */
-export function guardServer<S extends Server | HttpsServer>(
-  server: S,
-  { idleMs = IDLE_MS, bodyMs = BODY_MS }: GuardOptions = {},
-): S {
+export function guardServer<S extends Server | HttpsServer>(server: S, options: GuardOptions = {}): S {
+  const { idleMs, bodyMs } = readOptions('guardServer', GUARD_OPTIONS, options)
   const guarded: Server = server
   const listeners = guarded.listeners('request') as ((request: IncomingMessage, response: ServerResponse) => void)[]
   if (listeners.length === 0) throw new UploadError('setup', 'guardServer: give the server its request listener first')
@@ -151,6 +154,14 @@ export interface ServeOptions extends GuardOptions {
   hostname?: string
 }
 
+/** What `serveUploads` may be given, by name: what it may be, and its default. */
+export const SERVE_OPTIONS = {
+  fetch: aFunction<ServeOptions['fetch']>(),
+  port: optional(wholeNumber(0, 65_535), 3000),
+  hostname: optional(nonEmptyText, '127.0.0.1'),
+  ...GUARD_OPTIONS,
+}
+
 /**
  * Serves an application with the routes in it, with all that `nodeServerOptions` and `guardServer` set. Resolves once it
  * listens, with Node's own server; rejects where it cannot (`EADDRINUSE`, …).
@@ -158,8 +169,11 @@ export interface ServeOptions extends GuardOptions {
  * ```ts
  * const server = await serveUploads({ fetch: app.fetch, port: 3000 })
  * ```
+ *
+ * @throws UploadError `setup` for an option that cannot work; nothing listens then.
  */
-export function serveUploads({ fetch, port = 3000, hostname = '127.0.0.1', ...limits }: ServeOptions): Promise<Server> {
+export async function serveUploads(options: ServeOptions): Promise<Server> {
+  const { fetch, port, hostname, ...limits } = readOptions('serveUploads', SERVE_OPTIONS, options)
   const listener = getRequestListener(fetch)
   const server = createServer(nodeServerOptions(), (request, response) => void listener(request, response))
   return new Promise((resolve, reject) => {
