@@ -1,15 +1,38 @@
 /** The tables of the reference pages say what the code says: nothing is missing in them, and nothing is too much. */
 import { execFile } from 'node:child_process'
+import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
-import { beforeAll, describe, expect, test } from 'vitest'
-import { codesIn, codesOf, type Row, tablesIn } from '../../shared/test/reference-pages.js'
+import * as v from 'valibot'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { codesIn, codesOf, type PublicTypes, type Row, tablesIn, typesIn } from '../../shared/test/reference-pages.js'
+import { OPTIONS as FILE_BLOBS } from '../src/blobs/file.js'
+import { OPTIONS as S3_BLOBS } from '../src/blobs/s3.js'
+import { nodeServerOptions } from '../src/index.js'
+import { OPTIONS as KIND } from '../src/kinds.js'
+import { OPTIONS as SERIALIZED_LIBSQL } from '../src/ledger/serialized-libsql.js'
+import { openMetrics } from '../src/metrics.js'
+import { GUARD_OPTIONS, SERVE_OPTIONS } from '../src/node-server.js'
 import { FILE_SETTINGS, readSettings, SECRET_SETTINGS, SETTING_NAMES, type Settings } from '../src/settings.js'
+import { KINDS, UPLOADS_OPTIONS } from '../src/uploads-options.js'
+import { OPTIONS as STANDARD_WEBHOOK } from '../src/webhook.js'
 import { CLI } from './program.js'
+
+const pathOf = (path: string): string => fileURLToPath(new URL(`../${path}`, import.meta.url))
+const publicTypes = (path: string): PublicTypes => typesIn(pathOf('tsconfig.json'), pathOf(path))
 
 const page = (name: string) => tablesIn(new URL(`../docs/${name}.md`, import.meta.url))
 
-/** A value as a page writes it: numbers without separators, texts as they are. */
-const written = (value: unknown): string => (typeof value === 'string' ? value : JSON.stringify(value))
+/** A default as a page has it, without the quotes that only a program needs. */
+const settingValue = (value: unknown): string => (typeof value === 'string' ? value : JSON.stringify(value))
+
+/** A value as a program writes it. */
+function literal(value: unknown): string {
+  if (typeof value === 'string') return `'${value}'`
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) return JSON.stringify(value)
+  return `{ ${Object.entries(value)
+    .map(([name, member]) => `${name}: ${literal(member)}`)
+    .join(', ')} }`
+}
 
 /** The rows of all tables that have this column. */
 const rowsWith = (tables: ReadonlyMap<string, readonly Row[]>, column: string): Row[] =>
@@ -17,9 +40,9 @@ const rowsWith = (tables: ReadonlyMap<string, readonly Row[]>, column: string): 
 
 /** Bytes and milliseconds are in the names. */
 function unitOf(name: string): string | null {
-  if (/(?<!per)(Ms|_MS)$/.test(name)) return 'ms'
+  if (/(Ms|_MS)$/.test(name)) return 'ms'
   if (/(Bytes|_BYTES)$/.test(name)) return 'bytes'
-  return /Seconds$/.test(name) ? 's' : null
+  return name.endsWith('Seconds') ? 's' : null
 }
 
 describe('settings.md', () => {
@@ -39,7 +62,7 @@ describe('settings.md', () => {
       const value = settings[name]
       const isNone = value === undefined || value === '' || (Array.isArray(value) && value.length === 0)
       const isRequired = name in needed
-      return [name, isRequired ? 'required' : isNone ? 'none' : `\`${written(value)}\``, unitOf(name) ?? '']
+      return [name, isRequired ? 'required' : isNone ? 'none' : `\`${settingValue(value)}\``, unitOf(name) ?? '']
     })
     expect(SETTING_NAMES.map((name) => [name, rowOf(name)['default'], rowOf(name)['unit']])).toEqual(facts)
     expect(() => readSettings({})).toThrow(/^LANDFALL_OWNER_HEADER: required[^\n]*$/)
@@ -177,4 +200,133 @@ async function readCommands(
       })
   }
   return new Map([[['landfall', ...path].join(' '), { settings, options }]])
+}
+
+describe('options.md', () => {
+  const tables = page('options')
+  const checked: Readonly<Record<string, v.ObjectEntries>> = {
+    createUploads: { ...UPLOADS_OPTIONS, ...KINDS },
+    kind: KIND,
+    fileBlobs: FILE_BLOBS,
+    s3Blobs: S3_BLOBS,
+    serializedLibsql: SERIALIZED_LIBSQL,
+    standardWebhook: STANDARD_WEBHOOK,
+    serveUploads: SERVE_OPTIONS,
+    guardServer: GUARD_OPTIONS,
+  }
+  let types: PublicTypes
+  let metricsTypes: PublicTypes
+  beforeAll(() => {
+    types = publicTypes('src/index.ts')
+    metricsTypes = publicTypes('src/metrics.ts')
+  })
+  afterAll(() => {
+    types.close()
+    metricsTypes.close()
+  })
+
+  test.each(Object.keys(checked))('has every option of %s, what it may be, its default and its unit', (name) => {
+    const documented = (tables.get(name) ?? []).map((row) => {
+      const [option = ''] = codesIn(row['option'])
+      const fallback = row['default'] ?? ''
+      return {
+        option,
+        mustBe: row['must be'],
+        default: fallback === 'required' ? fallback : (codesIn(fallback)[0] ?? 'no value'),
+        unit: row['unit'],
+      }
+    })
+    const real = optionsOf(checked[name] ?? {}).map((option) => ({
+      ...option,
+      // Some are bytes by their meaning alone.
+      unit: unitOf(option.option) ?? (/partsize$/i.test(option.option) ? 'bytes' : ''),
+    }))
+    expect(documented).toEqual(real)
+    expect(tables.get(name)?.filter((row) => row['effect'] === '')).toEqual([])
+  })
+
+  test('has the options of openMetrics, which adds numbers of the process only where it is asked to', async () => {
+    expect(codesOf(tables.get('openMetrics'), 'option')).toEqual(metricsTypes.members('OpenMetricsOptions'))
+    expect(codesOf(tables.get('openMetrics'), 'default')).toEqual(['false'])
+    expect((await openMetrics().expose()).text).not.toContain('process_')
+    expect((await openMetrics({ process: true }).expose()).text).toContain('process_')
+  })
+
+  test('has what nodeServerOptions answers', () => {
+    const rows = tables.get('nodeServerOptions') ?? []
+    const documented = rows.map((row) => [codesIn(row['member'])[0], codesIn(row['value'])[0]])
+    expect(documented).toEqual(Object.entries(nodeServerOptions()).map(([name, value]) => [name, literal(value)]))
+  })
+
+  test.each([
+    ['uploads.close', 'Uploads', 'close'],
+    ['uploads.runOnce', 'Uploads', 'runOnce'],
+    ['uploads.operator.list', 'Operator', 'list'],
+    ['uploads.operator.forgetOwner', 'Operator', 'forgetOwner'],
+    ['uploads.operator.reconcile', 'Operator', 'reconcile'],
+  ])('has every option of %s', (heading, name, method) => {
+    const rows = tables.get(heading) ?? []
+    expect(codesOf(rows, 'option').toSorted()).toEqual(types.parameters(name, method).toSorted())
+    expect(rows.map((row) => row['unit'])).toEqual(codesOf(rows, 'option').map((option) => unitOf(option) ?? ''))
+  })
+
+  test('has every reason for which a node is not ready', () => {
+    expect(codesOf(tables.get('healthRoutes'), 'in `failed`').toSorted()).toEqual(types.words('HealthCheck').toSorted())
+  })
+
+  test('has no table that is not compared', () => {
+    const others = ['openMetrics', 'nodeServerOptions', 'healthRoutes']
+    const compared = [
+      ...Object.keys(checked),
+      ...others,
+      ...[...tables.keys()].filter((name) => name.startsWith('uploads.')),
+    ]
+    expect([...tables.keys()].toSorted()).toEqual(compared.toSorted())
+    expect([...tables.keys()].filter((name) => name.startsWith('uploads.')).length).toBe(5)
+  })
+})
+
+interface Option {
+  readonly option: string
+  readonly mustBe: string
+  /** `required`, a value, or `no value` where the code has none as data. */
+  readonly default: string
+}
+
+/** Options within an option by their path. */
+function optionsOf(entries: v.ObjectEntries, path = ''): Option[] {
+  return Object.entries(entries).flatMap(([name, schema]) => {
+    const inner = innermost(schema)
+    const option = path + name
+    const within = 'entries' in inner ? optionsOf(inner.entries as v.ObjectEntries, `${option}.`) : []
+    const isGroup = 'entries' in inner && !isNullable(schema)
+    return [...(isGroup ? [] : [{ option, mustBe: mustBe(schema), default: defaultOf(schema) }]), ...within]
+  })
+}
+
+type Schema = v.ObjectEntries[string]
+const wrapped = (schema: Schema): Schema | null => ('wrapped' in schema ? schema.wrapped : null)
+const innermost = (schema: Schema): Schema => {
+  const inner = wrapped(schema)
+  return inner === null ? schema : innermost(inner)
+}
+const isNullable = (schema: Schema): boolean => {
+  const inner = wrapped(schema)
+  return schema.type === 'nullable' || (inner !== null && isNullable(inner))
+}
+
+/** As the message says it to whoever gives something that nothing may be. */
+function mustBe(schema: Schema): string {
+  const inner = innermost(schema)
+  const { issues } = v.safeParse(inner, Symbol('nothing'))
+  const said =
+    'entries' in inner ? 'an object with options' : /^must be (.*), not /.exec(issues?.[0].message ?? '')?.[1]
+  const words = String(said).replace(` to ${Number.MAX_SAFE_INTEGER}`, '')
+  return isNullable(schema) ? `${words}, or null` : words
+}
+
+function defaultOf(schema: Schema): string {
+  if (schema.type !== 'optional') return 'required'
+  const value: unknown = v.getDefault(schema)
+  return value === undefined || typeof value === 'function' ? 'no value' : literal(value)
 }
