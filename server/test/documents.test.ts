@@ -2,12 +2,13 @@
 import { execFile } from 'node:child_process'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
+import { consequenceOf, type Problem, problem, type ProblemCode, PROBLEMS } from '@landfall/shared'
 import * as v from 'valibot'
-import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 import { codesIn, codesOf, type PublicTypes, type Row, tablesIn, typesIn } from '../../shared/test/reference-pages.js'
 import { OPTIONS as FILE_BLOBS } from '../src/blobs/file.js'
 import { OPTIONS as S3_BLOBS } from '../src/blobs/s3.js'
-import { nodeServerOptions } from '../src/index.js'
+import { kind, type MetricEvent, nodeServerOptions, reject, UploadError, type UploadErrorCode } from '../src/index.js'
 import { OPTIONS as KIND } from '../src/kinds.js'
 import { OPTIONS as SERIALIZED_LIBSQL } from '../src/ledger/serialized-libsql.js'
 import { openMetrics } from '../src/metrics.js'
@@ -15,12 +16,24 @@ import { GUARD_OPTIONS, SERVE_OPTIONS } from '../src/node-server.js'
 import { FILE_SETTINGS, readSettings, SECRET_SETTINGS, SETTING_NAMES, type Settings } from '../src/settings.js'
 import { KINDS, UPLOADS_OPTIONS } from '../src/uploads-options.js'
 import { OPTIONS as STANDARD_WEBHOOK } from '../src/webhook.js'
+import { content, eventually, newId, startServer, type TestServer } from './harness.js'
 import { CLI } from './program.js'
 
 const pathOf = (path: string): string => fileURLToPath(new URL(`../${path}`, import.meta.url))
 const publicTypes = (path: string): PublicTypes => typesIn(pathOf('tsconfig.json'), pathOf(path))
 
 const page = (name: string) => tablesIn(new URL(`../docs/${name}.md`, import.meta.url))
+
+let types: PublicTypes
+let metricsTypes: PublicTypes
+beforeAll(() => {
+  types = publicTypes('src/index.ts')
+  metricsTypes = publicTypes('src/metrics.ts')
+})
+afterAll(() => {
+  types.close()
+  metricsTypes.close()
+})
 
 /** A default as a page has it, without the quotes that only a program needs. */
 const settingValue = (value: unknown): string => (typeof value === 'string' ? value : JSON.stringify(value))
@@ -214,16 +227,6 @@ describe('options.md', () => {
     serveUploads: SERVE_OPTIONS,
     guardServer: GUARD_OPTIONS,
   }
-  let types: PublicTypes
-  let metricsTypes: PublicTypes
-  beforeAll(() => {
-    types = publicTypes('src/index.ts')
-    metricsTypes = publicTypes('src/metrics.ts')
-  })
-  afterAll(() => {
-    types.close()
-    metricsTypes.close()
-  })
 
   test.each(Object.keys(checked))('has every option of %s, what it may be, its default and its unit', (name) => {
     const documented = (tables.get(name) ?? []).map((row) => {
@@ -329,4 +332,262 @@ function defaultOf(schema: Schema): string {
   if (schema.type !== 'optional') return 'required'
   const value: unknown = v.getDefault(schema)
   return value === undefined || typeof value === 'function' ? 'no value' : literal(value)
+}
+
+describe('problems.md', () => {
+  const tables = page('problems')
+  let server: TestServer | undefined
+  afterEach(async () => {
+    await server?.close()
+    server = undefined
+  })
+
+  test('has every problem code, with its status and what it asks of a client', () => {
+    const rows = tables.get('Problem codes') ?? []
+    const documented = rows.map((row) => [codesIn(row['code']), Number(row['status']), codesIn(row['consequence'])])
+    const real = PROBLEM_CODES.map((code) => [[code], PROBLEMS[code].status, [consequenceOf(problem(code))]])
+    expect(documented.toSorted(byJson)).toEqual(real.toSorted(byJson))
+    expect(rows.filter((row) => row['when it is answered'] === '' || row['what a client does'] === '')).toEqual([])
+    const consequences = new Set(PROBLEM_CODES.map((code) => consequenceOf(problem(code))))
+    expect(codesOf(tables.get('What a problem asks of the client'), 'consequence').toSorted()).toEqual(
+      [...consequences].toSorted(),
+    )
+  })
+
+  const tus = { 'Tus-Resumable': '1.0.0' }
+  const opaque = { 'Content-Type': 'application/offset+octet-stream' }
+  const plain = kind({ onReference: async () => null })
+
+  const others: readonly [code: string, status: number, ask: () => Promise<Response>][] = [
+    [
+      'invalid-request',
+      404,
+      async () => {
+        server = await startServer({ file: plain })
+        return server.request('DELETE', '/files/no-uuid', { headers: tus })
+      },
+    ],
+    [
+      'invalid-request',
+      412,
+      async () => {
+        server = await startServer({ file: plain })
+        return server.request('POST', '/files', { headers: { 'Upload-Length': '5' } })
+      },
+    ],
+    [
+      'invalid-request',
+      415,
+      async () => {
+        server = await startServer({ file: plain })
+        const headers = { ...tus, 'Upload-Offset': '0' }
+        const path = `/files/${newId()}`
+        const encoded = { ...headers, ...opaque, 'Content-Encoding': 'gzip' }
+        expect(await server.request('PATCH', path, { headers: encoded, body: 'abc' })).toMatchObject({ status: 415 })
+        return server.request('PATCH', path, { headers: { ...headers, 'Content-Type': 'text/plain' }, body: 'abc' })
+      },
+    ],
+    [
+      'already-referenced',
+      403,
+      async () => {
+        server = await startServer({ file: plain })
+        const id = newId()
+        await server.declare(id, { size: 5 })
+        await server.patch(id, 0, content(5))
+        return server.request('DELETE', `/files/${id}`, { headers: tus })
+      },
+    ],
+    [
+      'expired',
+      422,
+      async () => {
+        const strict = kind({ requireDigest: true, onReference: async () => null })
+        server = await startServer({ file: strict }, { digestGraceMs: 10, expiresAfterMs: 300 })
+        const { declare, patch, get, uploads } = server
+        const id = newId()
+        await declare(id, { size: 5 }, { digest: 'pending' })
+        await patch(id, 0, content(5))
+        await eventually(
+          async () => {
+            await uploads.runOnce()
+            return get(id)
+          },
+          ({ recoveryPoint }) => recoveryPoint === 'rejected',
+        )
+        return patch(id, 5, null)
+      },
+    ],
+    [
+      'rejected',
+      410,
+      async () => {
+        const picky = kind({ onReference: async () => reject('no-cats') })
+        server = await startServer({ file: picky }, { retention: { finalMs: 0, effectsMs: 0 } })
+        const { declare, patch, request, uploads } = server
+        const id = newId()
+        await declare(id, { size: 5 })
+        await patch(id, 0, content(5))
+        await eventually(
+          async () => {
+            await uploads.runOnce()
+            return (await request('GET', `/operations/${id}`)).status
+          },
+          (status) => status === 410,
+        )
+        return request('GET', `/operations/${id}`)
+      },
+    ],
+  ]
+
+  test('has every other status with which a code is answered', () => {
+    const rows = tables.get('The same code with another status') ?? []
+    const documented = rows.map((row) => [codesIn(row['code'])[0], Number(row['status'])])
+    expect(documented.toSorted(byJson)).toEqual(others.map(([code, status]) => [code, status]).toSorted(byJson))
+  })
+
+  test.each(others)('%s is answered with %i too', async (code, status, ask) => {
+    const response = await ask()
+    expect([response.status, await response.json()]).toMatchObject([status, { code, status }])
+  })
+
+  test('has every error code, with the answer to a request that fails with it', async () => {
+    const rows = tables.get('Error codes') ?? []
+    const codes = types.words('UploadErrorCode') as UploadErrorCode[]
+    expect(codesOf(rows, 'code').toSorted()).toEqual(codes.toSorted())
+    let thrown: UploadErrorCode = 'setup'
+    server = await startServer(
+      { file: plain },
+      {
+        authenticate: () => {
+          throw new UploadError(thrown, 'of a test')
+        },
+      },
+    )
+    for (const row of rows) {
+      thrown = codesIn(row['code'])[0] as UploadErrorCode
+      const response = await server.request('GET', '/operations?open')
+      const { code } = (await response.json()) as Problem
+      expect([thrown, `${response.status} \`${code}\``]).toEqual([thrown, row['answer']])
+    }
+  })
+
+  test('stalled is what an operation says of itself, and never an answer of its own', async () => {
+    const broken = kind({ onReference: () => Promise.reject(new Error('of a test')) })
+    server = await startServer({ file: broken }, { maxAttempts: 1 })
+    const { declare, patch, get, request, uploads } = server
+    const id = newId()
+    await declare(id, { size: 5 })
+    await patch(id, 0, content(5))
+    await eventually(
+      async () => {
+        await uploads.runOnce()
+        return get(id)
+      },
+      ({ stalled }) => stalled,
+    )
+    expect(await get(id)).toMatchObject({ status: 200, problem: { code: 'stalled', status: 503 } })
+    expect(await declare(id, { size: 5 })).toMatchObject({ status: 200, problem: { code: 'stalled' } })
+    const answers = await Promise.all([
+      patch(id, 5, null),
+      patch(id, 5, null, { stock: true }),
+      server.head(id),
+      request('GET', `/operations/${id}/prefix`),
+      request('GET', `/files/${id}`),
+      request('GET', '/operations?open'),
+    ])
+    expect(answers.map(({ status }) => status)).toEqual([204, 204, 200, 200, 404, 200])
+  }, 60_000)
+
+  test('has no table that is not compared', () => {
+    expect([...tables.keys()]).toEqual([
+      'What a problem asks of the client',
+      'Problem codes',
+      'The same code with another status',
+      'Error codes',
+    ])
+  })
+})
+
+const PROBLEM_CODES = Object.keys(PROBLEMS) as ProblemCode[]
+const byJson = (a: unknown, b: unknown): number => (JSON.stringify(a) < JSON.stringify(b) ? -1 : 1)
+
+describe('metrics.md', () => {
+  const tables = page('metrics')
+  const rows = rowsWith(tables, 'type')
+
+  /** One of each: a metric without a fixed set of labels shows them only when something was counted. */
+  const EVENTS: readonly MetricEvent[] = [
+    { type: 'reached', point: 'declared' },
+    { type: 'finalised', lagMs: 1 },
+    { type: 'lease-lost' },
+    { type: 'write-fenced', by: 'holder' },
+    { type: 'bytes-accepted', bytes: 1 },
+    { type: 'effect-settled', outcome: 'delivered' },
+    { type: 'store-call', call: 'append', outcome: 'ok', tookMs: 1 },
+    { type: 'store-request', name: 'UploadPart', outcome: 'ok', tookMs: 1 },
+  ]
+
+  test('counts one of each event here', () => {
+    const known = types.variants('MetricEvent').flatMap(({ type = [] }) => type)
+    expect(EVENTS.map(({ type }) => type).toSorted()).toEqual([...new Set(known)].toSorted())
+  })
+
+  test('has every metric with its type and its labels', async () => {
+    const metrics = openMetrics()
+    for (const event of EVENTS) metrics.count(event)
+    const real = familiesIn((await metrics.expose()).text)
+    const documented = rows.map((row) => ({
+      name: codesIn(row['metric'])[0],
+      type: row['type'],
+      labels: codesIn(row['labels']),
+    }))
+    expect(documented.toSorted(byJson)).toEqual(
+      real.map(({ name, type, labels }) => ({ name, type, labels: Object.keys(labels) })).toSorted(byJson),
+    )
+    expect(rows.filter((row) => row['meaning'] === '')).toEqual([])
+  })
+
+  test('has the values of every label, where they are known from the start', async () => {
+    const untouched = new Map(familiesIn((await openMetrics().expose()).text).map((family) => [family.name, family]))
+    const values = tables.get('Label values') ?? []
+    const labels = rows.flatMap((row) => codesIn(row['labels']).map((label) => [codesIn(row['metric'])[0], label]))
+    const documented = values.map((row) => [codesIn(row['metric'])[0], codesIn(row['label'])[0]])
+    expect(documented.toSorted(byJson)).toEqual(labels.toSorted(byJson))
+    for (const row of values) {
+      const [metric = ''] = codesIn(row['metric'])
+      const [label = ''] = codesIn(row['label'])
+      const known = untouched.get(metric)?.labels[label]
+      expect([metric, row['values'] === 'any' ? undefined : codesIn(row['values'])]).toEqual([metric, known])
+    }
+  })
+
+  test('has no table that is not compared', () => {
+    expect([...tables.keys()]).toEqual(['What one process has done', 'What is in the database', 'Label values'])
+  })
+})
+
+interface Family {
+  readonly name: string
+  readonly type: string
+  /** The values of each label that the samples have. */
+  readonly labels: Readonly<Record<string, readonly string[]>>
+}
+
+/** The families of an OpenMetrics text; a counter by the name of its samples. */
+function familiesIn(text: string): Family[] {
+  const lines = text.split('\n')
+  return [...text.matchAll(/^# TYPE (\S+) (\S+)$/gm)].map(([, family = '', type = '']) => {
+    const name = type === 'counter' ? `${family}_total` : family
+    const labels: Record<string, string[]> = {}
+    for (const line of lines) {
+      const [, sample, given = ''] = /^([a-z_]+)(?:\{(.*)\})? /.exec(line) ?? []
+      if (sample !== name && sample !== `${family}_bucket`) continue
+      for (const [, label = '', value = ''] of given.matchAll(/(\w+)="([^"]*)"/g)) {
+        // The bounds of a histogram belong to its type.
+        if (label !== 'le') labels[label] = [...new Set([...(labels[label] ?? []), value])]
+      }
+    }
+    return { name, type, labels }
+  })
 }
