@@ -59,7 +59,8 @@ export interface FileBlobsOptions {
   reserveBytes?: number
 }
 
-const OPTIONS = {
+/** By name: what each option may be, and its default. */
+export const OPTIONS = {
   directory: nonEmptyText,
   checkpointBytes: optional(wholeNumber(1), 16 * 1024 * 1024),
   checkpointMs: optional(milliseconds(1), 2_000),

@@ -78,7 +78,8 @@ export interface S3Blobs extends BlobStore {
 const PART_BYTES = { least: 5 * 1024 * 1024, most: 5 * 1024 ** 3 }
 const MOST_PARTS = 10_000
 
-const OPTIONS = {
+/** By name: what each option may be, and its default. */
+export const OPTIONS = {
   // The AWS SDK checks the rest of it.
   s3ClientConfig: rule<S3BlobsOptions['s3ClientConfig']>('an object with the name of a bucket', hasBucket),
   partSize: optional(wholeNumber(PART_BYTES.least, PART_BYTES.most)),

@@ -31,7 +31,8 @@ export interface SerializedLibsqlOptions {
   idleLimitMs?: number
 }
 
-const OPTIONS = {
+/** By name: what each option may be, and its default. */
+export const OPTIONS = {
   busyTimeoutMs: optional(milliseconds(0), 5_000),
   idleLimitMs: optional(milliseconds(1), 5_000),
 }
