@@ -1,7 +1,7 @@
 import { readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { expect, test } from 'vitest'
-import { repository } from '../src/landfall.js'
+import { repository } from '../src/repository.js'
 
 const sourcesOf = (folder: string): string[] =>
   readdirSync(join(repository, folder), { recursive: true, withFileTypes: true })
