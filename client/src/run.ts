@@ -291,7 +291,7 @@ const whyOf = ({ consequence, status, problem }: Refusal): Why => {
   return consequence === 'authenticate' ? 'authentication' : status === null ? 'network' : 'server'
 }
 
-/** Nobody can tell how long another user stays signed in. */
+/** The client cannot know how long another user stays signed in. */
 const waitingFor = (why: Why, untilMs: number): Activity => ({
   state: 'waiting',
   why,

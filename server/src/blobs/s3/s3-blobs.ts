@@ -247,7 +247,7 @@ export function s3Blobs(given: S3BlobsOptions): S3Blobs {
         if ((await look.atObject(blob, notes)) === 'whole') return { outcome: 'kept', offset: blob.size }
         const upTo = notes === null ? 0 : noted(notes, blob.size)
         const isThere = notes === null || notes.uploadId === null || (await isListed(blob, notes.uploadId))
-        // Only what is noted counts, and it is there whoever wrote it.
+        // Only what is noted counts, and it is there, no matter which node wrote it.
         if (upTo >= offset && isThere) return { outcome: 'kept', offset }
         if ((await look.afterMissing(blob, notes)) === 'whole') return { outcome: 'kept', offset: blob.size }
         return { outcome: 'lost' }
