@@ -34,7 +34,8 @@ export interface StandardWebhookOptions {
  * gets the request again.
  */
 const TIME_LIMIT_MS = 15_000
-const OPTIONS = {
+/** By name: what each option may be, and its default. */
+export const OPTIONS = {
   url: text,
   secret: rule<string | readonly string[]>('a text, or a list of texts', (value) =>
     [value].flat().every((secret) => typeof secret === 'string'),

@@ -6,6 +6,7 @@ import { getRequestListener } from '@hono/node-server'
 import { PROBLEM_MEDIA_TYPE, type Problem, problem, TUS_CONTENT_TYPE } from '@landfall/shared'
 import { UploadError } from '../lib/errors.js'
 import { bringsBody, tend } from './exchange.js'
+import { aFunction, milliseconds, nonEmptyText, optional, readOptions, wholeNumber } from '../lib/options.js'
 
 /** A connection is closed if a request head is not complete after `HEAD_MS`. Node checks that every `LOOK_MS`. */
 const HEAD_MS = 30_000
@@ -56,6 +57,12 @@ export interface GuardOptions {
   bodyMs?: number
 }
 
+/** What `guardServer` may be given, by name: what it may be, and its default. */
+export const GUARD_OPTIONS = {
+  idleMs: optional(milliseconds(1), 150_000),
+  bodyMs: optional(milliseconds(1), 300_000),
+}
+
 /**
  * This many requests of one connection may wait for the one before them. After that the connection is not read any
  * further. Clients that send one request after the other, as browsers, proxies and `fetch` do, never have a waiting
@@ -67,8 +74,6 @@ const WAITING = 16
  * thirty bytes.
  */
 const WAITING_AT_MOST = 100
-const IDLE_MS = 150_000
-const BODY_MS = 300_000
 /** How long a client whose request could not be parsed may take to read the refusal. */
 const REFUSED_MS = 5_000
 
@@ -87,12 +92,10 @@ const REFUSED_MS = 5_000
  * Fastify({ serverFactory: (handler) => guardServer(createServer(nodeServerOptions(), handler)) })
  * ```
  *
- * @throws UploadError `setup` for a server that has no request listener yet.
+ * @throws UploadError `setup` for an option that cannot work, and for a server that has no request listener yet.
  */
-export function guardServer<S extends Server | HttpsServer>(
-  server: S,
-  { idleMs = IDLE_MS, bodyMs = BODY_MS }: GuardOptions = {},
-): S {
+export function guardServer<S extends Server | HttpsServer>(server: S, options: GuardOptions = {}): S {
+  const { idleMs, bodyMs } = readOptions('guardServer', GUARD_OPTIONS, options)
   const guarded: Server = server
   const listeners = guarded.listeners('request') as ((request: IncomingMessage, response: ServerResponse) => void)[]
   if (listeners.length === 0) throw new UploadError('setup', 'guardServer: give the server its request listener first')
@@ -164,6 +167,14 @@ export interface ServeOptions extends GuardOptions {
   hostname?: string
 }
 
+/** What `serveUploads` may be given, by name: what it may be, and its default. */
+export const SERVE_OPTIONS = {
+  fetch: aFunction<ServeOptions['fetch']>(),
+  port: optional(wholeNumber(0, 65_535), 3000),
+  hostname: optional(nonEmptyText, '127.0.0.1'),
+  ...GUARD_OPTIONS,
+}
+
 /**
  * Serves an application that contains the routes, with everything that `nodeServerOptions` and `guardServer` set.
  * Resolves with Node's own server once it listens. Rejects if it cannot listen (`EADDRINUSE`, …).
@@ -171,8 +182,11 @@ export interface ServeOptions extends GuardOptions {
  * ```ts
  * const server = await serveUploads({ fetch: app.fetch, port: 3000 })
  * ```
+ *
+ * @throws UploadError `setup` for an option that cannot work; nothing listens then.
  */
-export function serveUploads({ fetch, port = 3000, hostname = '127.0.0.1', ...limits }: ServeOptions): Promise<Server> {
+export async function serveUploads(options: ServeOptions): Promise<Server> {
+  const { fetch, port, hostname, ...limits } = readOptions('serveUploads', SERVE_OPTIONS, options)
   const listener = getRequestListener(fetch)
   const server = createServer(nodeServerOptions(), (request, response) => void listener(request, response))
   return new Promise((resolve, reject) => {

@@ -117,7 +117,8 @@ export interface KindOptions<Tx, Schema extends StandardSchemaV1, Data> {
 const isEffect = (entry: unknown): boolean =>
   typeof entry === 'function' || (typeof entry === 'object' && entry !== null && 'deliver' in entry)
 
-const OPTIONS = {
+/** By name: what each option may be, and its default. */
+export const OPTIONS = {
   metadata: optional(rule<StandardSchemaV1>('a Standard Schema, such as v.object({ … })', isStandardSchema)),
   authorize: optional(aFunction()),
   accept: optional(mediaTypes),

@@ -1,29 +1,30 @@
 import assert from 'node:assert/strict'
 import { problem } from '@landfall/shared'
 import { v7 as uuidv7 } from 'uuid'
-import type { Ledger } from '../ports/ledger.js'
-import type { OperationKey } from '../ports/operation.js'
-import { REMOVAL } from '../ports/ledger/effects.js'
-import type * as Common from './ledger.js'
+import type { Ledger } from '../../ports/ledger.js'
+import type { OperationKey } from '../../ports/operation.js'
+import { REMOVAL } from '../../ports/ledger/effects.js'
+import {
+  accept,
+  declared,
+  get,
+  intentOf,
+  later,
+  owing,
+  reference,
+  referenced,
+  take,
+  TAKING,
+  type On,
+} from './fixture.js'
 
-const TAKING = { holder: 'n1', leaseMs: 30_000, limit: 10 }
 const NOW = { finalMs: 0, effectsMs: 0 }
 const NOTHING = { operations: 0, effects: 0 }
 const DAY_MS = 24 * 60 * 60_000
-const later = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms))
 
-/** What the cases of a ledger have in common. */
-type Steps = Pick<
-  typeof Common,
-  'accept' | 'declared' | 'get' | 'intentOf' | 'owing' | 'reference' | 'referenced' | 'take'
->
-
-/** What a ledger owes to privacy: retention, the right to erasure, and limits of how fast it grows. */
-export function retentionContract<Tx>(
-  on: (name: string, body: (fixture: Common.LedgerFixture<Tx>) => Promise<void>) => void,
-  { accept, declared, get, intentOf, owing, reference, referenced, take }: Steps,
-): void {
-  /** As the completer does when the bytes are removed. */
+/** What a ledger owes to privacy: retention and the right to erasure. */
+export function retentionContract<Tx>(on: On<Tx>): void {
+  /** Records that the bytes are removed, as the completer does. */
   async function clean(ledger: Ledger<unknown>, key: OperationKey): Promise<void> {
     const lease = await take(ledger, key, 'setup', 'drive')
     const cleaned = await ledger.record(lease, await get(ledger, key), {
@@ -47,7 +48,7 @@ export function retentionContract<Tx>(
       await ledger.settleEffect(effect, { outcome: 'delivered' })
   }
 
-  on('retires what has ended, and its id is never used again', async ({ ledger, another }) => {
+  on('an operation that has ended is retired, and its id is never used again', async ({ ledger, another }) => {
     const key = await cancelled(ledger)
     assert.deepEqual(await ledger.retire({ finalMs: DAY_MS, effectsMs: DAY_MS }, 10), NOTHING)
     assert.deepEqual(await ledger.retire({ finalMs: null, effectsMs: null }, 10), NOTHING)
@@ -70,7 +71,7 @@ export function retentionContract<Tx>(
     assert.deepEqual(await ledger.retire(NOW, 10), NOTHING)
   })
 
-  on("another owner's equal id is another operation, also after a tombstone", async ({ ledger }) => {
+  on('the same id of another owner is another operation, also after a tombstone', async ({ ledger }) => {
     const key = await cancelled(ledger)
     await ledger.retire(NOW, 10)
     const other = { owner: 'bob', id: key.id }
@@ -83,7 +84,7 @@ export function retentionContract<Tx>(
   })
 
   on(
-    'never retires what is open, or referenced, or whose bytes are still to be removed',
+    'an operation is not retired while it is open or referenced, or while its bytes are still to be removed',
     async ({ ledger, transaction }) => {
       const open = await declared(ledger)
       const stored = await referenced(ledger)
@@ -91,7 +92,7 @@ export function retentionContract<Tx>(
       const unclean = await declared(ledger)
       await ledger.cancel(unclean.key, problem('cancelled'))
       assert.deepEqual(await ledger.retire(NOW, 10), NOTHING)
-      // Somebody removes its bytes just now.
+      // A process removes the bytes at this moment.
       const lease = await take(ledger, unclean.key, 'n1', 'drive')
       const cleaning = await ledger.record(lease, await get(ledger, unclean.key), { cleanupDue: false })
       assert.ok(cleaning !== null)
@@ -100,7 +101,7 @@ export function retentionContract<Tx>(
       assert.deepEqual(await ledger.retire(NOW, 10), { operations: 1, effects: 0 })
       assert.equal((await get(ledger, open.key)).point, 'declared')
       assert.ok((await get(ledger, stored)).reference !== null)
-      // A reference that was removed, as soon as its bytes are.
+      // An operation whose reference was removed is retired as soon as its bytes are removed.
       await transaction((tx) => ledger.remove(tx, stored.id, stored.owner))
       assert.deepEqual(await ledger.retire(NOW, 10), NOTHING)
       await deliver(ledger)
@@ -110,7 +111,7 @@ export function retentionContract<Tx>(
   )
 
   on(
-    'a removal that was given up keeps its operation, another effect only for a time',
+    'a removal that was given up keeps its operation, and any other effect keeps it only for a time',
     async ({ ledger, transaction }) => {
       const stuck = await referenced(ledger)
       await transaction((tx) => ledger.remove(tx, stuck.id, stuck.owner))
@@ -133,7 +134,7 @@ export function retentionContract<Tx>(
     },
   )
 
-  on('deletes effects that were delivered, and their operation stays complete', async ({ ledger }) => {
+  on('effects that were delivered are deleted, and their operation stays complete', async ({ ledger }) => {
     const operation = await owing(ledger, ['notify', 'index'])
     const settle = async (name: string): Promise<void> => {
       const [effect] = await ledger.takeEffects({ kind: 'photo', name }, TAKING)
@@ -154,50 +155,56 @@ export function retentionContract<Tx>(
     assert.ok((await get(ledger, operation)).reference !== null)
   })
 
-  on('retires in batches, also on several nodes at once, and each operation once', async ({ ledger, another }) => {
-    const keys: OperationKey[] = []
-    for (let n = 0; n < 25; n += 1) keys.push(await cancelled(ledger, `owner-${n % 3}`))
-    const nodes = [ledger, await another(), await another()]
-    let retired = 0
-    for (let round = 0; round < 20 && retired < keys.length; round += 1) {
-      const taken = await Promise.all(nodes.map((node) => node.retire(NOW, 4)))
-      for (const { operations } of taken) assert.ok(operations <= 4)
-      retired += taken.reduce((sum, { operations }) => sum + operations, 0)
-    }
-    assert.equal(retired, keys.length)
-    for (const key of keys) {
-      assert.equal(await ledger.find(key), null)
-      assert.equal(await ledger.tombstone(key), 'cancelled')
-    }
-  })
+  on(
+    'several nodes retire operations in batches at once, and each operation is retired once',
+    async ({ ledger, another }) => {
+      const keys: OperationKey[] = []
+      for (let n = 0; n < 25; n += 1) keys.push(await cancelled(ledger, `owner-${n % 3}`))
+      const nodes = [ledger, await another(), await another()]
+      let retired = 0
+      for (let round = 0; round < 20 && retired < keys.length; round += 1) {
+        const taken = await Promise.all(nodes.map((node) => node.retire(NOW, 4)))
+        for (const { operations } of taken) assert.ok(operations <= 4)
+        retired += taken.reduce((sum, { operations }) => sum + operations, 0)
+      }
+      assert.equal(retired, keys.length)
+      for (const key of keys) {
+        assert.equal(await ledger.find(key), null)
+        assert.equal(await ledger.tombstone(key), 'cancelled')
+      }
+    },
+  )
 
-  on('declared again while it is retired, it is never a new operation', async ({ ledger, another }) => {
-    const other = await another()
-    for (let round = 0; round < 10; round += 1) {
-      const intent = intentOf()
-      await ledger.declare(intent)
-      await ledger.cancel(intent, problem('cancelled'))
-      await clean(ledger, intent)
-      const [outcomes] = await Promise.all([
-        Promise.all(
-          Array.from({ length: 6 }, (_, n) =>
-            (n % 2 === 0 ? ledger : other).declare({ ...intent, blobKey: uuidv7().replaceAll('-', '') }),
+  on(
+    'a declaration that runs while its operation is retired never makes a new operation',
+    async ({ ledger, another }) => {
+      const other = await another()
+      for (let round = 0; round < 10; round += 1) {
+        const intent = intentOf()
+        await ledger.declare(intent)
+        await ledger.cancel(intent, problem('cancelled'))
+        await clean(ledger, intent)
+        const [outcomes] = await Promise.all([
+          Promise.all(
+            Array.from({ length: 6 }, (_, n) =>
+              (n % 2 === 0 ? ledger : other).declare({ ...intent, blobKey: uuidv7().replaceAll('-', '') }),
+            ),
           ),
-        ),
-        other.retire(NOW, 10),
-      ])
-      for (const { outcome } of outcomes) assert.ok(['existing', 'forgotten'].includes(outcome), outcome)
-      assert.equal((await ledger.declare(intent)).outcome, 'forgotten')
-    }
-  })
+          other.retire(NOW, 10),
+        ])
+        for (const { outcome } of outcomes) assert.ok(['existing', 'forgotten'].includes(outcome), outcome)
+        assert.equal((await ledger.declare(intent)).outcome, 'forgotten')
+      }
+    },
+  )
 
-  on('time in which the clock was set ahead does not count', async ({ ledger }) => {
+  on('the time by which the clock was set ahead does not count', async ({ ledger }) => {
     const key = await cancelled(ledger)
     const look = { disturbed: false, leaseMs: 30_000, effectLeaseMs: 30_000, longestPauses: null }
     await ledger.settleClock({ ...look, passedMs: 0 })
     const retention = { finalMs: 1_500, effectsMs: 1_500 }
     await later(1_600)
-    // By the monotonic clock of this process an hour less has passed.
+    // By the monotonic clock of this process, one hour less has passed.
     const { steppedMs } = await ledger.settleClock({ ...look, passedMs: -60 * 60_000 })
     assert.ok(steppedMs >= 60 * 60_000)
     assert.deepEqual(await ledger.retire(retention, 10), NOTHING)
@@ -207,7 +214,7 @@ export function retentionContract<Tx>(
   })
 
   on(
-    'forgets an owner within the application’s transaction, or not at all',
+    'an owner is forgotten within the transaction of the application, or not at all',
     async ({ ledger, transaction, write, written }) => {
       const stored = await referenced(ledger)
       const open = await declared(ledger)
@@ -251,7 +258,7 @@ export function retentionContract<Tx>(
         bytes: 0,
       })
       assert.deepEqual(await get(ledger, other), other)
-      // The account may exist again.
+      // The account may be created again.
       assert.equal(
         (await ledger.declare(intentOf({ quotaBytes: 100, maxOpenPerOwner: 1, quotaFiles: 1 }))).outcome,
         'created',
@@ -260,12 +267,12 @@ export function retentionContract<Tx>(
     },
   )
 
-  on('the bytes of a forgotten owner are removed, and then its rows are', async ({ ledger }) => {
+  on('the bytes of a forgotten owner are removed, and then its rows are removed', async ({ ledger }) => {
     const stored = await referenced(ledger)
     const open = await declared(ledger)
     const openKey = (await get(ledger, open.key)).blobKey
     await ledger.forgetOwner(null, 'ann')
-    // Nothing of the owner's is in what drives that.
+    // The rows that drive the removal contain nothing of the owner.
     const claims = await ledger.claims({ after: '', upTo: null, limit: 10 })
     assert.deepEqual(
       claims.map(({ blobKey, cleanupDue, referenced: is }) => ({ blobKey, cleanupDue, is })),
@@ -311,7 +318,7 @@ export function retentionContract<Tx>(
     assert.equal(await ledger.tombstone(open.key), 'cancelled')
   })
 
-  on('whoever receives or drives for a forgotten owner has lost the lease', async ({ ledger }) => {
+  on('a process that receives or drives for a forgotten owner has lost the lease', async ({ ledger }) => {
     const { key } = await declared(ledger)
     const lease = await take(ledger, key, 'n1')
     const before = await get(ledger, key)
@@ -327,7 +334,7 @@ export function retentionContract<Tx>(
     assert.deepEqual(await ledger.holdings('ann'), { operations: 0, openOperations: 0, references: 0, bytes: 0 })
   })
 
-  on('of what a forgotten owner’s effects tell, nothing is delivered any more', async ({ ledger }) => {
+  on('the effects of a forgotten owner are not delivered any more', async ({ ledger }) => {
     const target = { kind: 'photo', name: 'notify' }
     const settled = await owing(ledger, ['notify'])
     const [running] = await ledger.takeEffects(target, TAKING)
@@ -338,73 +345,34 @@ export function retentionContract<Tx>(
     assert.equal((await ledger.takeEffects(REMOVAL, TAKING)).length, 2)
   })
 
-  on('forgotten while it is declared, driven and retired, an owner is consistent', async ({ ledger, another }) => {
-    const other = await another()
-    for (let round = 0; round < 5; round += 1) {
-      const driven = await declared(ledger)
-      const lease = await take(ledger, driven.key, 'n1', 'drive')
-      const seen = await get(ledger, driven.key)
-      const intents = Array.from({ length: 5 }, () => intentOf())
-      const [referred] = await Promise.all([
-        other.refer(lease, seen, reference({ offset: 100, tailBase: 0, point: 'verified' }), accept),
-        ledger.forgetOwner(null, 'ann'),
-        ...intents.map((intent) => other.declare(intent)),
-        other.retire(NOW, 10),
-      ])
-      assert.ok(['referenced', 'lost'].includes(referred.outcome))
-      for (const intent of intents) {
-        const row = await ledger.find(intent)
-        assert.equal(row === null, (await ledger.tombstone(intent)) === 'cancelled')
+  on(
+    'an owner that is forgotten while its operations are declared, driven and retired is consistent',
+    async ({ ledger, another }) => {
+      const other = await another()
+      for (let round = 0; round < 5; round += 1) {
+        const driven = await declared(ledger)
+        const lease = await take(ledger, driven.key, 'n1', 'drive')
+        const seen = await get(ledger, driven.key)
+        const intents = Array.from({ length: 5 }, () => intentOf())
+        const [referred] = await Promise.all([
+          other.refer(lease, seen, reference({ offset: 100, tailBase: 0, point: 'verified' }), accept),
+          ledger.forgetOwner(null, 'ann'),
+          ...intents.map((intent) => other.declare(intent)),
+          other.retire(NOW, 10),
+        ])
+        assert.ok(['referenced', 'lost'].includes(referred.outcome))
+        for (const intent of intents) {
+          const row = await ledger.find(intent)
+          assert.equal(row === null, (await ledger.tombstone(intent)) === 'cancelled')
+        }
+        await ledger.forgetOwner(null, 'ann')
+        assert.deepEqual(await ledger.holdings('ann'), { operations: 0, openOperations: 0, references: 0, bytes: 0 })
+        // The owner's usage was counted correctly: nothing of it is left.
+        assert.equal(
+          (await ledger.declare(intentOf({ maxOpenPerOwner: 1, quotaBytes: 100, quotaFiles: 1 }))).outcome,
+          'created',
+        )
       }
-      await ledger.forgetOwner(null, 'ann')
-      assert.deepEqual(await ledger.holdings('ann'), { operations: 0, openOperations: 0, references: 0, bytes: 0 })
-      // What the owner uses was counted right: nothing is left of it.
-      assert.equal(
-        (await ledger.declare(intentOf({ maxOpenPerOwner: 1, quotaBytes: 100, quotaFiles: 1 }))).outcome,
-        'created',
-      )
-    }
-  })
-
-  on('an owner may hold so many files, empty ones among them', async ({ ledger, transaction }) => {
-    const empty = { name: 'empty', size: 0, type: 'text/plain' }
-    const within = () => intentOf({ quotaFiles: 2, file: empty })
-    const first = within()
-    assert.equal((await ledger.declare(first)).outcome, 'created')
-    assert.equal((await ledger.declare(within())).outcome, 'created')
-    assert.deepEqual(await ledger.declare(within()), { outcome: 'over-file-quota', usedFiles: 2 })
-    assert.equal((await ledger.declare(first)).outcome, 'existing')
-    assert.equal((await ledger.declare(intentOf({ quotaFiles: 2, owner: 'bob' }))).outcome, 'created')
-    await ledger.cancel(first, problem('cancelled'))
-    const third = within()
-    assert.equal((await ledger.declare(third)).outcome, 'created')
-    const lease = await take(ledger, third, 'setup', 'drive')
-    await ledger.refer(
-      lease,
-      await get(ledger, third),
-      reference({ offset: 0, tailBase: 0, point: 'verified' }),
-      accept,
-    )
-    assert.deepEqual(await ledger.declare(within()), { outcome: 'over-file-quota', usedFiles: 2 })
-    await transaction((tx) => ledger.remove(tx, third.id, third.owner))
-    assert.equal((await ledger.declare(within())).outcome, 'created')
-  })
-
-  on('an owner may declare so often, on all nodes together', async ({ ledger, another }) => {
-    const other = await another()
-    const rate = { count: 4, perMs: 2_000 }
-    const intents = Array.from({ length: 10 }, () => intentOf({ rate }))
-    const outcomes = await Promise.all(intents.map((intent, n) => (n % 2 === 0 ? ledger : other).declare(intent)))
-    assert.equal(outcomes.filter(({ outcome }) => outcome === 'created').length, 4)
-    const refused = outcomes.flatMap((each) => (each.outcome === 'too-many-declared' ? [each.retryInMs] : []))
-    assert.equal(refused.length, 6)
-    for (const retryInMs of refused) assert.ok(retryInMs > 0 && retryInMs <= 500, String(retryInMs))
-    // What was declared before is told again, and another owner has a rate of its own.
-    const created = intents[outcomes.findIndex(({ outcome }) => outcome === 'created')] ?? assert.fail()
-    assert.equal((await ledger.declare(created)).outcome, 'existing')
-    assert.equal((await ledger.declare(intentOf({ rate, owner: 'bob' }))).outcome, 'created')
-    assert.equal((await ledger.declare(intentOf({ rate: null }))).outcome, 'created')
-    await later(Math.max(...refused) + 10)
-    assert.equal((await other.declare(intentOf({ rate }))).outcome, 'created')
-  })
+    },
+  )
 }
