@@ -30,7 +30,7 @@ export const silentAfterMs = (completerIntervalMs: number): number => 3 * comple
 
 export function createHealth(deps: {
   ledger: LedgerInventory
-  /** Opens what is not open yet; where that failed before, it is tried once more. */
+  /** Opens what is not open yet. If that failed before, it tries again. */
   ready: () => Promise<void>
   opened: () => Opened
   draining: () => boolean
