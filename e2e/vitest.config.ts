@@ -23,6 +23,6 @@ export default defineConfig({
     sequence: { sequencer: LongestFirst },
     // Tests that are concurrent wait most of their time.
     maxConcurrency: 50,
-    ...quickLane(import.meta.dirname, 'tests-node'),
+    ...quickLane(import.meta.dirname, 'tests/node'),
   },
 })

@@ -42,7 +42,7 @@ test.each([
   ['shared', 'test', []],
   ['server', 'test', ['test/postgres.test.ts', 'test/s3-contract.test.ts', 'test/nginx.test.ts', 'test/cli.test.ts']],
   ['client', 'test', ['test/package.test.ts']],
-  ['e2e', 'tests-node', [expect.stringContaining('/demo.test.ts'), expect.stringContaining('/quick-lane.test.ts')]],
+  ['e2e', 'tests/node', [expect.stringContaining('/demo.test.ts'), expect.stringContaining('/quick-lane.test.ts')]],
 ])('of the tests of %s the lane takes some, and leaves out those with servers', (name, folder, without) => {
   const tests = testsBelow(join(repository, name), folder)
   const out = tests.filter((path) => startsProcesses(join(repository, name, path)))

@@ -28,7 +28,7 @@ const REBUILT = {
 
 /** Whether a file of a package only tests, explains, or says how to run what was built. */
 const takesNoPart = (path: string): boolean =>
-  /^(test|tests|tests-node|docs|deploy|scripts)\/|\.md$|^LICENSE$|^tsconfig\.test\.json$|^(vitest|playwright)\.config\.|^bench\/results\.json$/.test(
+  /^(test|tests|docs|deploy|scripts)\/|\.md$|^LICENSE$|^tsconfig\.test\.json$|^(vitest|playwright)\.config\.|^bench\/results\.json$/.test(
     path,
   )
 
