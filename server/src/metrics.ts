@@ -1,6 +1,6 @@
 import { collectDefaultMetrics, Counter, Gauge, Histogram, type OpenMetricsContentType, Registry } from 'prom-client'
-import { createThrottledCheck, type ThrottledCheck } from './lib/throttled.js'
 import { optional, readOptions, yesOrNo } from './lib/options.js'
+import { createThrottledCheck, type ThrottledCheck } from './lib/throttled.js'
 import type { LedgerBacklog, LedgerPulse } from './ports/ledger/inventory.js'
 import type { MetricEvent, Metrics } from './ports/metrics.js'
 

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { createHash } from 'node:crypto'
-import { v7 as uuidv7 } from 'uuid'
 import type { JsonValue } from '@landfall/shared'
+import { v7 as uuidv7 } from 'uuid'
 import type { AppendRequest, Appended, BlobRef, BlobStore } from '../ports/blob-store.js'
 import { type RegisterTest, withFixture } from './suite.js'
 

@@ -1,11 +1,11 @@
 import type { JsonValue } from '@landfall/shared'
 import pLimit, { type LimitFunction } from 'p-limit'
 import * as v from 'valibot'
+import { contextOf, type Delivered, type Effect } from '../kinds/effect.js'
+import type { Kind } from '../kinds/kind.js'
 import { type Backoff, boundOf } from '../lib/backoff.js'
 import { deadline, endsWithin } from '../lib/deadline.js'
-import { contextOf, type Delivered, type Effect } from '../kinds/effect.js'
 import { faultMessage } from '../lib/errors.js'
-import type { Kind } from '../kinds/kind.js'
 import type { Logger } from '../lib/log.js'
 import type { BlobStore } from '../ports/blob-store.js'
 import type { Clock } from '../ports/clock.js'
@@ -118,7 +118,9 @@ export function createEffects(deps: {
 
   const inProgress = ({ workers }: Target): number => workers.activeCount + workers.pendingCount
   const free = (): Target[] =>
-    stopped ? [] : targets.filter((target) => inProgress(target) < PARALLEL && clock.monotonicMs() >= target.pausedUntilMs)
+    stopped
+      ? []
+      : targets.filter((target) => inProgress(target) < PARALLEL && clock.monotonicMs() >= target.pausedUntilMs)
 
   async function attempt(target: Target, effect: EffectRecord): Promise<EffectResult> {
     if (effect.disabled)

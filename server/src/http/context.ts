@@ -1,8 +1,8 @@
 import { IncomingMessage } from 'node:http'
 import { OPERATIONS, FILES, parseOperationId, type ProblemCode } from '@landfall/shared'
 import type { Context } from 'hono'
-import type { OperationKey } from '../ports/operation.js'
 import { refuse } from '../lib/problem-error.js'
+import type { OperationKey } from '../ports/operation.js'
 
 /** What the routes pass on within one request. `basePath` is set only if the application has set it. */
 export interface Env {

@@ -1,9 +1,9 @@
 import { PROBLEM_MEDIA_TYPE, type Problem, problem } from '@landfall/shared'
 import type { Context } from 'hono'
+import { AnsweredError } from '../lib/answered.js'
 import { UploadError } from '../lib/errors.js'
 import type { Logger } from '../lib/log.js'
 import { ProblemError } from '../lib/problem-error.js'
-import { AnsweredError } from '../lib/answered.js'
 
 /**
  * RFC 9110 section 11.6.1 requires a challenge with each 401. How a user signs in is known only to the application. An

@@ -1,7 +1,7 @@
 import type { Context } from 'hono'
 import { AnsweredError } from '../lib/answered.js'
-import { ProblemError, refuse } from '../lib/problem-error.js'
 import type { Logger } from '../lib/log.js'
+import { ProblemError, refuse } from '../lib/problem-error.js'
 import type { Clock } from '../ports/clock.js'
 
 const WAIT_MS = 8_000

@@ -1,7 +1,7 @@
 import { type Problem, problem, type ProblemCode } from '@landfall/shared'
 import { ProblemError, refuse } from '../lib/problem-error.js'
-import type { OperationKey } from '../ports/operation.js'
 import type { TombstonePoint, LedgerOperations } from '../ports/ledger/operations.js'
+import type { OperationKey } from '../ports/operation.js'
 
 /**
  * How it ended, in codes that clients of every version know. The reason why a file was rejected (`digest-mismatch`, or

@@ -1,7 +1,7 @@
 import { isOpen } from '@landfall/shared'
 import type { BlobStore, StoredBlob } from '../ports/blob-store.js'
-import type { Claim, LedgerInventory } from '../ports/ledger/inventory.js'
 import type { Clock } from '../ports/clock.js'
+import type { Claim, LedgerInventory } from '../ports/ledger/inventory.js'
 import type { LedgerMarks } from '../ports/ledger/marks.js'
 
 /**

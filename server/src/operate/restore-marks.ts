@@ -1,7 +1,7 @@
 import type { Logger } from '../lib/log.js'
 import type { BlobStore } from '../ports/blob-store.js'
-import type { LedgerOperations } from '../ports/ledger/operations.js'
 import type { LedgerMarks } from '../ports/ledger/marks.js'
+import type { LedgerOperations } from '../ports/ledger/operations.js'
 
 /**
  * Marks that the ledger sets and the store repeats, always the ledger first. So the store's mark is never higher than
@@ -15,7 +15,11 @@ export interface RestoreMarks {
   advance(): Promise<void>
 }
 
-export function createRestoreMarks(deps: { ledger: LedgerOperations & LedgerMarks; blobs: BlobStore; log: Logger }): RestoreMarks {
+export function createRestoreMarks(deps: {
+  ledger: LedgerOperations & LedgerMarks
+  blobs: BlobStore
+  log: Logger
+}): RestoreMarks {
   const { ledger, blobs, log } = deps
   let changed = false
   ledger.onChange(() => (changed = true))

@@ -4,7 +4,7 @@ import { createServer, type Server } from 'node:http'
 import { join } from 'node:path'
 import { isMainThread } from 'node:worker_threads'
 import { getRequestListener } from '@hono/node-server'
-import { lockFile } from '../blobs/file/directory-lock.js'
+import { lockFile } from '../lib/lock-file.js'
 import { operatorApp } from './operator-app.js'
 import type { Operator } from './operator.js'
 

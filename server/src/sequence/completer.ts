@@ -1,13 +1,13 @@
-import { endsWithin } from '../lib/deadline.js'
-import type { Drive } from './drive.js'
 import type { Effects } from '../effects/effects.js'
-import type { Leases } from './leases.js'
+import { endsWithin } from '../lib/deadline.js'
 import type { Logger } from '../lib/log.js'
 import type { Clock } from '../ports/clock.js'
 import type { Retention, LedgerInventory } from '../ports/ledger/inventory.js'
 import type { LedgerLeases } from '../ports/ledger/leases.js'
-import type { LedgerReferences } from '../ports/ledger/references.js'
 import type { LedgerMarks } from '../ports/ledger/marks.js'
+import type { LedgerReferences } from '../ports/ledger/references.js'
+import type { Drive } from './drive.js'
+import type { Leases } from './leases.js'
 
 /** What one pass of the completer did. */
 export interface Pass {

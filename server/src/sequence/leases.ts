@@ -1,9 +1,8 @@
 import { deadline, endsWithin } from '../lib/deadline.js'
 import type { Logger } from '../lib/log.js'
-import { NO_METRICS } from '../operate/metering.js'
 import type { Clock } from '../ports/clock.js'
 import type { Lease, LeaseOutcome, LeasePurpose, LedgerLeases } from '../ports/ledger/leases.js'
-import type { Metrics } from '../ports/metrics.js'
+import { type Metrics, NO_METRICS } from '../ports/metrics.js'
 import type { OperationKey, OperationRecord } from '../ports/operation.js'
 
 /** A lease that this process holds and uses. */

@@ -1,11 +1,10 @@
 import { faultCode, UploadError } from '../lib/errors.js'
-import type { Held } from './leases.js'
-import { NO_METRICS } from '../operate/metering.js'
-import type { Changes, LedgerLeases } from '../ports/ledger/leases.js'
 import type { Clock } from '../ports/clock.js'
-import type { Metrics } from '../ports/metrics.js'
-import type { OperationRecord } from '../ports/operation.js'
+import type { Changes, LedgerLeases } from '../ports/ledger/leases.js'
 import type { LedgerOperations } from '../ports/ledger/operations.js'
+import { type Metrics, NO_METRICS } from '../ports/metrics.js'
+import type { OperationRecord } from '../ports/operation.js'
+import type { Held } from './leases.js'
 
 /** Writes under one lease. It is the only writer of an operation while the lease is held. */
 export interface Recorder {

@@ -3,8 +3,8 @@ import { open, stat, statfs, unlink } from 'node:fs/promises'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { UploadError } from '../../lib/errors.js'
+import { MODE } from '../../lib/private-modes.js'
 import type { StoreRoom } from '../../ports/blob-store.js'
-import { MODE } from './private-modes.js'
 
 /**
  * Keeps uploaded bytes out of the last free space of a disk. The database is often on the same disk, and needs space to

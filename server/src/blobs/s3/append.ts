@@ -1,11 +1,11 @@
 import { v4 as uuidv4 } from 'uuid'
+import type { Stop } from '../read-chunks.js'
 import { UploadError } from '../../lib/errors.js'
 import type { Appended, AppendRequest, BlobRef } from '../../ports/blob-store.js'
 import { Gone } from './filling.js'
 import { type Notes, noted, readNotes, toState } from './notes.js'
 import { tokenOf } from './seal.js'
 import { type S3AppendDeps, takeParts } from './take.js'
-import type { Stop } from '../take-bytes.js'
 
 /** Begins an upload or resumes it. However the source ends, everything that was received without a gap is kept. */
 export async function appendToS3(

@@ -1,6 +1,8 @@
 import type { GetObjectCommandInput, S3, S3ClientConfig } from '@aws-sdk/client-s3'
 import { type Options as S3StoreOptions, S3Store } from '@tus/s3-store'
 import pLimit from 'p-limit'
+import { createKeyQueue } from '../key-queue.js'
+import { createStop } from '../read-chunks.js'
 import { UploadError } from '../../lib/errors.js'
 import {
   aFunction,
@@ -13,21 +15,19 @@ import {
   wholeNumber,
 } from '../../lib/options.js'
 import type { BlobRef, BlobStore, PresignOptions, StoreRequest } from '../../ports/blob-store.js'
-import { createKeyQueue } from '../key-queue.js'
 import { appendToS3 } from './append.js'
 import { createBlocks } from './blocks.js'
 import { createBudget } from './budget.js'
 import { createS3Calls, type ObjectSettings } from './calls.js'
-import { probe } from './probe.js'
-import { bucketIdentity } from './identity.js'
 import { createExamine } from './examine.js'
+import { bucketIdentity } from './identity.js'
 import { createS3Inventory } from './inventory.js'
 import { checkObjectName, createNames } from './names.js'
 import { noted, readNotes, sealedState } from './notes.js'
+import { probe } from './probe.js'
 import { createReading } from './read.js'
 import { createExamination, createSeal } from './seal.js'
 import { createTails } from './tails.js'
-import { createStop } from '../take-bytes.js'
 
 /**
  * The options of `S3Store` from @tus/s3-store, and more. The options for its tags, its cache and its expiry have no

@@ -1,11 +1,11 @@
 import { setTimeout as sleep } from 'node:timers/promises'
+import type { StoreIdentity } from '../identity.js'
 import { boundOf } from '../../lib/backoff.js'
 import { UploadError } from '../../lib/errors.js'
 import type { BlobRef } from '../../ports/blob-store.js'
 import { payloadOf } from './blocks.js'
 import type { S3Calls } from './calls.js'
 import { isPartMismatch, s3Fault } from './faults.js'
-import type { StoreIdentity } from '../identity.js'
 import type { Names } from './names.js'
 import { foldedWith, type Notes, partCount, partsIn, readNotes, unquoted } from './notes.js'
 import type { Tails } from './tails.js'
@@ -65,7 +65,13 @@ const BACKOFF = { firstMs: 200, mostMs: 3_000 }
  * Completes an upload as a separate step, with exactly the parts of the ledger. Only HeadObject proves that it
  * succeeded.
  */
-export function createSeal({ calls, names, identity, examination, tails }: Deps & { examination: S3Examination; tails: Tails }) {
+export function createSeal({
+  calls,
+  names,
+  identity,
+  examination,
+  tails,
+}: Deps & { examination: S3Examination; tails: Tails }) {
   return async function seal(blob: BlobRef): Promise<'sealed' | 'short' | 'absent'> {
     const notes = readNotes(blob.state)
     if (blob.size === 0) return sealEmpty(blob)

@@ -1,5 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { LimitFunction } from 'p-limit'
+import { createStop, readChunks, type Stop } from '../read-chunks.js'
 import { UploadError } from '../../lib/errors.js'
 import type { Appended, AppendRequest, BlobRef } from '../../ports/blob-store.js'
 import type { Blocks } from './blocks.js'
@@ -11,7 +12,6 @@ import { chained, type Notes, toState } from './notes.js'
 import { createProgress } from './progress.js'
 import type { S3Examination } from './seal.js'
 import type { Tails } from './tails.js'
-import { createStop, readChunks, type Stop } from '../take-bytes.js'
 
 export interface S3AppendDeps {
   readonly calls: S3Calls

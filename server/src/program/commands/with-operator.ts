@@ -1,12 +1,12 @@
 import { statSync } from 'node:fs'
 import { join } from 'node:path'
 import { hasLedger } from '../engines.js'
+import { openUploads } from '../open.js'
+import type { Settings } from '../settings.js'
 import { UploadError } from '../../lib/errors.js'
 import { createLogger } from '../../lib/log.js'
-import { openUploads } from '../open.js'
-import type { Operator } from '../../operate/operator.js'
 import { connectOperatorIn } from '../../operate/operator-client.js'
-import type { Settings } from '../settings.js'
+import type { Operator } from '../../operate/operator.js'
 
 const CLOSE_MS = 10_000
 
