@@ -55,4 +55,5 @@ export { standardWebhook, type StandardWebhookOptions } from './effects/webhook.
 export type { Check } from './operate/doctor.js'
 export type { Operator } from './operate/operator.js'
 export type { Finding, FindingType, ReconcileOptions, ReconcileReport } from './operate/reconcile.js'
-export { createUploads, type Kinds, type Uploads, type UploadsOptions } from './uploads.js'
+export { createUploads, type Uploads } from './uploads.js'
+export type { Kinds, UploadsOptions } from './uploads-options.js'

@@ -1,34 +1,24 @@
 import type { KindTypes, TypedUploads } from '@landfall/shared'
 import type { Hono } from 'hono'
-import { takenOver } from './blobs/file/directory-lock.js'
-import { createEffects, type EffectSettings, longestPauseMs } from './effects/effects.js'
-import { type Authenticate, createApp } from './http/app.js'
+import { createEffects, longestPauseMs } from './effects/effects.js'
+import { createApp } from './http/app.js'
 import type { Env } from './http/context.js'
 import { createSendFile } from './http/files.js'
 import { createNodeHandler, type NodeHandler } from './http/node-handler.js'
-import { ownerTagOf } from './http/owner-tag.js'
-import type { AllowedOrigins } from './http/same-site.js'
 import { createTusLibrary } from './http/tus/library.js'
-import { createAdmit, type Limits } from './kinds/admission.js'
-import { type Kind, kind, type KindFor } from './kinds/kind.js'
-import { boundOf } from './lib/backoff.js'
-import { endsWithin } from './lib/deadline.js'
+import { createAdmit } from './kinds/admission.js'
+import { type Kind, kind } from './kinds/kind.js'
 import { UploadError } from './lib/errors.js'
 import { createHolderName } from './lib/holder-name.js'
-import { createLogger, type Logger, withSafeErrors } from './lib/log.js'
+import { createLogger, withSafeErrors } from './lib/log.js'
 import { readOptions } from './lib/options.js'
-import { remembered } from './lib/remembered.js'
-import { createHealth, type Health, type Opened } from './operate/health.js'
+import { createLifecycle } from './lifecycle.js'
+import { createHealth, type Health } from './operate/health.js'
 import { meteredBlobs, meteredLedger } from './operate/metering.js'
 import { createOperator, type Operator } from './operate/operator.js'
 import { createRestoreMarks } from './operate/restore-marks.js'
-import { serveOperator, type ServedOperator } from './operate/socket.js'
-import type { BlobStore } from './ports/blob-store.js'
-import type { Clock } from './ports/clock.js'
-import type { Ledger } from './ports/ledger.js'
-import type { Retention } from './ports/ledger/inventory.js'
 import type { Holdings } from './ports/ledger/references.js'
-import { type Metrics, NO_METRICS } from './ports/metrics.js'
+import { NO_METRICS } from './ports/metrics.js'
 import { createCancel } from './sequence/cancel.js'
 import { createClockGuard, systemClock } from './sequence/clock.js'
 import { type Completer, createCompleter, type Pass } from './sequence/completer.js'
@@ -38,93 +28,7 @@ import { createReceive } from './sequence/receive.js'
 import { createSteps } from './sequence/steps.js'
 import { createTimekeeping } from './sequence/timekeeping.js'
 import { createWatch } from './sequence/watch.js'
-import { KINDS, UPLOADS_OPTIONS } from './uploads-options.js'
-
-// The kinds have different types of metadata and data. They share the type of the transaction.
-export type Kinds<Tx> = Readonly<Record<string, Kind<Tx>>>
-
-export interface UploadsOptions<Tx, K extends Kinds<Tx>> {
-  /** The application's own database. */
-  ledger: Ledger<Tx>
-  blobs: BlobStore
-  /**
-   * Returns the owner of a request; null is 401. Everything is limited to this owner: operations of other owners do not
-   * exist for it.
-   */
-  authenticate: Authenticate
-  /**
-   * What can be uploaded, by name: an object, or a function that gets a `kind` which knows the type of the ledger's
-   * `tx`.
-   */
-  kinds: K | ((kind: KindFor<Tx>) => K)
-  limits?: Partial<Limits>
-  /**
-   * `automatic` (default): the start creates and upgrades the ledger's tables if they are not up to date. `off`: the
-   * start changes no tables. If they are not as this version needs them, it fails with `setup` and says what is
-   * missing. Then call `migrate`, or run `landfall migrate`, when you deploy.
-   */
-  migrate?: 'automatic' | 'off'
-  /** How long after its last byte an unfinished upload is given up. In milliseconds, default 7 days. */
-  expiresAfterMs?: number
-  /** `automatic` (default) starts with the first request, `start()` or `ready()`. `manual` works only in `runOnce`. */
-  completer?: 'automatic' | 'manual'
-  /**
-   * How long data of ended operations is kept: see `Retention`. Each value is whole milliseconds from 0; null keeps it
-   * permanently. Default: 30 days for operations (`finalMs`), 7 days for delivered effects (`effectsMs`).
-   *
-   * `finalMs` counts from the moment at which an operation was cancelled, rejected or expired, or at which its
-   * reference was removed. After that time the row with its file name, metadata and problem is deleted together with
-   * its effects. What is left is a tombstone of about 100 bytes: the id, a keyed hash of the owner, and how it ended.
-   * So the id is never used again, and each request about it is answered with 410 and how it ended.
-   *
-   * An operation is kept as long as its reference exists, because a repeated PUT is compared with it and the client may
-   * ask for it again. `remove` and `forgetOwner` start the time of `finalMs`.
-   */
-  retention?: Partial<Retention>
-  /** How often the completer looks for operations that make no progress. In milliseconds, default 5,000. */
-  completerIntervalMs?: number
-  /** How long the leases of a node that died keep other nodes away. In milliseconds, default 30,000. */
-  leaseMs?: number
-  /** How long the server waits for a promised digest after the last byte. In milliseconds, default 60,000. */
-  digestGraceMs?: number
-  /** How often a hook may fail before its operation is `stalled`. Default 20. */
-  maxAttempts?: number
-  /** How often an effect is tried, and with which pauses. Default: 25 times, which is about three days. */
-  effects?: Partial<EffectSettings>
-  /**
-   * Origins of other sites whose pages may upload here, such as `https://app.example` or `capacitor://localhost`; or a
-   * function that gets the origin of the request. Default: none, and no CORS.
-   */
-  allowedOrigins?: AllowedOrigins
-  /** Additional request headers that such pages send, for CORS: a CSRF token, an API key. Default: none. */
-  allowedHeaders?: readonly string[]
-  /**
-   * The path under which clients reach `routes`, such as `/uploads`. Default: taken from each request, which is wrong
-   * only behind a proxy that removes a prefix.
-   */
-  basePath?: string
-  /** Media types that a browser may show in place, such as `image/*`. Default: none; the browser saves files. */
-  inlineTypes?: readonly string[]
-  /**
-   * `GET /files/{id}` redirects to an address of the blob store. Anybody who has that address can read the file for
-   * this long. In seconds. Default: none, and the bytes go through this server. The store sends type and disposition,
-   * but not the other headers that keep uploaded content from running. So use it only for a store on another origin
-   * than your pages.
-   */
-  signedUrlSeconds?: number
-  /**
-   * Whether the commands `landfall operations`, `reconcile` and `doctor` reach this process: through a socket in the
-   * directory of `fileBlobs` that only the process's own user may open (0600). Default true. Other stores have no
-   * socket.
-   */
-  operatorSocket?: boolean
-  /** pino, or anything like it. Default: pino at level `warn` on standard error. */
-  logger?: Logger
-  /** Counts what happens: `openMetrics()` from `@landfall/server/metrics`. Default: nothing is counted. */
-  metrics?: Metrics
-  /** For tests. */
-  clock?: Clock
-}
+import { KINDS, type Kinds, UPLOADS_OPTIONS, type UploadsOptions } from './uploads-options.js'
 
 type TypesOf<K> = { [Name in keyof K & string]: K[Name] extends Kind<never, infer Types> ? Types : KindTypes }
 
@@ -218,20 +122,10 @@ export interface Uploads<
   close(options?: { withinMs?: number; announcedMs?: number }): Promise<void>
 }
 
-/** How often the restore mark is advanced. A backup that is younger than this may not be detected as one. */
-const MARK_EVERY_MS = 60_000
 /** After a start, nothing expires for this long, so that clients can come back first. */
 const SETTLE_MS = 10 * 60_000
-/** How long running work may take when a newer instance in this process waits for the directory. */
-const TAKEOVER_MS = 5_000
-/** How long a blob store in good order needs to close its files and to release its directory. */
-const RELEASE_MS = 100
 /** Added to the longest pause that was ever drawn. */
 const MARGIN_MS = 60_000
-/** Between the attempts of `start()`: a database that is being upgraded is back soon, a wrong setting stays wrong. */
-const START_PAUSES = { firstMs: 1_000, mostMs: 60_000 }
-/** A request needs its owner's tag twice, and the next request often has the same owner. */
-const tagsOf = (key: string): ((owner: string) => string) => remembered((owner) => ownerTagOf(key, owner))
 
 /**
  * Uploads that end as exactly one reference in the application's own database.
@@ -329,82 +223,37 @@ export function createUploads<Tx, const K extends Kinds<Tx>>(options: UploadsOpt
       },
     },
   })
-  const restoreMarks = createRestoreMarks({ ledger, blobs, log })
-  let markTimer: ReturnType<typeof setInterval> | null = null
-  let socket: ServedOperator | null = null
   const operator = createOperator({
     ledger,
     blobs,
     clock,
     cancel,
     wake: () => completer.wake(0),
-    ready: () => ready().then(timekeeping.look),
+    ready: () => lifecycle.ready().then(timekeeping.look),
     completerIntervalMs: options.completerIntervalMs ?? 5_000,
     expiresAfterMs,
     automatic: options.completer !== 'manual',
   })
 
-  let draining = false
-  let opened: Opened = 'nothing'
-  let tagOf: ((owner: string) => string) | null = null
-  let opening: Promise<void> | null = null
-  const ready = (): Promise<void> =>
-    (opening ??= open().catch((error: unknown) => {
-      opening = null
-      throw error
-    }))
-
-  async function open(): Promise<void> {
-    const { identity, store } = await ledger.migrate(checked.migrate === 'off' ? 'check' : 'apply')
-    tagOf = tagsOf(await ledger.ownerKey())
-    opened = 'tables'
-    await blobs.open(identity, store)
-    opened = 'store'
-    if (store === 'new') await ledger.rememberStore()
-    await timekeeping.begin()
-    await restoreMarks.begin()
-    markTimer ??= setInterval(() => {
-      restoreMarks.advance().catch((error: unknown) => log.warn({ err: error }, 'the restore mark could not be set'))
-    }, MARK_EVERY_MS).unref()
-    // The directory's lock proves that all earlier holders of leases are dead, so nothing has to wait until their
-    // leases expire.
-    if (blobs.exclusive) await ledger.forgetOtherHolders(leases.holder)
-    if (options.completer !== 'manual') completer.start()
-    opened = 'all'
-    if (checked.operatorSocket && blobs.directory !== undefined) socket = await openSocket(blobs.directory)
-  }
-
-  /** Uploads do not depend on the socket. */
-  async function openSocket(directory: string): Promise<ServedOperator | null> {
-    try {
-      const served = await serveOperator(operator, directory)
-      if (served.outcome === 'none') log.warn(served.why)
-      return served
-    } catch (error) {
-      log.warn({ err: error }, 'no socket could be opened for commands: stop this process before you use them')
-      return null
-    }
-  }
-
-  const ending = new AbortController()
-  let starting: Promise<void> | null = null
-  const start = (): void => void (starting ??= keepStarting())
-
-  async function keepStarting(): Promise<void> {
-    for (let failedBefore = 0; !ending.signal.aborted; failedBefore += 1)
-      try {
-        return await ready()
-      } catch (error) {
-        log.error({ err: error }, 'uploads cannot start; the start will be tried again')
-        await clock.sleep(boundOf(START_PAUSES, failedBefore), ending.signal)
-      }
-  }
+  const lifecycle = createLifecycle({
+    ledger,
+    blobs,
+    leases,
+    watch,
+    completer,
+    timekeeping,
+    restoreMarks: createRestoreMarks({ ledger, blobs, log }),
+    operator,
+    clock,
+    log,
+    settings: checked,
+  })
 
   const health = createHealth({
     ledger,
-    ready,
-    opened: () => opened,
-    draining: () => draining,
+    ready: lifecycle.ready,
+    opened: lifecycle.opened,
+    draining: lifecycle.draining,
     // `options.blobs` and not the counted store: this only reads a known value, and happens with each declaration too.
     isFull: async () => (await options.blobs.room?.())?.isFull === true,
     completerIntervalMs: options.completerIntervalMs ?? (options.completer === 'manual' ? null : 5_000),
@@ -417,9 +266,9 @@ export function createUploads<Tx, const K extends Kinds<Tx>>(options: UploadsOpt
     basePath,
     log,
     clock,
-    start,
-    ready,
-    ownerTag: (owner) => tagOf?.(owner) ?? null,
+    start: lifecycle.start,
+    ready: lifecycle.ready,
+    ownerTag: lifecycle.knownTag,
     operations: {
       ledger,
       blobs,
@@ -448,66 +297,24 @@ export function createUploads<Tx, const K extends Kinds<Tx>>(options: UploadsOpt
     },
   })
 
-  const uploads: Uploads<Tx, TypesOf<K>> = {
+  return {
     routes: app,
     node: createNodeHandler(() => app, basePath ?? ''),
-    ready,
-    start,
+    ready: lifecycle.ready,
+    start: lifecycle.start,
     migrate: async () => void (await ledger.migrate('apply')),
     remove: (tx, operationId, owner) => ledger.remove(tx, operationId, owner ?? null),
     forgetOwner: (tx, owner) => ledger.forgetOwner(tx, owner),
-    async ownerTag(owner) {
-      if (tagOf === null) {
-        await ledger.migrate(checked.migrate === 'off' ? 'check' : 'apply')
-        tagOf = tagsOf(await ledger.ownerKey())
-      }
-      return tagOf(owner)
-    },
+    ownerTag: lifecycle.ownerTag,
     async runOnce(once) {
-      await ready()
+      await lifecycle.ready()
       await timekeeping.look()
       return completer.runOnce(once)
     },
     operator,
     health,
-    async close({ withinMs = 10_000, announcedMs = 0 } = {}) {
-      draining = true
-      ending.abort()
-      if (announcedMs > 0) await clock.sleep(announcedMs)
-      const endsAtMs = clock.monotonicMs() + withinMs
-      const leftMs = (): number => Math.max(0, endsAtMs - clock.monotonicMs())
-      // Whatever is still being opened would begin after the end, and keep the directory's lock and the socket.
-      if (opening !== null) await endsWithin(opening, leftMs())
-      watch.close()
-      timekeeping.stop()
-      if (socket?.outcome === 'served') await socket.close()
-      // Both at once: a request must not wait for its acknowledgement until the completer's last drive has ended.
-      await Promise.all([completer.stop(withinMs), leases.close(withinMs)])
-      // Once more, for leases that the completer had taken in the meantime.
-      await leases.close(leftMs())
-      const marked = async (): Promise<void> => {
-        if (markTimer === null) return
-        clearInterval(markTimer)
-        await restoreMarks
-          .advance()
-          .catch((error: unknown) => log.warn({ err: error }, 'the restore mark could not be set'))
-      }
-      await endsWithin(marked(), leftMs())
-      // A store that does not answer is left to close by itself.
-      if (!(await endsWithin(blobs.close(), Math.max(RELEASE_MS, leftMs()))))
-        log.warn('the blob store did not close in time')
-    },
+    close: ({ withinMs = 10_000, announcedMs = 0 } = {}) => lifecycle.close({ withinMs, announcedMs }),
   }
-  options.blobs.onTakenOver?.(async () => {
-    log.warn('a newer instance in this process takes over the directory of blobs: this one ends')
-    const begun = opening
-    opening = Promise.reject(takenOver())
-    opening.catch(() => {})
-    // Whatever is still being opened would begin after the end.
-    await begun?.catch(() => {})
-    await uploads.close({ withinMs: TAKEOVER_MS })
-  })
-  return uploads
 }
 
 function checkRuntime(): void {

@@ -14,7 +14,19 @@ import type { Appended, AppendRequest, BlobRef, BlobStore, Inspection } from '..
 import { createDigester } from './digester.js'
 import { nextTurn, takeDirectory, takenOver } from './directory-lock.js'
 import { patiently } from './disk-patience.js'
-import { createDirectorySync, files, makeDirectoryNow, O_CREAT, O_DSYNC, O_EXCL, O_RDONLY, O_RDWR, readAll, readBack, storageFault } from './durable-files.js'
+import {
+  createDirectorySync,
+  files,
+  makeDirectoryNow,
+  O_CREAT,
+  O_DSYNC,
+  O_EXCL,
+  O_RDONLY,
+  O_RDWR,
+  readAll,
+  readBack,
+  storageFault,
+} from './durable-files.js'
 import { directoryIdentity } from './identity.js'
 import { createInventory } from './inventory.js'
 import { probe } from './probe.js'
