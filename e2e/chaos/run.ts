@@ -9,11 +9,8 @@ import { launchOptions } from '../ground/chromium.js'
 import { mutate } from '../mutants/mutate.js'
 import { MUTATIONS } from '../mutants/mutations.js'
 import { type ChaosReport, runChaos } from './chaos.js'
-import { landfallSystem } from './landfall-system.js'
 import { lookAtMachine } from '../ground/machine.js'
-import { nodesSystem } from './nodes-system.js'
-import { peerSystem } from './peer-system.js'
-import type { System } from './system.js'
+import { landfallSystem, nodesSystem, peerSystem, type System } from './system.js'
 import { markdown } from './table.js'
 
 const { values } = parseArgs({

@@ -1,5 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import { Upload } from 'tus-js-client'
+import type { Upload } from 'tus-js-client'
+import { idOf, uploadByTus } from '../clients/tus.js'
 import { bytesOf, type Operation } from './operation.js'
 import type { PlannedClient } from './plan.js'
 import type { Served } from './system.js'
@@ -45,39 +46,33 @@ export async function runStock(
 
 function begin({ system, origin, stopping }: StockContext, operation: Operation, uploadUrl: string | null) {
   operation.attended = true
-  let told = (): void => {}
-  const done = new Promise<void>((resolve) => (told = resolve))
-  const note = (url: string | null): void => {
-    const last = url?.split('/').at(-1)
-    if (last !== undefined && last !== '') operation.fileIds.add(last)
+  const note = (of: { url: string | null }): void => {
+    const id = idOf(of)
+    if (id !== '') operation.fileIds.add(id)
   }
-  const upload = new Upload(bytesOf(operation.planned), {
+  const { upload, told } = uploadByTus(bytesOf(operation.planned), {
     endpoint: origin + system.tusPath,
     uploadUrl,
     headers: { ...system.headers },
     metadata: { ...system.metadata(operation) },
     retryDelays: RETRY_DELAYS_MS,
-    onUploadUrlAvailable: () => note(upload.url),
-    onSuccess() {
-      note(upload.url)
-      operation.told = 'success'
-      told()
-    },
-    onError(error) {
-      operation.told = 'failure'
-      operation.why = error.message
-      told()
-    },
+    onUploadUrlAvailable: () => note(upload),
   })
-  note(uploadUrl)
-  upload.start()
+  note({ url: uploadUrl })
+  let end = (): void => {}
+  const ended = new Promise<void>((resolve) => (end = resolve))
+  const over = told.then(({ success, why }) => {
+    note(upload)
+    operation.told = success ? 'success' : 'failure'
+    operation.why = why
+  })
   async function leave(): Promise<void> {
     operation.attended = false
     await upload.abort()
-    told()
+    end()
   }
-  stopping.addEventListener('abort', () => told(), { once: true })
-  return { upload, done, leave }
+  stopping.addEventListener('abort', end, { once: true })
+  return { upload, done: Promise.race([over, ended]), leave }
 }
 
 /** DELETE; whether it came in time, its answer says. One that is refused is tried again, in vain. */

@@ -1,6 +1,7 @@
 import type { RecordedRequest } from '../ground/proxy.js'
 import { digestOf, type Operation } from './operation.js'
-import type { Looked, Reconciled } from './system.js'
+import type { Looked } from './looked.js'
+import type { Reconciled } from './system.js'
 
 /** What a run came to. All of the first block should be as told; `violations` says what is not. */
 export interface Verdict {

@@ -13,17 +13,9 @@ import { randomUUID } from 'node:crypto'
 import { once } from 'node:events'
 import { Agent, type ClientRequest, type IncomingHttpHeaders, request } from 'node:http'
 import { parseArgs } from 'node:util'
-import {
-  operationPath,
-  RECOVERY_POINT_HEADER,
-  TUS_CONTENT_TYPE,
-  TUS_RESUMABLE,
-  VERSION,
-  VERSION_HEADER,
-  OPERATIONS,
-  OWNER_TAG_HEADER,
-} from '@landfall/shared'
+import { operationPath, RECOVERY_POINT_HEADER, TUS_RESUMABLE } from '@landfall/shared'
 import { pseudoRandomBytes } from '../ground/files.js'
+import { ownHeaders, patchHeaders } from './wire.js'
 
 export interface LoadReport {
   readonly uploads: number
@@ -61,6 +53,7 @@ const MOUNT = '/uploads'
 const BLOCK = pseudoRandomBytes(1_048_576, 'load')
 
 interface HttpClient {
+  readonly origin: string
   send(method: string, path: string, headers: Record<string, string>, body: string | number): Promise<Answer>
   readonly requests: number
 }
@@ -92,6 +85,7 @@ function createHttpClient(origin: string, parallel: number): HttpClient & { clos
   }
 
   return {
+    origin,
     send,
     get requests() {
       return requests
@@ -114,7 +108,6 @@ function expectStatus(answer: Answer, expected: number, what: string): void {
 const base64 = (text: string): string => Buffer.from(text).toString('base64')
 const METADATA = `filename ${base64('file.bin')},filetype ${base64('application/octet-stream')}`
 const TUS = { 'Tus-Resumable': TUS_RESUMABLE }
-const PATCH = { ...TUS, 'Content-Type': TUS_CONTENT_TYPE }
 
 /** Answers the last one. @see tus 1.0.0, "PATCH" */
 async function patchAll(
@@ -125,7 +118,7 @@ async function patchAll(
 ): Promise<Answer> {
   for (let offset = 0; ;) {
     const bytes = Math.min(chunkBytes, sizeBytes - offset)
-    const answer = await client.send('PATCH', path, { ...headers, ...PATCH, 'Upload-Offset': String(offset) }, bytes)
+    const answer = await client.send('PATCH', path, { ...headers, ...patchHeaders(offset) }, bytes)
     expectStatus(answer, 204, 'PATCH')
     offset += bytes
     if (answer.headers['upload-offset'] !== String(offset)) throw new Error('PATCH was answered with another offset')
@@ -144,19 +137,9 @@ const uploadByTus: Upload = async (client, wanted) => {
   await patchAll(client, new URL(created.headers.location ?? '', 'http://x').pathname, {}, wanted)
 }
 
-let tag: Promise<Record<string, string>> | null = null
-/** Asked for once, as our own client does it for all its uploads. A server of before there were tags answers none. */
-function ownerTag(client: HttpClient): Promise<Record<string, string>> {
-  return (tag ??= client.send('GET', `${MOUNT}${OPERATIONS}?open`, OWNER, 0).then((answer) => {
-    expectStatus(answer, 200, 'GET ?open')
-    const said = answer.headers[OWNER_TAG_HEADER.toLowerCase()]
-    return typeof said === 'string' ? { [OWNER_TAG_HEADER]: said } : {}
-  }))
-}
-
 /** As Landfall's own client does it; success is the operation's `referenced`. */
 const uploadByLandfall: Upload = async (client, wanted) => {
-  const own = { ...OWNER, [VERSION_HEADER]: VERSION, ...(await ownerTag(client)) }
+  const own = await ownHeaders(client.origin + MOUNT, OWNER)
   const operation = MOUNT + operationPath(randomUUID())
   const file = { name: 'file.bin', size: wanted.sizeBytes, type: 'application/octet-stream' }
   const declared = await client.send(

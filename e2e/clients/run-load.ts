@@ -2,7 +2,7 @@ import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { createInterface } from 'node:readline'
 import type { LoadReport } from './load.js'
-import { compiled } from '../bench/systems.js'
+import { compiled } from '../ground/repository.js'
 
 /**
  * Runs the load generator as a process of its own, so that its CPU is not the server's.
@@ -15,7 +15,7 @@ export async function runLoad(
   withinMs = 600_000,
 ): Promise<LoadReport> {
   const args = Object.entries(values).flatMap(([name, value]) => [`--${name}`, String(value)])
-  const child = spawn(process.execPath, [compiled('clients/load.js'), ...args], {
+  const child = spawn(process.execPath, [compiled('clients/load'), ...args], {
     stdio: ['ignore', 'pipe', 'pipe'],
     timeout: withinMs,
   })

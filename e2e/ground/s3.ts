@@ -3,7 +3,7 @@ import { randomUUID } from 'node:crypto'
 import { rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { repository } from './landfall.js'
+import { repository } from './repository.js'
 import { isFree } from './ports.js'
 
 /** `memstore`: in memory, up in 2 s. `bluestore`: the production store, up in 10 s; its daemons may be killed. */
@@ -74,6 +74,23 @@ export async function startGateway({ directory, port, store = 'memstore' }: Gate
     },
   }
 }
+
+/** The settings by which a server finds the gateway's bucket. */
+export const gatewayEnv = (gateway: Gateway): Readonly<Record<string, string>> => ({
+  LANDFALL_S3_ENDPOINT: gateway.endpoint,
+  LANDFALL_S3_REGION: gateway.region,
+  LANDFALL_S3_BUCKET: gateway.bucket,
+  LANDFALL_S3_ACCESS_KEY_ID: gateway.accessKeyId,
+  LANDFALL_S3_SECRET_ACCESS_KEY: gateway.secretAccessKey,
+})
+
+/** Options of an AWS SDK client of the gateway, past all servers and proxies. */
+export const s3ConfigOf = ({ endpoint, region, accessKeyId, secretAccessKey }: Gateway) => ({
+  endpoint,
+  region,
+  forcePathStyle: true,
+  credentials: { accessKeyId, secretAccessKey },
+})
 
 /** Ends it, and removes all it has. */
 export async function stopGateway({ directory }: GatewayPlace): Promise<void> {

@@ -57,7 +57,7 @@ export async function violations(
     if (upload.told === 'removed' && (reference !== undefined || operation?.removed !== true))
       say(5, id, 'told that it was taken back, and it was not')
     if (operation?.removed === true && upload.removable !== true) say(5, id, 'taken back by nobody')
-    const rows = stored.arrivals?.filter((arrived) => arrived === id).length
+    const rows = stored.rows?.filter((row) => row.id === id).length
     if (rows !== undefined && rows !== references.length)
       say(3, id, `${rows} rows of the application for ${references.length} references`)
     if (upload.told === 'failure' && reference !== undefined) say(1, id, 'told failure with a reference')

@@ -1,7 +1,8 @@
-import type { Node } from '../../ground/nodes.js'
-import type { RecordedRequest } from '../../ground/proxy.js'
-import type { Kill, Point } from '../world.js'
-import { createSqlNames, s3CallOf, sqlOf } from './names.js'
+import type { RecordedRequest } from '../ground/proxy.js'
+import { s3CallOf, s3FolderOf } from '../ground/s3-calls.js'
+import type { Node } from '../programs/nodes.js'
+import { createSqlNames, sqlOf } from './sql-names.js'
+import type { Kill, Point } from './world.js'
 
 /**
  * Every call of all nodes to PostgreSQL and to the object store, seen on their lines; the one that is asked for ends its
@@ -70,7 +71,7 @@ export function watchMoments(nodes: readonly Node[], died: (node: Node) => void)
   function watchStore(node: Node): void {
     let after: RecordedRequest | null = null
     const before = (request: RecordedRequest): boolean => {
-      const when = meets(s3CallOf(request.method, request.path))
+      const when = meets(`${s3CallOf(request.method, request.path)} ${s3FolderOf(request.path)}`)
       if (when === 'after') after = request
       if (when === 'before') kill(node)
       return when === 'before'

@@ -1,7 +1,34 @@
-import { seeded } from '../ground/seeded.js'
-import { type Program, type Run, STAKES, type Variant } from './run.js'
-import type { Scenario } from './scenarios.js'
+import { type CampaignOptions, type Outcome, sampleOf } from './campaign.js'
+import type { Losses } from './power.js'
+import type { Program, Scenario } from './scenarios.js'
 import type { Kill, Point } from './world.js'
+
+/** What becomes of the client, and what else happens to the machine. */
+export interface Variant {
+  /** `retries`: it stays and goes on. `gone`: it never comes back, and only the completer works. */
+  readonly client: 'retries' | 'gone'
+  /** The power is lost with the first kill; `zero` and `cut` as in `losePower`. */
+  readonly power?: 'cut' | 'zero'
+  /** The power is lost with the second kill. */
+  readonly powerAgain?: 'cut' | 'zero'
+  /** Killed once more, while it starts again and recovers. */
+  readonly again?: Kill
+}
+
+export interface Run {
+  readonly program: Program
+  readonly scenario: Scenario
+  readonly kill: Kill
+  readonly variant: Variant
+}
+
+export interface Result extends Run, Outcome {
+  readonly losses: Losses | null
+}
+
+/** The reference, or the first step towards an end without one. */
+export const STAKES =
+  /INSERT INTO landfall_references|COMMIT after INSERT INTO landfall_effects|SET point = .*problem|unlink blobs/
 
 // Which runs there are, and which of them a sample has.
 
@@ -87,19 +114,7 @@ export const kindOfRun = ({ kill, variant: { again } }: Run): string =>
   again === undefined ? kindOf(kill) : `again ${kindOf(again)}`
 
 /** Each kind of call; what is left of the number goes to second kills, each kind of call again, and then to others. */
-export function sampleOf(all: readonly Run[], count: number, seed: number): Run[] {
-  const shuffled = seeded(seed).shuffled(all)
-  const chosen = new Set<Run>()
-  const kinds = new Set<string>()
-  const isTwice = ({ variant }: Run): boolean => variant.again !== undefined
-  for (const run of [...shuffled.filter((each) => !isTwice(each)), ...shuffled.filter(isTwice)]) {
-    if (kinds.has(kindOfRun(run)) || (isTwice(run) && chosen.size >= count)) continue
-    kinds.add(kindOfRun(run))
-    chosen.add(run)
-  }
-  for (const run of shuffled) {
-    if (chosen.size >= count) break
-    chosen.add(run)
-  }
-  return [...chosen]
-}
+export const sampleOfRuns = (all: readonly Run[], options: Pick<CampaignOptions, 'sample' | 'seed'>): Run[] =>
+  sampleOf(all, options, { kind: kindOfRun, isTwice, isExtra: isTwice })
+
+const isTwice = ({ variant }: Run): boolean => variant.again !== undefined
