@@ -88,7 +88,7 @@ async function load(
   origin: string,
   onAcknowledged: () => void,
 ): Promise<LoadReport> {
-  const until = on === 's3' ? 'acknowledged' : 'success'
+  const until = on === 's3' ? ('acknowledged' as const) : ('success' as const)
   const values = { speak: system.speak, origin, count, size: sizeBytes, parallel, chunk: chunkBytes, until }
   if (workload.besideStalled === undefined) return runLoad(values, onAcknowledged)
   const [wallMs, successMs, p50Ms, p99Ms] = Array<number>(4).fill(STALLED_MS) as [number, number, number, number]

@@ -6,6 +6,7 @@ import { isDeepStrictEqual } from 'node:util'
 import { randomUUID } from 'node:crypto'
 import { OWNER_HEADER, SERVER_FOLDER, startLandfall } from '../programs/landfall.js'
 import { expectStatus, ownHeaders, wireTo } from '../clients/wire.js'
+import { quantile } from '../ground/figures.js'
 import { usageOf } from '../ground/processes.js'
 import { fillStore, PLANTED } from './filled-store.js'
 import { dataDirectory, mebibytes, many, type Say, seconds, verdict } from './report.js'
@@ -118,8 +119,7 @@ function askAgainAndAgain(origin: string): {
       over.abort()
       await asking
       tookMs.sort((a, b) => a - b)
-      const p99Ms = tookMs[Math.floor(tookMs.length * 0.99)] ?? 0
-      return { answers: tookMs.length, slowestMs: tookMs.at(-1) ?? 0, p99Ms }
+      return { answers: tookMs.length, slowestMs: tookMs.at(-1) ?? 0, p99Ms: quantile(tookMs, 0.99) }
     },
   }
 }

@@ -19,12 +19,6 @@ export function median(values: readonly number[]): number {
   return sorted.length % 2 === 1 ? upper : ((sorted[middle - 1] ?? Number.NaN) + upper) / 2
 }
 
-/** In Markdown: the first column to the left, the others to the right. */
-export const tableOf = (heads: readonly string[], rows: readonly (readonly string[])[]): string =>
-  [heads, heads.map((_, i) => (i === 0 ? '---' : '---:')), ...rows]
-    .map((cells) => `| ${cells.join(' | ')} |`)
-    .join('\n')
-
 /** What is wrong, each with its words; prints them, and answers whether there is nothing. */
 export function verdict(say: Say, wrong: Readonly<Record<string, boolean>>): boolean {
   const words = Object.entries(wrong).flatMap(([what, isWrong]) => (isWrong ? [what] : []))

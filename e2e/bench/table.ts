@@ -1,5 +1,6 @@
 import type { Measurement, Series } from './measure.js'
-import { mebibytes, median, seconds, tableOf } from './report.js'
+import { tableOf } from '../ground/figures.js'
+import { mebibytes, median, seconds } from './report.js'
 import type { SystemName } from './systems.js'
 
 /** What the others are compared with on a disk: the peer whose success is as durable as Landfall's. */

@@ -1,6 +1,7 @@
 import { setMaxListeners } from 'node:events'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Browser } from '@playwright/test'
+import { quantile } from '../ground/figures.js'
 import { seeded } from '../ground/seeded.js'
 import { DIRECTORY_FAULTS } from './directory-faults.js'
 import { type Fault, possibleFaults, schedule } from './fault.js'
@@ -170,6 +171,3 @@ async function untilQuiet(stage: Stage) {
     if (looked.unfinished.length === 0 || performance.now() > deadlineMs) return looked
   }
 }
-
-const quantile = (sorted: readonly number[], q: number): number =>
-  sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * q))] ?? 0

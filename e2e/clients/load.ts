@@ -1,21 +1,33 @@
 /**
- * A load generator for the benchmark, run as a process of its own so that its CPU is not the server's:
+ * A load generator for the benchmark, run as a process of its own so that its CPU is not the server's: `node load.js
+ * '{"speak":"tus","origin":"http://127.0.0.1:1234","count":2000,"size":10240,"parallel":16}'`.
  *
- *     node load.js --speak tus|landfall|put --origin http://127.0.0.1:1234 --count 2000 --size 10240 --parallel 16
- *       [--chunk 8388608] [--until acknowledged]
- *
- * Uploads `count` files of `size` bytes, `parallel` at a time, each until the server has said success (or until all of
- * its bytes are acknowledged: then the next one begins beside what is still to be done for this one). Prints the line
- * `acknowledged` when all have come so far, and at the end one of JSON (`LoadReport`). Exit status 1 as soon as one
- * upload fails.
+ * Prints the line `acknowledged` when all uploads have come so far, and at the end one of JSON (`LoadReport`). Exit status
+ * 1 as soon as one upload fails.
  */
 import { randomUUID } from 'node:crypto'
 import { once } from 'node:events'
 import { Agent, type ClientRequest, type IncomingHttpHeaders, request } from 'node:http'
-import { parseArgs } from 'node:util'
 import { operationPath, RECOVERY_POINT_HEADER, TUS_RESUMABLE } from '@landfall/shared'
 import { pseudoRandomBytes } from '../ground/files.js'
+import { quantile } from '../ground/figures.js'
 import { ownHeaders, patchHeaders } from './wire.js'
+
+export interface LoadOptions {
+  readonly speak: 'tus' | 'landfall' | 'put'
+  readonly origin: string
+  /** How many files of `size` bytes are uploaded, `parallel` at a time. */
+  readonly count: number
+  readonly size: number
+  readonly parallel: number
+  /** Of one PATCH, in bytes; default the whole file. */
+  readonly chunk?: number
+  /**
+   * `success` (default): the next upload begins when the server has said success. `acknowledged`: when all bytes of this
+   * one are acknowledged, while the server still works on it.
+   */
+  readonly until?: 'acknowledged' | 'success'
+}
 
 export interface LoadReport {
   readonly uploads: number
@@ -172,7 +184,11 @@ const uploadByPut: Upload = async (client, { sizeBytes, acknowledged }) => {
   acknowledged()
 }
 
-const UPLOADS: Readonly<Record<string, Upload>> = { tus: uploadByTus, landfall: uploadByLandfall, put: uploadByPut }
+const UPLOADS: Readonly<Record<LoadOptions['speak'], Upload>> = {
+  tus: uploadByTus,
+  landfall: uploadByLandfall,
+  put: uploadByPut,
+}
 
 type Start = (acknowledged: () => void) => Promise<void>
 
@@ -197,38 +213,13 @@ async function uploadAll(start: Start, count: number, parallel: number, until: '
   return { tookMs, successes: Promise.all(successes) }
 }
 
-function quantile(sorted: readonly number[], q: number): number {
-  return sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * q))] ?? 0
-}
-
-async function main(): Promise<void> {
-  const option = { type: 'string' } as const
-  const { values } = parseArgs({
-    options: {
-      speak: option,
-      origin: option,
-      count: option,
-      size: option,
-      parallel: option,
-      chunk: option,
-      until: option,
-    },
-  })
-  const upload = UPLOADS[values.speak ?? '']
-  if (upload === undefined || values.origin === undefined)
-    throw new Error('usage: load --speak tus|landfall|put --origin …')
-  const sizeBytes = Number(values.size ?? '0')
-  const parallel = Number(values.parallel ?? '1')
-  const client = createHttpClient(values.origin, parallel)
-
+async function main({ speak, origin, count, size: sizeBytes, parallel, chunk, until }: LoadOptions): Promise<void> {
+  const client = createHttpClient(origin, parallel)
   const cpu = process.cpuUsage()
   const startMs = performance.now()
-  const { tookMs, successes } = await uploadAll(
-    (acknowledged) => upload(client, { sizeBytes, chunkBytes: Number(values.chunk ?? sizeBytes), acknowledged }),
-    Number(values.count ?? '1'),
-    parallel,
-    values.until === 'acknowledged' ? 'acknowledged' : 'success',
-  )
+  const wanted = { sizeBytes, chunkBytes: chunk ?? sizeBytes }
+  const start: Start = (acknowledged) => UPLOADS[speak](client, { ...wanted, acknowledged })
+  const { tookMs, successes } = await uploadAll(start, count, parallel, until ?? 'success')
   const wallMs = performance.now() - startMs
   process.stdout.write('acknowledged\n')
   await successes
@@ -249,4 +240,4 @@ async function main(): Promise<void> {
   process.stdout.write(`${JSON.stringify(report)}\n`)
 }
 
-await main()
+await main(JSON.parse(process.argv[2] ?? '') as LoadOptions)

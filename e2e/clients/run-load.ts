@@ -1,7 +1,7 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { createInterface } from 'node:readline'
-import type { LoadReport } from './load.js'
+import type { LoadOptions, LoadReport } from './load.js'
 import { compiled } from '../ground/repository.js'
 
 /**
@@ -10,12 +10,11 @@ import { compiled } from '../ground/repository.js'
  * @throws when an upload fails, or when it takes too long
  */
 export async function runLoad(
-  values: Readonly<Record<string, string | number>>,
+  options: LoadOptions,
   onAcknowledged: () => void = () => {},
   withinMs = 600_000,
 ): Promise<LoadReport> {
-  const args = Object.entries(values).flatMap(([name, value]) => [`--${name}`, String(value)])
-  const child = spawn(process.execPath, [compiled('clients/load'), ...args], {
+  const child = spawn(process.execPath, [compiled('clients/load'), JSON.stringify(options)], {
     stdio: ['ignore', 'pipe', 'pipe'],
     timeout: withinMs,
   })

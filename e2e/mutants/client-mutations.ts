@@ -1,10 +1,7 @@
-import type { Edit } from './mutate.js'
+import type { ClientChange } from './mutate.js'
 
 /** A mistake that the client's sweep must turn red. */
-export interface ClientMutation {
-  readonly name: string
-  /** In the client's `dist/index.js`. */
-  readonly edits: readonly Omit<Edit, 'file'>[]
+export interface ClientMutation extends ClientChange {
   /** The scenarios in which it matters: part of their name. */
   readonly only: string
   /** A kill that finds it, of the many that might: a sweep of all takes long. */

@@ -2,7 +2,6 @@ import { cp, mkdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { build } from 'vite'
 import { repository } from '../ground/repository.js'
-import type { ClientMutation } from './client-mutations.js'
 
 /** A mistake that is put into a built copy of the server. */
 export interface Edit {
@@ -11,6 +10,12 @@ export interface Edit {
   /** Must be found, or the mutation is out of date. */
   readonly find: string | RegExp
   readonly put: string
+}
+
+/** A mistake that is put into the client's `dist/index.js`. */
+export interface ClientChange {
+  readonly name: string
+  readonly edits: readonly Omit<Edit, 'file'>[]
 }
 
 /** Copies what is built of a package, and puts the mistakes into it. @throws when a place is not there any more */
@@ -42,7 +47,7 @@ export async function mutate({ name, edits }: { name: string; edits: readonly Ed
 }
 
 /** Builds the swept page on a changed copy of the client; answers the folder that has it in `page`. */
-export async function mutateClient({ name, edits }: Pick<ClientMutation, 'name' | 'edits'>): Promise<string> {
+export async function mutateClient({ name, edits }: ClientChange): Promise<string> {
   const folder = await emptyFolder('client-mutants', name)
   const client = join(folder, 'client')
   await copyOf(
@@ -52,7 +57,8 @@ export async function mutateClient({ name, edits }: Pick<ClientMutation, 'name' 
     edits.map((edit) => ({ file: 'index.js', ...edit })),
   )
   await build({
-    configFile: join(repository, 'e2e/clients/pages/visited/vite.config.ts'),
+    configFile: join(repository, 'e2e/vite.config.ts'),
+    mode: 'sweep',
     logLevel: 'warn',
     resolve: { alias: [{ find: /^@landfall\/client$/, replacement: join(client, 'index.js') }] },
     build: { outDir: join(folder, 'page') },

@@ -38,7 +38,7 @@ export interface ClientLane {
   close(): Promise<void>
 }
 
-const PAGE = builtPage('sweep-client')
+const PAGE = builtPage('sweep')
 const SETTLE_MS = 60_000
 /** After all was over: what the page still does in the background. */
 const IDLE_MS = 300

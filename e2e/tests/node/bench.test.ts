@@ -40,7 +40,7 @@ async function startPeer(variant: string, env: Record<string, string> = {}): Pro
   return peer.ready[1] ?? ''
 }
 
-const load = (speak: string, origin: string, count: number, size: number, parallel: number) =>
+const load = (speak: 'tus' | 'landfall' | 'put', origin: string, count: number, size: number, parallel: number) =>
   runLoad({ speak, origin, count, size, parallel })
 
 async function rows(): Promise<{ id: string; size: number; name: string }[]> {

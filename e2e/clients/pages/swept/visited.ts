@@ -1,19 +1,9 @@
-/** A page without anything to look at: an application on the real client, which tells the harness all that it is told. */
 import { createUploader, type Upload, type Uploader } from '@landfall/client'
 import workerUrl from '@landfall/client/worker?url'
-import { sweptBytes } from '../../bytes.js'
 import type { Note, StoredRecord, SweptPage, Wanted } from '../../swept-page.js'
+import { fileOf, otherFile } from './files.js'
 
 declare const sweep: { note(note: Note): void; did(name: string): void; look(name: string): IDBOpenDBRequest }
-
-const fileOf = (sizeBytes: number, seed: number): File =>
-  new File([sweptBytes(sizeBytes, seed)], `${seed}.bin`, { type: 'application/octet-stream' })
-
-function otherFile(sizeBytes: number, seed: number): File {
-  const bytes = sweptBytes(sizeBytes, seed)
-  bytes[0] = (bytes[0] ?? 0) ^ 1
-  return new File([bytes], `${seed}.bin`, { type: 'application/octet-stream' })
-}
 
 /** What is done in this page when it is over, and whether it is. */
 interface Watched {
@@ -115,7 +105,7 @@ const request = <T>(asked: IDBRequest<T>): Promise<T> =>
     asked.addEventListener('error', () => reject(asked.error ?? new Error('IndexedDB')))
   })
 
-const swept: SweptPage = {
+export const visited: SweptPage = {
   async journal() {
     const names = (await indexedDB.databases()).map(({ name }) => name)
     if (!names.includes('landfall-journal')) return []
@@ -148,4 +138,3 @@ const swept: SweptPage = {
     for (const { id } of uploader.snapshot().uploads) watched(id)
   },
 }
-Object.assign(globalThis, { swept })
