@@ -39,7 +39,7 @@ const FIGURES: readonly (keyof Measured)[] = ['lookMs', 'pickMs', 'nextMs', 'com
 
 /**
  * `npm run bench -- --only due [--count 1000000]`: what the completer asks of PostgreSQL where so many operations are
- * finished and 10,000 are due, beside the same 10,000 without any that are finished, and beside empty tables; through
+ * finished and 10,000 are due, compared with the same 10,000 without any that are finished, and with empty tables; through
  * the ledger itself, in turns. The plans are those of the statements that it sent.
  *
  * @returns false where a pick takes more than twice as long, or goes by another index than that of what is due.

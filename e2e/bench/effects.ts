@@ -18,7 +18,7 @@ const execute = promisify(execFile)
 
 /**
  * `npm run bench -- --only effects [--count 10000]`: the webhooks of so many operations, drained to a receiver on
- * loopback; beside them a loop that only POSTs as many bodies, as many at a time; and the same operations again while
+ * loopback, compared with a loop that only POSTs as many bodies, as many at a time; and the same operations again while
  * a second receiver of theirs takes requests and never answers.
  *
  * @returns false where one was not delivered, or more than once.

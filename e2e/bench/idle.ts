@@ -25,7 +25,7 @@ const ASKING = 60
  * store as the server itself leaves them, while a node's completer runs for ten minutes and their owners ask for what they
  * have open. A proxy before the store counts the calls.
  *
- * @returns false where there are 1,000 or more, or one of them is for somebody who asks.
+ * @returns false where there are 1,000 or more, or one of them was made to answer an owner.
  */
 export async function benchIdle(count: number, say: Say): Promise<boolean> {
   const machine = machineNow()
@@ -45,7 +45,7 @@ export async function benchIdle(count: number, say: Say): Promise<boolean> {
     let listed = 0
     let listedMs = 0
     let callsMeanwhile = 0
-    // Its own marks (`store.json`, `mark.json`) the node looks after by the clock, whoever asks.
+    // Its own marks (`store.json`, `mark.json`) the node reads by the clock, and not because an owner asks.
     const callsForUploads = (): number => store.requests.filter(({ path }) => !isOfTheStore(path)).length
     for (let n = 0; n < ASKING; n += 1) {
       await sleep(RUN_MS / ASKING)
@@ -53,7 +53,7 @@ export async function benchIdle(count: number, say: Say): Promise<boolean> {
       const startMs = performance.now()
       listed += await listOpen(origin, `owner-${n % owners}`)
       listedMs += performance.now() - startMs
-      // What the completer does for uploads beside it would count, too: no call at all is the proof.
+      // A call that the completer makes for uploads would count too: the proof is that there is none.
       callsMeanwhile += callsForUploads() - before
     }
     const kinds: Record<string, number> = {}

@@ -25,7 +25,7 @@ interface Run {
 
 /**
  * `npm run bench -- --only reconcile [--count 1000000]`: `landfall reconcile` (a dry run) over as many operations and
- * blobs, first by itself and then inside a running server, which is asked for something else meanwhile.
+ * blobs, first by itself and then inside a running server, which answers other requests at the same time.
  *
  * @returns false where a figure is beyond its limit or a finding is not what was planted.
  */
@@ -60,7 +60,7 @@ export async function benchReconcile(count: number, say: Say): Promise<boolean> 
     [`findings: ${JSON.stringify([alone, beside].map(({ report }) => report.found))}`]: [alone, beside].some(
       ({ report }) => !isDeepStrictEqual(report.found, PLANTED),
     ),
-    // Beside a server there are the operations that were declared meanwhile.
+    // A running server also has the operations that were declared while it was measured.
     [`operations: ${alone.report.operations}`]: alone.report.operations !== count,
     [`blobs: ${alone.report.blobs}, ${beside.report.blobs}, not ${onDisk}`]:
       alone.report.blobs !== onDisk || beside.report.blobs !== onDisk,

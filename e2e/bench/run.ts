@@ -1,11 +1,11 @@
 /**
  * `npm run bench -- [--rounds 7] [--only big|small] [--systems landfall,tus-sync] [--before CHECKOUT]`: with
  *   `--before` the built server of another checkout takes its turn in each round, and the results are only printed.
- * `npm run bench -- --only s3 [--rounds 5] [--workload big|chunks|small|stalled|many]`: uploads to S3 beside others.
+ * `npm run bench -- --only s3 [--rounds 5] [--workload big|chunks|small|stalled|many]`: uploads to S3, compared with others.
  * `npm run bench -- --only effects|reconcile|due|nodes|idle|huge|retention [--count …]`: see the file of that name.
  *
  * Landfall and the usual stack (see `programs/tus-peer.ts`), one server at a time, in rounds in which each has its turn:
- * what the machine does meanwhile hits all of them, and ratios are taken within a round. Prints a table and writes all
+ * other work of the machine hits all of them, and ratios are taken within a round. Prints a table and writes all
  * measurements to `e2e/bench/results.json`.
  */
 import { resolve } from 'node:path'
@@ -22,7 +22,7 @@ import { benchRetention } from './retention.js'
 import { earlier, systemsOf } from './systems.js'
 import { markdown, summarise } from './table.js'
 
-/** What measures Landfall by itself, and not beside others in rounds; each only when it is asked for. */
+/** What measures Landfall alone, and not in rounds with others; each only when it is asked for. */
 const ALONE: Readonly<Record<string, { count: number; bench: (count: number, say: Say) => Promise<boolean> }>> = {
   effects: { count: 10_000, bench: benchEffects },
   reconcile: { count: 1_000_000, bench: benchReconcile },

@@ -60,7 +60,7 @@ const allStopped: NodesFault = {
   strike: ({ nodes, leaseMs }, random) => stopFor(nodes.all, beyondLease(leaseMs, random)),
 }
 
-/** For it nobody answers; for the others it is as if it had stopped. */
+/** The node gets no answer any more. For the other nodes it is as if it had stopped. */
 const cutOff = (name: string, lineOf: (node: Node) => Proxy): NodesFault => ({
   name,
   async strike({ nodes, leaseMs }, random) {

@@ -67,7 +67,7 @@ async function main(): Promise<void> {
   for (const { system, sentAgain } of reports) for (const line of sentAgain) say(`${system}: ${line}`)
   for (const { system, violations } of reports) for (const violation of violations) say(`${system}: ${violation}`)
   const isBroken = reports.some(({ system, violations }) => isOurs(system) && violations.length > 0)
-  // After many kills the loop was seen to turn for ever (Node 20.20).
+  // After many kills the event loop was seen never to end (Node 20.20).
   process.stdout.write('', () => process.exit(isBroken ? 1 : 0))
 }
 

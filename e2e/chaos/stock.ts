@@ -15,7 +15,7 @@ export interface StockContext {
 
 /** The defaults give up after nine seconds without progress: no server could keep them through these faults. */
 const RETRY_DELAYS_MS = [0, 1_000, 2_000, ...Array<number>(150).fill(3_000)]
-/** Nobody waits for ever for an answer to "cancel". */
+/** How long a user waits for the answer to "cancel". */
 const CANCEL_MS = 20_000
 
 /** Stock tus-js-client in Node with its defaults, but more patient. */

@@ -21,7 +21,7 @@ export interface Served {
   readonly tusPath: string
   readonly headers: Readonly<Record<string, string>>
   metadata(operation: Operation): Readonly<Record<string, string>>
-  /** Repairs what can be repaired, beside the server that runs on that data directory; null: it has nothing that could. */
+  /** Repairs what can be repaired while the server runs on that data directory; null: it has no such command. */
   readonly reconcile: ((directory: string) => Promise<Reconciled>) | null
 }
 
@@ -32,7 +32,7 @@ export interface DirectorySystem extends Served {
   /** Where the bytes are: the directory that loses its permissions. */
   bytesDirectory(directory: string): string
   databaseFile(directory: string): string
-  /** Small files that it keeps beside the bytes; torn ones must cost nothing. */
+  /** Small files that it keeps next to the bytes; a torn one must cost nothing. */
   smallFiles(directory: string): Promise<readonly SmallFile[]>
   /** Reads past the server, only while it runs. */
   openReader(directory: string): Reader

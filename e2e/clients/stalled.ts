@@ -33,7 +33,7 @@ async function stall(origin: string, speak: 'landfall' | 'tus'): Promise<() => v
   return () => void patch.destroy()
 }
 
-/** `work` beside 60 uploads that have begun and send nothing more. */
+/** Does `work` while 60 uploads have begun and send nothing more. */
 export async function besideStalled<T>(origin: string, speak: 'landfall' | 'tus', work: () => Promise<T>): Promise<T> {
   const ends: (() => void)[] = []
   try {

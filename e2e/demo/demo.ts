@@ -112,7 +112,7 @@ export async function createDemo(options: DemoOptions) {
   app.use(serveStatic({ root: options.page }))
 
   return {
-    /** The application's own database, for whoever extends it. */
+    /** The application's own database, for programs that extend it. */
     db,
     fetch: app.fetch,
     async close() {

@@ -98,7 +98,7 @@ async function blobKeyOf(system: System, operationId: string): Promise<string | 
 
 const FINAL = /^(cancelled|expired|rejected)$/
 
-/** Whoever takes an effect and loses the answer to that, because PostgreSQL crashes, has it in hand for two minutes. */
+/** A node that takes an effect, and loses the answer because PostgreSQL crashes, keeps it for two minutes. */
 const TOLD_MS = 180_000
 
 /** Its effect was delivered; or it has none, and what there was of its bytes is gone. */

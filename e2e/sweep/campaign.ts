@@ -87,7 +87,7 @@ export const campaignOf = (values: { sample?: string | undefined; seed: string; 
   bail: values.bail,
 })
 
-/** Prints the summary, and ends the process: after thousands of kills its loop was seen to turn for ever (Node 20.20). */
+/** Prints the summary, and ends the process: after thousands of kills its event loop was seen never to end (Node 20.20). */
 export const endCampaign = (summary: string, results: readonly Outcome[]): void =>
   void process.stdout.write(`${summary}\n`, () =>
     process.exit(results.some(({ outcome }) => outcome === 'bad') ? 1 : 0),

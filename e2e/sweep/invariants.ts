@@ -9,7 +9,7 @@ export interface Known {
   readonly sizeBytes: number
   /** Lower-case hexadecimal, of the file as it was picked. */
   readonly sha256: string
-  /** What its user was told; null: nothing yet, or nobody was there to be told. */
+  /** What its user was told; null: nothing yet, or the user was away. */
   readonly told: 'success' | 'failure' | 'removed' | null
   /** The highest offset that an answer acknowledged. */
   readonly acknowledged: number

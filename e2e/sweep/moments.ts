@@ -9,7 +9,7 @@ import type { Kill, Point } from './world.js'
  * node by SIGKILL: right before it reaches the other side, or when that has answered and the node does not know it yet.
  */
 export interface Moments {
-  /** Counts anew; null: nobody is killed. */
+  /** Counts from 1 again; null: no node is killed. */
   plan(kill: Kill | null): void
   /** The calls since the last plan, of names that are none of `uncounted`. */
   calls(): Point[]
@@ -44,7 +44,7 @@ export function watchMoments(nodes: readonly Node[], died: (node: Node) => void)
     try {
       process.kill(node.server.pid, 'SIGKILL')
     } catch {
-      // It has ended already, and had said this before: nobody hears the answer.
+      // It has ended already, and had sent this before. No process waits for the answer.
       return
     }
     died(node)

@@ -32,7 +32,7 @@ async function make(serverFolder: string): Promise<Programs> {
   const isOwn = serverFolder === SERVER_FOLDER
   const input = {
     cli: join(serverFolder, 'dist/cli.js'),
-    // Found beside the file that starts it.
+    // The server looks for it in the folder of the file that starts it.
     'hash-worker': join(serverFolder, 'dist/blobs/hash-worker.js'),
     ...(isOwn ? { app: compiled('programs/application') } : {}),
   }

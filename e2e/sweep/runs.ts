@@ -49,14 +49,14 @@ const OTHER_VARIANTS: readonly Variant[] = [
   { client: 'retries', power: 'zero' },
   { client: 'gone', power: 'cut' },
 ]
-/** Of two kills. What the first process left unsynced, the next one must not build upon. */
+/** Of two kills. The next process must not rely on what the first one left unsynced. */
 const TWICE: readonly Omit<Variant, 'again'>[] = [
   { client: 'retries', powerAgain: 'cut' },
   { client: 'gone' },
   { client: 'retries', power: 'cut' },
   { client: 'gone', power: 'zero', powerAgain: 'zero' },
 ]
-/** Of a first kill right after a name was removed: the next process finds it gone, and nobody has synced that. */
+/** Of a first kill right after a name was removed: the next process finds it gone, and that was not synced. */
 const REMOVES = /^unlink blobs/
 const TWICE_REMOVED: readonly Omit<Variant, 'again'>[] = [
   { client: 'gone', powerAgain: 'zero' },

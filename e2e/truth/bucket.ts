@@ -11,7 +11,7 @@ import {
 } from '@aws-sdk/client-s3'
 import { type Gateway, s3ConfigOf } from '../ground/s3.js'
 
-/** What lies in a bucket under a prefix, asked of the gateway itself, past all servers and proxies. */
+/** What is in a bucket under a prefix, asked of the gateway itself, past all servers and proxies. */
 export interface Bucket {
   /** Names behind the prefix. */
   objects(folder: string): Promise<string[]>

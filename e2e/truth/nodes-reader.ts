@@ -60,7 +60,7 @@ export function openNodesReader(ground: Pick<Ground, 'databaseUrl' | 'gateway' |
   }
 }
 
-/** Somebody may still go on with what lies there, or is about to clean it up. */
+/** A client may still resume this upload, or a node is about to clean it up. */
 function isNeeded({ operations }: StoredLedger, key: string): boolean {
   const operation = operations.find(({ blobKey }) => blobKey === key)
   if (operation === undefined) return false

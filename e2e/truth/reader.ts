@@ -122,7 +122,7 @@ function isOpenBelow(directory: string): boolean {
     try {
       return readlinkSync(join('/proc/self/fd', descriptor)).startsWith(directory)
     } catch {
-      // Closed meanwhile, as the one that listed them.
+      // It was closed while the list was read, as the one that listed them.
       return false
     }
   })

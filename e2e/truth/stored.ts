@@ -12,7 +12,7 @@ export interface Stored {
     point: string
     stalled: boolean
     leased: boolean
-    /** Its receiver died, and nobody has looked yet how far it came. */
+    /** Its receiver died, and how far it came is not known yet. */
     unclean: boolean
     cleanupDue: boolean
     blobKey: string
@@ -26,9 +26,9 @@ export interface Stored {
   readonly effects: readonly { id: string; effectId: string; name: string; delivered: boolean; givenUp: boolean }[]
   /** Rows of the application, one for each `onReference` that was committed; null: it keeps none. */
   readonly rows: readonly ApplicationRow[] | null
-  /** Other rows that the application writes, beside all uploads. */
+  /** The number of rows that the application writes without any upload. */
   readonly notes: number
-  /** By their keys; whatever else lies there by its own name. */
+  /** By their keys; any other file by its own name. */
   readonly blobs: ReadonlyMap<string, StoredBlob>
   /** What only the way to a blob needs, and nothing may need any more: tails and unfinished multiparts. By their names. */
   readonly leftovers: readonly string[]
@@ -47,7 +47,7 @@ export interface ApplicationRow {
 export interface StoredBlob {
   /** Of a blob that is a file. */
   readonly path?: string
-  /** SHA-256 in lower-case hexadecimal; null: it is gone meanwhile. */
+  /** SHA-256 in lower-case hexadecimal; null: it is gone. */
   digest(): Promise<string | null>
 }
 

@@ -11,7 +11,7 @@ const say = (text: string): void => void (news.textContent = text)
 const files = createFileList(say)
 
 const WARNINGS = {
-  'journal-in-memory': 'This browser keeps nothing: after a closed tab, files have to be uploaded anew.',
+  'journal-in-memory': 'This browser keeps nothing: after a closed tab, files have to be uploaded again.',
   'no-locks': 'This browser cannot tell its tabs apart: keep only one of them open.',
   'no-worker': 'Files are checked more slowly here, and have to be chosen again after a closed tab.',
   'no-copy': 'There is no room to keep a file for later: after a closed tab it has to be chosen again.',
@@ -81,7 +81,7 @@ let uploader = startFor(visitor)
 nameField.value = visitor
 await files.refresh().catch(() => say('The server does not answer; reload to see your files'))
 
-/** All tabs share one cookie: while one of them signs somebody in the others send nothing, and then they begin anew. */
+/** All tabs share one cookie: while one of them signs somebody in the others send nothing. Then they load again. */
 const tabs = new BroadcastChannel('landfall-demo-session')
 tabs.addEventListener('message', ({ data }) => (data === 'switched' ? location.reload() : void uploader.close()))
 
@@ -111,7 +111,7 @@ async function switchTo(name: string): Promise<void> {
 
 const take = async (picked: Iterable<File>): Promise<void> => {
   const taken = [...picked]
-  // For whoever is signed in then.
+  // For the visitor who is signed in then.
   await switching
   for (const file of taken) uploader.add(file, { kind: 'file' })
 }

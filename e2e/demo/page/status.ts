@@ -44,7 +44,7 @@ const WAITING = {
 } as const
 
 const NEEDS_FILE = {
-  'source-missing': 'Choose the same file again to go on where it was',
+  'source-missing': 'Choose the same file again to resume',
   'source-changed': 'That is another file. Choose the one that was begun',
   'source-unreadable': 'The file cannot be read any more. Choose it again',
 } as const

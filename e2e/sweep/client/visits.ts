@@ -31,7 +31,7 @@ const OPENING_MS = 40_000
 
 /** A user's browser with its profile; one page at a time. */
 export interface Visitor {
-  /** Opens the page anew; the one before is over. `kill`: where it is killed. */
+  /** Opens the page again, after the one before has ended. `kill`: where it is killed. */
   visit(kill: Moment | null): Promise<Visit>
   close(): Promise<void>
 }
@@ -107,7 +107,7 @@ export async function openVisitor(origin: string, desk: Desk): Promise<Visitor> 
             page.evaluate(() => swept.forget()),
             'forgetting',
           ),
-        // It may die on the way: whoever looks at `died` knows.
+        // It may die while it runs: `died` says so.
         begin: (wanted) => void page.evaluate((what) => swept.begin(what), wanted).catch(() => {}),
         moments: () =>
           asked(

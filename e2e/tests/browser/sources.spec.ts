@@ -47,7 +47,7 @@ async function asksForFile(story: Story, context: BrowserContext, file: MadeFile
   )
   await elsewhere.close()
   const again = await visit(context, story)
-  await expect(cardOf(again, file)).toContainText('Choose the same file again to go on where it was')
+  await expect(cardOf(again, file)).toContainText('Choose the same file again to resume')
   await shot(again, 'needs-the-file')
   return again
 }
