@@ -9,7 +9,7 @@ import { launchOptions } from '../ground/chromium.js'
 import { mutate } from '../mutants/mutate.js'
 import { MUTATIONS } from '../mutants/mutations.js'
 import { type ChaosReport, runChaos } from './chaos.js'
-import { lookAtMachine } from '../ground/machine.js'
+import { lookAtMachine } from './machine.js'
 import { landfallSystem, nodesSystem, peerSystem, type System } from './system.js'
 import { markdown } from './table.js'
 

@@ -1,5 +1,5 @@
 import type { ArmedFault, Fault, RecordedRequest } from '../ground/proxy.js'
-import { s3CallOf } from '../ground/s3-calls.js'
+import { s3CallOf } from '../ground/s3.js'
 import type { Stage, System } from './stage.js'
 
 /** What is asked of the object store: what counts of an upload, under the names of either system. */

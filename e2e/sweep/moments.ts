@@ -1,5 +1,5 @@
 import type { RecordedRequest } from '../ground/proxy.js'
-import { s3CallOf, s3FolderOf } from '../ground/s3-calls.js'
+import { s3CallOf, s3FolderOf } from '../ground/s3.js'
 import type { Node } from '../programs/nodes.js'
 import { createSqlNames, sqlOf } from './sql-names.js'
 import type { Kill, Point } from './world.js'
