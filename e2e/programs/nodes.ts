@@ -33,7 +33,7 @@ export async function openLines({ postgres, gateway, databaseUrl, defer }: Groun
 }
 
 /** How `landfall serve` is started as a node on a ground, in a directory of its own. */
-export async function nodeOn(ground: Ground, name: string, env: Env = {}): Promise<ProcessOptions> {
+async function nodeOn(ground: Ground, name: string, env: Env = {}): Promise<ProcessOptions> {
   const directory = join(ground.directory, name)
   await mkdir(directory, { recursive: true })
   return { ...landfallServe(directory, { ...ground.env, ...env }), name }

@@ -17,7 +17,7 @@ export interface Lane {
 }
 
 /** What the course of a run has at hand. */
-export interface Bench<W extends World> {
+export interface RunContext<W extends World> {
   readonly world: W
   begin(scenario: Scenario): Promise<BegunUpload>
   /** The client of that upload goes for good, and so does the page. */
@@ -32,11 +32,11 @@ export interface Bench<W extends World> {
 export interface Course<W extends World> {
   open(): Promise<W>
   /** The calls of a start after a kill, of one upload of this scenario. `points`: those of an undisturbed run. */
-  startingOf(bench: Bench<W>, scenario: Scenario, points: readonly Point[]): Promise<Point[]>
+  startingOf(context: RunContext<W>, scenario: Scenario, points: readonly Point[]): Promise<Point[]>
   /** Some calls come only in a new world. */
   isOnlyAtFirst?(run: Run): boolean
   /** The kill is planned already. Answers what is wrong, and whether the kill came. */
-  play(bench: Bench<W>, run: Run): Promise<{ found: readonly string[]; isReached: boolean; losses?: Losses | null }>
+  play(context: RunContext<W>, run: Run): Promise<{ found: readonly string[]; isReached: boolean; losses?: Losses | null }>
 }
 
 /** Of one world: what is looked at grows with each run. */
@@ -54,7 +54,7 @@ export async function openLaneOn<W extends World>(
   let runs = 0
   let seed = firstSeed
 
-  const bench: Bench<W> = {
+  const context: RunContext<W> = {
     get world() {
       return world
     },
@@ -76,10 +76,10 @@ export async function openLaneOn<W extends World>(
 
   /** After a failure nothing of the old world is trusted. */
   async function renew(): Promise<void> {
-    await bench.leave().catch(() => {})
+    await context.leave().catch(() => {})
     await world.close().catch(() => {})
     world = await course.open()
-    await bench.comeBack()
+    await context.comeBack()
     history = newHistory()
     known = []
     runs = 0
@@ -89,11 +89,11 @@ export async function openLaneOn<W extends World>(
     async record(scenario) {
       world.proxy.forget()
       await world.plan(null)
-      const { upload, told } = await bench.begin(scenario)
-      const found = await bench.check(upload, await within(told, SETTLE_MS, `${scenario.name}, undisturbed`))
+      const { upload, told } = await context.begin(scenario)
+      const found = await context.check(upload, await within(told, SETTLE_MS, `${scenario.name}, undisturbed`))
       if (found.length > 0) throw new Error(`without any kill:\n${found.join('\n')}`)
       const points = world.calls()
-      return { points, starting: await course.startingOf(bench, scenario, points) }
+      return { points, starting: await course.startingOf(context, scenario, points) }
     },
 
     async run(run) {
@@ -110,7 +110,7 @@ export async function openLaneOn<W extends World>(
         runs += 1
         world.proxy.forget()
         await world.plan(run.kill)
-        const { found, isReached, losses = null } = await course.play(bench, run)
+        const { found, isReached, losses = null } = await course.play(context, run)
         if (found.length > 0) await renew()
         return result(found.length > 0 ? 'bad' : isReached ? 'ok' : 'not reached', found, losses)
       } catch (error) {
@@ -121,7 +121,7 @@ export async function openLaneOn<W extends World>(
     },
 
     async close() {
-      await bench.leave()
+      await context.leave()
       await world.close()
     },
   }

@@ -35,7 +35,7 @@ export interface SweepReport {
 
 type ProgramLane = Lane & { readonly program: Program }
 
-export async function openLane(
+async function openLane(
   browser: Browser,
   firstSeed: number,
   { program, serverFolder }: { program: Program; serverFolder?: string | undefined },
