@@ -61,18 +61,19 @@ function begin({ system, origin, stopping }: StockContext, operation: Operation,
   note({ url: uploadUrl })
   let end = (): void => {}
   const ended = new Promise<void>((resolve) => (end = resolve))
-  const over = told.then(({ success, why }) => {
+  async function over(): Promise<void> {
+    const { success, why } = await told
     note(upload)
     operation.told = success ? 'success' : 'failure'
     operation.why = why
-  })
+  }
   async function leave(): Promise<void> {
     operation.attended = false
     await upload.abort()
     end()
   }
   stopping.addEventListener('abort', end, { once: true })
-  return { upload, done: Promise.race([over, ended]), leave }
+  return { upload, done: Promise.race([over(), ended]), leave }
 }
 
 /** DELETE; whether it came in time, its answer says. One that is refused is tried again, in vain. */

@@ -36,7 +36,10 @@ export interface Course<W extends World> {
   /** Some calls come only in a new world. */
   isOnlyAtFirst?(run: Run): boolean
   /** The kill is planned already. Answers what is wrong, and whether the kill came. */
-  play(context: RunContext<W>, run: Run): Promise<{ found: readonly string[]; isReached: boolean; losses?: Losses | null }>
+  play(
+    context: RunContext<W>,
+    run: Run,
+  ): Promise<{ found: readonly string[]; isReached: boolean; losses?: Losses | null }>
 }
 
 /** Of one world: what is looked at grows with each run. */

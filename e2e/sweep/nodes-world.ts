@@ -49,11 +49,14 @@ export async function openNodesWorld(): Promise<NodesWorld> {
     )
     await client.end()
   }
-  /** A node may be killed while it starts. */
-  const start = (node: Node): Promise<void> =>
-    nodes.start(node).catch((error: unknown) => {
+  async function start(node: Node): Promise<void> {
+    // The signal was sent, and its end may not be known here yet.
+    await node.server.exited
+    await nodes.start(node).catch((error: unknown) => {
+      // Killed while it started: it is out again.
       if (!nodes.out.has(node)) throw error
     })
+  }
   moments.plan(null)
   await sleep(IDLE_MS)
   moments.ignore(moments.calls().map(({ name }) => name))

@@ -35,10 +35,10 @@ export function openReader(directory: string, database = 'landfall.db'): Reader 
   let reads: Promise<unknown> = Promise.resolve()
   let own: readonly string[] | null = null
 
-  async function reading<T>(read: (batch: ReadBatch) => Promise<T>): Promise<T> {
+  async function reading<T>(from: (batch: ReadBatch) => Promise<T>): Promise<T> {
     client ??= createClient({ url: `file:${join(directory, database)}`, timeout: 10_000 })
-    const from = client
-    const now = read(async (statements) => (await from.batch([...statements], 'read')).map(({ rows }) => rows))
+    const open = client
+    const now = from(async (statements) => (await open.batch([...statements], 'read')).map(({ rows }) => rows))
     reads = Promise.allSettled([reads, now])
     return now
   }
