@@ -2,7 +2,7 @@ import { defineConfig } from 'vitest/config'
 import { BaseSequencer, type TestSpecification } from 'vitest/node'
 import { quickLane } from './scripts/quick-lane.js'
 
-/** `stock-slow` waits for minutes and begins first, beside the others; `stock-restart` needs a calm machine and is last. */
+/** `stock-slow` waits for minutes, so it begins first; `stock-restart` needs a calm machine and is last. */
 class LongestFirst extends BaseSequencer {
   override async sort(files: TestSpecification[]): Promise<TestSpecification[]> {
     const rank = ({ moduleId }: TestSpecification): number =>

@@ -1,29 +1,33 @@
 /**
- * A load generator for the benchmark, run as a process of its own so that its CPU is not the server's:
+ * A load generator for the benchmark, run as a process of its own so that its CPU is not the server's: `node load.js
+ * '{"speak":"tus","origin":"http://127.0.0.1:1234","count":2000,"size":10240,"parallel":16}'`.
  *
- *     node load.js --speak tus|landfall|put --origin http://127.0.0.1:1234 --count 2000 --size 10240 --parallel 16
- *       [--chunk 8388608] [--until acknowledged]
- *
- * Uploads `count` files of `size` bytes, `parallel` at a time, each until the server has said success (or until all of
- * its bytes are acknowledged: then the next one begins beside what is still to be done for this one). Prints the line
- * `acknowledged` when all have come so far, and at the end one of JSON (`LoadReport`). Exit status 1 as soon as one
- * upload fails.
+ * Prints the line `acknowledged` when all uploads have come so far, and at the end one of JSON (`LoadReport`). Exit status
+ * 1 as soon as one upload fails.
  */
 import { randomUUID } from 'node:crypto'
 import { once } from 'node:events'
 import { Agent, type ClientRequest, type IncomingHttpHeaders, request } from 'node:http'
-import { parseArgs } from 'node:util'
-import {
-  operationPath,
-  RECOVERY_POINT_HEADER,
-  TUS_CONTENT_TYPE,
-  TUS_RESUMABLE,
-  VERSION,
-  VERSION_HEADER,
-  OPERATIONS,
-  OWNER_TAG_HEADER,
-} from '@landfall/shared'
+import { operationPath, RECOVERY_POINT_HEADER, TUS_RESUMABLE } from '@landfall/shared'
 import { pseudoRandomBytes } from '../ground/files.js'
+import { quantile } from '../ground/figures.js'
+import { ownHeaders, patchHeaders } from './wire.js'
+
+export interface LoadOptions {
+  readonly speak: 'tus' | 'landfall' | 'put'
+  readonly origin: string
+  /** How many files of `size` bytes are uploaded, `parallel` at a time. */
+  readonly count: number
+  readonly size: number
+  readonly parallel: number
+  /** Of one PATCH, in bytes; default the whole file. */
+  readonly chunk?: number
+  /**
+   * `success` (default): the next upload begins when the server has said success. `acknowledged`: when all bytes of this
+   * one are acknowledged, while the server still works on it.
+   */
+  readonly until?: 'acknowledged' | 'success'
+}
 
 export interface LoadReport {
   readonly uploads: number
@@ -61,6 +65,7 @@ const MOUNT = '/uploads'
 const BLOCK = pseudoRandomBytes(1_048_576, 'load')
 
 interface HttpClient {
+  readonly origin: string
   send(method: string, path: string, headers: Record<string, string>, body: string | number): Promise<Answer>
   readonly requests: number
 }
@@ -92,6 +97,7 @@ function createHttpClient(origin: string, parallel: number): HttpClient & { clos
   }
 
   return {
+    origin,
     send,
     get requests() {
       return requests
@@ -114,7 +120,6 @@ function expectStatus(answer: Answer, expected: number, what: string): void {
 const base64 = (text: string): string => Buffer.from(text).toString('base64')
 const METADATA = `filename ${base64('file.bin')},filetype ${base64('application/octet-stream')}`
 const TUS = { 'Tus-Resumable': TUS_RESUMABLE }
-const PATCH = { ...TUS, 'Content-Type': TUS_CONTENT_TYPE }
 
 /** Answers the last one. @see tus 1.0.0, "PATCH" */
 async function patchAll(
@@ -125,7 +130,7 @@ async function patchAll(
 ): Promise<Answer> {
   for (let offset = 0; ;) {
     const bytes = Math.min(chunkBytes, sizeBytes - offset)
-    const answer = await client.send('PATCH', path, { ...headers, ...PATCH, 'Upload-Offset': String(offset) }, bytes)
+    const answer = await client.send('PATCH', path, { ...headers, ...patchHeaders(offset) }, bytes)
     expectStatus(answer, 204, 'PATCH')
     offset += bytes
     if (answer.headers['upload-offset'] !== String(offset)) throw new Error('PATCH was answered with another offset')
@@ -144,19 +149,9 @@ const uploadByTus: Upload = async (client, wanted) => {
   await patchAll(client, new URL(created.headers.location ?? '', 'http://x').pathname, {}, wanted)
 }
 
-let tag: Promise<Record<string, string>> | null = null
-/** Asked for once, as our own client does it for all its uploads. A server of before there were tags answers none. */
-function ownerTag(client: HttpClient): Promise<Record<string, string>> {
-  return (tag ??= client.send('GET', `${MOUNT}${OPERATIONS}?open`, OWNER, 0).then((answer) => {
-    expectStatus(answer, 200, 'GET ?open')
-    const said = answer.headers[OWNER_TAG_HEADER.toLowerCase()]
-    return typeof said === 'string' ? { [OWNER_TAG_HEADER]: said } : {}
-  }))
-}
-
 /** As Landfall's own client does it; success is the operation's `referenced`. */
 const uploadByLandfall: Upload = async (client, wanted) => {
-  const own = { ...OWNER, [VERSION_HEADER]: VERSION, ...(await ownerTag(client)) }
+  const own = await ownHeaders(client.origin + MOUNT, OWNER)
   const operation = MOUNT + operationPath(randomUUID())
   const file = { name: 'file.bin', size: wanted.sizeBytes, type: 'application/octet-stream' }
   const declared = await client.send(
@@ -189,7 +184,11 @@ const uploadByPut: Upload = async (client, { sizeBytes, acknowledged }) => {
   acknowledged()
 }
 
-const UPLOADS: Readonly<Record<string, Upload>> = { tus: uploadByTus, landfall: uploadByLandfall, put: uploadByPut }
+const UPLOADS: Readonly<Record<LoadOptions['speak'], Upload>> = {
+  tus: uploadByTus,
+  landfall: uploadByLandfall,
+  put: uploadByPut,
+}
 
 type Start = (acknowledged: () => void) => Promise<void>
 
@@ -214,38 +213,13 @@ async function uploadAll(start: Start, count: number, parallel: number, until: '
   return { tookMs, successes: Promise.all(successes) }
 }
 
-function quantile(sorted: readonly number[], q: number): number {
-  return sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * q))] ?? 0
-}
-
-async function main(): Promise<void> {
-  const option = { type: 'string' } as const
-  const { values } = parseArgs({
-    options: {
-      speak: option,
-      origin: option,
-      count: option,
-      size: option,
-      parallel: option,
-      chunk: option,
-      until: option,
-    },
-  })
-  const upload = UPLOADS[values.speak ?? '']
-  if (upload === undefined || values.origin === undefined)
-    throw new Error('usage: load --speak tus|landfall|put --origin …')
-  const sizeBytes = Number(values.size ?? '0')
-  const parallel = Number(values.parallel ?? '1')
-  const client = createHttpClient(values.origin, parallel)
-
+async function main({ speak, origin, count, size: sizeBytes, parallel, chunk, until }: LoadOptions): Promise<void> {
+  const client = createHttpClient(origin, parallel)
   const cpu = process.cpuUsage()
   const startMs = performance.now()
-  const { tookMs, successes } = await uploadAll(
-    (acknowledged) => upload(client, { sizeBytes, chunkBytes: Number(values.chunk ?? sizeBytes), acknowledged }),
-    Number(values.count ?? '1'),
-    parallel,
-    values.until === 'acknowledged' ? 'acknowledged' : 'success',
-  )
+  const wanted = { sizeBytes, chunkBytes: chunk ?? sizeBytes }
+  const start: Start = (acknowledged) => UPLOADS[speak](client, { ...wanted, acknowledged })
+  const { tookMs, successes } = await uploadAll(start, count, parallel, until ?? 'success')
   const wallMs = performance.now() - startMs
   process.stdout.write('acknowledged\n')
   await successes
@@ -266,4 +240,4 @@ async function main(): Promise<void> {
   process.stdout.write(`${JSON.stringify(report)}\n`)
 }
 
-await main()
+await main(JSON.parse(process.argv[2] ?? '') as LoadOptions)

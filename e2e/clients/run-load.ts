@@ -1,8 +1,8 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { createInterface } from 'node:readline'
-import type { LoadReport } from './load.js'
-import { compiled } from '../bench/systems.js'
+import type { LoadOptions, LoadReport } from './load.js'
+import { compiled } from '../ground/repository.js'
 
 /**
  * Runs the load generator as a process of its own, so that its CPU is not the server's.
@@ -10,12 +10,11 @@ import { compiled } from '../bench/systems.js'
  * @throws when an upload fails, or when it takes too long
  */
 export async function runLoad(
-  values: Readonly<Record<string, string | number>>,
+  options: LoadOptions,
   onAcknowledged: () => void = () => {},
   withinMs = 600_000,
 ): Promise<LoadReport> {
-  const args = Object.entries(values).flatMap(([name, value]) => [`--${name}`, String(value)])
-  const child = spawn(process.execPath, [compiled('clients/load.js'), ...args], {
+  const child = spawn(process.execPath, [compiled('clients/load'), JSON.stringify(options)], {
     stdio: ['ignore', 'pipe', 'pipe'],
     timeout: withinMs,
   })

@@ -1,57 +1,39 @@
 import { randomUUID } from 'node:crypto'
-import { request } from 'node:http'
+import { type ClientRequest, request } from 'node:http'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { operationPath, TUS_CONTENT_TYPE, TUS_RESUMABLE } from '@landfall/shared'
 import { pseudoRandomBytes } from '../ground/files.js'
-import { OWNER_HEADER } from '../ground/landfall.js'
-import { ownHeaders } from './own-headers.js'
+import { OWNER_HEADER } from '../programs/landfall.js'
+import { patchHeaders, wireTo } from './wire.js'
 
 const MIB = 1024 * 1024
 const STALLED = 60
 const SIZE_BYTES = 64 * MIB
 /** Enough for each of them to hold memory, or a slot. */
 const SENT = pseudoRandomBytes(12 * MIB, 'stalled')
-const TUS = { 'Tus-Resumable': TUS_RESUMABLE }
-const own = (origin: string) => ownHeaders(`${origin}/uploads`, { [OWNER_HEADER]: 'bench' })
 
-async function createUpload(origin: string, speak: 'landfall' | 'tus'): Promise<string> {
-  if (speak === 'tus') {
-    const response = await fetch(`${origin}/files`, {
-      method: 'POST',
-      headers: { ...TUS, 'Upload-Length': String(SIZE_BYTES) },
-    })
-    return new URL(response.headers.get('Location') ?? '', origin).href
+async function beginPatch(origin: string, speak: 'landfall' | 'tus'): Promise<ClientRequest> {
+  if (speak === 'landfall') {
+    const wire = wireTo(`${origin}/uploads`, { [OWNER_HEADER]: 'bench' })
+    const id = randomUUID()
+    await wire.declare(id, SIZE_BYTES)
+    return wire.beginPatch(id, SIZE_BYTES)
   }
-  const response = await fetch(`${origin}/uploads${operationPath(randomUUID())}`, {
-    method: 'PUT',
-    headers: { ...(await own(origin)), 'Content-Type': 'application/json' },
-    body: JSON.stringify({ file: { name: 'stalled.bin', size: SIZE_BYTES, type: 'application/octet-stream' } }),
-  })
-  const { uploadUrl } = (await response.json()) as { uploadUrl: string }
-  return new URL(uploadUrl, origin).href
+  const creation = { 'Tus-Resumable': '1.0.0', 'Upload-Length': String(SIZE_BYTES) }
+  const created = await fetch(`${origin}/files`, { method: 'POST', headers: creation })
+  const headers = { ...patchHeaders(0), 'Content-Length': String(SIZE_BYTES) }
+  const url = new URL(created.headers.get('Location') ?? '', origin)
+  return request(url, { method: 'PATCH', agent: false, headers })
 }
 
 /** A client whose line goes silent in the middle of a PATCH, and stays open. */
 async function stall(origin: string, speak: 'landfall' | 'tus'): Promise<() => void> {
-  const url = await createUpload(origin, speak)
-  const headers = speak === 'tus' ? {} : await own(origin)
-  const patch = request(url, {
-    method: 'PATCH',
-    agent: false,
-    headers: {
-      ...TUS,
-      ...headers,
-      'Upload-Offset': '0',
-      'Content-Type': TUS_CONTENT_TYPE,
-      'Content-Length': String(SIZE_BYTES),
-    },
-  })
+  const patch = await beginPatch(origin, speak)
   patch.on('error', () => {})
   patch.write(SENT)
   return () => void patch.destroy()
 }
 
-/** `work` beside 60 uploads that have begun and send nothing more. */
+/** Does `work` while 60 uploads have begun and send nothing more. */
 export async function besideStalled<T>(origin: string, speak: 'landfall' | 'tus', work: () => Promise<T>): Promise<T> {
   const ends: (() => void)[] = []
   try {

@@ -1,17 +1,17 @@
 import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { type Browser, chromium } from '@playwright/test'
-import { Upload } from 'tus-js-client'
 import { build } from 'vite'
 import { launchOptions } from '../ground/chromium.js'
 import { temporaryDirectory } from '../ground/files.js'
-import type { Scenario } from '../programs/scenario.js'
+import type { Place } from '../ground/place.js'
 import { createTurns } from '../ground/turns.js'
+import { statusOf, uploadByTus } from './tus.js'
 
 /** What the clients need: a browser, and the page that they run in, built. */
 export interface Stage {
   readonly browser: Browser
-  /** For `ScenarioSettings.page`. */
+  /** For `ApplicationSettings.page`. */
   readonly page: string
   close(): Promise<void>
 }
@@ -38,28 +38,26 @@ export interface Told {
 }
 
 /** Begins an upload with default settings; answers how to end the client. */
-export type Client = (stage: Stage, scenario: Scenario, bytes: Buffer, told: Told) => Promise<() => Promise<void>>
+export type Client = (stage: Stage, place: Place, bytes: Buffer, told: Told) => Promise<() => Promise<void>>
 
-const tusInNode: Client = async (_stage, scenario, bytes, told) => {
-  const upload = new Upload(bytes, {
-    endpoint: `${scenario.proxy.origin}/uploads/files`,
-    metadata: { filename: 'film.bin', filetype: 'application/octet-stream' },
-    onSuccess: () => told.succeeded(),
-    onError: (error) =>
-      told.failed(error.message, 'originalResponse' in error ? (error.originalResponse?.getStatus() ?? null) : null),
+const tusInNode: Client = async (_stage, { proxy }, bytes, tell) => {
+  const { upload } = uploadByTus(bytes, {
+    endpoint: `${proxy.origin}/uploads/files`,
+    metadata: { filename: 'film.bin' },
+    onSuccess: tell.succeeded,
+    onError: (error) => tell.failed(error.message, statusOf(error)),
   })
-  upload.start()
   return () => upload.abort()
 }
 
 const inChromium =
   (name: 'tus' | 'uppy'): Client =>
-  async (stage, scenario, bytes, told) => {
+  async (stage, place, bytes, told) => {
     const context = await stage.browser.newContext()
     const tab = await context.newPage()
     await tab.exposeFunction('succeeded', () => told.succeeded())
     await tab.exposeFunction('failed', (message: string, status: number | null) => told.failed(message, status))
-    await tab.goto(`${scenario.proxy.origin}/?client=${name}`)
+    await tab.goto(`${place.proxy.origin}/?client=${name}`)
     const path = join(stage.page, `${crypto.randomUUID()}.bin`)
     await writeFile(path, bytes)
     await tab.setInputFiles('input', path)

@@ -39,7 +39,7 @@ export interface Wanted {
   readonly picksWrong: boolean
 }
 
-/** A record of the journal as it lies in the browser, as far as it is looked at. */
+/** What is read of a journal's record as the browser has it. */
 export interface StoredRecord {
   readonly id: string
   readonly digest: string | null

@@ -7,7 +7,7 @@ const MIB = 1024 * 1024
 
 export interface FaultCase extends Disturbance {
   readonly name: string
-  /** Of Landfall. Nothing can bring parts back that somebody has deleted: then the user is told so. Default success. */
+  /** How Landfall ends. It cannot bring back parts that were deleted from outside, and tells the user so. Default success. */
   readonly ends?: 'success' | 'bytes-lost'
   /** How many calls of Landfall's the fault meets at least. Default 1. */
   readonly leastStruck?: number

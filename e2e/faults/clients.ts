@@ -1,15 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import {
-  isFinal,
-  isReferenced,
-  operationPath,
-  type Operation,
-  problemCode,
-  TUS_CONTENT_TYPE,
-  TUS_RESUMABLE,
-} from '@landfall/shared'
-import { Upload } from 'tus-js-client'
-import { ownHeaders } from '../clients/own-headers.js'
+import { isFinal, isReferenced, type Operation, problemCode } from '@landfall/shared'
+import { idOf, uploadByTus } from '../clients/tus.js'
+import { wireTo } from '../clients/wire.js'
 import type { System } from './stage.js'
 
 /** What the client said in the end. */
@@ -30,27 +22,19 @@ export interface Sending {
   created(id: string): Promise<void>
 }
 
-const idOf = (url: string | null): string => url?.split('/').at(-1) ?? ''
-
 /** tus-js-client with default settings. */
-export function sendByTus(system: System, { operationId, bytes, chunkBytes, created }: Sending): Promise<Told> {
-  return new Promise((resolve) => {
-    const upload: Upload = new Upload(bytes, {
-      endpoint: system.endpoint,
-      metadata: { filename: operationId, filetype: 'application/octet-stream', operationId },
-      ...(chunkBytes === undefined ? {} : { chunkSize: chunkBytes }),
-      onAfterResponse: async (request, response) => {
-        const isMade = request.getMethod() === 'POST' && response.getStatus() === 201
-        if (isMade) await created(idOf(response.getHeader('Location') ?? null))
-      },
-      onSuccess: () => resolve({ success: true, why: null, id: idOf(upload.url) }),
-      onError: (error) => {
-        const status = 'originalResponse' in error ? error.originalResponse?.getStatus() : undefined
-        resolve({ success: false, why: status === undefined ? error.message : String(status), id: idOf(upload.url) })
-      },
-    })
-    upload.start()
+export async function sendByTus(system: System, { operationId, bytes, chunkBytes, created }: Sending): Promise<Told> {
+  const { upload, told } = uploadByTus(bytes, {
+    endpoint: system.endpoint,
+    metadata: { filename: operationId, operationId },
+    ...(chunkBytes === undefined ? {} : { chunkSize: chunkBytes }),
+    onAfterResponse: async (request, response) => {
+      const isMade = request.getMethod() === 'POST' && response.getStatus() === 201
+      if (isMade) await created(idOf({ url: response.getHeader('Location') ?? null }))
+    },
   })
+  const { success, status, why } = await told
+  return { success, why: status === null ? why : String(status), id: idOf(upload) }
 }
 
 const PATIENCE_MS = 60_000
@@ -58,39 +42,23 @@ const PATIENCE_MS = 60_000
 /** Our wire: the operation is asked where it stands before each request that brings bytes, and when all are there. */
 export async function sendByOperation(
   system: System,
-  { operationId, bytes, chunkBytes = bytes.length, created }: Sending,
+  { operationId: id, bytes, chunkBytes = bytes.length, created }: Sending,
 ): Promise<Told> {
-  const base = system.endpoint.slice(0, -'/files'.length)
+  const wire = wireTo(system.endpoint.slice(0, -'/files'.length))
   let isMade = false
   for (const deadline = Date.now() + PATIENCE_MS; Date.now() < deadline; await sleep(200)) {
     try {
-      const headers = await ownHeaders(base)
-      const answer = await fetch(base + operationPath(operationId), {
-        method: 'PUT',
-        headers,
-        body: JSON.stringify({ file: { name: operationId, size: bytes.length, type: 'application/octet-stream' } }),
-      })
+      const answer = await wire.declare(id, bytes.length, id)
       if (!answer.ok) continue
       const { recoveryPoint, offset, problem } = (await answer.json()) as Operation
-      if (!isMade) await created(operationId)
+      if (!isMade) await created(id)
       isMade = true
-      if (isReferenced(recoveryPoint)) return { success: true, why: null, id: operationId }
-      if (isFinal(recoveryPoint))
-        return { success: false, why: (problem && problemCode(problem)) ?? recoveryPoint, id: operationId }
-      if (offset === bytes.length) continue
-      await fetch(`${base}/files/${operationId}`, {
-        method: 'PATCH',
-        headers: {
-          ...headers,
-          'Tus-Resumable': TUS_RESUMABLE,
-          'Upload-Offset': String(offset),
-          'Content-Type': TUS_CONTENT_TYPE,
-        },
-        body: new Uint8Array(bytes.subarray(offset, offset + chunkBytes)),
-      })
+      if (isReferenced(recoveryPoint)) return { success: true, why: null, id }
+      if (isFinal(recoveryPoint)) return { success: false, why: (problem && problemCode(problem)) ?? recoveryPoint, id }
+      if (offset < bytes.length) await wire.send(id, offset, bytes.subarray(offset, offset + chunkBytes))
     } catch {
       // The line broke: asked again.
     }
   }
-  return { success: false, why: `nothing within ${PATIENCE_MS / 1000} s`, id: operationId }
+  return { success: false, why: `nothing within ${PATIENCE_MS / 1000} s`, id }
 }

@@ -98,7 +98,7 @@ async function blobKeyOf(system: System, operationId: string): Promise<string | 
 
 const FINAL = /^(cancelled|expired|rejected)$/
 
-/** Whoever takes an effect and loses the answer to that, because PostgreSQL crashes, has it in hand for two minutes. */
+/** A node that takes an effect, and loses the answer because PostgreSQL crashes, keeps it for two minutes. */
 const TOLD_MS = 180_000
 
 /** Its effect was delivered; or it has none, and what there was of its bytes is gone. */
@@ -114,21 +114,15 @@ async function untilTold(stage: Stage, system: System, operationId: string): Pro
 }
 
 async function storedOf(
-  { s3, bucket, prefix }: Stage,
+  { bucket, ground }: Stage,
   { name }: System,
   objectName: string | null,
   told: Told,
   sha256: string,
 ): Promise<Course['stored']> {
-  const Key = name === 'landfall' ? `${prefix}blobs/${objectName ?? ''}` : told.id
-  try {
-    const { Body } = await s3.getObject({ Bucket: bucket, Key })
-    const stored = createHash('sha256').update((await Body?.transformToByteArray()) ?? '')
-    return stored.digest('hex') === sha256 ? 'right' : 'wrong'
-  } catch (error) {
-    if ((error as { name?: unknown }).name === 'NoSuchKey') return 'nothing'
-    throw error
-  }
+  const stored = await bucket.digestOf(name === 'landfall' ? `${ground.prefix}blobs/${objectName ?? ''}` : told.id)
+  if (stored === null) return 'nothing'
+  return stored === sha256 ? 'right' : 'wrong'
 }
 
 const isCreation = ({ method, headers, path, status }: RecordedRequest, operationId: string): boolean =>

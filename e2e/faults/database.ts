@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import { operationPath } from '@landfall/shared'
-import { ownHeaders } from '../clients/own-headers.js'
+import { wireTo } from '../clients/wire.js'
+import { until } from '../ground/patience.js'
 import type { Upload } from './course.js'
 import type { Stage } from './stage.js'
 
@@ -30,7 +30,7 @@ export interface Between {
 
 /** Loses the answer to a statement of this upload's, and restarts PostgreSQL at once. */
 export async function loseAnswerAndRestart(
-  { postgres }: Stage,
+  { ground }: Stage,
   { system, operationId }: Upload,
   lost: LostAnswer,
 ): Promise<Between> {
@@ -46,15 +46,14 @@ export async function loseAnswerAndRestart(
     }
     return wanted.has(connection) && bytes.includes('commit')
   }, 1)
-  for (const deadline = Date.now() + 60_000; lose.struck === 0; await sleep(5))
-    if (Date.now() > deadline) throw new Error('no such statement came')
+  await until(() => lose.struck > 0, 60_000, 'such a statement', 5)
   const hasRow = async (): Promise<boolean> =>
     (await system.query('SELECT 1 FROM arrivals WHERE name = $1', [operationId])).length > 0
   // What was asked is done a moment later.
   let committed = false
   if (lost === 'COMMIT') for (let look = 0; !committed && look < 100; look += 1) committed = await hasRow()
   const between = { attempts, committed }
-  await postgres.restart('immediate')
+  await ground.postgres.restart('immediate')
   return between
 }
 
@@ -63,20 +62,11 @@ export function driveEverywhere({ system: { nodes }, operationId, sizeBytes }: U
   const stopping = new AbortController()
   const answers = nodes.map(() => 0)
   const loops = nodes.map(async (node, n) => {
-    while (!stopping.signal.aborted) {
-      const headers = await ownHeaders(node).catch(() => null)
-      if (headers === null) {
-        await sleep(50)
-        continue
-      }
-      const answer = await fetch(node + operationPath(operationId), {
-        method: 'PUT',
-        headers,
-        body: JSON.stringify({ file: { name: operationId, size: sizeBytes, type: 'application/octet-stream' } }),
-      }).catch(() => null)
+    const wire = wireTo(node)
+    for (; !stopping.signal.aborted; await sleep(50)) {
+      const answer = await wire.declare(operationId, sizeBytes, operationId).catch(() => null)
       await answer?.arrayBuffer().catch(() => null)
       if (answer?.ok === true) answers[n] = (answers[n] ?? 0) + 1
-      await sleep(50)
     }
   })
   return {

@@ -1,4 +1,5 @@
 import type { ArmedFault, Fault, RecordedRequest } from '../ground/proxy.js'
+import { s3CallOf } from '../ground/s3.js'
 import type { Stage, System } from './stage.js'
 
 /** What is asked of the object store: what counts of an upload, under the names of either system. */
@@ -22,13 +23,19 @@ export interface Line {
   abortFromOutside(): Promise<void>
 }
 
+const CALLS: Readonly<Record<string, StoreCall>> = {
+  CreateMultipartUpload: 'create',
+  UploadPart: 'part',
+  CompleteMultipartUpload: 'complete',
+  PutObject: 'whole',
+}
+
 function callOf({ method, path }: RecordedRequest): StoreCall {
-  const [name = '', query = ''] = path.split('?')
-  const asks = new URLSearchParams(query)
-  if (method === 'POST') return asks.has('uploads') ? 'create' : asks.has('uploadId') ? 'complete' : 'other'
   if (method === 'GET' || method === 'HEAD') return 'read'
-  if (method !== 'PUT' || name.endsWith('.info')) return 'other'
-  if (asks.has('partNumber')) return 'part'
+  const [name = ''] = path.split('?')
+  const call = CALLS[s3CallOf(method, path)] ?? 'other'
+  if (call !== 'whole') return call
+  if (name.endsWith('.info')) return 'other'
   return name.endsWith('.part') || name.includes('/tails/') ? 'tail' : 'whole'
 }
 
@@ -40,8 +47,10 @@ const isSuch =
     return callOf(request) === which.call && (which.part === undefined || Number(number) === which.part)
   }
 
+const WITHIN_MS = 60_000
+
 /** `objectName`: what names of its objects contain; null while that is not known. */
-export function lineOf({ store }: System, { s3, bucket }: Stage, objectName: () => string | null): Line {
+export function lineOf({ store }: System, { bucket }: Stage, objectName: () => string | null): Line {
   const isOwn = ({ path }: RecordedRequest): boolean => {
     const name = objectName()
     return name !== null && path.includes(name)
@@ -49,20 +58,14 @@ export function lineOf({ store }: System, { s3, bucket }: Stage, objectName: () 
   return {
     arm: (fault, which, times = 1) =>
       store.arm(fault, { match: (request) => isOwn(request) && isSuch(which)(request), times }),
-    struck: async (armed, when) =>
-      void (await store.waitFor(
-        (request) => armed.matched.includes(request) && (when === undefined || request.status !== null),
-        60_000,
-      )),
-    answered: async (which) =>
-      void (await store.waitFor(
-        (request) => isOwn(request) && isSuch(which)(request) && request.status === 200,
-        60_000,
-      )),
-    async abortFromOutside() {
-      const { Uploads = [] } = await s3.listMultipartUploads({ Bucket: bucket })
-      for (const { Key = '', UploadId } of Uploads)
-        if (Key.includes(objectName() ?? Key)) await s3.abortMultipartUpload({ Bucket: bucket, Key, UploadId })
+    async struck(armed, when) {
+      const isStruck = (request: RecordedRequest): boolean =>
+        armed.matched.includes(request) && (when === undefined || request.status !== null)
+      await store.waitFor(isStruck, WITHIN_MS)
     },
+    async answered(which) {
+      await store.waitFor((request) => isOwn(request) && isSuch(which)(request) && request.status === 200, WITHIN_MS)
+    },
+    abortFromOutside: () => bucket.abort((name) => name.includes(objectName() ?? name)),
   }
 }

@@ -7,7 +7,7 @@ export interface Row {
   readonly peer: Course
 }
 
-/** Bold: what nobody may be told, or what was told and taken back. */
+/** Bold: what a client must never be told, and what it was told and is no longer so. */
 function wordsOf({ told, stored, rows, references, effects, offsetFell, creations }: Course, isOurs: boolean): string {
   const words: string[] = []
   if (!told.success) words.push(`refused: ${told.why ?? ''}`)

@@ -1,5 +1,6 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { readFileSync } from 'node:fs'
+import { basename } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 
 export interface ProcessOptions {
@@ -51,6 +52,21 @@ export interface RunningProcess {
   readonly exited: Promise<Exit>
   usage(): Usage
 }
+
+/** What each of our servers prints when it is ready: its origin is `ready[1]`, its port `ready[2]`. */
+const LISTENING = /(http:\/\/127\.0\.0\.1:(\d+))/
+
+/** A server that is a Node program, which prints its address when it is ready. */
+export const nodeServer = (path: string, args: readonly string[], env: ProcessOptions['env'] = {}): ProcessOptions => ({
+  name: basename(path),
+  command: process.execPath,
+  args: [path, ...args],
+  env,
+  ready: LISTENING,
+})
+
+export const originOf = ({ ready }: RunningProcess): string => ready[1] ?? ''
+export const portOf = ({ ready }: RunningProcess): number => Number(ready[2])
 
 const OUTPUT_LIMIT = 1_048_576
 const PATIENCE_MS = 10_000

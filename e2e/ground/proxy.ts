@@ -34,7 +34,7 @@ export interface Proxy {
   /** Milliseconds added to each direction. */
   setLatency(latencyMs: number): void
   /**
-   * Cuts the network. `black-hole` (default): nothing passes in either direction and nobody is told; new connections
+   * Cuts the network. `black-hole` (default): nothing passes in either direction and neither side learns it; new connections
    * are accepted and stay silent. `reset`: existing connections get RST, and so does each new one.
    */
   cut(mode?: 'black-hole' | 'reset'): void

@@ -3,7 +3,7 @@ import { randomUUID } from 'node:crypto'
 import { rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { repository } from './landfall.js'
+import { repository } from './repository.js'
 import { isFree } from './ports.js'
 
 /** `memstore`: in memory, up in 2 s. `bluestore`: the production store, up in 10 s; its daemons may be killed. */
@@ -75,6 +75,23 @@ export async function startGateway({ directory, port, store = 'memstore' }: Gate
   }
 }
 
+/** The settings by which a server finds the gateway's bucket. */
+export const gatewayEnv = (gateway: Gateway): Readonly<Record<string, string>> => ({
+  LANDFALL_S3_ENDPOINT: gateway.endpoint,
+  LANDFALL_S3_REGION: gateway.region,
+  LANDFALL_S3_BUCKET: gateway.bucket,
+  LANDFALL_S3_ACCESS_KEY_ID: gateway.accessKeyId,
+  LANDFALL_S3_SECRET_ACCESS_KEY: gateway.secretAccessKey,
+})
+
+/** Options of an AWS SDK client of the gateway, past all servers and proxies. */
+export const s3ConfigOf = ({ endpoint, region, accessKeyId, secretAccessKey }: Gateway) => ({
+  endpoint,
+  region,
+  forcePathStyle: true,
+  credentials: { accessKeyId, secretAccessKey },
+})
+
 /** Ends it, and removes all it has. */
 export async function stopGateway({ directory }: GatewayPlace): Promise<void> {
   await run(['stop', directory], {})
@@ -87,3 +104,27 @@ const run = (parameters: string[], env: Readonly<Record<string, string>>): Promi
       error === null ? resolve(stdout) : reject(new Error(stderr.trim().split('\n').at(-1) ?? error.message)),
     )
   })
+export function s3CallOf(method: string, path: string): string {
+  const { searchParams: query } = new URL(path, 'http://store')
+  const isOfUpload = query.has('uploadId')
+  switch (method) {
+    case 'HEAD':
+      return 'HeadObject'
+    case 'PUT':
+      return isOfUpload ? 'UploadPart' : 'PutObject'
+    case 'POST':
+      return isOfUpload ? 'CompleteMultipartUpload' : 'CreateMultipartUpload'
+    case 'DELETE':
+      return isOfUpload ? 'AbortMultipartUpload' : 'DeleteObject'
+    default:
+      if (isOfUpload) return 'ListParts'
+      if (query.has('uploads')) return 'ListMultipartUploads'
+      return query.has('list-type') ? 'ListObjectsV2' : 'GetObject'
+  }
+}
+
+/** The folder behind the prefix in which the object is, or whose objects are listed: `/bucket/prefix/folder/…`. */
+export function s3FolderOf(path: string): string {
+  const { pathname, searchParams: query } = new URL(path, 'http://store')
+  return decodeURIComponent(query.get('prefix') ?? pathname.split('/').slice(2).join('/')).split('/')[1] ?? ''
+}

@@ -1,23 +1,7 @@
-/**
- * Does the client's sweep bite? Each mutation breaks a copy of the built client where it matters, and a page is built on
- * it; the sweep must turn red.
- */
-import { cp, readFile, rm, writeFile } from 'node:fs/promises'
-import { join } from 'node:path'
-import { build } from 'vite'
-import { repository } from '../ground/landfall.js'
-import { describeClient, sweepClient } from '../sweep/client/main.js'
+import type { ClientChange } from './mutate.js'
 
-interface Edit {
-  /** Must be found, or the mutation is out of date. */
-  readonly find: string
-  readonly put: string
-}
-
-export interface ClientMutation {
-  readonly name: string
-  /** In the client's `dist/index.js`. */
-  readonly edits: readonly Edit[]
+/** A mistake that the client's sweep must turn red. */
+export interface ClientMutation extends ClientChange {
   /** The scenarios in which it matters: part of their name. */
   readonly only: string
   /** A kill that finds it, of the many that might: a sweep of all takes long. */
@@ -158,64 +142,3 @@ export const CLIENT_MUTATIONS: readonly ClientMutation[] = [
     at: /^after commit put operations referenced/,
   },
 ]
-
-/** Builds the swept page on a changed copy of the client; answers its folder. */
-export async function mutateClient({ name, edits }: ClientMutation): Promise<string> {
-  const folder = join(repository, 'e2e/build/client-mutants', name.replaceAll(/\W+/g, '-'))
-  await rm(folder, { recursive: true, force: true })
-  await cp(join(repository, 'client/dist'), join(folder, 'client'), { recursive: true })
-  const path = join(folder, 'client/index.js')
-  let text = await readFile(path, 'utf8')
-  for (const { find, put } of edits) {
-    if (!text.includes(find)) throw new Error(`${name}: its place is not there any more: ${find}`)
-    text = text.replace(find, () => put)
-  }
-  await writeFile(path, text)
-  await build({
-    configFile: join(repository, 'e2e/clients/pages/visited/vite.config.ts'),
-    logLevel: 'warn',
-    resolve: { alias: [{ find: /^@landfall\/client$/, replacement: path }] },
-    build: { outDir: join(folder, 'page') },
-  })
-  return folder
-}
-
-/** Runs until the first violation, at most so many. */
-export async function caughtInClient(
-  mutation: ClientMutation,
-  { sample, seed, parallel }: { sample: number | null; seed: number; parallel: number },
-): Promise<{ by: string | null; runs: number }> {
-  const folder = await mutateClient(mutation)
-  try {
-    const page = join(folder, 'page')
-    const { results } = await sweepClient({
-      sample,
-      seed,
-      parallel,
-      bail: true,
-      page,
-      only: mutation.only,
-      at: mutation.at,
-    })
-    const bad = results.find(({ outcome }) => outcome === 'bad')
-    return { by: bad === undefined ? null : describeClient(bad), runs: results.length }
-  } catch (error) {
-    // Already without a kill.
-    return { by: error instanceof Error ? error.message : String(error), runs: 0 }
-  } finally {
-    await rm(folder, { recursive: true, force: true })
-  }
-}
-
-async function main(): Promise<void> {
-  const only = process.argv[2] ?? ''
-  for (const mutation of CLIENT_MUTATIONS.filter(({ name }) => name.includes(only))) {
-    const { by, runs } = await caughtInClient(mutation, { sample: null, seed: 3, parallel: 1 })
-    process.stdout.write(
-      `${by === null ? 'NOT CAUGHT' : 'caught'}  ${mutation.name}  (${runs} runs)\n     ${by ?? ''}\n`,
-    )
-    if (by === null) process.exitCode = 1
-  }
-}
-
-if (process.argv[1] === import.meta.filename) await main()

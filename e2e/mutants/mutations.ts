@@ -1,19 +1,8 @@
-/**
- * `npm run sweep -- mutations [NAME]`: does the harness bite? Each mutation breaks a copy of the built server where it
- * matters; the sweep must turn red, or the model.
- */
-import { execFile } from 'node:child_process'
-import { rm } from 'node:fs/promises'
-import { join } from 'node:path'
-import { type Browser, chromium } from '@playwright/test'
-import { launchOptions } from '../ground/chromium.js'
-import { repository } from '../ground/landfall.js'
-import { describe, sweep } from '../sweep/main.js'
-import { MODEL_MUTATIONS, type ModelMutation } from './model-mutations.js'
-import { type Edit, mutate } from './mutate.js'
-import type { Run } from '../sweep/run.js'
+import type { Run } from '../sweep/runs.js'
+import type { Edit } from './mutate.js'
 
-interface Mutation {
+/** A mistake that the sweep of the server must turn red. */
+export interface Mutation {
   readonly name: string
   readonly edits: readonly Edit[]
   /** Where it must show; default: anywhere. */
@@ -172,77 +161,3 @@ export const MUTATIONS: readonly Mutation[] = [
     ],
   },
 ]
-
-/** Runs until the first violation, at most so many. */
-export async function caught(
-  browser: Browser,
-  mutation: Mutation,
-  { sample, seed }: { sample: number; seed: number },
-): Promise<{ by: string | null; runs: number }> {
-  const folder = await mutate(mutation)
-  try {
-    const { results } = await sweep(browser, {
-      sample,
-      seed,
-      parallel: 2,
-      bail: true,
-      serverFolder: folder,
-      ...(mutation.where === undefined ? {} : { only: mutation.where }),
-    })
-    const bad = results.find(({ outcome }) => outcome === 'bad')
-    return { by: bad === undefined ? null : describe(bad), runs: results.length }
-  } catch (error) {
-    // Already without a kill.
-    return { by: error instanceof Error ? error.message : String(error), runs: 0 }
-  } finally {
-    await rm(folder, { recursive: true, force: true })
-  }
-}
-
-/** By the model, on the single faults of one scenario. */
-async function caughtByModel(mutation: ModelMutation): Promise<string | null> {
-  const folder = await mutate(mutation)
-  try {
-    const output = await new Promise<string>((resolve) => {
-      const vitest = join(repository, 'node_modules/.bin/vitest')
-      const env = {
-        ...process.env,
-        NO_COLOR: '1',
-        LANDFALL_MODEL: 'singles',
-        LANDFALL_MODEL_DIST: join(folder, 'dist'),
-      }
-      execFile(
-        vitest,
-        ['run', 'test/model.test.ts', '-t', ` ${mutation.where}`],
-        { cwd: join(repository, 'server'), env, timeout: 300_000, maxBuffer: 64 * 1024 * 1024 },
-        (_error, stdout, stderr) => resolve(stdout + stderr),
-      )
-    })
-    // Only a violation counts, not that something failed.
-    return /^\+ {3}"(.*\n(?:\+ {5}\d+: .*\n?)+)/m.exec(output)?.[1]?.replaceAll(/^\+ +/gm, '     ') ?? null
-  } finally {
-    await rm(folder, { recursive: true, force: true })
-  }
-}
-
-async function main(): Promise<void> {
-  const browser = await chromium.launch(launchOptions())
-  const isMeant = ({ name }: { name: string }): boolean => name.includes(process.argv[2] ?? '')
-  const say = (name: string, by: string | null, where: string): void => {
-    process.stdout.write(`${by === null ? 'NOT CAUGHT' : 'caught'}  ${name}  (${where})\n     ${by ?? ''}\n`)
-    if (by === null) process.exitCode = 1
-  }
-  for (const mutation of MODEL_MUTATIONS.filter(isMeant))
-    say(mutation.name, await caughtByModel(mutation), `model, ${mutation.where}`)
-  for (const mutation of MUTATIONS.filter(isMeant)) {
-    const { by, runs } = await caught(browser, mutation, { sample: 150, seed: 3 })
-    say(mutation.name, by, `sweep, ${runs} runs`)
-  }
-  await browser.close()
-}
-
-if (process.argv[1] === import.meta.filename) {
-  await main()
-  // What was given up in the middle of a run may still be waited for.
-  process.exit()
-}

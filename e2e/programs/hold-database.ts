@@ -2,6 +2,10 @@
 import { createClient } from '@libsql/client'
 
 const client = createClient({ url: `file:${process.argv[2] ?? ''}`, timeout: 10_000 })
-await client.transaction('write')
+const isLocked = (error: unknown): null => {
+  if (String(error).includes('locked')) return null
+  throw error
+}
+while ((await client.transaction('write').catch(isLocked)) === null);
 process.stdout.write('locked\n')
 setInterval(() => {}, 1_000)

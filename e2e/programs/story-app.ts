@@ -10,7 +10,7 @@ import { guardServer, nodeServerOptions } from '@landfall/server'
 import { sql } from 'drizzle-orm'
 import * as v from 'valibot'
 import { createDemo } from '../demo/demo.js'
-import { listen } from '../ground/ports.js'
+import { serveProgram } from './serve.js'
 
 const hookSchema = v.object({
   /** Files whose name begins so. */
@@ -140,10 +140,7 @@ const server = guardServer(
     return void answerReport(response)
   }),
 )
-const port = await listen(server)
-process.on('SIGTERM', () => {
+await serveProgram(server, () => {
   own.writing = false
-  server.close()
-  void demo.close().finally(() => process.exit(0))
+  return demo.close()
 })
-process.stdout.write(`listening on http://127.0.0.1:${port}\n`)

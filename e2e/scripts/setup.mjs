@@ -103,7 +103,7 @@ function isInstalled(lock) {
     if (!name.includes('node_modules/')) return true
     const found = installed[name]
     if (found === undefined) return entry.optional === true || entry.devOptional === true || entry.peer === true
-    // Not `resolved`: the registry's address is nobody's business in a lock file, and npm may leave it out.
+    // Not `resolved`: a lock file says nothing of the registry's address, which npm may leave out.
     return found.version === entry.version && found.integrity === entry.integrity && existsSync(join(root, name))
   })
 }

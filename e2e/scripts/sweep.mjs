@@ -14,7 +14,7 @@ const PROGRAMS = {
   server: [['sweep/main.js']],
   nodes: [['sweep/main.js', '--nodes']],
   client: [['sweep/client/main.js']],
-  mutations: [['mutants/mutations.js'], ['mutants/client-mutations.js']],
+  mutations: [['mutants/main.js']],
 }
 
 await main(async () => {

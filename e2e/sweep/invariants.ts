@@ -9,7 +9,7 @@ export interface Known {
   readonly sizeBytes: number
   /** Lower-case hexadecimal, of the file as it was picked. */
   readonly sha256: string
-  /** What its user was told; null: nothing yet, or nobody was there to be told. */
+  /** What its user was told; null: nothing yet, or the user was away. */
   readonly told: 'success' | 'failure' | 'removed' | null
   /** The highest offset that an answer acknowledged. */
   readonly acknowledged: number
@@ -57,7 +57,7 @@ export async function violations(
     if (upload.told === 'removed' && (reference !== undefined || operation?.removed !== true))
       say(5, id, 'told that it was taken back, and it was not')
     if (operation?.removed === true && upload.removable !== true) say(5, id, 'taken back by nobody')
-    const rows = stored.arrivals?.filter((arrived) => arrived === id).length
+    const rows = stored.rows?.filter((row) => row.id === id).length
     if (rows !== undefined && rows !== references.length)
       say(3, id, `${rows} rows of the application for ${references.length} references`)
     if (upload.told === 'failure' && reference !== undefined) say(1, id, 'told failure with a reference')

@@ -7,25 +7,20 @@ import { parseArgs } from 'node:util'
 import { type Browser, chromium } from '@playwright/test'
 import { launchOptions } from '../ground/chromium.js'
 import { seeded } from '../ground/seeded.js'
-import { openNodesLane } from './nodes/lane.js'
-import { type Lane, openLane, type Program, type Result, type Run } from './run.js'
-import { kindOf, kindOfRun, runsOf, sampleOf } from './sample.js'
-import { scenariosOf } from './scenarios.js'
+import { CAMPAIGN_ARGS, campaignOf, type CampaignOptions, counted, endCampaign, lineOf, takeAll } from './campaign.js'
+import { killedNode } from './killed-node.js'
+import { killedServer } from './killed-server.js'
+import { type Lane, openLaneOn } from './lane.js'
+import { kindOf, kindOfRun, type Result, type Run, runsOf, sampleOfRuns } from './runs.js'
+import { type Program, scenariosOf } from './scenarios.js'
 
-export interface SweepOptions {
-  /** How many runs at most, chosen by the seed so that every kind of call is among them; null: all. */
-  readonly sample: number | null
-  readonly seed: number
-  readonly parallel: number
+export interface SweepOptions extends CampaignOptions<Result> {
   /** Default: `serve` and `app`. */
   readonly programs?: readonly Program[]
   /** Names of scenarios; default: all. */
   readonly scenarios?: readonly string[]
-  /** Of a copy of the server that was changed; see `mutations`. */
+  /** Of a copy of the server that was changed: only itself is run, and no application. */
   readonly serverFolder?: string
-  readonly onResult?: (result: Result, done: number, of: number) => void
-  /** Stops with the first violation. */
-  readonly bail?: boolean
   /** Only runs of which this holds. */
   readonly only?: (run: Run) => boolean
 }
@@ -38,21 +33,31 @@ export interface SweepReport {
   readonly tookMs: number
 }
 
+type ProgramLane = Lane & { readonly program: Program }
+
+async function openLane(
+  browser: Browser,
+  firstSeed: number,
+  { program, serverFolder }: { program: Program; serverFolder?: string | undefined },
+): Promise<Lane> {
+  if (program === 'nodes') return openLaneOn(browser, firstSeed, killedNode)
+  return openLaneOn(
+    browser,
+    firstSeed,
+    killedServer({ program, ...(serverFolder === undefined ? {} : { serverFolder }) }),
+  )
+}
+
 export async function sweep(browser: Browser, options: SweepOptions): Promise<SweepReport> {
   const startMs = performance.now()
-  const { serverFolder } = options
-  // Of a changed server only itself is run.
-  const programs = options.programs ?? (serverFolder === undefined ? (['serve', 'app'] as const) : (['serve'] as const))
+  const { serverFolder, programs = serverFolder === undefined ? ['serve', 'app'] : ['serve'] } = options
   const lanes: ProgramLane[] = []
   try {
     const all: Run[] = []
     for (const program of programs) {
       for (let n = 0; n < options.parallel; n += 1) {
         const firstSeed = options.seed * 1_000_000 + lanes.length * 100_000
-        const world = serverFolder === undefined ? {} : { serverFolder }
-        const lane =
-          program === 'nodes' ? openNodesLane(browser, firstSeed) : openLane(browser, firstSeed, { ...world, program })
-        lanes.push({ ...(await lane), program })
+        lanes.push({ ...(await openLane(browser, firstSeed, { program, serverFolder })), program })
       }
       all.push(...(await momentsOf(lanes, program, options.scenarios)))
     }
@@ -63,8 +68,6 @@ export async function sweep(browser: Browser, options: SweepOptions): Promise<Sw
     await Promise.all(lanes.map((lane) => lane.close().catch(() => {})))
   }
 }
-
-type ProgramLane = Lane & { readonly program: Program }
 
 async function momentsOf(lanes: readonly ProgramLane[], program: Program, names?: readonly string[]): Promise<Run[]> {
   const first = lanes.find((lane) => lane.program === program)
@@ -79,7 +82,7 @@ async function momentsOf(lanes: readonly ProgramLane[], program: Program, names?
 }
 
 async function runAll(lanes: readonly ProgramLane[], wanted: readonly Run[], options: SweepOptions): Promise<Result[]> {
-  const chosen = options.sample === null ? wanted : sampleOf(wanted, options.sample, options.seed)
+  const chosen = sampleOfRuns(wanted, options)
   const spare = seeded(options.seed)
     .shuffled(wanted)
     .filter((run) => !chosen.includes(run))
@@ -93,19 +96,12 @@ async function runAll(lanes: readonly ProgramLane[], wanted: readonly Run[], opt
     for (const other of at === -1 ? [] : spare.splice(at, 1)) queues.get(other.program)?.push(other)
   }
   const results: Result[] = []
-  const isOver = (): boolean => options.bail === true && results.some(({ outcome }) => outcome === 'bad')
   for (const [program, queue] of queues)
-    await Promise.all(
-      lanes
-        .filter((lane) => lane.program === program)
-        .map(async (lane) => {
-          for (let run = queue.shift(); run !== undefined && !isOver(); run = queue.shift()) {
-            const result = await lane.run(run)
-            results.push(result)
-            if (result.outcome === 'not reached') tryAnotherLike(run)
-            options.onResult?.(result, results.length, chosen.length)
-          }
-        }),
+    await takeAll(
+      lanes.filter((lane) => lane.program === program),
+      queue,
+      results,
+      { ...options, of: chosen.length, after: (run, { outcome }) => outcome === 'not reached' && tryAnotherLike(run) },
     )
   return results
 }
@@ -119,29 +115,21 @@ function inWords({ scenario, kill, variant }: Run): string {
 }
 
 export function describe(result: Result): string {
-  const { outcome, violations, losses, tookMs } = result
+  const { losses } = result
   const lost =
     losses === null
       ? ''
       : ` [lost: ${losses.files.reduce((sum, { bytes }) => sum + bytes, 0)} bytes of ${losses.files.length} files, ${losses.names.length} names, ${losses.walBytes} bytes of the log]`
-  return [
-    `${outcome}  ${inWords(result)}  ${Math.round(tookMs)} ms${lost}`,
-    ...violations.map((words) => `     ${words}`),
-  ].join('\n')
+  return lineOf(result, inWords(result), lost)
 }
 
-export function summary({ points, kinds, results, tookMs }: SweepReport): string {
-  const count = (outcome: Result['outcome']): number => results.filter((result) => result.outcome === outcome).length
-  return `${points} moments to kill at (${kinds.length} kinds of calls), ${results.length} run: ${count('ok')} ok, ${count('bad')} bad, ${count('not reached')} not reached; ${(tookMs / 1000).toFixed(0)} s, ${(tookMs / Math.max(1, results.length)).toFixed(0)} ms a run`
-}
+export const summary = ({ points, kinds, results, tookMs }: SweepReport): string =>
+  `${points} moments to kill at (${kinds.length} kinds of calls), ${results.length} run: ${counted(results, tookMs)}`
 
 async function main(): Promise<void> {
   const { values } = parseArgs({
     options: {
-      sample: { type: 'string' },
-      seed: { type: 'string', default: '1' },
-      parallel: { type: 'string', default: '2' },
-      bail: { type: 'boolean', default: false },
+      ...CAMPAIGN_ARGS,
       server: { type: 'string' },
       nodes: { type: 'boolean', default: false },
       // Words of the line that a run is printed as, separated by `;`: all of them, or none.
@@ -151,21 +139,16 @@ async function main(): Promise<void> {
   })
   const browser = await chromium.launch(launchOptions())
   const report = await sweep(browser, {
-    sample: values.sample === undefined ? null : Number(values.sample),
-    seed: Number(values.seed),
-    parallel: Number(values.parallel),
-    bail: values.bail,
+    ...campaignOf(values),
     only: (run) =>
       values.only.split(';').every((words) => inWords(run).includes(words)) &&
       (values.without === undefined || !values.without.split(';').some((words) => inWords(run).includes(words))),
     ...(values.server === undefined ? {} : { serverFolder: values.server }),
-    ...(values.nodes ? { programs: ['nodes'] as const } : {}),
+    ...(values.nodes ? { programs: ['nodes'] } : {}),
     onResult: (result, done, of) => process.stdout.write(`${done}/${of} ${describe(result)}\n`),
   })
   await browser.close()
-  const isBad = report.results.some(({ outcome }) => outcome === 'bad')
-  // After thousands of kills the loop was seen to turn for ever (Node 20.20).
-  process.stdout.write(`${summary(report)}\n`, () => process.exit(isBad ? 1 : 0))
+  endCampaign(summary(report), report.results)
 }
 
 if (process.argv[1] === import.meta.filename) await main()

@@ -149,7 +149,7 @@ export async function losePower({ contents, entries, wals }: Unsynced, how: 'cut
     truncateSync(path, size)
     walBytes += now - size
   }
-  // Its index is made anew.
+  // SQLite makes its index again.
   for (const path of wals.keys()) rmSync(path.replace(/-wal$/, '-shm'), { force: true })
   return { files, names, walBytes }
 }

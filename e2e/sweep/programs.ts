@@ -2,7 +2,8 @@ import { rmSync } from 'node:fs'
 import { cp, mkdir } from 'node:fs/promises'
 import { basename, join } from 'node:path'
 import { build } from 'vite'
-import { repository } from '../ground/landfall.js'
+import { compiled, repository } from '../ground/repository.js'
+import { SERVER_FOLDER } from '../programs/landfall.js'
 
 /** Programs to be swept, each a file for `node`. */
 export interface Programs {
@@ -28,12 +29,12 @@ async function make(serverFolder: string): Promise<Programs> {
   // Of this process alone: another one may sweep as well.
   const folder = join(repository, 'e2e/build/swept', `${basename(serverFolder)}-${process.pid}`)
   process.on('exit', () => rmSync(folder, { recursive: true, force: true }))
-  const isOwn = serverFolder === join(repository, 'server')
+  const isOwn = serverFolder === SERVER_FOLDER
   const input = {
     cli: join(serverFolder, 'dist/cli.js'),
-    // Found beside the file that starts it.
+    // The server looks for it in the folder of the file that starts it.
     'hash-worker': join(serverFolder, 'dist/blobs/hash-worker.js'),
-    ...(isOwn ? { app: join(repository, 'e2e/dist/programs/swept-app.js') } : {}),
+    ...(isOwn ? { app: compiled('programs/application') } : {}),
   }
   await build({
     configFile: false,

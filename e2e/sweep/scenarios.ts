@@ -1,13 +1,16 @@
 import { createHash } from 'node:crypto'
 import type { Page } from '@playwright/test'
-import { Upload } from 'tus-js-client'
-import { OWNER_HEADER } from '../ground/landfall.js'
+import { OWNER } from '../clients/page.js'
+import { uploadByTus } from '../clients/tus.js'
+import { OWNER_HEADER } from '../programs/landfall.js'
 import { sweptBytes } from '../clients/bytes.js'
 import type { Known } from './invariants.js'
-import type { Program } from './run.js'
 import type { Swept } from '../clients/swept.js'
 
 declare const swept: Swept
+
+/** What is swept: `landfall serve`, an application that embeds, or three nodes on PostgreSQL and S3. */
+export type Program = 'serve' | 'app' | 'nodes'
 
 /** Where a run takes place. */
 export interface Place {
@@ -74,22 +77,21 @@ const cancelled = (name: string, sizeBytes: number, behindBytes: number): Scenar
 /** As long as a run may take. */
 const RETRY_DELAYS_MS = Array.from({ length: 150 }, () => 200)
 
-/** tus-js-client as it comes: one creation, one PATCH of the whole file. */
+/** tus-js-client as it comes, but patient: one creation, one PATCH of the whole file. */
 async function stock({ origin }: Place, sizeBytes: number, seed: number): Promise<Begun> {
   const id = crypto.randomUUID()
-  let sending: Upload | null = null
-  const told = new Promise<Known['told']>((resolve, reject) => {
-    sending = new Upload(Buffer.from(sweptBytes(sizeBytes, seed)), {
-      endpoint: `${origin}/uploads/files`,
-      headers: { [OWNER_HEADER]: 'swept' },
-      metadata: { operationId: id, filename: `${seed}.bin`, filetype: 'application/octet-stream' },
-      retryDelays: RETRY_DELAYS_MS,
-      onSuccess: () => resolve('success'),
-      onError: reject,
-    })
-    sending.start()
+  const { upload: sending, told } = uploadByTus(Buffer.from(sweptBytes(sizeBytes, seed)), {
+    endpoint: `${origin}/uploads/files`,
+    headers: { [OWNER_HEADER]: OWNER },
+    metadata: { operationId: id, filename: `${seed}.bin` },
+    retryDelays: RETRY_DELAYS_MS,
   })
-  return { id, told, leave: () => void sending?.abort() }
+  const success = async (): Promise<Known['told']> => {
+    const { success: isSuccess, why } = await told
+    if (!isSuccess) throw new Error(why ?? 'the stock client failed')
+    return 'success'
+  }
+  return { id, told: success(), leave: () => void sending.abort() }
 }
 
 const SCENARIOS: readonly Scenario[] = [

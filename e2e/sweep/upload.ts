@@ -39,15 +39,7 @@ export function knownOf(upload: Known, told: Known['told'], { requests }: Proxy)
 }
 
 /** The highest offset that an answer has told. */
-const acknowledgedOf = (requests: Proxy['requests'], id: string): number =>
+export const acknowledgedOf = (requests: Proxy['requests'], id: string): number =>
   requests
     .filter(({ path, status }) => path.includes(id) && status === 204)
     .reduce((most, { answerHeaders }) => Math.max(most, Number(answerHeaders['upload-offset'] ?? 0)), 0)
-
-export async function within<T>(work: Promise<T>, ms: number, what: string): Promise<T> {
-  let timer: NodeJS.Timeout | undefined
-  const late = new Promise<never>((_resolve, reject) => {
-    timer = setTimeout(() => reject(new Error(`${what}: not within ${ms} ms`)), ms)
-  })
-  return Promise.race([work, late]).finally(() => clearTimeout(timer))
-}

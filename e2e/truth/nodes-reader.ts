@@ -1,23 +1,19 @@
 import { Client } from 'pg'
-import type { Reader } from './reader.js'
-import { FINAL_POINTS, type ReadBatch, readLedger, readMoving, type StoredLedger } from './stored.js'
-import type { Bucket } from './bucket.js'
+import type { Ground } from '../ground/ground.js'
+import { openBucket } from './bucket.js'
+import { FINAL_POINTS, type ReadBatch, type Reader, readLedger, readMoving, type StoredLedger } from './stored.js'
 
 const CONNECT_MS = 5_000
 const BLOBS = 'blobs/'
 const TAILS = 'tails/'
 const QUARANTINE = 'quarantine/'
 
-export interface NodesReader extends Reader {
-  /** Without a look at the bucket. */
-  readLedger(): Promise<StoredLedger>
-}
-
-/** Reads what several nodes have stored in PostgreSQL and a bucket, past them. `url`: of PostgreSQL itself. */
-export function openNodesReader(url: string, bucket: Bucket): NodesReader {
+/** Reads what several nodes have stored in PostgreSQL and a bucket, past them and their lines. */
+export function openNodesReader(ground: Pick<Ground, 'databaseUrl' | 'gateway' | 'prefix'>): Reader {
+  const bucket = openBucket(ground.gateway, ground.prefix)
   async function reading<T>(read: (batch: ReadBatch) => Promise<T>): Promise<T> {
     // A connection for each: the database is restarted in between.
-    const client = new Client({ connectionString: url, connectionTimeoutMillis: CONNECT_MS })
+    const client = new Client({ connectionString: ground.databaseUrl, connectionTimeoutMillis: CONNECT_MS })
     client.on('error', () => {})
     try {
       await client.connect()
@@ -45,7 +41,8 @@ export function openNodesReader(url: string, bucket: Bucket): NodesReader {
       const keys = names.blobs.map((name) => name.slice(BLOBS.length)).filter((key) => !aside.has(key))
       return {
         ...ledger,
-        arrivals: null,
+        rows: null,
+        notes: 0,
         blobs: new Map(keys.map((key) => [key, { digest: () => bucket.digestOf(BLOBS + key) }])),
         leftovers: [
           ...names.tails.filter((name) => !isNeeded(ledger, name.slice(TAILS.length, TAILS.length + 32))),
@@ -63,7 +60,7 @@ export function openNodesReader(url: string, bucket: Bucket): NodesReader {
   }
 }
 
-/** Somebody may still go on with what lies there, or is about to clean it up. */
+/** A client may still resume this upload, or a node is about to clean it up. */
 function isNeeded({ operations }: StoredLedger, key: string): boolean {
   const operation = operations.find(({ blobKey }) => blobKey === key)
   if (operation === undefined) return false

@@ -1,79 +1,111 @@
 import { readdirSync, readlinkSync } from 'node:fs'
 import { readdir } from 'node:fs/promises'
 import { join } from 'node:path'
-import { setTimeout as sleep } from 'node:timers/promises'
 import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
 import { type Client, createClient } from '@libsql/client'
 import { sha256Of } from '../ground/files.js'
-import { type Moving, type ReadBatch, readLedger, readMoving, type Stored, type StoredBlob, text } from './stored.js'
-
-/**
- * Reads what a server has stored, past it. libsql keeps the files of a connection open after `close`, until it is
- * collected; such a connection goes on with an index of the write-ahead log that a loss of power has taken away, and
- * whoever opens the same file in this process shares it and does not see what is committed since. So a reader ends
- * only when nothing is open any more.
- */
-export interface Reader {
-  /** @throws when the database cannot be read */
-  read(): Promise<Stored>
-  readMoving(): Promise<Moving>
-  /** Waits for reads that run; nothing of the database is held open after this, and the next `read` starts anew. */
-  end(): Promise<void>
-}
+import { until } from '../ground/patience.js'
+import {
+  type ApplicationRow,
+  type ReadBatch,
+  type Reader,
+  readLedger,
+  readMoving,
+  type Row,
+  type Stored,
+  text,
+} from './stored.js'
 
 const END_WITHIN_MS = 5_000
 
 setFlagsFromString('--expose-gc')
 const collect = runInNewContext('gc') as () => void
 
-/** `directory`: of a server with the embedded default. */
-export function openReader(directory: string): Reader {
-  let database: Client | null = null
+/**
+ * Reads what a server with the embedded default has in `directory`, past it. libsql keeps the files of a connection open
+ * after `close`, until it is collected. Such a connection has an index of the write-ahead log that a loss of power has
+ * taken away, and another one that opens the same file in this process shares it and does not see what is committed
+ * since. So `end` waits for reads that run, and resolves only when nothing of the directory is open any more.
+ *
+ * @param database The file of the database; default that of `landfall serve`.
+ */
+export function openReader(directory: string, database = 'landfall.db'): Reader {
+  let client: Client | null = null
   let reads: Promise<unknown> = Promise.resolve()
+  let own: readonly string[] | null = null
 
-  async function reading<T>(read: (from: Client) => Promise<T>): Promise<T> {
-    database ??= createClient({ url: `file:${join(directory, 'landfall.db')}`, timeout: 10_000 })
-    const now = read(database)
+  async function reading<T>(from: (batch: ReadBatch) => Promise<T>): Promise<T> {
+    client ??= createClient({ url: `file:${join(directory, database)}`, timeout: 10_000 })
+    const open = client
+    const now = from(async (statements) => (await open.batch([...statements], 'read')).map(({ rows }) => rows))
     reads = Promise.allSettled([reads, now])
     return now
   }
 
+  async function read(batch: ReadBatch): Promise<Stored> {
+    own ??= (await batch([OWN_TABLES]))[0]?.map((row) => text(row, 'name')) ?? []
+    const tables = own
+    let rows: ApplicationRow[] | null = null
+    let notes = 0
+    const ledger = await readLedger(async (statements) => {
+      const found = await batch([
+        ...statements,
+        ...tables.map((table) => `SELECT ${table === 'notes' ? 'count(*) AS n' : '*'} FROM ${table}`),
+      ])
+      tables.forEach((table, index) => {
+        const of = found[statements.length + index] ?? []
+        if (table === 'notes') notes = Number(of[0]?.['n'])
+        else rows = of.map(rowOf)
+      })
+      return found
+    })
+    return { ...ledger, rows, notes, blobs: await blobsIn(join(directory, 'blobs', 'blobs')), leftovers: [] }
+  }
+
   return {
-    read: async () => reading(async (from) => readStored(from, join(directory, 'blobs', 'blobs'))),
-    readMoving: async () => reading((from) => readMoving(batchOn(from))),
+    read: () => reading(read),
+    readLedger: () => reading(readLedger),
+    readMoving: () => reading(readMoving),
     async end() {
       await reads
-      database?.close()
-      database = null
-      for (const deadline = performance.now() + END_WITHIN_MS; ; await sleep(1)) {
-        if (!isOpenBelow(directory)) return
-        collect()
-        if (performance.now() > deadline) throw new Error(`a file of ${directory} is still open in this process`)
-      }
+      client?.close()
+      client = null
+      await until(
+        () => !isOpenBelow(directory) || (collect(), false),
+        END_WITHIN_MS,
+        `a file of ${directory} is still open in this process`,
+        1,
+      )
     },
   }
 }
 
-const batchOn =
-  (database: Client): ReadBatch =>
-  async (statements) =>
-    (await database.batch([...statements], 'read')).map(({ rows }) => rows)
+/** Those of the application. */
+const OWN_TABLES = "SELECT name FROM sqlite_master WHERE name IN ('arrivals', 'files', 'notes') ORDER BY name"
 
-async function readStored(database: Client, directory: string): Promise<Stored> {
-  const ledger = await readLedger(batchOn(database))
-  const tables = await database.execute("SELECT name FROM sqlite_master WHERE name = 'arrivals'")
-  const arrivals = tables.rows.length > 0 ? await database.execute('SELECT operation_id FROM arrivals') : null
-  const entries = await readdir(directory, { recursive: true, withFileTypes: true }).catch(() => [])
-  const blobs = entries
-    .filter((entry) => entry.isFile())
-    .map(({ name, parentPath }): [string, StoredBlob] => [name, { digest: () => digestOf(join(parentPath, name)) }])
+const rowOf = (row: Row): ApplicationRow => {
+  const of = (column: string): string => (row[column] === undefined ? '' : text(row, column))
   return {
-    ...ledger,
-    arrivals: arrivals === null ? null : arrivals.rows.map((row) => text(row, 'operation_id')),
-    blobs: new Map(blobs),
-    leftovers: [],
+    owner: of('owner'),
+    id: text(row, 'operation_id'),
+    name: of('name'),
+    size: Number(row['size']),
+    digest: of('digest'),
   }
+}
+
+/** The files below a directory by their names; nothing where there is no directory. */
+export async function blobsIn(directory: string): Promise<Stored['blobs']> {
+  const entries = await readdir(directory, { recursive: true, withFileTypes: true }).catch(() => [])
+  return new Map(
+    entries
+      .filter((entry) => entry.isFile())
+      .map(({ name, parentPath }) => {
+        const path = join(parentPath, name)
+        return [name, { path, digest: () => digestOf(path) }]
+      }),
+  )
 }
 
 async function digestOf(path: string): Promise<string | null> {
@@ -90,7 +122,7 @@ function isOpenBelow(directory: string): boolean {
     try {
       return readlinkSync(join('/proc/self/fd', descriptor)).startsWith(directory)
     } catch {
-      // Closed meanwhile, as the one that listed them.
+      // It was closed while the list was read, as the one that listed them.
       return false
     }
   })

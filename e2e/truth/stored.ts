@@ -1,14 +1,18 @@
-/** Everything that lies in the database and in the blob store, read past the server. */
+/** Everything that is in the database and in the blob store, read past the server. */
 export interface Stored {
   readonly operations: readonly {
     owner: string
     id: string
+    /** The file's. */
+    name: string
     size: number
+    digest: string | null
+    /** Acknowledged bytes. */
     offset: number
     point: string
     stalled: boolean
     leased: boolean
-    /** Its receiver died, and nobody has looked yet how far it came. */
+    /** Its receiver died, and how far it came is not known yet. */
     unclean: boolean
     cleanupDue: boolean
     blobKey: string
@@ -20,16 +24,30 @@ export interface Stored {
   }[]
   readonly references: readonly { owner: string; id: string; blobKey: string; size: number; digest: string }[]
   readonly effects: readonly { id: string; effectId: string; name: string; delivered: boolean; givenUp: boolean }[]
-  /** Rows of the application, one for each `onReference` that was committed; null: it has none. */
-  readonly arrivals: readonly string[] | null
-  /** By their keys; whatever else lies there by its own name. */
+  /** Rows of the application, one for each `onReference` that was committed; null: it keeps none. */
+  readonly rows: readonly ApplicationRow[] | null
+  /** The number of rows that the application writes without any upload. */
+  readonly notes: number
+  /** By their keys; any other file by its own name. */
   readonly blobs: ReadonlyMap<string, StoredBlob>
   /** What only the way to a blob needs, and nothing may need any more: tails and unfinished multiparts. By their names. */
   readonly leftovers: readonly string[]
 }
 
+/** Of an application that notes only which operation it was, the other columns are empty. */
+export interface ApplicationRow {
+  readonly owner: string
+  /** The operation's. */
+  readonly id: string
+  readonly name: string
+  readonly size: number
+  readonly digest: string
+}
+
 export interface StoredBlob {
-  /** SHA-256 in lower-case hexadecimal; null: it is gone meanwhile. */
+  /** Of a blob that is a file. */
+  readonly path?: string
+  /** SHA-256 in lower-case hexadecimal; null: it is gone. */
   digest(): Promise<string | null>
 }
 
@@ -42,7 +60,7 @@ export const DONE_POINTS: ReadonlySet<string> = new Set(['referenced', 'complete
 export type ReadBatch = (statements: readonly string[]) => Promise<readonly (readonly Row[])[]>
 export type Row = Readonly<Record<string, unknown>>
 
-const OPERATIONS = `SELECT owner, id, file_size, "offset", point, stalled, lease_holder, unclean_holder, cleanup_due, blob_key, removed_at, expires_at, due_at, problem, last_error
+const OPERATIONS = `SELECT owner, id, file_name, file_size, digest, "offset", point, stalled, lease_holder, unclean_holder, cleanup_due, blob_key, removed_at, expires_at, due_at, problem, last_error
   FROM landfall_operations`
 const EFFECTS = 'SELECT operation_id, effect_id, name, delivered_at, given_up_at FROM landfall_effects'
 
@@ -57,6 +75,16 @@ export async function readMoving(batch: ReadBatch): Promise<Moving> {
 
 /** What the tables of every ledger hold. */
 export type StoredLedger = Pick<Stored, 'operations' | 'references' | 'effects'>
+
+/** Reads what is stored. What it holds open is closed by `end`. */
+export interface Reader {
+  /** @throws when the database cannot be read */
+  read(): Promise<Stored>
+  /** Without the blobs. */
+  readLedger(): Promise<StoredLedger>
+  readMoving(): Promise<Moving>
+  end(): Promise<void>
+}
 
 export async function readLedger(batch: ReadBatch): Promise<StoredLedger> {
   const [operations = [], references = [], effects = []] = await batch([
@@ -80,7 +108,9 @@ export async function readLedger(batch: ReadBatch): Promise<StoredLedger> {
 const operationOf = (row: Row): Stored['operations'][number] => ({
   owner: text(row, 'owner'),
   id: text(row, 'id'),
+  name: text(row, 'file_name'),
   size: Number(row['file_size']),
+  digest: row['digest'] === null ? null : text(row, 'digest'),
   offset: Number(row['offset']),
   point: text(row, 'point'),
   stalled: row['stalled'] === 1,

@@ -23,7 +23,7 @@ export function byId<E extends HTMLElement>(id: string, type: abstract new () =>
   throw new Error(`the page has no #${id}`)
 }
 
-/** Sets text only where it differs, so that nothing is read out or selected anew. */
+/** Sets text only where it differs, so that a screen reader does not read it again. */
 export function setText(node: HTMLElement, text: string): void {
   if (node.textContent !== text) node.textContent = text
 }

@@ -13,7 +13,7 @@ export interface EnginePage {
   click(selector: string): Promise<void>
   /** Runs the body of an asynchronous function in the page; what it returns must be JSON. */
   run<T>(body: string): Promise<T>
-  /** Errors of the page that nobody caught. */
+  /** Uncaught errors of the page. */
   readonly errors: readonly string[]
   close(): Promise<void>
 }

@@ -1,4 +1,5 @@
-import type { Fault } from './fault.js'
+/** What a fault does. */
+export type FaultKind = 'reset' | 'fin' | 'black-hole' | 'swallow-answer' | 'answer' | 'delay'
 
 /** One request as the proxy saw it. It grows while the request runs; times are of `performance.now()`. */
 export interface RecordedRequest {
@@ -29,7 +30,7 @@ export interface RecordedRequest {
   /** The whole answer was passed on to the client. */
   answered: boolean
   /** The armed fault that it met. */
-  fault: Fault['kind'] | null
+  fault: FaultKind | null
   readonly startedAtMs: number
   endedAtMs: number | null
 }

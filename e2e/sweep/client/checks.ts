@@ -9,7 +9,7 @@ export interface VisitSeen {
   readonly notes: Note[]
   /** It was killed. */
   died: boolean
-  /** What nobody may ever see: said at the moment at which it was seen. */
+  /** What must never be seen: noted at the moment at which it was seen. */
   readonly early: string[]
 }
 

@@ -1,15 +1,19 @@
-import { join } from 'node:path'
-import { repository, OWNER_HEADER } from '../../ground/landfall.js'
+import { setTimeout as pause } from 'node:timers/promises'
+import { OWNER } from '../../clients/page.js'
+import type { Moment, Note } from '../../clients/swept-page.js'
+import { within } from '../../ground/patience.js'
+import { builtPage } from '../../ground/repository.js'
 import { type Site, startSite } from '../../ground/site.js'
-import { type History, type Known, newHistory, violations } from '../invariants.js'
+import { OWNER_HEADER } from '../../programs/landfall.js'
 import type { Stored } from '../../truth/stored.js'
+import type { Outcome } from '../campaign.js'
+import { type History, type Known, newHistory, violations } from '../invariants.js'
 import { digestOf } from '../scenarios.js'
-import { openWorld, type World } from '../world.js'
+import { acknowledgedOf } from '../upload.js'
+import { openWorld, type ServerWorld } from '../world.js'
 import { afterDeath, idsOf, inTheEnd, strangers, type VisitSeen } from './checks.js'
 import { createDesk, type Desk } from './desk.js'
-import { pause, within } from '../../ground/patience.js'
 import type { ClientScenario } from './scenarios.js'
-import type { Moment, Note } from '../../clients/swept-page.js'
 import { NoPage, openVisitor, type Visit, type Visitor } from './visits.js'
 
 /** What becomes of the user. */
@@ -20,14 +24,10 @@ export interface ClientVariant {
   readonly again?: Moment
 }
 
-export interface ClientResult {
+export interface ClientResult extends Outcome {
   readonly scenario: string
   readonly kill: Moment
   readonly variant: ClientVariant
-  /** `not reached`: the moment did not come in this run; all was checked nevertheless. */
-  readonly outcome: 'ok' | 'bad' | 'not reached'
-  readonly violations: readonly string[]
-  readonly tookMs: number
 }
 
 /** One browser with its profile, one server: runs one after the other, which grow old together. */
@@ -38,8 +38,7 @@ export interface ClientLane {
   close(): Promise<void>
 }
 
-const PAGE = join(repository, 'e2e/build/sweep-client')
-const OWNER = 'swept'
+const PAGE = builtPage('sweep')
 const SETTLE_MS = 60_000
 /** After all was over: what the page still does in the background. */
 const IDLE_MS = 300
@@ -50,7 +49,7 @@ const IDLE_MS = 300
 const ATTEMPTS = 3
 
 interface Place {
-  readonly world: World
+  readonly world: ServerWorld
   readonly site: Site
   readonly desk: Desk
   readonly visitor: Visitor
@@ -109,16 +108,11 @@ export async function openClientLane(firstSeed: number, page = PAGE): Promise<Cl
       sizeBytes,
       sha256: digestOf(sizeBytes, which),
       told: told?.note === 'told' ? (told.ok ? 'success' : 'failure') : isCancelled ? 'failure' : null,
-      acknowledged: acknowledgedOf(id),
+      acknowledged: acknowledgedOf(place.world.proxy.requests, id),
       attended: true,
       ...(isCancelled ? { doomed: 'cancelled' } : {}),
     }
   }
-
-  const acknowledgedOf = (id: string): number =>
-    place.world.proxy.requests
-      .filter(({ path, status }) => path.includes(id) && status === 204)
-      .reduce((most, { answerHeaders }) => Math.max(most, Number(answerHeaders['upload-offset'] ?? 0)), 0)
 
   /** References as anybody who asks is shown them. */
   async function shownOf(seen: readonly VisitSeen[]): Promise<Map<string, unknown>> {

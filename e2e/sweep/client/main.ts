@@ -4,25 +4,27 @@
  * leaves the rest to the server; then looks whether all invariants hold and whether he was told the truth.
  */
 import { parseArgs } from 'node:util'
-import { seeded } from '../../ground/seeded.js'
+import {
+  CAMPAIGN_ARGS,
+  campaignOf,
+  type CampaignOptions,
+  counted,
+  endCampaign,
+  lineOf,
+  sampleOf,
+  takeAll,
+} from '../campaign.js'
+import type { Moment } from '../../clients/swept-page.js'
 import { type ClientLane, type ClientResult, type ClientVariant, openClientLane } from './lane.js'
 import { CLIENT_SCENARIOS, type ClientScenario } from './scenarios.js'
-import type { Moment } from '../../clients/swept-page.js'
 
-export interface ClientSweepOptions {
-  /** How many runs at most, chosen by the seed so that every kind of call is among them; null: all. */
-  readonly sample: number | null
-  readonly seed: number
-  readonly parallel: number
+export interface ClientSweepOptions extends CampaignOptions<ClientResult> {
   /** Only scenarios whose name contains it. */
   readonly only?: string
   /** Only kills at moments like this; matched against `before put …`. */
   readonly at?: RegExp
   /** Of a page that was built on a changed client. */
   readonly page?: string
-  readonly onResult?: (result: ClientResult, done: number, of: number) => void
-  /** Stops with the first violation. */
-  readonly bail?: boolean
 }
 
 export interface ClientSweepReport {
@@ -55,18 +57,13 @@ export async function sweepClient(options: ClientSweepOptions): Promise<ClientSw
     const recorded = await allRuns(lanes, scenarios)
     const { moments } = recorded
     const all = recorded.all.filter(({ kill, variant }) => (options.at ?? /^/).test(nameOf(variant.again ?? kill)))
-    const chosen = options.sample === null ? all : sampleOf(all, options.sample, options.seed)
-    const queue = [...chosen]
-    const isOver = (): boolean => options.bail === true && results.some(({ outcome }) => outcome === 'bad')
-    await Promise.all(
-      lanes.map(async (lane) => {
-        for (let run = queue.shift(); run !== undefined && !isOver(); run = queue.shift()) {
-          const result = await lane.run(run.scenario, run.kill, run.variant)
-          results.push(result)
-          options.onResult?.(result, results.length, chosen.length)
-        }
-      }),
-    )
+    const chosen = sampleOf(all, options, {
+      kind: ({ kill, variant }) => kindOf(variant.again ?? kill),
+      isTwice: ({ variant }) => variant.again !== undefined,
+      isExtra: () => false,
+    })
+    const runOn = (lane: ClientLane) => ({ run: (run: Run) => lane.run(run.scenario, run.kill, run.variant) })
+    await takeAll(lanes.map(runOn), [...chosen], results, { ...options, of: chosen.length })
     return { moments, runs: all.length, results, tookMs: performance.now() - startMs }
   } finally {
     await Promise.all(lanes.map((lane) => lane.close()))
@@ -118,68 +115,34 @@ const kindOf = ({ name, when }: Moment): string => {
   return `${when} ${words.slice(0, told).join(' ')}`
 }
 
-/** Each kind of moment once, in a first visit where it comes there; then whatever comes. */
-function sampleOf(all: readonly Run[], count: number, seed: number): Run[] {
-  const shuffled = seeded(seed).shuffled(all)
-  const chosen = new Set<Run>()
-  const kinds = new Set<string>()
-  const firstVisitsFirst = shuffled.toSorted(
-    (a, b) => Number(a.variant.again !== undefined) - Number(b.variant.again !== undefined),
-  )
-  for (const run of firstVisitsFirst) {
-    const kind = kindOf(run.variant.again ?? run.kill)
-    if (kinds.has(kind)) continue
-    kinds.add(kind)
-    chosen.add(run)
-  }
-  for (const run of shuffled) {
-    if (chosen.size >= count) break
-    chosen.add(run)
-  }
-  return [...chosen]
-}
-
-export function describeClient({ scenario, kill, variant, outcome, violations, tookMs }: ClientResult): string {
+export function describeClient(result: ClientResult): string {
+  const { scenario, kill, variant } = result
   const again = variant.again === undefined ? '' : `, again ${words(variant.again)}`
-  return [
-    `${outcome}  ${scenario}, user ${variant.user}: ${words(kill)}${again}  ${Math.round(tookMs)} ms`,
-    ...violations.map((violation) => `     ${violation}`),
-  ].join('\n')
+  return lineOf(result, `${scenario}, user ${variant.user}: ${words(kill)}${again}`)
 }
 
 const words = ({ when, nth, name }: Moment): string => `${when} #${nth} ${name}`
 
-export function clientSummary({ moments, runs, results, tookMs }: ClientSweepReport): string {
-  const count = (outcome: ClientResult['outcome']): number =>
-    results.filter((result) => result.outcome === outcome).length
-  return `client: ${moments} moments to kill at, ${results.length} of ${runs} runs: ${count('ok')} ok, ${count('bad')} bad, ${count('not reached')} not reached; ${(tookMs / 1000).toFixed(0)} s, ${(tookMs / Math.max(1, results.length)).toFixed(0)} ms a run`
-}
+export const clientSummary = ({ moments, runs, results, tookMs }: ClientSweepReport): string =>
+  `client: ${moments} moments to kill at, ${results.length} of ${runs} runs: ${counted(results, tookMs)}`
 
 async function main(): Promise<void> {
   const { values } = parseArgs({
     options: {
-      sample: { type: 'string' },
-      seed: { type: 'string', default: '1' },
-      parallel: { type: 'string', default: '2' },
+      ...CAMPAIGN_ARGS,
       only: { type: 'string', default: '' },
       at: { type: 'string', default: '^' },
-      bail: { type: 'boolean', default: false },
       page: { type: 'string' },
     },
   })
   const report = await sweepClient({
-    sample: values.sample === undefined ? null : Number(values.sample),
-    seed: Number(values.seed),
-    parallel: Number(values.parallel),
+    ...campaignOf(values),
     only: values.only,
     at: new RegExp(values.at),
-    bail: values.bail,
     ...(values.page === undefined ? {} : { page: values.page }),
     onResult: (result, done, of) => process.stdout.write(`${done}/${of} ${describeClient(result)}\n`),
   })
-  const isBad = report.results.some(({ outcome }) => outcome === 'bad')
-  // After thousands of kills the loop was seen to turn for ever (Node 20.20).
-  process.stdout.write(`${clientSummary(report)}\n`, () => process.exit(isBad ? 1 : 0))
+  endCampaign(clientSummary(report), report.results)
 }
 
 if (process.argv[1] === import.meta.filename) await main()

@@ -41,7 +41,7 @@
       note: (note) => void ask('POST', '/sweep/note', JSON.stringify(note)),
       /** Something that the page itself did. */
       did: (name) => reached(name, numbered(name), 'after'),
-      /** A database as it lies there; that the harness looks at it is no call of the product's. */
+      /** Opens a database as it is. The harness does this, so it is not counted as a call of the product. */
       look: (name) => openDatabase.call(indexedDB, name),
     },
   })

@@ -1,10 +1,11 @@
 import { join } from 'node:path'
+import { setTimeout as pause } from 'node:timers/promises'
 import type { BrowserContext, Page } from '@playwright/test'
 import { killBrowser, openProfile, renderersOf } from '../../ground/chromium.js'
 import { temporaryDirectory } from '../../ground/files.js'
-import { repository } from '../../ground/landfall.js'
+import { repository } from '../../ground/repository.js'
 import type { Desk } from './desk.js'
-import { pause, TooLate, within } from '../../ground/patience.js'
+import { TooLate, within } from '../../ground/patience.js'
 import type { Moment, StoredRecord, SweptPage, Wanted } from '../../clients/swept-page.js'
 
 declare const swept: SweptPage
@@ -30,13 +31,14 @@ const OPENING_MS = 40_000
 
 /** A user's browser with its profile; one page at a time. */
 export interface Visitor {
-  /** Opens the page anew; the one before is over. `kill`: where it is killed. */
+  /** Opens the page again, after the one before has ended. `kill`: where it is killed. */
   visit(kill: Moment | null): Promise<Visit>
   close(): Promise<void>
 }
 
 /** Against hanging only. */
 const PATIENCE_MS = 30_000
+const asked = <T>(work: Promise<T>, what: string): Promise<T> => within(work, PATIENCE_MS, what)
 
 const PRELOAD = join(repository, 'e2e/sweep/client/page-preload.js')
 
@@ -52,7 +54,7 @@ export async function openVisitor(origin: string, desk: Desk): Promise<Visitor> 
     const crashed = new Promise<void>((resolve) => page.once('crash', () => resolve()))
     isDead = true
     for (const pid of renderersOf(home.path)) process.kill(pid, 'SIGKILL')
-    await within(crashed, PATIENCE_MS, () => 'the end of a killed page')
+    await asked(crashed, 'the end of a killed page')
   }
 
   async function openPage(): Promise<Page> {
@@ -71,13 +73,12 @@ export async function openVisitor(origin: string, desk: Desk): Promise<Visitor> 
   async function openLivingPage(): Promise<{ page: Page; journal: StoredRecord[] }> {
     for (let attempt = 1; ; attempt += 1) {
       try {
-        const page = await within(openPage(), OPENING_MS, () => 'a page')
+        const page = await within(openPage(), OPENING_MS, 'a page')
         return {
           page,
-          journal: await within(
+          journal: await asked(
             page.evaluate(() => swept.journal()),
-            PATIENCE_MS,
-            () => 'the journal',
+            'the journal',
           ),
         }
       } catch (error) {
@@ -102,23 +103,21 @@ export async function openVisitor(origin: string, desk: Desk): Promise<Visitor> 
         died,
         journal,
         forget: () =>
-          within(
+          asked(
             page.evaluate(() => swept.forget()),
-            PATIENCE_MS,
-            () => 'forgetting',
+            'forgetting',
           ),
-        // It may die on the way: whoever looks at `died` knows.
+        // It may die while it runs: `died` says so.
         begin: (wanted) => void page.evaluate((what) => swept.begin(what), wanted).catch(() => {}),
         moments: () =>
-          within(
+          asked(
             page.evaluate(() => sweep.moments),
-            PATIENCE_MS,
-            () => 'the moments',
+            'the moments',
           ),
       }
     },
     async close() {
-      await within(context.close(), PATIENCE_MS, () => 'the end of the browser').catch(() => killBrowser(home.path))
+      await asked(context.close(), 'the end of the browser').catch(() => killBrowser(home.path))
       await home.remove()
     },
   }

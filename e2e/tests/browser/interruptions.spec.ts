@@ -7,7 +7,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import type { BrowserContext, Page } from '@playwright/test'
 import type { MadeFile } from '../../ground/files.js'
 import type { RecordedRequest } from '../../ground/proxy.js'
-import type { Story } from '../../programs/story.js'
+import type { DemoStory as Story } from '../../programs/story.js'
 import { cardOf, expectArrivedOn, pick, shot, storedOf, visit } from './on-the-page.js'
 import { MIB, expect, expectStored, figure, inTheMiddle, isPatch, sendUntilCopied, sentAgain, test } from './support.js'
 
@@ -88,7 +88,7 @@ test('a server that was killed and restarted gets the rest', async ({ begin, pro
   await inTheMiddle(story, file, 0.4)
   await story.kill()
   const { operations, blobs } = await story.truth()
-  for (const path of blobs.values())
+  for (const { path = '' } of blobs.values())
     figure('on the disk and not acknowledged', (await stat(path)).size - (operations[0]?.offset ?? 0))
   await expect(cardOf(page, file)).toContainText('Waiting for the network')
   await shot(page, 'waiting-for-the-network')

@@ -5,7 +5,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Page } from '@playwright/test'
 import type { RecordedRequest } from '../../ground/proxy.js'
-import type { Story } from '../../programs/story.js'
+import type { DemoStory as Story } from '../../programs/story.js'
 import { cardOf, expectArrivedOn, journalOf, killPage, load, nameOf, pick, saidBy, shot, visit } from './on-the-page.js'
 import { MIB, expect, expectStored, figure, isPatch, test } from './support.js'
 

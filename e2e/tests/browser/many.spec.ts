@@ -2,7 +2,7 @@
 import type { BrowserContext, Page } from '@playwright/test'
 import type { MadeFile } from '../../ground/files.js'
 import type { RecordedRequest } from '../../ground/proxy.js'
-import type { Story } from '../../programs/story.js'
+import type { DemoStory as Story } from '../../programs/story.js'
 import { expectArrivedOn, load, pick, shot, storedOf, visit, watch } from './on-the-page.js'
 import { MIB, type Sources, expect, expectStored, figure, test } from './support.js'
 

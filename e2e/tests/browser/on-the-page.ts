@@ -2,8 +2,8 @@
 import { basename, join } from 'node:path'
 import { type BrowserContext, expect, type Locator, type Page } from '@playwright/test'
 import type { MadeFile } from '../../ground/files.js'
-import { repository } from '../../ground/landfall.js'
-import type { Story } from '../../programs/story.js'
+import { repository } from '../../ground/repository.js'
+import type { DemoStory as Story } from '../../programs/story.js'
 
 /** In each page: what it tells people is written down, and so are the errors that nobody caught. */
 export async function watch(context: BrowserContext, errors: Error[]): Promise<void> {

@@ -5,7 +5,7 @@ import type { BrowserContext, Page } from '@playwright/test'
 import { renderersOf } from '../../ground/chromium.js'
 import type { MadeFile } from '../../ground/files.js'
 import type { RecordedRequest } from '../../ground/proxy.js'
-import type { Story, Truth } from '../../programs/story.js'
+import type { DemoStory as Story, Truth } from '../../programs/story.js'
 import { buttonOf, cardOf, expectArrivedOn, load, pick, shot, storedOf, visit } from './on-the-page.js'
 import { MIB, expect, expectStored, type Sources, test } from './support.js'
 

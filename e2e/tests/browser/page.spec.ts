@@ -207,7 +207,7 @@ test('a download has the same bytes, and a removal leaves none', async ({ begin,
   await story.until(({ references, blobs }) => references.length === 1 && blobs.size === 1)
   const { rows, references, operations } = await story.truth()
   expect(rows.map(({ name }) => name)).toEqual(['stays.txt'])
-  expect(references.map(({ operationId }) => operationId)).toEqual(rows.map(({ operationId }) => operationId))
+  expect(references.map(({ id }) => id)).toEqual(rows.map(({ id }) => id))
   const removed = operations.find(({ name }) => name === nameOf(file))
   const answer = await visitor.request.get(`${story.proxy.origin}/uploads/files/${removed?.id}`)
   expect(answer.status()).toBe(410)

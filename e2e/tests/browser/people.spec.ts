@@ -54,7 +54,7 @@ test("nobody else's requests carry an operation of somebody who left at 40 %; ba
   expect(offset).toBeGreaterThan(0.3 * film.sizeBytes)
   expect(sentAgain(story, [film, note])).toBeLessThanOrEqual(MIB)
   const { rows } = await expectStored(story, [film, note])
-  expect(rows.find(({ name }) => name === 'film.mov')).toMatchObject({ owner: 'ada', operationId: id })
+  expect(rows.find(({ name }) => name === 'film.mov')).toMatchObject({ owner: 'ada', id })
 })
 
 test('a tab that still sends for one stops before another tab signs somebody else in', async ({

@@ -3,7 +3,7 @@ import { copyFile, mkdir, open, stat, utimes } from 'node:fs/promises'
 import { basename, dirname, join } from 'node:path'
 import type { BrowserContext, Page } from '@playwright/test'
 import { type MadeFile, sha256Of } from '../../ground/files.js'
-import type { Story } from '../../programs/story.js'
+import type { DemoStory as Story } from '../../programs/story.js'
 import { buttonOf, cardOf, expectArrivedOn, pick, shot, visit } from './on-the-page.js'
 import { MIB, expect, expectStored, inTheMiddle, isPatch, sentAgain, test } from './support.js'
 

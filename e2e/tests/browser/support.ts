@@ -3,9 +3,9 @@ import { mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { type BrowserContext, expect, type Page, test as base } from '@playwright/test'
 import { killBrowser, openProfile } from '../../ground/chromium.js'
-import { type MadeFile, makeFile, sha256Of, temporaryDirectory, wireDigest } from '../../ground/files.js'
+import { type MadeFile, makeFile, temporaryDirectory, wireDigest } from '../../ground/files.js'
 import type { RecordedRequest } from '../../ground/proxy.js'
-import { startStory, type Story, type Truth } from '../../programs/story.js'
+import { startStory, type DemoStory as Story, type Truth } from '../../programs/story.js'
 import { journalOf, nameOf, visit, watch } from './on-the-page.js'
 
 export const MIB = 1_048_576
@@ -143,13 +143,14 @@ export async function expectStored(story: Story, files: readonly MadeFile[]): Pr
   expect([...truth.blobs.keys()].toSorted()).toEqual(truth.references.map(({ blobKey }) => blobKey).toSorted())
   for (const operation of truth.operations) {
     const file = byName.get(operation.name)
-    const reference = truth.references.find(
-      ({ operationId, owner }) => operationId === operation.id && owner === operation.owner,
-    )
-    const row = truth.rows.find(({ operationId, owner }) => operationId === operation.id && owner === operation.owner)
-    const path = truth.blobs.get(operation.blobKey) ?? ''
+    const isOfIt = (each: { id: string; owner: string }): boolean =>
+      each.id === operation.id && each.owner === operation.owner
+    const reference = truth.references.find(isOfIt)
+    const row = truth.rows.find(isOfIt)
     const digest = wireDigest(file?.sha256 ?? '')
-    expect(await sha256Of(path), `the stored bytes of ${operation.name}`).toBe(file?.sha256)
+    expect(await truth.blobs.get(operation.blobKey)?.digest(), `the stored bytes of ${operation.name}`).toBe(
+      file?.sha256,
+    )
     expect(reference).toMatchObject({ blobKey: operation.blobKey, size: file?.sizeBytes, digest })
     expect(row).toMatchObject({ size: file?.sizeBytes, digest })
   }

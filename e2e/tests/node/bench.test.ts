@@ -2,12 +2,13 @@ import { readdir, readFile, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import { createClient } from '@libsql/client'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
-import type { Measurement } from '../../bench/measure.js'
+import type { Measurement, Series } from '../../bench/measure.js'
+import { median } from '../../bench/report.js'
 import { runLoad } from '../../clients/run-load.js'
-import { markdown, median, medianRatio, type Series, summarise } from '../../bench/table.js'
+import { markdown, medianRatio, summarise } from '../../bench/table.js'
 import { pseudoRandomBytes, temporaryDirectory } from '../../ground/files.js'
-import { portOf, startLandfall } from '../../ground/landfall.js'
-import { type RunningProcess, startProcess } from '../../ground/processes.js'
+import { startLandfall } from '../../programs/landfall.js'
+import { portOf, type RunningProcess, startProcess } from '../../ground/processes.js'
 import { startProxy } from '../../ground/proxy.js'
 
 // Both are started as they are in the benchmark: compiled, as processes of their own.
@@ -39,7 +40,7 @@ async function startPeer(variant: string, env: Record<string, string> = {}): Pro
   return peer.ready[1] ?? ''
 }
 
-const load = (speak: string, origin: string, count: number, size: number, parallel: number) =>
+const load = (speak: 'tus' | 'landfall' | 'put', origin: string, count: number, size: number, parallel: number) =>
   runLoad({ speak, origin, count, size, parallel })
 
 async function rows(): Promise<{ id: string; size: number; name: string }[]> {
@@ -141,6 +142,8 @@ const measured = (round: number, wallMs: number): Measurement => ({
   requests: 2,
   loadCpuMs: 1,
   serverCpuMs: wallMs / 2,
+  acknowledgedCpuMs: wallMs / 4,
+  memoryBytes: 1,
   peakResidentBytes: 104_857_600,
 })
 const system = (name: 'landfall' | 'tus-sync') => ({
@@ -152,7 +155,7 @@ const system = (name: 'landfall' | 'tus-sync') => ({
 
 describe('the table', () => {
   const series: Series = {
-    workload: { name: 'big', title: 'one', count: 1, sizeBytes: 1_048_576, parallel: 1 },
+    workload: { name: 'big', title: 'one', count: 1, sizeBytes: 1_048_576, parallel: 1, on: 'disk', systems: [] },
     systems: [system('landfall'), system('tus-sync')],
     measurements: {
       // A slow round hits both; the ratio within it stays.

@@ -2,15 +2,15 @@ import { type Browser, chromium } from '@playwright/test'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { runChaos } from '../../chaos/chaos.js'
 import { LINE_FAULTS } from '../../chaos/line-faults.js'
-import { lookAtMachine } from '../../ground/machine.js'
+import { lookAtMachine } from '../../chaos/machine.js'
 import { NODES_FAULTS } from '../../chaos/nodes-faults.js'
-import { nodesSystem } from '../../chaos/nodes-system.js'
+import { nodesSystem } from '../../chaos/system.js'
 import { markdown } from '../../chaos/table.js'
 import { launchOptions } from '../../ground/chromium.js'
-import { nodesMissing } from '../../ground/nodes.js'
+import { groundMissing } from '../../ground/ground.js'
 import { expectNobodyMisled } from './chaos-verdict.js'
 
-const missing = await nodesMissing()
+const missing = await groundMissing()
 /** Another one by CHAOS_SEED. `npm run chaos -- --system nodes` runs longer. */
 const seed = Number(process.env['CHAOS_SEED'] ?? '1')
 const DURATION_MS = 60_000

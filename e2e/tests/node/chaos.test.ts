@@ -1,14 +1,12 @@
 import { randomUUID } from 'node:crypto'
-import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { type Browser, chromium } from '@playwright/test'
 import { afterAll, beforeAll, describe, expect, it, test } from 'vitest'
 import { runChaos } from '../../chaos/chaos.js'
 import { DIRECTORY_FAULTS } from '../../chaos/directory-faults.js'
 import { possibleFaults, schedule } from '../../chaos/fault.js'
-import { landfallSystem } from '../../chaos/landfall-system.js'
-import { lookAtMachine, type Means } from '../../ground/machine.js'
-import { peerSystem } from '../../chaos/peer-system.js'
+import { landfallSystem, peerSystem } from '../../chaos/system.js'
+import { lookAtMachine, type Means } from '../../chaos/machine.js'
 import { planClients } from '../../chaos/plan.js'
 import { type DirectoryStage, openStage } from '../../chaos/stage.js'
 import { markdown } from '../../chaos/table.js'
@@ -43,7 +41,7 @@ test('through kills, cuts, stops, a full disk and torn files nobody is told what
 }, 900_000)
 
 test('the harness counts a success that was told without a row', async () => {
-  const system = peerSystem('tus', join(import.meta.dirname, '../../programs/lying-peer.mjs'))
+  const system = peerSystem('lying')
   const report = await runChaos({
     system,
     seed,

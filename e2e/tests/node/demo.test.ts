@@ -8,7 +8,7 @@ import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import * as v from 'valibot'
 import { afterEach, beforeEach, expect, test } from 'vitest'
-import { repository } from '../../ground/landfall.js'
+import { repository } from '../../ground/repository.js'
 import { freePort } from '../../ground/ports.js'
 
 let directory: string

@@ -10,7 +10,7 @@ import { launchChromium } from '../../ground/engines/chromium.js'
 import { type Engine, type EnginePage, textsOf } from '../../ground/engines/engine.js'
 import { firefoxPath, launchFirefox } from '../../ground/engines/firefox.js'
 import { makeFile, type MadeFile, sha256Of, temporaryDirectory } from '../../ground/files.js'
-import { startStory, type Story } from '../../programs/story.js'
+import { startStory, type DemoStory as Story } from '../../programs/story.js'
 
 const MIB = 1_048_576
 const SIZE_BYTES = 24 * MIB
@@ -94,9 +94,9 @@ describe.each(engines)('in %s', (_name, launch) => {
     }
     throw new Error(`the page never says ${words}`)
   }
-  const storedDigests = async (): Promise<string[]> => {
+  const storedDigests = async (): Promise<(string | null)[]> => {
     const { references, blobs } = await story.truth()
-    return Promise.all(references.map(({ blobKey }) => sha256Of(blobs.get(blobKey) ?? '')))
+    return Promise.all(references.map(async ({ blobKey }) => (await blobs.get(blobKey)?.digest()) ?? null))
   }
   /** As where a page's policy forbids workers, or a deployment has taken the script away. */
   const withoutWorker = (): void =>

@@ -5,7 +5,7 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { gatewayPlace, startGateway, stopGateway } from '../../ground/s3.js'
+import { openGround } from '../../ground/ground.js'
 import { createTurns } from '../../ground/turns.js'
 import { CASES } from '../../faults/cases.js'
 import { type Course, type Disturbance, follow } from '../../faults/course.js'
@@ -19,12 +19,8 @@ import {
 import { openStage, type Stage } from '../../faults/stage.js'
 import { type Row, tableOf } from '../../faults/table.js'
 
-const place = await gatewayPlace()
-const gateway = await startGateway(place).catch(async (error: Error) => {
-  await stopGateway(place).catch(() => {})
-  return error
-})
-const missing = gateway instanceof Error ? gateway.message : null
+const opened = await openGround().catch((error: Error) => error)
+const missing = opened instanceof Error ? opened.message : null
 /** More of them at once on two cores, and their time limits would strike by themselves. */
 const inTurn = createTurns(4)
 
@@ -37,15 +33,14 @@ const AWAY = [
 const ARRIVED = { told: { success: true }, stored: 'right', references: 1, rows: 1, effects: 1, offsetFell: false }
 const REFUSED = { told: { success: false }, references: 0, rows: 0, effects: 0, offsetFell: false }
 
-describe.skipIf(gateway instanceof Error)(`faults${missing === null ? '' : ` (${missing})`}`, () => {
+describe.skipIf(opened instanceof Error)(`faults${missing === null ? '' : ` (${missing})`}`, () => {
   let stage: Stage
   const rows: Row[] = []
   beforeAll(async () => {
-    if (!(gateway instanceof Error)) stage = await openStage(gateway)
+    if (!(opened instanceof Error)) stage = await openStage(opened)
   })
   afterAll(async () => {
-    await stage.close()
-    await stopGateway(place)
+    await stage.ground.close()
     const faults = [...CASES.map(({ name }) => name), LOST, ...AWAY.map(([name]) => name)]
     const inOrder = rows.toSorted((a, b) => faults.indexOf(a.fault) - faults.indexOf(b.fault))
     process.stdout.write(`\n${tableOf(inOrder)}\n`)

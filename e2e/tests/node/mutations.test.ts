@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { expect, test } from 'vitest'
-import { repository } from '../../ground/landfall.js'
+import { repository } from '../../ground/repository.js'
 import { CLIENT_MUTATIONS } from '../../mutants/client-mutations.js'
 import { MODEL_MUTATIONS } from '../../mutants/model-mutations.js'
 import { MUTATIONS } from '../../mutants/mutations.js'
@@ -18,5 +18,5 @@ test.each([...MUTATIONS, ...MODEL_MUTATIONS])('the server still has the place of
 
 test.each(CLIENT_MUTATIONS)('the client still has the place of the mutation: $name', ({ edits }) => {
   const text = readFileSync(join(repository, 'client/dist/index.js'), 'utf8')
-  for (const { find } of edits) expect(text.includes(find), find).toBe(true)
+  for (const { find, put } of edits) expect(text.replace(find, () => put) === text, String(find)).toBe(false)
 })

@@ -9,8 +9,9 @@ import { Pool } from 'pg'
 import { afterAll, describe, expect, test } from 'vitest'
 import { pseudoRandomBytes, wireDigest } from '../../ground/files.js'
 import { type Ground, openGround } from '../../ground/ground.js'
-import { OWNER_HEADER } from '../../ground/landfall.js'
-import { ownHeaders } from '../../clients/own-headers.js'
+import { OWNER_HEADER } from '../../programs/landfall.js'
+import { ownHeaders } from '../../clients/wire.js'
+import { startNode } from '../../programs/nodes.js'
 import { DONE_POINTS } from '../../truth/stored.js'
 
 // More uploads open than there are connections, and more bytes of them than memory for them.
@@ -43,7 +44,7 @@ describe.skipIf(opened instanceof Error)(`three nodes on PostgreSQL and S3${miss
   test('1,000 uploads open at once, with ten connections each', async () => {
     const ground = opened as Ground
     const env = { LANDFALL_DATABASE_CONNECTIONS: String(CONNECTIONS), LANDFALL_LOG_LEVEL: 'warn' }
-    const nodes = await Promise.all(Array.from({ length: NODES }, () => ground.startNode(env)))
+    const nodes = await Promise.all(Array.from({ length: NODES }, () => startNode(ground, env)))
     const uploadOf = (n: number, size = SIZE_BYTES): Upload => ({
       id: idOf(n),
       // An owner may have 1,000 open.

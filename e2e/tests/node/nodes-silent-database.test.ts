@@ -3,9 +3,11 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { TUS_CONTENT_TYPE, TUS_RESUMABLE } from '@landfall/shared'
 import { afterAll, describe, expect, test } from 'vitest'
 import { pseudoRandomBytes } from '../../ground/files.js'
-import { OWNER_HEADER } from '../../ground/landfall.js'
-import { type Nodes, openNodes } from '../../ground/nodes.js'
-import { ownHeaders } from '../../clients/own-headers.js'
+import { OWNER_HEADER } from '../../programs/landfall.js'
+import { type Ground, openGround } from '../../ground/ground.js'
+import { openNodes } from '../../programs/nodes.js'
+import { openNodesReader } from '../../truth/nodes-reader.js'
+import { ownHeaders } from '../../clients/wire.js'
 import { startProxy } from '../../ground/proxy.js'
 import { DONE_POINTS } from '../../truth/stored.js'
 
@@ -21,11 +23,7 @@ const ANSWERED_MS = 20_000
 /** A probe that is not answered sooner takes the node out for that alone. */
 const PROBED_MS = 2_000
 
-const opened = await openNodes({
-  count: NODES,
-  store: 'memstore',
-  env: { LANDFALL_LEASE_MS: '5000', LANDFALL_COMPLETER_INTERVAL_MS: '500', LANDFALL_LOG_LEVEL: 'warn' },
-}).catch((error: Error) => error)
+const opened = await openGround().catch((error: Error) => error)
 const missing = opened instanceof Error ? ` (${opened.message})` : ''
 afterAll(async () => {
   if (!(opened instanceof Error)) await opened.close()
@@ -40,7 +38,13 @@ interface Asked {
 
 describe.skipIf(opened instanceof Error)(`three nodes whose database goes silent${missing}`, () => {
   test('each call ends in time, the nodes are back within ten seconds, and nothing is lost', async () => {
-    const nodes = opened as Nodes
+    const ground = opened as Ground
+    const nodes = await openNodes(ground, {
+      count: NODES,
+      env: { LANDFALL_LEASE_MS: '5000', LANDFALL_COMPLETER_INTERVAL_MS: '500', LANDFALL_LOG_LEVEL: 'warn' },
+    })
+    const reader = openNodesReader(ground)
+    ground.defer(reader.end)
     const origins = nodes.all.map(({ server }) => server.ready[1] ?? '')
     const own = await ownHeaders(`${origins[0] ?? ''}/uploads`, { [OWNER_HEADER]: 'ann' })
     const asked: Asked[] = []
@@ -99,7 +103,7 @@ describe.skipIf(opened instanceof Error)(`three nodes whose database goes silent
     await sleep(LOAD_MS.before)
     // On a busy machine the nodes take their time to begin.
     while (files.length < 2 * CLIENTS) await sleep(100)
-    const elsewhere = await startProxy({ targetPort: nodes.postgres.port, protocol: 'opaque' })
+    const elsewhere = await startProxy({ targetPort: ground.postgres.port, protocol: 'opaque' })
     const silentAtMs = performance.now()
     let stranded = 0
     for (const { database } of nodes.all) {
@@ -135,10 +139,10 @@ describe.skipIf(opened instanceof Error)(`three nodes whose database goes silent
     expect(asked.filter(({ status }) => status === 0)).toEqual([])
 
     for (const deadline = Date.now() + 60_000; ; await sleep(500)) {
-      const { operations } = await nodes.reader.readLedger()
+      const { operations } = await reader.readLedger()
       if (operations.every(({ point }) => DONE_POINTS.has(point)) || Date.now() > deadline) break
     }
-    const stored = await nodes.reader.read()
+    const stored = await reader.read()
     expect(stored.operations.filter(({ point }) => !DONE_POINTS.has(point))).toEqual([])
     expect(stored.references.map(({ id }) => id).toSorted()).toEqual(files.map(({ id }) => id).toSorted())
     for (const { id, sha256 } of files) {

@@ -6,7 +6,7 @@ import { publint } from 'publint'
 import { formatMessage } from 'publint/utils'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { temporaryDirectory } from '../../ground/files.js'
-import { repository } from '../../ground/landfall.js'
+import { repository } from '../../ground/repository.js'
 import { contents, install, link, pack, type PackageName, PACKAGES } from '../../ground/packed.js'
 
 const execute = promisify(execFile)

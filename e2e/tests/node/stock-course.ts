@@ -3,17 +3,17 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { expect } from 'vitest'
 import { pseudoRandomBytes } from '../../ground/files.js'
 import type { RecordedRequest } from '../../ground/proxy.js'
-import type { ScenarioSettings } from '../../programs/scenario-app.js'
-import { type Scenario, startScenario } from '../../programs/scenario.js'
+import type { ApplicationSettings } from '../../programs/application.js'
+import { startApplication, type Story } from '../../programs/story.js'
 import { type Client, inTurn, type Stage, type Told } from '../../clients/stock.js'
 
 export interface Situation {
   readonly name: string
-  readonly settings: Omit<ScenarioSettings, 'directory' | 'page'>
+  readonly settings: Omit<ApplicationSettings, 'directory' | 'page'>
   /** Default 3,000,000. */
   readonly sizeBytes?: number
   /** From the moment the server has all bytes. Answers how to stop it. */
-  disturb?(scenario: Scenario): Promise<() => void>
+  disturb?(scenario: Story): Promise<() => void>
 }
 
 /** What happened to one upload. */
@@ -35,10 +35,11 @@ const isCreation = ({ method, path }: RecordedRequest): boolean => method === 'P
 export const isPatch = ({ method }: RecordedRequest): boolean => method === 'PATCH'
 
 export const nothing = (): void => {}
+const sha256 = (bytes: Buffer): string => createHash('sha256').update(bytes).digest('hex')
 
 /** Success, not before the reference, once; one operation, one creation, the right bytes, next to nothing sent again. */
 export async function expectSuccess(stage: Stage, client: Client, situation: Situation): Promise<void> {
-  const scenario = await inTurn(() => startScenario({ ...situation.settings, page: stage.page }))
+  const scenario = await inTurn(() => startApplication({ ...situation.settings, page: stage.page }))
   try {
     const course = await follow(stage, scenario, client, situation)
     const report = describe(scenario)
@@ -47,12 +48,14 @@ export async function expectSuccess(stage: Stage, client: Client, situation: Sit
     const truth = await scenario.truth()
     expect(truth, report).toMatchObject({
       operations: [{ point: expect.stringMatching(/^(referenced|completed)$/), offset: course.sizeBytes }],
-      references: 1,
-      arrivals: 1,
-      blobs: 1,
+      references: { length: 1 },
+      rows: { length: 1 },
+      blobs: { size: 1 },
     })
     expectLittleTraffic(scenario, course, report)
-    expect(await scenario.storedSha256(truth.operations[0]?.id ?? ''), report).toBe(course.sha256)
+    const served = await fetch(`${scenario.proxy.origin}/uploads/files/${truth.operations[0]?.id ?? ''}`)
+    expect(served.status, report).toBe(200)
+    expect(sha256(Buffer.from(await served.arrayBuffer())), report).toBe(course.sha256)
   } finally {
     await scenario.close()
   }
@@ -60,14 +63,14 @@ export async function expectSuccess(stage: Stage, client: Client, situation: Sit
 
 /** An error with the server's 422, once, and nothing is kept. */
 export async function expectRejection(stage: Stage, client: Client, situation: Situation): Promise<void> {
-  const scenario = await inTurn(() => startScenario({ ...situation.settings, page: stage.page }))
+  const scenario = await inTurn(() => startApplication({ ...situation.settings, page: stage.page }))
   try {
     const course = await follow(stage, scenario, client, situation)
     const report = describe(scenario)
     expect(course, report).toMatchObject({ successes: 0, errors: [{ status: 422 }] })
     expect(course.errors, report).toHaveLength(1)
     await blobsGone(scenario)
-    const truth = { operations: [{ point: 'rejected' }], references: 0, arrivals: 0, blobs: 0 }
+    const truth = { operations: [{ point: 'rejected' }], references: [], rows: [], blobs: { size: 0 } }
     expect(await scenario.truth(), report).toMatchObject(truth)
     expectLittleTraffic(scenario, course, report)
   } finally {
@@ -75,13 +78,13 @@ export async function expectRejection(stage: Stage, client: Client, situation: S
   }
 }
 
-function expectLittleTraffic({ proxy }: Scenario, course: Course, report: string): void {
+function expectLittleTraffic({ proxy }: Story, course: Course, report: string): void {
   expect(proxy.requests.filter(isCreation), report).toHaveLength(1)
   expect(proxy.bodyBytes(isPatch) - course.sizeBytes, report).toBeLessThanOrEqual(SENT_AGAIN_BYTES)
 }
 
 /** Uploads with this client in this situation until it has told something, and a little longer. */
-async function follow(stage: Stage, scenario: Scenario, client: Client, situation: Situation): Promise<Course> {
+async function follow(stage: Stage, scenario: Story, client: Client, situation: Situation): Promise<Course> {
   const sizeBytes = situation.sizeBytes ?? 3_000_000
   const bytes = pseudoRandomBytes(sizeBytes, situation.name)
   const errors: Course['errors'][number][] = []
@@ -96,7 +99,7 @@ async function follow(stage: Stage, scenario: Scenario, client: Client, situatio
   }
   const told: Told = {
     succeeded() {
-      counts.push(scenario.truth().then(({ references }) => references))
+      counts.push(scenario.truth().then(({ references }) => references.length))
       tell()
     },
     failed(message, status) {
@@ -116,16 +119,16 @@ async function follow(stage: Stage, scenario: Scenario, client: Client, situatio
   // Whoever says something twice does it soon.
   await sleep(3000)
   await end()
-  const sha256 = createHash('sha256').update(bytes).digest('hex')
-  return { successes: counts.length, errors, referencesAtSuccess: (await counts[0]) ?? 0, tookMs, sizeBytes, sha256 }
+  const referencesAtSuccess = (await counts[0]) ?? 0
+  return { successes: counts.length, errors, referencesAtSuccess, tookMs, sizeBytes, sha256: sha256(bytes) }
 }
 
 /** The bytes of a rejected file go soon after. */
-async function blobsGone(scenario: Scenario): Promise<void> {
-  for (let waitedMs = 0; waitedMs < 15_000 && (await scenario.truth()).blobs > 0; waitedMs += 250) await sleep(250)
+async function blobsGone(scenario: Story): Promise<void> {
+  for (let waitedMs = 0; waitedMs < 15_000 && (await scenario.truth()).blobs.size > 0; waitedMs += 250) await sleep(250)
 }
 
-function describe({ proxy, server }: Scenario): string {
+function describe({ proxy, server }: Story): string {
   const requests = proxy.requests.map(({ method, path, headers, bodyBytes, status, startedAtMs, nth }) => {
     const offset = headers['upload-offset'] ?? ''
     return `${(startedAtMs / 1000).toFixed(1)} ${method} ${path} ${offset} ${bodyBytes} B, ${nth}. → ${status}`

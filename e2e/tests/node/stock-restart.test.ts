@@ -18,11 +18,12 @@ describe.concurrent.each(CLIENTS)('%s', (_name, client) => {
     expectSuccess(stage, client, {
       name: 'restart',
       settings: { prepareMs: 20_000 },
-      async disturb({ proxy, killAndRestart }) {
+      async disturb({ proxy, kill, restart }) {
         // Chromium would send a PATCH that has no answer again whole, whatever the server does.
         await proxy.waitFor((request) => isPatch(request) && request.status !== null, 60_000)
         await sleep(5000)
-        await killAndRestart()
+        await kill()
+        await restart()
         return nothing
       },
     }),

@@ -1,11 +1,11 @@
 import { type Browser, chromium } from '@playwright/test'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { launchOptions } from '../../ground/chromium.js'
-import { nodesMissing } from '../../ground/nodes.js'
+import { groundMissing } from '../../ground/ground.js'
 import { describe as inWords, summary, sweep } from '../../sweep/main.js'
-import { kindOf } from '../../sweep/sample.js'
+import { kindOf } from '../../sweep/runs.js'
 
-const missing = await nodesMissing()
+const missing = await groundMissing()
 /** Another one by SWEEP_SEED. `npm run sweep -- nodes` runs all. */
 const seed = Number(process.env['SWEEP_SEED'] ?? '1')
 /** It leaves everything as it is: a kill around it is one after the call before. */

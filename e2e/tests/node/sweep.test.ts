@@ -3,7 +3,7 @@ import { afterAll, beforeAll, expect, test } from 'vitest'
 import { launchOptions } from '../../ground/chromium.js'
 import { clientSummary, describeClient, sweepClient } from '../../sweep/client/main.js'
 import { describe as inWords, summary, sweep } from '../../sweep/main.js'
-import { kindOf } from '../../sweep/sample.js'
+import { kindOf } from '../../sweep/runs.js'
 
 let browser: Browser
 beforeAll(async () => {
