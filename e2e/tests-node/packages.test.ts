@@ -76,6 +76,7 @@ describe.each(PACKAGES)('the tarball of %s', (name) => {
           absent.push(`${path}: ${source}`)
       })
     }
+    // Also what a module leaves in dist when its source is moved: then remove dist, and build again.
     expect(absent).toEqual([])
   })
 
