@@ -14,7 +14,7 @@ class LongestFirst extends BaseSequencer {
 
 export default defineConfig({
   test: {
-    include: ['tests-node/**/*.test.{ts,mjs}'],
+    include: ['tests/node/**/*.test.{ts,mjs}'],
     // Against hanging only: on a busy machine a process takes many seconds to start.
     testTimeout: 120_000,
     hookTimeout: 120_000,
@@ -23,6 +23,6 @@ export default defineConfig({
     sequence: { sequencer: LongestFirst },
     // Tests that are concurrent wait most of their time.
     maxConcurrency: 50,
-    ...quickLane(import.meta.dirname, 'tests-node'),
+    ...quickLane(import.meta.dirname, 'tests/node'),
   },
 })

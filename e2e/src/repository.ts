@@ -1,6 +1,0 @@
-import { fileURLToPath } from 'node:url'
-
-/** The repository's folder, with a slash at its end; from `e2e/src/` or from `e2e/dist/src/`. */
-export const repository = fileURLToPath(
-  new URL(import.meta.url.includes('/dist/') ? '../../../' : '../../', import.meta.url),
-)
