@@ -91,7 +91,7 @@ export const MUTATIONS: readonly Mutation[] = [
     name: 'bytes are acknowledged before they are synced',
     edits: [
       {
-        file: 'blobs/take-bytes.js',
+        file: 'blobs/file/take-bytes.js',
         find: 'await request.sync(writer.position());',
         put: 'void request.sync(writer.position());',
       },

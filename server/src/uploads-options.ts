@@ -1,6 +1,6 @@
-import type { Limits } from './kinds/admission.js'
-import { type AllowedOrigins, isOrigin } from './http/same-site.js'
 import { EFFECT_SETTINGS } from './effects/effects.js'
+import { type AllowedOrigins, isOrigin } from './http/same-site.js'
+import type { Limits } from './kinds/admission.js'
 import {
   aFunction,
   anything,

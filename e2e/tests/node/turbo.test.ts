@@ -5,7 +5,7 @@ import { dirname, join, relative } from 'node:path'
 import { promisify } from 'node:util'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { temporaryDirectory } from '../../ground/files.js'
-import { repository } from '../../ground/landfall.js'
+import { repository } from '../../ground/repository.js'
 
 const execute = promisify(execFile)
 const MAX_OUTPUT_BYTES = 64 << 20

@@ -1,8 +1,8 @@
 import { createHmac } from 'node:crypto'
 import { OWNER_TAG_HEADER, type ProblemCode, VERSION_HEADER } from '@landfall/shared'
 import type { Context, MiddlewareHandler } from 'hono'
-import type { Env } from './context.js'
 import { refuse } from '../lib/problem-error.js'
+import type { Env } from './context.js'
 import { SAFE_METHODS } from './same-site.js'
 
 /**

@@ -8,11 +8,11 @@ import {
   problem,
 } from '@landfall/shared'
 import { unlessAnswered } from '../lib/answered.js'
-import { accepts, type Kind } from './kind.js'
-import { forgottenProblem } from './gone.js'
 import type { BlobStore } from '../ports/blob-store.js'
 import type { DeclarationRate, Intent, LedgerOperations } from '../ports/ledger/operations.js'
 import type { OperationKey, OperationRecord } from '../ports/operation.js'
+import { forgottenProblem } from './gone.js'
+import { accepts, type Kind } from './kind.js'
 
 export interface Limits {
   /** The largest size of one file, in bytes. Default 1 TiB. */

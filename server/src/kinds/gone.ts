@@ -1,7 +1,7 @@
 import { type Problem, problem, type ProblemCode } from '@landfall/shared'
 import { ProblemError, refuse } from '../lib/problem-error.js'
-import type { OperationKey } from '../ports/operation.js'
 import type { TombstonePoint, LedgerOperations } from '../ports/ledger/operations.js'
+import type { OperationKey } from '../ports/operation.js'
 
 /**
  * How it ended, in codes that clients of every version know. The reason why a file was rejected (`digest-mismatch`, or
@@ -20,7 +20,7 @@ export const forgottenProblem = (point: TombstonePoint): Problem => ({
   status: 410,
 })
 
-/** What to answer for an operation without a row: 410 where its id was used before, else 404. */
+/** The answer for an operation without a row: 410 if its id was used before, otherwise 404. */
 export async function absent(ledger: LedgerOperations, key: OperationKey): Promise<ProblemError> {
   const point = await ledger.tombstone(key)
   return point === null ? refuse('not-found') : new ProblemError(forgottenProblem(point))

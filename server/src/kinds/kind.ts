@@ -7,10 +7,7 @@ import {
   problem,
 } from '@landfall/shared'
 import type { StandardSchemaV1 } from '@standard-schema/spec'
-import type { Effect } from './effect.js'
-import type { BlobFacts, OperationFacts } from './facts.js'
 import { UploadError } from '../lib/errors.js'
-import { essenceOf, SVG } from './media-names.js'
 import {
   aFunction,
   mediaTypes,
@@ -22,6 +19,9 @@ import {
   wholeNumber,
   yesOrNo,
 } from '../lib/options.js'
+import type { Effect } from './effect.js'
+import type { BlobFacts, OperationFacts } from './facts.js'
+import { essenceOf, SVG } from './media-names.js'
 
 const REJECTION = Symbol.for('landfall.rejection')
 

@@ -145,3 +145,7 @@ export function loggable(error: unknown): Error {
     .find((one) => one !== null)
   return code === undefined ? safe : Object.assign(safe, { code })
 }
+
+/** The code of an error of the operating system, such as `ENOENT`; empty for any other error. */
+export const codeOf = (error: unknown): string =>
+  error instanceof Error && 'code' in error && typeof error.code === 'string' ? error.code : ''

@@ -1,9 +1,9 @@
 import { faultCode, faultMessage } from '../lib/errors.js'
-import { silentAfterMs } from './health.js'
 import type { BlobStore, CheckResult, StoreCheck } from '../ports/blob-store.js'
 import type { Clock } from '../ports/clock.js'
 import type { LedgerInventory } from '../ports/ledger/inventory.js'
 import type { LedgerMarks } from '../ports/ledger/marks.js'
+import { silentAfterMs } from './health.js'
 
 /** The result of one check. */
 export interface Check extends CheckResult {

@@ -1,12 +1,9 @@
 import { faultCode } from '../lib/errors.js'
 import type { Appended, BlobStore } from '../ports/blob-store.js'
 import type { Ledger } from '../ports/ledger.js'
-import type { MetricEvent, Metrics } from '../ports/metrics.js'
+import { type MetricEvent, type Metrics, NO_METRICS } from '../ports/metrics.js'
 
 // Events are counted at the ports, so that the code between the ports does not need to know about metrics.
-
-/** Counts nothing. */
-export const NO_METRICS: Metrics = { count: () => {}, observe: () => {} }
 
 /** The same ledger, which also counts what it has recorded. */
 export function meteredLedger<Tx>(ledger: Ledger<Tx>, metrics: Metrics): Ledger<Tx> {

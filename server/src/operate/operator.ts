@@ -1,14 +1,14 @@
-import type { Cancel } from '../sequence/cancel.js'
-import { type Check, diagnose } from './doctor.js'
 import type { BlobStore } from '../ports/blob-store.js'
 import type { Clock } from '../ports/clock.js'
 import type { EffectStanding, LedgerEffects } from '../ports/ledger/effects.js'
-import type { Holdings, LedgerReferences } from '../ports/ledger/references.js'
 import type { OperationFilter, LedgerInventory } from '../ports/ledger/inventory.js'
-import type { OperationKey, OperationRecord } from '../ports/operation.js'
-import { reconcile, type ReconcileOptions, type ReconcileReport } from './reconcile.js'
-import type { LedgerOperations } from '../ports/ledger/operations.js'
 import type { LedgerMarks } from '../ports/ledger/marks.js'
+import type { LedgerOperations } from '../ports/ledger/operations.js'
+import type { Holdings, LedgerReferences } from '../ports/ledger/references.js'
+import type { OperationKey, OperationRecord } from '../ports/operation.js'
+import type { Cancel } from '../sequence/cancel.js'
+import { type Check, diagnose } from './doctor.js'
+import { reconcile, type ReconcileOptions, type ReconcileReport } from './reconcile.js'
 
 /** For the person who runs the server: all owners, and things that no client may do. */
 export interface Operator {

@@ -1,14 +1,14 @@
 import type { HttpBindings } from '@hono/node-server'
 import type { Context } from 'hono'
 import { makeDirectoryNow } from '../blobs/file/durable-files.js'
-import { refuse } from '../lib/problem-error.js'
-import { openBlobs, openDatabase } from './engines.js'
+import { standardWebhook } from '../effects/webhook.js'
 import { kind } from '../kinds/kind.js'
 import type { Logger } from '../lib/log.js'
+import { refuse } from '../lib/problem-error.js'
 import type { Metrics } from '../ports/metrics.js'
-import type { Settings } from './settings.js'
 import { createUploads } from '../uploads.js'
-import { standardWebhook } from '../effects/webhook.js'
+import { openBlobs, openDatabase } from './engines.js'
+import type { Settings } from './settings.js'
 
 const HOUR_MS = 60 * 60_000
 

@@ -1,9 +1,9 @@
 import { isFinal, isOpen, problem } from '@landfall/shared'
-import { refuse } from '../lib/problem-error.js'
 import { absent } from '../kinds/gone.js'
-import type { Leases } from './leases.js'
-import type { OperationKey, OperationRecord } from '../ports/operation.js'
+import { refuse } from '../lib/problem-error.js'
 import type { LedgerOperations } from '../ports/ledger/operations.js'
+import type { OperationKey, OperationRecord } from '../ports/operation.js'
+import type { Leases } from './leases.js'
 
 /** Step x. Idempotent. Refused with 409 once there is a reference. The completer removes the bytes afterwards. */
 export type Cancel = (key: OperationKey) => Promise<OperationRecord>

@@ -1,16 +1,16 @@
 import { isOpen, isReferenced, type Problem, problem } from '@landfall/shared'
-import type { Drive } from './drive.js'
 import { faultCode, UploadError } from '../lib/errors.js'
-import type { Held, Leases } from './leases.js'
 import type { Logger } from '../lib/log.js'
 import type { BlobStore } from '../ports/blob-store.js'
-import type { Changes, LedgerLeases } from '../ports/ledger/leases.js'
 import type { Clock } from '../ports/clock.js'
+import type { Changes, LedgerLeases } from '../ports/ledger/leases.js'
+import type { LedgerOperations } from '../ports/ledger/operations.js'
 import type { Metrics } from '../ports/metrics.js'
 import type { OperationKey, OperationRecord } from '../ports/operation.js'
+import type { Drive } from './drive.js'
+import type { Held, Leases } from './leases.js'
 import { createRecorder, type Recorder } from './recorder.js'
 import { arrived, blobOf, rejected, type Steps } from './steps.js'
-import type { LedgerOperations } from '../ports/ledger/operations.js'
 
 /** The result of a request that brings bytes. */
 export type Received =
@@ -129,7 +129,7 @@ export function createReceive(deps: ReceiveDeps): Receive {
     }
     const truths = arrived(before, appended.offset, appended.state)
     if (appended.offset < before.file.size) {
-      const operation = await recorder.writePatiently({ ...truths, ...alive }, 'fact', settings.patienceMs)
+      const operation = await recorder.writeWithRetries({ ...truths, ...alive }, 'fact', settings.patienceMs)
       return { outcome: 'acknowledged', operation }
     }
     const { promise: acknowledged, settle } = firstAnswer(before.file.size)

@@ -1,11 +1,10 @@
 import { faultCode, UploadError } from '../lib/errors.js'
-import type { Held } from './leases.js'
-import { NO_METRICS } from '../operate/metering.js'
-import type { Changes, LedgerLeases } from '../ports/ledger/leases.js'
 import type { Clock } from '../ports/clock.js'
-import type { Metrics } from '../ports/metrics.js'
-import type { OperationRecord } from '../ports/operation.js'
+import type { Changes, LedgerLeases } from '../ports/ledger/leases.js'
 import type { LedgerOperations } from '../ports/ledger/operations.js'
+import { type Metrics, NO_METRICS } from '../ports/metrics.js'
+import type { OperationRecord } from '../ports/operation.js'
+import type { Held } from './leases.js'
 
 /** Writes under one lease. It is the only writer of an operation while the lease is held. */
 export interface Recorder {
@@ -27,7 +26,7 @@ export interface Recorder {
    */
   write(changes: Changes, basis: Basis): Promise<OperationRecord>
   /** The same, with retries while the ledger is unavailable, because what is to be recorded is already true. */
-  writePatiently(changes: Changes, basis: Basis, patienceMs: number): Promise<OperationRecord>
+  writeWithRetries(changes: Changes, basis: Basis, patienceMs: number): Promise<OperationRecord>
   /**
    * Reads the operation again after a write was refused, and drops verdicts that were reached without the digest.
    * @throws `lease-lost`
@@ -83,7 +82,7 @@ export function createRecorder(
     note: (changes) => void (noted = { ...noted, ...changes }),
     write,
     refused,
-    async writePatiently(changes, basis, patienceMs) {
+    async writeWithRetries(changes, basis, patienceMs) {
       for (const deadline = clock.monotonicMs() + patienceMs; ;) {
         try {
           return await write(changes, basis)
@@ -102,7 +101,7 @@ export function createRecorder(
  * Asks again while the ledger is unavailable, for a limited time: a late answer costs less than sending the bytes
  * again.
  */
-export async function askPatiently<T>(ask: () => Promise<T>, clock: Clock, patienceMs: number): Promise<T> {
+export async function askWithRetries<T>(ask: () => Promise<T>, clock: Clock, patienceMs: number): Promise<T> {
   for (const deadline = clock.monotonicMs() + patienceMs; ; await clock.sleep(RETRY_MS)) {
     try {
       return await ask()

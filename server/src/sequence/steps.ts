@@ -1,17 +1,17 @@
 import { type JsonValue, type Problem, problem } from '@landfall/shared'
 import { v7 as uuidv7 } from 'uuid'
-import { deadline, type Limit } from '../lib/deadline.js'
 import type { Effect, OwedPayload } from '../kinds/effect.js'
-import { UploadError } from '../lib/errors.js'
 import type { BlobFacts, OperationFacts } from '../kinds/facts.js'
 import { type Kind, rejectionOf } from '../kinds/kind.js'
-import type { Held } from './leases.js'
 import { judgeType } from '../kinds/media-type.js'
+import { deadline, type Limit } from '../lib/deadline.js'
+import { UploadError } from '../lib/errors.js'
 import type { BlobRef, BlobStore } from '../ports/blob-store.js'
+import type { OwedEffect } from '../ports/ledger/effects.js'
 import type { Changes } from '../ports/ledger/leases.js'
 import type { HookOutcome, Referred, LedgerReferences } from '../ports/ledger/references.js'
 import type { OperationRecord } from '../ports/operation.js'
-import type { OwedEffect } from '../ports/ledger/effects.js'
+import type { Held } from './leases.js'
 
 /**
  * The steps of the sequence. A step asks before it acts, returns what to record, records nothing itself and calls no

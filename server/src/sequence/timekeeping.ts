@@ -1,7 +1,7 @@
-import type { ClockGuard } from './clock.js'
 import type { Logger } from '../lib/log.js'
 import type { Clock } from '../ports/clock.js'
 import type { ClockLook, LedgerMarks } from '../ports/ledger/marks.js'
+import type { ClockGuard } from './clock.js'
 
 /** Detects that a clock was set, and lets the ledger correct the times in its rows. */
 export interface Timekeeping {

@@ -1,7 +1,7 @@
 import type { Logger } from '../lib/log.js'
 import type { Clock } from '../ports/clock.js'
-import type { OperationKey, OperationRecord } from '../ports/operation.js'
 import type { LedgerOperations } from '../ports/ledger/operations.js'
+import type { OperationKey, OperationRecord } from '../ports/operation.js'
 
 /** Waits for changes of operations. */
 export interface Watch {

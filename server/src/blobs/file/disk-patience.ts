@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import { codeOf } from './durable-files.js'
-import type { Stop } from '../take-bytes.js'
+import type { Stop } from '../read-chunks.js'
+import { codeOf } from '../../lib/errors.js'
 
 /**
  * No space, no permission or no free descriptor: an operator repairs these, often within seconds. A broken disk (EIO)

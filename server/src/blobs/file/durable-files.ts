@@ -20,8 +20,8 @@ import {
 import { rmdir } from 'node:fs/promises'
 import { dirname, resolve as absolute } from 'node:path'
 import { promisify } from 'node:util'
-import { UploadError } from '../../lib/errors.js'
-import { makeDirectoryPrivateNow, MODE } from './private-modes.js'
+import { codeOf, UploadError } from '../../lib/errors.js'
+import { makeDirectoryPrivateNow, MODE } from '../../lib/private-modes.js'
 
 // Uses the callback functions, because FileHandles cost about a third more CPU per small file.
 export const files = {
@@ -232,9 +232,6 @@ function syncNow(directory: string): void {
     if (file !== null) closeSync(file)
   }
 }
-
-export const codeOf = (error: unknown): string =>
-  error instanceof Error && 'code' in error && typeof error.code === 'string' ? error.code : ''
 
 /**
  * Turns a fault of the file system into an UploadError, by what an operator can do about it. Messages keep the code and

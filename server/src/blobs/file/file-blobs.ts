@@ -3,35 +3,23 @@ import { createReadStream } from 'node:fs'
 import { mkdir, unlink } from 'node:fs/promises'
 import { dirname, join, resolve } from 'node:path'
 import { Readable } from 'node:stream'
+import { createKeyQueue } from '../key-queue.js'
+import { relativePath } from '../key.js'
+import { createStop, type Stop } from '../read-chunks.js'
+import { codeOf, UploadError } from '../../lib/errors.js'
 import { wroteInThisBoot } from '../../lib/holder-name.js'
-import { UploadError } from '../../lib/errors.js'
 import { milliseconds, nonEmptyText, optional, readOptions, wholeNumber } from '../../lib/options.js'
+import { MODE } from '../../lib/private-modes.js'
 import type { Appended, AppendRequest, BlobRef, BlobStore, Inspection } from '../../ports/blob-store.js'
 import { createDigester } from './digester.js'
 import { nextTurn, takeDirectory, takenOver } from './directory-lock.js'
-import {
-  codeOf,
-  createDirectorySync,
-  files,
-  makeDirectoryNow,
-  O_CREAT,
-  O_DSYNC,
-  O_EXCL,
-  O_RDONLY,
-  O_RDWR,
-  readAll,
-  readBack,
-  storageFault,
-} from './durable-files.js'
-import { createInventory } from './inventory.js'
-import { relativePath } from '../key.js'
-import { probe } from './probe.js'
-import { createKeyQueue } from '../key-queue.js'
-import { MODE } from './private-modes.js'
-import { createRoom } from './room.js'
-import { directoryIdentity } from './identity.js'
 import { patiently } from './disk-patience.js'
-import { createStop, type Stop, takeBytes } from '../take-bytes.js'
+import { createDirectorySync, files, makeDirectoryNow, O_CREAT, O_DSYNC, O_EXCL, O_RDONLY, O_RDWR, readAll, readBack, storageFault } from './durable-files.js'
+import { directoryIdentity } from './identity.js'
+import { createInventory } from './inventory.js'
+import { probe } from './probe.js'
+import { createRoom } from './room.js'
+import { takeBytes } from './take-bytes.js'
 import { whenPulled } from './when-pulled.js'
 
 export interface FileBlobsOptions {
@@ -334,8 +322,8 @@ export function fileBlobs(options: FileBlobsOptions): BlobStore {
 
     directory: root,
 
-    open(identity, store) {
-      opening = open(identity, store)
+    open(ledger, store) {
+      opening = open(ledger, store)
       return opening
     },
 

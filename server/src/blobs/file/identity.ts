@@ -1,8 +1,9 @@
 import { open, readFile, rename } from 'node:fs/promises'
 import { join } from 'node:path'
 import { createStoreIdentity, IDENTITY_NAME, type StoreIdentity } from '../identity.js'
-import { codeOf, type DirectorySync, storageFault } from './durable-files.js'
-import { MODE } from './private-modes.js'
+import { codeOf } from '../../lib/errors.js'
+import { MODE } from '../../lib/private-modes.js'
+import { type DirectorySync, storageFault } from './durable-files.js'
 
 /** The identity of a directory of blobs. */
 export function directoryIdentity(root: string, syncDirectory: DirectorySync['sync']): StoreIdentity {

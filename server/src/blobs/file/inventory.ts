@@ -1,10 +1,11 @@
 import type { Dirent } from 'node:fs'
 import { lstat, mkdir, readdir, rename, unlink } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
-import type { Quarantine, StoredBlob } from '../../ports/blob-store.js'
-import { codeOf, type DirectorySync } from './durable-files.js'
 import { isKey } from '../key.js'
-import { MODE } from './private-modes.js'
+import { codeOf } from '../../lib/errors.js'
+import { MODE } from '../../lib/private-modes.js'
+import type { Quarantine, StoredBlob } from '../../ports/blob-store.js'
+import type { DirectorySync } from './durable-files.js'
 
 /** Lists what a directory of blobs contains, whatever the ledger says. */
 export interface Inventory {

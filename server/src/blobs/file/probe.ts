@@ -1,7 +1,7 @@
 import { open, readFile, statfs, unlink } from 'node:fs/promises'
 import { join } from 'node:path'
 import { UploadError } from '../../lib/errors.js'
-import { MODE } from './private-modes.js'
+import { MODE } from '../../lib/private-modes.js'
 
 const TEXT = 'may be removed\n'
 

@@ -3,8 +3,8 @@ import { open, stat, statfs, unlink } from 'node:fs/promises'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { UploadError } from '../../lib/errors.js'
+import { MODE } from '../../lib/private-modes.js'
 import type { StoreRoom } from '../../ports/blob-store.js'
-import { MODE } from './private-modes.js'
 
 /**
  * Keeps uploaded bytes out of the last free space of a disk. The database is often on the same disk, and needs space to
@@ -134,7 +134,7 @@ export function createRoom(
   /**
    * Makes the ballast while the disk gets full, removes it when almost no space is left, and makes it again afterwards.
    */
-  async function tend(): Promise<void> {
+  async function guardExchange(): Promise<void> {
     const bytes = ballastBytes()
     if (seen === null || bytes === 0) return
     if (hasBallast && seen.freeBytes < bytes / 2) {
@@ -180,7 +180,7 @@ export function createRoom(
       hasBallast = (await sizeOf(path)) === ballastBytes()
       timer ??= setInterval(() => {
         tending = Promise.all([tending, look()])
-          .then(tend)
+          .then(guardExchange)
           // The directory cannot be used now, or is too full. It is tried again in a second.
           .catch(() => {})
       }, LOOK_EVERY_MS).unref()

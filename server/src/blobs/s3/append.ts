@@ -1,11 +1,11 @@
 import { v4 as uuidv4 } from 'uuid'
+import type { Stop } from '../read-chunks.js'
 import { UploadError } from '../../lib/errors.js'
 import type { Appended, AppendRequest, BlobRef } from '../../ports/blob-store.js'
 import { Gone } from './filling.js'
 import { type Notes, noted, readNotes, toState } from './notes.js'
 import { tokenOf } from './seal.js'
 import { type S3AppendDeps, takeParts } from './take.js'
-import type { Stop } from '../take-bytes.js'
 
 /** Begins an upload or resumes it. However the source ends, everything that was received without a gap is kept. */
 export async function appendToS3(
@@ -17,7 +17,7 @@ export async function appendToS3(
   if (stop.asked()) return { outcome: 'kept', offset: request.offset, ended: 'stopped' }
   const known = readNotes(blob.state)
   const answer = async (): Promise<Appended> =>
-    (await deps.look.afterMissing(blob, known)) === 'whole'
+    (await deps.examination.afterMissing(blob, known)) === 'whole'
       ? { outcome: 'kept', offset: blob.size, ended: 'whole' }
       : { outcome: 'lost' }
   const upTo = known === null ? 0 : noted(known, blob.size)

@@ -1,5 +1,5 @@
-import { setTimeout as sleep } from 'node:timers/promises'
 import { Readable } from 'node:stream'
+import { setTimeout as sleep } from 'node:timers/promises'
 import {
   type CompletedPart,
   type GetObjectCommandOutput,
@@ -11,9 +11,9 @@ import {
   UploadPartCommand,
 } from '@aws-sdk/client-s3'
 import { boundOf } from '../../lib/backoff.js'
+import { deadline } from '../../lib/deadline.js'
 import { UploadError } from '../../lib/errors.js'
 import type { StoreRequest } from '../../ports/blob-store.js'
-import { deadline } from '../../lib/deadline.js'
 import type { Payload } from './blocks.js'
 import { hasNoLifecycle, isFinal, isMissing, isTaken, outcomeOf, s3Fault } from './faults.js'
 

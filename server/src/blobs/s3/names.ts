@@ -1,5 +1,5 @@
-import { UploadError } from '../../lib/errors.js'
 import { isKey } from '../key.js'
+import { UploadError } from '../../lib/errors.js'
 
 /**
  * The names of objects. The names of everything that belongs to an upload contain its key, so that they can be found by

@@ -1,6 +1,8 @@
 import type { GetObjectCommandInput, S3, S3ClientConfig } from '@aws-sdk/client-s3'
 import { type Options as S3StoreOptions, S3Store } from '@tus/s3-store'
 import pLimit from 'p-limit'
+import { createKeyQueue } from '../key-queue.js'
+import { createStop } from '../read-chunks.js'
 import { UploadError } from '../../lib/errors.js'
 import {
   aFunction,
@@ -13,21 +15,19 @@ import {
   wholeNumber,
 } from '../../lib/options.js'
 import type { BlobRef, BlobStore, PresignOptions, StoreRequest } from '../../ports/blob-store.js'
-import { createKeyQueue } from '../key-queue.js'
 import { appendToS3 } from './append.js'
 import { createBlocks } from './blocks.js'
 import { createBudget } from './budget.js'
 import { createS3Calls, type ObjectSettings } from './calls.js'
-import { probe } from './probe.js'
-import { bucketIdentity } from './identity.js'
 import { createExamine } from './examine.js'
+import { bucketIdentity } from './identity.js'
 import { createS3Inventory } from './inventory.js'
 import { checkObjectName, createNames } from './names.js'
 import { noted, readNotes, sealedState } from './notes.js'
+import { probe } from './probe.js'
 import { createReading } from './read.js'
-import { createLook, createSeal } from './seal.js'
+import { createExamination, createSeal } from './seal.js'
 import { createTails } from './tails.js'
-import { createStop } from '../take-bytes.js'
 
 /**
  * The options of `S3Store` from @tus/s3-store, and more. The options for its tags, its cache and its expiry have no
@@ -168,16 +168,16 @@ export function s3Blobs(given: S3BlobsOptions): S3Blobs {
     onRequest: (request) => onRequest(request),
   })
   const identity = bucketIdentity(calls, names)
-  const look = createLook({ calls, names, identity })
+  const examination = createExamination({ calls, names, identity })
   const tails = createTails(calls, names)
-  const reading = createReading({ calls, names, look, tails, timeoutMs: callTimeoutMs })
-  const seal = createSeal({ calls, names, identity, look, tails })
+  const reading = createReading({ calls, names, examination, tails, timeoutMs: callTimeoutMs })
+  const seal = createSeal({ calls, names, identity, examination, tails })
   const blocks = createBlocks(memoryBytes)
   const queue = createKeyQueue()
   const appendDeps = {
     calls,
     names,
-    look,
+    examination,
     tails,
     budget: createBudget(memoryBytes),
     blocks,
@@ -244,12 +244,12 @@ export function s3Blobs(given: S3BlobsOptions): S3Blobs {
     recover: (blob, { offset }) =>
       guarded(blob.key, async () => {
         const notes = readNotes(blob.state)
-        if ((await look.atObject(blob, notes)) === 'whole') return { outcome: 'kept', offset: blob.size }
+        if ((await examination.atObject(blob, notes)) === 'whole') return { outcome: 'kept', offset: blob.size }
         const upTo = notes === null ? 0 : noted(notes, blob.size)
         const isThere = notes === null || notes.uploadId === null || (await isListed(blob, notes.uploadId))
-        // Only what is noted counts, and it is there whoever wrote it.
+        // Only what is noted counts, and it is there, no matter which node wrote it.
         if (upTo >= offset && isThere) return { outcome: 'kept', offset }
-        if ((await look.afterMissing(blob, notes)) === 'whole') return { outcome: 'kept', offset: blob.size }
+        if ((await examination.afterMissing(blob, notes)) === 'whole') return { outcome: 'kept', offset: blob.size }
         return { outcome: 'lost' }
       }),
 

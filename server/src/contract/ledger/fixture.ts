@@ -1,10 +1,10 @@
 import assert from 'node:assert/strict'
 import { v7 as uuidv7 } from 'uuid'
+import type { Ledger } from '../../ports/ledger.js'
+import type { OwedEffect } from '../../ports/ledger/effects.js'
 import type { Changes, Lease } from '../../ports/ledger/leases.js'
 import type { Intent } from '../../ports/ledger/operations.js'
-import type { Ledger } from '../../ports/ledger.js'
 import type { OperationKey, OperationRecord } from '../../ports/operation.js'
-import type { OwedEffect } from '../../ports/ledger/effects.js'
 
 /** A ledger on an empty database, which also has a table of the application's own. */
 export interface LedgerFixture<Tx> {

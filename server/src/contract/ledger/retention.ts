@@ -2,8 +2,8 @@ import assert from 'node:assert/strict'
 import { problem } from '@landfall/shared'
 import { v7 as uuidv7 } from 'uuid'
 import type { Ledger } from '../../ports/ledger.js'
-import type { OperationKey } from '../../ports/operation.js'
 import { REMOVAL } from '../../ports/ledger/effects.js'
+import type { OperationKey } from '../../ports/operation.js'
 import {
   accept,
   declared,

@@ -11,20 +11,20 @@ import {
 import { type Context, Hono } from 'hono'
 import { bodyOf, refuseEncoded } from '../body.js'
 import { type Env, keyOf } from '../context.js'
-import { ProblemError, refuse } from '../../lib/problem-error.js'
-import { asksForTail, COMPLETING_WAIT_MS, goneAs, isGone, isSettled, shownOffset } from './withheld-tail.js'
+import type { SendFile } from '../files.js'
+import { isTusHead, methodOf, withRetries } from '../with-retries.js'
 import { absent } from '../../kinds/gone.js'
-import type { Leases } from '../../sequence/leases.js'
 import type { Logger } from '../../lib/log.js'
+import { ProblemError, refuse } from '../../lib/problem-error.js'
 import type { Clock } from '../../ports/clock.js'
+import type { LedgerOperations } from '../../ports/ledger/operations.js'
 import type { OperationKey, OperationRecord } from '../../ports/operation.js'
+import type { Leases } from '../../sequence/leases.js'
 import type { Receive } from '../../sequence/receive.js'
 import type { Watch } from '../../sequence/watch.js'
-import type { SendFile } from '../files.js'
-import { isTusHead, methodOf, patiently } from '../patiently.js'
 import type { TusLibrary } from './library.js'
 import { versionRefused } from './version.js'
-import type { LedgerOperations } from '../../ports/ledger/operations.js'
+import { asksForTail, COMPLETING_WAIT_MS, goneAs, isGone, isSettled, shownOffset } from './withheld-tail.js'
 
 export interface TusRouteDeps {
   readonly ledger: LedgerOperations
@@ -87,7 +87,7 @@ export function tusRoutes(deps: TusRouteDeps): Hono<Env> {
    */
   async function head(c: Context<Env>): Promise<Response> {
     const key = keyOf(c, 'not-found')
-    return headOf(await patiently(c, deps, () => settled(key)), isStock(c))
+    return headOf(await withRetries(c, deps, () => settled(key)), isStock(c))
   }
 
   /**

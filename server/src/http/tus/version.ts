@@ -1,8 +1,8 @@
 import { problem, TUS_RESUMABLE } from '@landfall/shared'
 import type { MiddlewareHandler } from 'hono'
 import type { Env } from '../context.js'
-import { ProblemError } from '../../lib/problem-error.js'
 import { renderRefusal } from '../errors.js'
+import { ProblemError } from '../../lib/problem-error.js'
 
 /** The refusal names the versions that the server supports. */
 export const versionRefused = (): ProblemError =>

@@ -1,6 +1,6 @@
 import { Command } from 'commander'
-import { makeDirectoryNow } from '../../blobs/file/durable-files.js'
 import { openDatabase } from '../engines.js'
+import { makeDirectoryNow } from '../../blobs/file/durable-files.js'
 import { line } from './print.js'
 import { addSettings, DATA_SETTINGS, settingsOf } from './settings-options.js'
 

@@ -1,5 +1,4 @@
 import { type Command, Option } from 'commander'
-import { UploadError } from '../../lib/errors.js'
 import {
   FILE_SETTINGS,
   NO_SECRET_FLAG,
@@ -10,6 +9,7 @@ import {
   type SettingName,
   waysOf,
 } from '../settings.js'
+import { UploadError } from '../../lib/errors.js'
 
 const HELP: Record<SettingName, string> = {
   LANDFALL_HOST: 'address to listen on (default 127.0.0.1)',

@@ -1,7 +1,7 @@
 import type { Context } from 'hono'
 import { AnsweredError } from '../lib/answered.js'
-import { ProblemError, refuse } from '../lib/problem-error.js'
 import type { Logger } from '../lib/log.js'
+import { ProblemError, refuse } from '../lib/problem-error.js'
 import type { Clock } from '../ports/clock.js'
 
 const WAIT_MS = 8_000
@@ -34,7 +34,7 @@ const passes = (status: number): boolean => status >= 500 || status === 429
  *
  * @throws ProblemError and AnsweredError as `ask` did, or `locked` when there is no answer in time.
  */
-export async function patiently<T>(
+export async function withRetries<T>(
   c: Context,
   { clock, log }: { clock: Clock; log: Logger },
   ask: () => Promise<T | 'not-yet'>,

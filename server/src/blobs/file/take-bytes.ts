@@ -1,4 +1,5 @@
-import { files, writeAll } from './file/durable-files.js'
+import { readChunks, type Stop } from '../read-chunks.js'
+import { files, writeAll } from './durable-files.js'
 
 export interface TakeRequest {
   readonly source: AsyncIterable<Uint8Array>
@@ -63,61 +64,6 @@ export async function takeBytes(request: TakeRequest): Promise<Taken> {
   }
   if (writer.position() > checkpoints.synced()) await request.sync(writer.position())
   return { offset: writer.position(), ended }
-}
-
-/** Passes on chunks until the source ends or breaks, a chunk is refused, or `stop` is asked. */
-export async function readChunks(
-  source: AsyncIterable<Uint8Array>,
-  stop: Stop,
-  take: (chunk: Uint8Array) => Promise<boolean>,
-): Promise<Taken['ended']> {
-  const iterator = source[Symbol.asyncIterator]()
-  for (;;) {
-    const chunk = await nextChunk(iterator, stop)
-    if (chunk === 'stopped' || chunk === 'broken') return chunk
-    if (chunk.done === true) return 'whole'
-    if (!(await take(chunk.value))) return 'excess'
-  }
-}
-
-/** Waits for a chunk, but no longer than until `stop` is asked, because a silent client sends no further chunk. */
-function nextChunk(
-  iterator: AsyncIterator<Uint8Array>,
-  stop: Stop,
-): Promise<IteratorResult<Uint8Array> | 'stopped' | 'broken'> {
-  return new Promise((resolve) => {
-    stop.whenAsked(() => resolve('stopped'))
-    if (!stop.asked()) iterator.next().then(resolve, () => resolve('broken'))
-  })
-}
-
-/**
- * A request to end the reading; any part of the code may make it. It is lighter than an AbortSignal, of which every
- * upload would need four.
- */
-export interface Stop {
-  ask(): void
-  asked(): boolean
-  /**
-   * Sets the listener. There is only one, the last one that was set. It is called at once if `ask` was called before.
-   */
-  whenAsked(listener: () => void): void
-}
-
-export function createStop(): Stop {
-  let asked = false
-  let listener = (): void => {}
-  return {
-    ask() {
-      asked = true
-      listener()
-    },
-    asked: () => asked,
-    whenAsked(next) {
-      listener = next
-      if (asked) next()
-    },
-  }
 }
 
 /** Writes chunks in order. Chunks that arrive while a write is in flight are written together in the next write. */
