@@ -13,7 +13,7 @@ import { deleteCookie, getSignedCookie, setSignedCookie } from 'hono/cookie'
 import { secureHeaders } from 'hono/secure-headers'
 import * as v from 'valibot'
 
-/** The application's own table: what it knows of the files that have arrived. Operation ids are unique per owner. */
+/** The application's own table of the files that have arrived. Operation ids are unique per owner. */
 const files = sqliteTable(
   'files',
   {
@@ -36,9 +36,9 @@ export interface DemoOptions {
   readonly directory: string
   /** The built page. */
   readonly page: string
-  /** What an application does before it stores its row; tests make it slow, or let it fail. */
+  /** Work of an application before it stores its row. Tests make it slow, or make it fail. */
   readonly beforeReference?: (file: { name: string; operationId: string }) => Promise<void>
-  /** The same between its row and the commit. */
+  /** The same, between the row and the commit. */
   readonly afterRow?: (file: { name: string }) => Promise<void>
   readonly completerIntervalMs?: number
 }
@@ -61,7 +61,7 @@ export async function createDemo(options: DemoOptions) {
   await uploads.ready()
 
   const app = new Hono()
-  // Before the page's own headers: stored files bring stricter ones.
+  // Mounted before the page's own headers, because the answers with stored files bring stricter ones.
   app.route('/uploads', uploads.routes)
   app.use(
     secureHeaders({
@@ -94,7 +94,7 @@ export async function createDemo(options: DemoOptions) {
   app.delete('/api/files/:id', async (c) => {
     const owner = await visitor(c)
     if (owner === null) return c.json({ error: 'sign in first' }, 401)
-    // The row and the reference go together, or neither; the bytes go after the commit.
+    // One transaction removes the row and the reference. The bytes are removed after the commit.
     const removed = await db.transaction(async (tx) => {
       const [row] = await tx
         .delete(files)
@@ -112,7 +112,7 @@ export async function createDemo(options: DemoOptions) {
   app.use(serveStatic({ root: options.page }))
 
   return {
-    /** The application's own database, for whoever extends it. */
+    /** The application's own database, for programs that extend the demo. */
     db,
     fetch: app.fetch,
     async close() {
@@ -122,7 +122,7 @@ export async function createDemo(options: DemoOptions) {
   }
 }
 
-/** What every virus scanner takes for a virus, for trying out a rejection: https://www.eicar.org/ */
+/** The text that every virus scanner reports as a virus, to try out a rejection. @see https://www.eicar.org/ */
 const TEST_VIRUS = String.raw`X5O!P%@AP[4\PZX54(P^)7CC)7}$EICAR-STANDARD-ANTIVIRUS-TEST-FILE!$H+H*`
 
 function createDemoUploads(
@@ -168,14 +168,14 @@ function createDemoUploads(
 
 const COOKIE = 'visitor'
 const YEAR_S = 365 * 24 * 60 * 60
-/** Forty letters of four bytes each, and what JSON puts around them. */
+/** Forty letters of four bytes each, and the JSON around them. */
 const SESSION_BYTES = 1_024
 const sessionSchema = v.object({ name: v.pipe(v.string(), v.trim(), v.regex(/^[\p{L}\p{N}.-]{1,40}$/u)) })
 
 const signIn = (c: Context, name: string, secret: string): Promise<void> =>
   setSignedCookie(c, COOKIE, name, secret, { httpOnly: true, sameSite: 'Lax', path: '/', maxAge: YEAR_S })
 
-/** Made once and kept, so that a visitor is the same one after a restart. */
+/** Made once and kept, so that a visitor keeps its name after a restart. */
 function cookieSecret(path: string): string {
   if (!existsSync(path)) {
     writeFileSync(path, randomBytes(32).toString('base64url'), { mode: 0o600 })

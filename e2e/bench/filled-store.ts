@@ -17,7 +17,7 @@ export const PLANTED = {
   missing: 3,
   'set-aside': 2,
   leftover: 4,
-  scraps: 0,
+  'upload-remains': 0,
   unknown: 5,
   overdue: 0,
   foreign: 2,

@@ -28,7 +28,9 @@ test.each([
 
 test('the sequences and the rules know no adapter', () => {
   const knows = (path: string): string[] => importsOf(join(repository, path))
-  expect(knows('server/src/rules.ts').filter((name) => name.startsWith('.') && name !== './ports.js')).toEqual([])
-  for (const path of ['server/src/drive.ts', 'server/src/steps.ts', 'client/src/run.ts'])
+  expect(knows('server/src/sequence/rules.ts').filter((name) => name.startsWith('.') && name !== './ports.js')).toEqual(
+    [],
+  )
+  for (const path of ['server/src/sequence/drive.ts', 'server/src/sequence/steps.ts', 'client/src/run.ts'])
     expect(knows(path).filter((name) => /\/(ledger|blobs|adapters|routes)\//.test(name))).toEqual([])
 })

@@ -125,7 +125,7 @@ test('signed in as somebody else in another tab: uploads in every state stop, an
 
   await signInSilently(context, story, 'bert')
   for (const file of [...films, waiting]) await expect(cardOf(page, file)).toContainText(HELD, { timeout: 30_000 })
-  await expect(page.locator('#news')).toHaveText('Somebody else is signed in: sign in as ada to go on')
+  await expect(page.locator('#news')).toHaveText('Somebody else is signed in: sign in as ada to continue')
   const before = await atRest(story)
   await chooseAgain(page, lost)
   const added = await sources.file('added.txt', 1000)

@@ -47,7 +47,7 @@ async function asksForFile(story: Story, context: BrowserContext, file: MadeFile
   )
   await elsewhere.close()
   const again = await visit(context, story)
-  await expect(cardOf(again, file)).toContainText('Choose the same file again to go on where it was')
+  await expect(cardOf(again, file)).toContainText('Choose the same file again to resume')
   await shot(again, 'needs-the-file')
   return again
 }
@@ -70,7 +70,7 @@ test('another file of equal name, size and time is refused before a byte of it i
   const patches = story.proxy.requests.filter(isPatch).length
   const { operations } = await story.truth()
   await chooseAgain(page, twin)
-  await expect(cardOf(page, file)).toContainText('That is another file. Choose the one that was begun')
+  await expect(cardOf(page, file)).toContainText('That is another file. Choose the file that you started with')
   await shot(page, 'another-file')
   expect(story.proxy.requests.filter(isPatch)).toHaveLength(patches)
   await chooseAgain(page, file)
@@ -91,7 +91,7 @@ test('a file that differs only behind what was accepted never becomes a mixture 
   const twin = await twinOf(file, SIZE_BYTES - 9, 'changed-behind')
   const page = await asksForFile(story, await profile.open(), file)
   await chooseAgain(page, twin)
-  await expect(cardOf(page, file)).toContainText('That is another file. Choose the one that was begun', {
+  await expect(cardOf(page, file)).toContainText('That is another file. Choose the file that you started with', {
     timeout: 60_000,
   })
   const { operations, references } = await story.truth()

@@ -1,16 +1,16 @@
 #!/usr/bin/env node
 import { readFileSync } from 'node:fs'
 import { Command, CommanderError } from 'commander'
-import { doctorCommand } from './cli/doctor.js'
-import { forgetCommand } from './cli/forget.js'
-import { migrateCommand } from './cli/migrate.js'
-import { operationsCommand } from './cli/operations.js'
-import { reconcileCommand } from './cli/reconcile.js'
-import { addSettings, settingsOf } from './cli/settings-options.js'
-import { messageOf } from './context.js'
-import { UploadError } from './errors.js'
-import { createLogger } from './log.js'
-import { serve } from './serve.js'
+import { doctorCommand } from './program/commands/doctor.js'
+import { forgetCommand } from './program/commands/forget.js'
+import { migrateCommand } from './program/commands/migrate.js'
+import { operationsCommand } from './program/commands/operations.js'
+import { reconcileCommand } from './program/commands/reconcile.js'
+import { addSettings, settingsOf } from './program/commands/settings-options.js'
+import { messageOf } from './lib/problem-error.js'
+import { UploadError } from './lib/errors.js'
+import { createLogger } from './lib/log.js'
+import { serve } from './program/serve.js'
 
 const EXIT_FAULT = 1
 /** Bad settings or arguments; and of commands beside the server whatever kept them from working: 1 is what they found. */

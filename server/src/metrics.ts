@@ -1,7 +1,8 @@
 import { collectDefaultMetrics, Counter, Gauge, Histogram, type OpenMetricsContentType, Registry } from 'prom-client'
-import { createLook, type Look } from './look.js'
-import { optional, readOptions, yesOrNo } from './options.js'
-import type { LedgerBacklog, LedgerPulse, MetricEvent, Metrics } from './ports.js'
+import { createLook, type Look } from './lib/throttled.js'
+import { optional, readOptions, yesOrNo } from './lib/options.js'
+import type { LedgerBacklog, LedgerPulse } from './ports/ledger/inventory.js'
+import type { MetricEvent, Metrics } from './ports/metrics.js'
 
 export interface OpenMetricsOptions {
   /** Numbers of the Node process beside Landfall's: memory, CPU, the event loop's delay. Default false. */

@@ -1,6 +1,6 @@
-import type { Limits } from './access.js'
-import { type AllowedOrigins, isOrigin } from './context.js'
-import { EFFECT_SETTINGS } from './effects.js'
+import type { Limits } from './kinds/admission.js'
+import { type AllowedOrigins, isOrigin } from './http/same-site.js'
+import { EFFECT_SETTINGS } from './effects/effects.js'
 import {
   aFunction,
   anything,
@@ -18,7 +18,7 @@ import {
   rule,
   wholeNumber,
   yesOrNo,
-} from './options.js'
+} from './lib/options.js'
 
 const WEEK_MS = 7 * 24 * 60 * 60_000
 /** Seven days, as AWS signs at most (Signature Version 4). */

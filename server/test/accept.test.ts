@@ -1,6 +1,6 @@
 import { afterEach, describe, expect, test } from 'vitest'
-import { kind } from '../src/kinds.js'
-import { judgeType } from '../src/media-type.js'
+import { kind } from '../src/kinds/kind.js'
+import { judgeType } from '../src/kinds/media-type.js'
 import type { Tx } from './fixtures.js'
 import { newId, startServer, type TestServer } from './harness.js'
 

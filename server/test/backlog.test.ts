@@ -1,6 +1,6 @@
 import { afterEach, expect, test } from 'vitest'
 import { intentOf } from '../src/contract/ledger.js'
-import { kind } from '../src/kinds.js'
+import { kind } from '../src/kinds/kind.js'
 import { photos, type Tx } from './fixtures.js'
 import { eventually, startServer, type TestServer } from './harness.js'
 

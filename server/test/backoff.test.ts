@@ -1,7 +1,7 @@
 /** How long a failed hook waits: the bound of the pause that is drawn at random. */
 import { expect, test } from 'vitest'
-import { pauseBoundMs } from '../src/drive.js'
-import { UploadError } from '../src/errors.js'
+import { pauseBoundMs } from '../src/sequence/drive.js'
+import { UploadError } from '../src/lib/errors.js'
 
 const backoff = { firstMs: 500, mostMs: 300_000 }
 const bounds = (error: unknown): number[] =>

@@ -203,7 +203,7 @@ describe.each(['beside a running server', 'while no server runs'] as const)('%s'
     const different = await landfall('reconcile')
     expect(different).toMatchObject({ code: 1, err: '' })
     expect(lines(different.out)).toEqual([
-      `unknown    ${UNKNOWN}  6 bytes`,
+      `unknown         ${UNKNOWN}  6 bytes`,
       expect.stringMatching(/^2 operations, 3 blobs/),
       '1  unknown  bytes of which the ledger has no row',
       'use --apply to mend what can be mended',
@@ -232,7 +232,7 @@ describe.each(['beside a running server', 'while no server runs'] as const)('%s'
     expect(stored()).toContain(UNKNOWN)
     const forced = await landfall('reconcile', '--apply', '--force')
     expect(forced.code).toBe(0)
-    expect(forced.out).toContain(`unknown    ${UNKNOWN}  6 bytes  -> quarantined\n`)
+    expect(forced.out).toContain(`unknown         ${UNKNOWN}  6 bytes  -> quarantined\n`)
     expect(forced.out).toContain('2 in quarantine\ndone: 0 taken back, 2 set aside, 0 deleted\n')
     expect(stored()).not.toContain(UNKNOWN)
     const over = await landfall('reconcile', '--apply', '--force', '--quarantine-days', '0')
@@ -302,7 +302,7 @@ describe('a ledger that does not belong to the bytes', () => {
       if (!beside) await stop(third)
       const { code, out } = await landfall('reconcile', '--apply', '--force', '--quarantine-days', '0')
       expect(code).toBe(1)
-      for (const id of [lost, half]) expect(out).toMatch(new RegExp(`^unknown    ${keyOf(id)}  \\d+ bytes$`, 'm'))
+      for (const id of [lost, half]) expect(out).toMatch(new RegExp(`^unknown         ${keyOf(id)}  \\d+ bytes$`, 'm'))
       expect(out).toContain(
         "nothing was deleted or set aside: the ledger is older than its store: it was restored from a backup, and 2 blobs that it does not know may be somebody's files. Restore a newer backup, or give them up with --accept-restored\n",
       )

@@ -1,7 +1,7 @@
 /** A server that is closed ends within the time that it was given, whatever hangs. */
 import { expect, test } from 'vitest'
-import { kind } from '../src/kinds.js'
-import type { Ledger } from '../src/ports.js'
+import { kind } from '../src/kinds/kind.js'
+import type { Ledger } from '../src/ports/ledger.js'
 import { content, later, newId, startServer, type TestServer } from './harness.js'
 import type { Tx } from './fixtures.js'
 

@@ -1,8 +1,8 @@
 import { REQUEST_HEADERS, RESPONSE_HEADERS } from '@landfall/shared'
 import { afterEach, describe, expect, test } from 'vitest'
-import { isOrigin } from '../src/context.js'
-import { kind } from '../src/kinds.js'
-import { readSettings } from '../src/settings.js'
+import { isOrigin } from '../src/http/same-site.js'
+import { kind } from '../src/kinds/kind.js'
+import { readSettings } from '../src/program/settings.js'
 import type { Tx } from './fixtures.js'
 import { content, newId, type Options, startServer, type TestServer } from './harness.js'
 

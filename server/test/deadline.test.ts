@@ -1,5 +1,5 @@
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
-import { deadline, endsWithin, grantedWithin } from '../src/deadline.js'
+import { deadline, endsWithin, grantedWithin } from '../src/lib/deadline.js'
 
 beforeEach(() => void vi.useFakeTimers())
 afterEach(() => void vi.useRealTimers())

@@ -1,7 +1,7 @@
 import { expect, test } from 'vitest'
-import { patiently } from '../src/blobs/disk-patience.js'
+import { patiently } from '../src/blobs/file/disk-patience.js'
 import { createStop } from '../src/blobs/take-bytes.js'
-import { UploadError } from '../src/errors.js'
+import { UploadError } from '../src/lib/errors.js'
 
 /** A disk that refuses so often. */
 function refusing(code: string, times: number) {

@@ -5,7 +5,7 @@ import { Hono } from 'hono'
 import { bodyLimit } from 'hono/body-limit'
 import { secureHeaders } from 'hono/secure-headers'
 import { afterEach, describe, expect, test } from 'vitest'
-import { kind } from '../src/kinds.js'
+import { kind } from '../src/kinds/kind.js'
 import type { Tx } from './fixtures.js'
 import { content, digestOf, newId, type Options, silent, startServer, type TestServer } from './harness.js'
 

@@ -1,6 +1,6 @@
 import { sql } from 'drizzle-orm'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
-import { kind } from '../src/kinds.js'
+import { kind } from '../src/kinds/kind.js'
 import type { Tx } from './fixtures.js'
 import { content, digestOf, newId, startServer, type TestServer } from './harness.js'
 

@@ -5,12 +5,12 @@ import { createClient } from '@libsql/client'
 import { sql } from 'drizzle-orm'
 import { drizzle } from 'drizzle-orm/libsql'
 import { sqliteTable, text } from 'drizzle-orm/sqlite-core'
-import { createHolderName } from '../src/boot.js'
-import { fileBlobs } from '../src/blobs/file.js'
+import { createHolderName } from '../src/lib/holder-name.js'
+import { fileBlobs } from '../src/blobs/file/file-blobs.js'
 import type { BlobStoreFixture } from '../src/contract/blob-store.js'
 import type { LedgerFixture } from '../src/contract/ledger.js'
-import { serializedLibsql } from '../src/ledger/serialized-libsql.js'
-import { sqliteLedger, type SqliteTx } from '../src/ledger/sqlite.js'
+import { serializedLibsql } from '../src/ledger/sqlite/client/serialized-libsql.js'
+import { sqliteLedger, type SqliteTx } from '../src/ledger/sqlite/ledger.js'
 
 export const photos = sqliteTable('photos', { name: text('name').notNull() })
 export const schema = { photos }

@@ -8,7 +8,7 @@ import { type AddressInfo, connect } from 'node:net'
 import { getRequestListener } from '@hono/node-server'
 import * as fc from 'fast-check'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
-import { kind } from '../src/kinds.js'
+import { kind } from '../src/kinds/kind.js'
 import type { Tx } from './fixtures.js'
 import { content, newId, type Options, startServer, type TestServer } from './harness.js'
 

@@ -1,8 +1,9 @@
 import { afterEach, expect, test } from 'vitest'
-import { systemClock } from '../src/clock.js'
-import { kind } from '../src/kinds.js'
-import { createLeases } from '../src/leases.js'
-import type { Ledger, LeasePurpose } from '../src/ports.js'
+import { systemClock } from '../src/sequence/clock.js'
+import { kind } from '../src/kinds/kind.js'
+import { createLeases } from '../src/sequence/leases.js'
+import type { Ledger } from '../src/ports/ledger.js'
+import type { LeasePurpose } from '../src/ports/ledger/leases.js'
 import type { Tx } from './fixtures.js'
 import { eventually, later, newId, silent, startServer, type TestServer } from './harness.js'
 

@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest'
-import { isMediaType, judgeType } from '../src/media-type.js'
+import { isMediaType, judgeType } from '../src/kinds/media-type.js'
 
 describe('what is a media type', () => {
   test.each([

@@ -1,10 +1,10 @@
 /** What an operator's numbers say, beside what has happened. */
 import { afterEach, expect, test } from 'vitest'
-import { UploadError } from '../src/errors.js'
-import { kind, reject } from '../src/kinds.js'
-import { meteredBlobs, meteredLedger, NO_METRICS } from '../src/metering.js'
+import { UploadError } from '../src/lib/errors.js'
+import { kind, reject } from '../src/kinds/kind.js'
+import { meteredBlobs, meteredLedger, NO_METRICS } from '../src/operate/metering.js'
 import { openMetrics } from '../src/metrics.js'
-import type { BlobStore } from '../src/ports.js'
+import type { BlobStore } from '../src/ports/blob-store.js'
 import { brokenBody, content, eventually, newId, type Options, startServer, type TestServer } from './harness.js'
 
 let server: TestServer | undefined

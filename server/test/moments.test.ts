@@ -8,7 +8,7 @@ import { isReferenced } from '@landfall/shared'
 import { Hono } from 'hono'
 import { afterEach, describe, expect, test } from 'vitest'
 import { relativePath } from '../src/blobs/key.js'
-import { kind } from '../src/kinds.js'
+import { kind } from '../src/kinds/kind.js'
 import { photos, type Tx } from './fixtures.js'
 import { content, digestOf, eventually, newId, type Options, startServer, type TestServer } from './harness.js'
 

@@ -1,6 +1,7 @@
 import { sql } from 'drizzle-orm'
-import { systemClock } from '../src/clock.js'
-import type { Clock, Ledger } from '../src/ports.js'
+import { systemClock } from '../src/sequence/clock.js'
+import type { Clock } from '../src/ports/clock.js'
+import type { Ledger } from '../src/ports/ledger.js'
 import { startServer, type TestServer } from './harness.js'
 
 const TIMES = {

@@ -1,7 +1,7 @@
 import { readdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { afterEach, describe, expect, test } from 'vitest'
-import { kind, reject } from '../src/kinds.js'
+import { kind, reject } from '../src/kinds/kind.js'
 import type { Tx } from './fixtures.js'
 import { photos } from './fixtures.js'
 import {

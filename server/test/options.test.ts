@@ -1,14 +1,14 @@
 /** Options that cannot work are refused where they are given, by name, with what they may be and what they are. */
 import { createClient } from '@libsql/client'
 import { afterEach, describe, expect, test } from 'vitest'
-import { fileBlobs } from '../src/blobs/file.js'
-import { s3Blobs } from '../src/blobs/s3.js'
-import { UploadError } from '../src/errors.js'
-import { kind } from '../src/kinds.js'
-import { serializedLibsql } from '../src/ledger/serialized-libsql.js'
+import { fileBlobs } from '../src/blobs/file/file-blobs.js'
+import { s3Blobs } from '../src/blobs/s3/s3-blobs.js'
+import { UploadError } from '../src/lib/errors.js'
+import { kind } from '../src/kinds/kind.js'
+import { serializedLibsql } from '../src/ledger/sqlite/client/serialized-libsql.js'
 import { openMetrics } from '../src/metrics.js'
 import { createUploads } from '../src/uploads.js'
-import { standardWebhook } from '../src/webhook.js'
+import { standardWebhook } from '../src/effects/webhook.js'
 import { newId, startServer, type TestServer } from './harness.js'
 
 let server: TestServer | undefined

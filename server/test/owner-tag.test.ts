@@ -1,7 +1,7 @@
 import { afterEach, describe, expect, test } from 'vitest'
-import { UploadError } from '../src/errors.js'
-import { kind } from '../src/kinds.js'
-import type { Ledger } from '../src/ports.js'
+import { UploadError } from '../src/lib/errors.js'
+import { kind } from '../src/kinds/kind.js'
+import type { Ledger } from '../src/ports/ledger.js'
 import { content, eventually, later, newId, startServer, type TestServer } from './harness.js'
 import type { Tx } from './fixtures.js'
 

@@ -3,7 +3,7 @@ import type { NodePgDatabase } from 'drizzle-orm/node-postgres'
 import { pgTable, text } from 'drizzle-orm/pg-core'
 import type { PostgresJsDatabase } from 'drizzle-orm/postgres-js'
 import type { LedgerFixture } from '../src/contract/ledger.js'
-import { postgresLedger, type PostgresTx } from '../src/ledger/postgres.js'
+import { postgresLedger, type PostgresTx } from '../src/ledger/postgres/ledger.js'
 
 /** A table of the application's own. */
 export const photos = pgTable('photos', { name: text('name').notNull() })

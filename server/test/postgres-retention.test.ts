@@ -5,8 +5,8 @@ import { Pool } from 'pg'
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 import { type Postgres, startPostgres } from '../../e2e/src/postgres.js'
 import { intentOf } from '../src/contract/ledger.js'
-import { POSTGRES_MIGRATIONS } from '../src/ledger/postgres-migrations.js'
-import { postgresLedger } from '../src/ledger/postgres.js'
+import { POSTGRES_MIGRATIONS } from '../src/ledger/postgres/migrations.js'
+import { postgresLedger } from '../src/ledger/postgres/ledger.js'
 import { later } from './harness.js'
 
 let server: Postgres

@@ -8,9 +8,9 @@ import { problem } from '@landfall/shared'
 import { v7 as uuidv7 } from 'uuid'
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 import { intentOf, ledgerContract } from '../src/contract/ledger.js'
-import { POSTGRES_MIGRATIONS } from '../src/ledger/postgres-migrations.js'
-import * as tables from '../src/ledger/postgres-schema.js'
-import { postgresLedger } from '../src/ledger/postgres.js'
+import { POSTGRES_MIGRATIONS } from '../src/ledger/postgres/migrations.js'
+import * as tables from '../src/ledger/postgres/schema.js'
+import { postgresLedger } from '../src/ledger/postgres/ledger.js'
 import { later } from './harness.js'
 import { type JsDatabase, type NodeDatabase, photos, postgresFixture, schema } from './postgres-fixture.js'
 import { type Postgres, startPostgres } from '../../e2e/src/postgres.js'
@@ -308,7 +308,7 @@ test("the completer's pick and the sweep for what is completed go by their index
     const { rows } = await pool.query<{ 'QUERY PLAN': string }>(`EXPLAIN ${statement}`, args)
     plans.push(rows.map((row) => row['QUERY PLAN']).join('\n'))
   }
-  const { COMPLETABLE, DUE_OPERATIONS, NEXT_DUE } = await import('../src/ledger/postgres-due.js')
+  const { COMPLETABLE, DUE_OPERATIONS, NEXT_DUE } = await import('../src/ledger/postgres/due.js')
   const numbered = (statement: string): string => {
     let n = 0
     return statement.replaceAll('?', () => `$${(n += 1)}`)

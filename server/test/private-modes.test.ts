@@ -6,7 +6,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { afterEach, beforeEach, expect, test } from 'vitest'
-import { fileBlobs } from '../src/blobs/file.js'
+import { fileBlobs } from '../src/blobs/file/file-blobs.js'
 import { content, newId } from './harness.js'
 import { useProgram } from './program.js'
 

@@ -1,6 +1,6 @@
 import { HTTPException } from 'hono/http-exception'
 import { afterEach, describe, expect, test } from 'vitest'
-import { kind } from '../src/kinds.js'
+import { kind } from '../src/kinds/kind.js'
 import type { Tx } from './fixtures.js'
 import { content, newId, type Options, startServer, type TestServer } from './harness.js'
 

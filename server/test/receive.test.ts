@@ -1,9 +1,11 @@
 import { expect, test } from 'vitest'
-import type { Held, Leases } from '../src/leases.js'
-import type { BlobStore, Ledger, OperationRecord } from '../src/ports.js'
-import { createReceive } from '../src/receive.js'
-import { systemClock } from '../src/clock.js'
-import { NO_METRICS } from '../src/metering.js'
+import type { Held, Leases } from '../src/sequence/leases.js'
+import type { BlobStore } from '../src/ports/blob-store.js'
+import type { Ledger } from '../src/ports/ledger.js'
+import type { OperationRecord } from '../src/ports/operation.js'
+import { createReceive } from '../src/sequence/receive.js'
+import { systemClock } from '../src/sequence/clock.js'
+import { NO_METRICS } from '../src/operate/metering.js'
 import { silent } from './harness.js'
 
 const declared = {

@@ -2,11 +2,15 @@ import { rename, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { isReferenced } from '@landfall/shared'
 import { afterEach, describe, expect, test } from 'vitest'
-import { createHolderName } from '../src/boot.js'
-import { systemClock } from '../src/clock.js'
-import { UploadError } from '../src/errors.js'
-import { kind } from '../src/kinds.js'
-import type { BlobStore, Changes, Clock, Ledger, OperationKey } from '../src/ports.js'
+import { createHolderName } from '../src/lib/holder-name.js'
+import { systemClock } from '../src/sequence/clock.js'
+import { UploadError } from '../src/lib/errors.js'
+import { kind } from '../src/kinds/kind.js'
+import type { BlobStore } from '../src/ports/blob-store.js'
+import type { Changes } from '../src/ports/ledger/leases.js'
+import type { Clock } from '../src/ports/clock.js'
+import type { Ledger } from '../src/ports/ledger.js'
+import type { OperationKey } from '../src/ports/operation.js'
 import { photos, type Tx } from './fixtures.js'
 import {
   brokenBody,
@@ -574,7 +578,7 @@ test('draining ends requests at an acknowledged offset, and gives the leases bac
 test('a directory belongs to one process, and to one database', async () => {
   const { file } = counted()
   const { directory } = await start({ file })
-  const { fileBlobs } = await import('../src/blobs/file.js')
+  const { fileBlobs } = await import('../src/blobs/file/file-blobs.js')
   const second = fileBlobs({ directory: join(directory, 'blobs') })
   await expect(second.open('whatever', 'known')).rejects.toMatchObject({ code: 'setup' })
   await second.close()

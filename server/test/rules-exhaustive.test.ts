@@ -1,6 +1,6 @@
 import { isFinal, isOpen, NEXT, type Point, POINTS } from '@landfall/shared'
 import { expect, test } from 'vitest'
-import type { Next, Situation, Surroundings } from '../src/rules.js'
+import type { Next, Situation, Surroundings } from '../src/sequence/rules.js'
 import { drivable, rules } from './model/modules.js'
 
 const NOW = 1_000_000

@@ -1,6 +1,6 @@
 import { OPEN_POINTS, POINTS } from '@landfall/shared'
 import { describe, expect, test } from 'vitest'
-import { drivable, rules, type Situation, type Surroundings } from '../src/rules.js'
+import { drivable, rules, type Situation, type Surroundings } from '../src/sequence/rules.js'
 
 const NOW = 1_000_000
 const whole: Situation = {

@@ -1,8 +1,8 @@
 import type { JsonValue } from '@landfall/shared'
 import { expect, test } from 'vitest'
-import { foldedWith, noted, partsIn, readNotes, sealedState, toState } from '../src/blobs/s3-notes.js'
-import { createProgress } from '../src/blobs/s3-progress.js'
-import type { Tails } from '../src/blobs/s3-tails.js'
+import { foldedWith, noted, partsIn, readNotes, sealedState, toState } from '../src/blobs/s3/notes.js'
+import { createProgress } from '../src/blobs/s3/progress.js'
+import type { Tails } from '../src/blobs/s3/tails.js'
 
 const MIB = 1024 * 1024
 const PART = 8 * MIB

@@ -2,8 +2,8 @@ import { S3 } from '@aws-sdk/client-s3'
 import { sql } from 'drizzle-orm'
 import { v4 as uuidv4 } from 'uuid'
 import { describe, expect, test } from 'vitest'
-import { s3Blobs } from '../src/blobs/s3.js'
-import { kind } from '../src/kinds.js'
+import { s3Blobs } from '../src/blobs/s3/s3-blobs.js'
+import { kind } from '../src/kinds/kind.js'
 import { photos, type Tx } from './fixtures.js'
 import { content, digestOf, startServer } from './harness.js'
 import { chainOf, s3Server } from './s3.js'
@@ -157,11 +157,11 @@ describe.skipIf(missing !== null)(`the server on S3${missing === null ? '' : ` (
         Body: 'x',
       })
       expect((await names()).length).toBe(3)
-      expect(await server.uploads.operator.reconcile()).toMatchObject({ difference: 1, found: { scraps: 1 } })
+      expect(await server.uploads.operator.reconcile()).toMatchObject({ difference: 1, found: { 'upload-remains': 1 } })
       const applied = await server.uploads.operator.reconcile({ apply: true, force: true })
-      expect(applied).toMatchObject({ difference: 0, found: { scraps: 1 }, done: { deleted: 1 } })
+      expect(applied).toMatchObject({ difference: 0, found: { 'upload-remains': 1 }, done: { deleted: 1 } })
       expect(await names()).toEqual([name])
-      expect(await server.uploads.operator.reconcile()).toMatchObject({ difference: 0, found: { scraps: 0 } })
+      expect(await server.uploads.operator.reconcile()).toMatchObject({ difference: 0, found: { 'upload-remains': 0 } })
     } finally {
       await server.close()
     }

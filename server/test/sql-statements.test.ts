@@ -1,7 +1,7 @@
 import { join } from 'node:path'
 import Database from 'libsql'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { statementsIn } from '../src/ledger/sql-statements.js'
+import { statementsIn } from '../src/ledger/sqlite/client/sql-statements.js'
 import { temporaryDirectory } from './fixtures.js'
 
 let directory: Awaited<ReturnType<typeof temporaryDirectory>>

@@ -4,7 +4,7 @@ import { createClient } from '@libsql/client'
 import { sql } from 'drizzle-orm'
 import { drizzle } from 'drizzle-orm/libsql'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
-import { serializedLibsql, type SerializedLibsql } from '../src/ledger/serialized-libsql.js'
+import { serializedLibsql, type SerializedLibsql } from '../src/ledger/sqlite/client/serialized-libsql.js'
 import { temporaryDirectory } from './fixtures.js'
 import { later } from './harness.js'
 

@@ -1,7 +1,7 @@
 import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
 import { afterEach, beforeEach, expect, test } from 'vitest'
-import { kind } from '../src/kinds.js'
+import { kind } from '../src/kinds/kind.js'
 import { content, eventually, newId, startServer, type TestServer } from './harness.js'
 
 // What only a timer would keep is collected meanwhile: Node 20 has lost time limits so.

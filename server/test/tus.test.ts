@@ -1,5 +1,5 @@
 import { afterEach, describe, expect, test } from 'vitest'
-import { kind, reject } from '../src/kinds.js'
+import { kind, reject } from '../src/kinds/kind.js'
 import type { Tx } from './fixtures.js'
 import { photos } from './fixtures.js'
 import {

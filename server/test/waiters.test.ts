@@ -1,11 +1,11 @@
 /** Requests that wait for a change: how many of one owner, and what they cost. */
 import { getEventListeners } from 'node:events'
 import { afterEach, beforeEach, expect, test, vi } from 'vitest'
-import { systemClock } from '../src/clock.js'
-import { kind } from '../src/kinds.js'
-import type { Ledger } from '../src/ports.js'
-import { createWaiters } from '../src/waiters.js'
-import { createWatch } from '../src/watch.js'
+import { systemClock } from '../src/sequence/clock.js'
+import { kind } from '../src/kinds/kind.js'
+import type { Ledger } from '../src/ports/ledger.js'
+import { createWaiters } from '../src/http/waiters.js'
+import { createWatch } from '../src/sequence/watch.js'
 import type { Tx } from './fixtures.js'
 import { content, eventually, later, newId, silent, startServer } from './harness.js'
 

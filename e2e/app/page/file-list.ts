@@ -10,10 +10,10 @@ export interface StoredFile {
   readonly arrivedAt: number
 }
 
-/** What the application has in its own table. */
+/** The files in the application's own table. */
 export interface FileList {
   refresh(): Promise<void>
-  /** Marks a file that has just come. */
+  /** Marks a file that has just arrived. */
   welcome(operationId: string): void
 }
 
@@ -25,7 +25,7 @@ export function createFileList(say: (news: string) => void): FileList {
   let running: Promise<void> | null = null
   let next: Promise<void> | null = null
 
-  /** One answer serves all who asked before the question left: a hundred arrivals are not a hundred lists. */
+  /** One request serves all callers that came before it was sent, so that a hundred arrivals do not load a hundred lists. */
   function refresh(): Promise<void> {
     if (running === null) return (running = read().finally(() => (running = null)))
     next ??= running
@@ -42,7 +42,7 @@ export function createFileList(say: (news: string) => void): FileList {
     if (response.ok) show(((await response.json()) as { files: StoredFile[] }).files)
   }
 
-  /** Newest first. Rows that are there already stay the same elements, so that nothing moves or is read out again. */
+  /** Newest first. Rows that exist keep their elements, so that nothing moves and a screen reader reads nothing twice. */
   function show(files: readonly StoredFile[]): void {
     const there = new Set(files.map(({ id }) => id))
     for (const [id, node] of rows) {
@@ -107,7 +107,7 @@ export function createFileList(say: (news: string) => void): FileList {
     refresh,
     welcome(operationId) {
       fresh.add(operationId)
-      // Listed already, with one that came just before it.
+      // A refresh for an earlier file may have listed this one already.
       for (const node of rows.values()) if (node.dataset['operation'] === operationId) node.classList.add('fresh')
     },
   }

@@ -11,15 +11,16 @@ const say = (text: string): void => void (news.textContent = text)
 const files = createFileList(say)
 
 const WARNINGS = {
-  'journal-in-memory': 'This browser keeps nothing: after a closed tab, files have to be uploaded anew.',
-  'no-locks': 'This browser cannot tell its tabs apart: keep only one of them open.',
-  'no-worker': 'Files are checked more slowly here, and have to be chosen again after a closed tab.',
-  'no-copy': 'There is no room to keep a file for later: after a closed tab it has to be chosen again.',
-  'no-owner': 'The server does not say whose account this is: nothing is uploaded.',
+  'journal-in-memory': 'This browser stores nothing. If you close the tab, you have to upload unfinished files again.',
+  'no-locks': 'This browser cannot coordinate its tabs. Keep only one of them open.',
+  'no-worker':
+    'Files are checked more slowly in this browser. If you close the tab, you have to choose unfinished files again.',
+  'no-copy': 'There is no room to keep a copy of a file. If you close the tab, you have to choose it again.',
+  'no-owner': 'The server does not say whose account this is, so nothing is uploaded.',
   'handler-failed': 'Something went wrong on this page.',
 } as const
 
-/** Everything of one visitor; ended when another one signs in. */
+/** Everything that belongs to one visitor. It ends when another visitor signs in. */
 function startFor(visitor: string): Uploader<DemoKinds> {
   const uploader = createUploader<DemoUploads>({ endpoint: '/uploads', scope: visitor, workerUrl })
   const cards = new Map<string, UploadCard>()
@@ -30,14 +31,18 @@ function startFor(visitor: string): Uploader<DemoKinds> {
 
   uploader.on('referenced', async (upload) => {
     files.welcome(upload.id)
-    // It has arrived, whether the list can be shown just now or not.
+    // The file has arrived, even if the list cannot be loaded now.
     await files.refresh().catch(() => {})
     say(`${upload.file.name} has arrived`)
     await upload.acknowledge()
   })
   uploader.on('failed', (upload) => say(`${upload.file.name}: ${upload.problem.detail ?? upload.problem.title}`))
   uploader.on('unauthenticated', ({ reason }) =>
-    say(reason === 'other-owner' ? `Somebody else is signed in: sign in as ${visitor} to go on` : 'Sign in to go on'),
+    say(
+      reason === 'other-owner'
+        ? `Somebody else is signed in: sign in as ${visitor} to continue`
+        : 'Sign in to continue',
+    ),
   )
   uploader.on('warning', ({ code }) => {
     if ([...warnings.children].some((item) => item.textContent === WARNINGS[code])) return
@@ -68,10 +73,13 @@ function startFor(visitor: string): Uploader<DemoKinds> {
   return uploader
 }
 
+class RefusedName extends Error {}
+
 async function session(name?: string): Promise<string> {
   const change = { method: 'PUT', body: JSON.stringify({ name }), headers: { 'Content-Type': 'application/json' } }
   const response = await fetch('/api/session', name === undefined ? {} : change)
-  if (!response.ok) throw new Error('the server does not answer')
+  if (response.status === 400) throw new RefusedName(((await response.json()) as { error: string }).error)
+  if (!response.ok) throw new Error(`the server answered ${response.status}`)
   return ((await response.json()) as { name: string }).name
 }
 
@@ -79,9 +87,9 @@ const nameField = byId('name', HTMLInputElement)
 let visitor = await session()
 let uploader = startFor(visitor)
 nameField.value = visitor
-await files.refresh().catch(() => say('The server does not answer; reload to see your files'))
+await files.refresh().catch(() => say('The server does not answer. Reload the page to see your files'))
 
-/** All tabs share one cookie: while one of them signs somebody in the others send nothing, and then they begin anew. */
+/** All tabs share one cookie. While one tab signs somebody in, the others send nothing. They reload afterwards. */
 const tabs = new BroadcastChannel('landfall-demo-session')
 tabs.addEventListener('message', ({ data }) => (data === 'switched' ? location.reload() : void uploader.close()))
 
@@ -93,7 +101,7 @@ byId('account', HTMLFormElement).addEventListener('submit', (event) => {
 })
 async function switchTo(name: string): Promise<void> {
   if (name === visitor) return
-  // Nothing of the one is sent with the cookie of the other.
+  // No upload of the first visitor may be sent with the cookie of the second.
   tabs.postMessage('switching')
   await uploader.close()
   try {
@@ -101,9 +109,9 @@ async function switchTo(name: string): Promise<void> {
     uploader = startFor(visitor)
     await files.refresh()
     say(`Signed in as ${visitor}`)
-  } catch {
+  } catch (error) {
     await uploader.start()
-    say('The server does not answer; try again')
+    say(error instanceof RefusedName ? `The server wants ${error.message}` : 'The server does not answer. Try again')
   }
   tabs.postMessage('switched')
   nameField.value = visitor
@@ -111,7 +119,7 @@ async function switchTo(name: string): Promise<void> {
 
 const take = async (picked: Iterable<File>): Promise<void> => {
   const taken = [...picked]
-  // For whoever is signed in then.
+  // The files belong to the visitor who is signed in after a switch that is under way.
   await switching
   for (const file of taken) uploader.add(file, { kind: 'file' })
 }
@@ -122,7 +130,7 @@ pick.addEventListener('change', () => {
 })
 
 const drop = byId('drop', HTMLElement)
-// Not counted by enter and leave: an element that is taken away under the pointer sends only one of the two.
+// `dragenter` and `dragleave` cannot be counted: an element that is removed under the pointer sends only one of them.
 addEventListener('dragover', (event) => {
   event.preventDefault()
   drop.classList.add('over')

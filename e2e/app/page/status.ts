@@ -4,7 +4,7 @@ import { formatBytes, formatTimeLeft } from './format.js'
 
 type Snapshot = SnapshotOf<DemoKinds>
 
-/** What a person wants to know of an upload, in one line. */
+/** What a person wants to know about an upload, in one line. */
 export function statusOf({ activity, point, problem, progress, file }: Snapshot): string {
   if (point === 'referenced') return 'Arrived'
   if (point === 'failed') return problem?.detail ?? problem?.title ?? 'It was not accepted'
@@ -22,7 +22,9 @@ export function statusOf({ activity, point, problem, progress, file }: Snapshot)
     case 'paused':
       return `Paused at ${done}`
     case 'finishing':
-      return activity.stalled ? 'Everything is sent; the server needs its operator' : 'Everything is sent, finishing…'
+      return activity.stalled
+        ? 'Everything is sent, but the server needs its operator'
+        : 'Everything is sent, finishing…'
     case 'needs-file':
       return NEEDS_FILE[activity.why]
     case 'cancelling':
@@ -38,15 +40,15 @@ const WAITING = {
   turn: 'Waiting for its turn',
   network: 'Waiting for the network',
   server: 'Waiting for the server',
-  authentication: 'Sign in to go on',
+  authentication: 'Sign in to continue',
   'other-owner': 'Somebody else is signed in',
   'another-tab': 'Another tab is sending it',
 } as const
 
 const NEEDS_FILE = {
-  'source-missing': 'Choose the same file again to go on where it was',
-  'source-changed': 'That is another file. Choose the one that was begun',
-  'source-unreadable': 'The file cannot be read any more. Choose it again',
+  'source-missing': 'Choose the same file again to resume',
+  'source-changed': 'That is another file. Choose the file that you started with',
+  'source-unreadable': 'The file can no longer be read. Choose it again',
 } as const
 
 /** For the colour and the symbol of its card. */

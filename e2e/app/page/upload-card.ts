@@ -7,7 +7,7 @@ import { statusOf, toneOf } from './status.js'
 type Snapshot = SnapshotOf<DemoKinds>
 type Upload = UploadOf<DemoKinds>
 
-/** One upload on the page. Its parts stay the same elements, so that the keyboard's focus stays too. */
+/** One upload on the page. Its elements are updated and not replaced, so that the keyboard's focus stays. */
 export interface UploadCard {
   readonly node: HTMLElement
   update(snapshot: Snapshot): void
@@ -60,7 +60,7 @@ export function createUploadCard(upload: Upload): UploadCard {
   return {
     node,
     update(snapshot) {
-      // Nothing has changed: hundreds of cards, and one of them moves.
+      // Among hundreds of cards, mostly one has changed.
       if (snapshot === shown) return
       shown = snapshot
       const { activity, point, progress, recovered } = snapshot

@@ -11,7 +11,7 @@ export interface ModelMutation {
   readonly where: string
 }
 
-const OPERATIONS = 'ledger/sqlite-operations.js'
+const OPERATIONS = 'ledger/sqlite/operations.js'
 
 export const MODEL_MUTATIONS: readonly ModelMutation[] = [
   {
@@ -29,17 +29,17 @@ export const MODEL_MUTATIONS: readonly ModelMutation[] = [
     name: 'neither the key nor the compare-and-set keeps a second reference away',
     edits: [
       {
-        file: 'ledger/migrations.js',
+        file: 'ledger/sqlite/migrations.js',
         find: /data TEXT NOT NULL,\s*PRIMARY KEY \(operation_id, owner\)/,
         put: 'data TEXT NOT NULL',
       },
       {
-        file: 'ledger/migrations.js',
+        file: 'ledger/sqlite/migrations.js',
         find: 'CREATE UNIQUE INDEX landfall_references_blob_key',
         put: 'CREATE INDEX landfall_references_blob_key',
       },
       {
-        file: 'ledger/migrations.js',
+        file: 'ledger/sqlite/migrations.js',
         find: 'CREATE UNIQUE INDEX landfall_effects_name',
         put: 'CREATE INDEX landfall_effects_name',
       },
@@ -55,7 +55,7 @@ export const MODEL_MUTATIONS: readonly ModelMutation[] = [
     name: 'what is too short or absent is taken for sealed',
     edits: [
       {
-        file: 'steps.js',
+        file: 'sequence/steps.js',
         find: /if \(found !== 'sealed'\)\s+return rejected\(problem\('bytes-lost'\)\);/,
         put: '',
       },
@@ -64,14 +64,14 @@ export const MODEL_MUTATIONS: readonly ModelMutation[] = [
   },
   {
     name: 'the bytes go before the intent is recorded',
-    edits: [{ file: 'drive.js', find: 'await record({}); // the intent first, the bytes second', put: ';' }],
+    edits: [{ file: 'sequence/drive.js', find: 'await record({}); // the intent first, the bytes second', put: ';' }],
     where: 'another digest:',
   },
   {
     name: 'cleaned up is recorded before it is done',
     edits: [
       {
-        file: 'drive.js',
+        file: 'sequence/drive.js',
         find: /await deps\.blobs\.remove\(operation\.blobKey\);[^;]*await record\((\{ cleanupDue: false[^}]*\})\);/,
         put: 'await record($1); await deps.blobs.remove(operation.blobKey);',
       },

@@ -30,20 +30,24 @@ export const MUTATIONS: readonly Mutation[] = [
   {
     name: 'files are not synced',
     edits: [
-      { file: 'blobs/durable-files.js', find: /dataSync: promisify\(fdatasync\)/, put: 'dataSync: async () => {}' },
+      {
+        file: 'blobs/file/durable-files.js',
+        find: /dataSync: promisify\(fdatasync\)/,
+        put: 'dataSync: async () => {}',
+      },
     ],
     where: powerIsLost,
   },
   {
     name: 'small files are written without O_DSYNC',
-    edits: [{ file: 'blobs/file.js', find: 'synced ? O_DSYNC : 0', put: '0' }],
+    edits: [{ file: 'blobs/file/file-blobs.js', find: 'synced ? O_DSYNC : 0', put: '0' }],
     where: powerIsLost,
   },
   {
     name: 'names are not synced',
     edits: [
       {
-        file: 'blobs/durable-files.js',
+        file: 'blobs/file/durable-files.js',
         find: 'const start = async (directory) => files.sync(await fileOf(directory));',
         put: 'const start = async (directory) => void (await fileOf(directory));',
       },
@@ -54,7 +58,7 @@ export const MUTATIONS: readonly Mutation[] = [
     name: 'names of directories are not synced',
     edits: [
       {
-        file: 'blobs/durable-files.js',
+        file: 'blobs/file/durable-files.js',
         find: 'await Promise.all([sync(dirname(path)), nameDirectory(dirname(path))]);',
         put: 'await sync(dirname(path));',
       },
@@ -65,7 +69,7 @@ export const MUTATIONS: readonly Mutation[] = [
     name: 'a name that is gone already is not synced',
     edits: [
       {
-        file: 'blobs/file.js',
+        file: 'blobs/file/file-blobs.js',
         find: 'await missing();\n        }\n        // Also',
         put: 'await missing();\n            return;\n        }\n        // Also',
       },
@@ -74,7 +78,13 @@ export const MUTATIONS: readonly Mutation[] = [
   },
   {
     name: 'the database does not sync its commits',
-    edits: [{ file: 'ledger/serialized-libsql.js', find: 'PRAGMA synchronous=FULL', put: 'PRAGMA synchronous=OFF' }],
+    edits: [
+      {
+        file: 'ledger/sqlite/client/serialized-libsql.js',
+        find: 'PRAGMA synchronous=FULL',
+        put: 'PRAGMA synchronous=OFF',
+      },
+    ],
     where: powerIsLost,
   },
   {
@@ -90,14 +100,14 @@ export const MUTATIONS: readonly Mutation[] = [
   },
   {
     name: 'what was not synced is believed after the power was lost',
-    edits: [{ file: 'boot.js', find: 'holder.startsWith(`${BOOT_ID}/`)', put: 'true' }],
+    edits: [{ file: 'lib/holder-name.js', find: 'holder.startsWith(`${BOOT_ID}/`)', put: 'true' }],
     where: (run) => powerIsLost(run) && of('stock')(run),
   },
   {
     name: 'opening a blob truncates it',
     edits: [
       {
-        file: 'blobs/file.js',
+        file: 'blobs/file/file-blobs.js',
         find: 'if (size > offset)\n                await files.truncate(file, offset);',
         put: 'await files.truncate(file, 0);',
       },
@@ -105,14 +115,14 @@ export const MUTATIONS: readonly Mutation[] = [
   },
   {
     name: 'the bytes go before the intent is recorded',
-    edits: [{ file: 'drive.js', find: 'await record({}); // the intent first, the bytes second', put: ';' }],
+    edits: [{ file: 'sequence/drive.js', find: 'await record({}); // the intent first, the bytes second', put: ';' }],
     where: of('another digest'),
   },
   {
     name: 'cleaned up is recorded before it is done',
     edits: [
       {
-        file: 'drive.js',
+        file: 'sequence/drive.js',
         find: /await deps\.blobs\.remove\(operation\.blobKey\);[^;]*await record\((\{ cleanupDue: false[^}]*\})\);/,
         put: 'await record($1); await deps.blobs.remove(operation.blobKey);',
       },
@@ -123,7 +133,7 @@ export const MUTATIONS: readonly Mutation[] = [
     name: 'the point is recorded before the reference',
     edits: [
       {
-        file: 'ledger/sqlite-operations.js',
+        file: 'ledger/sqlite/operations.js',
         find: /on\.run\(`INSERT INTO landfall_references/,
         put: "on.exec('RELEASE landfall_job; COMMIT; BEGIN IMMEDIATE; SAVEPOINT landfall_job'); on.run(`INSERT INTO landfall_references",
       },
@@ -133,7 +143,7 @@ export const MUTATIONS: readonly Mutation[] = [
     name: 'effects are owed in a transaction after that of the reference',
     edits: [
       {
-        file: 'ledger/sqlite.js',
+        file: 'ledger/sqlite/ledger.js',
         find: "return { outcome: 'referenced', operation: await write((on) => referIn(on, lease, from, intent, NO_HOOK)) };",
         put: `const operation = await write((on) => referIn(on, lease, from, { ...intent, effects: [] }, NO_HOOK));
             await write((on) => intent.effects.forEach((e) => on.run("INSERT INTO landfall_effects (effect_id, owner, operation_id, kind, name, type, payload, due_at, created_at) VALUES (?, ?, ?, ?, ?, ?, ?, 0, 0)", [e.effectId, from.owner, from.id, from.kind, e.name, e.type, JSON.stringify(e.payload(operation.reference))])));
@@ -145,7 +155,7 @@ export const MUTATIONS: readonly Mutation[] = [
     name: 'an effect is settled before it is delivered',
     edits: [
       {
-        file: 'effects.js',
+        file: 'effects/effects.js',
         find: 'return attempt(target, effect);',
         put: "await ledger.settleEffect(effect, { outcome: 'delivered' }); return attempt(target, effect);",
       },
@@ -155,7 +165,7 @@ export const MUTATIONS: readonly Mutation[] = [
     name: 'what a dead receiver left is believed without a look',
     edits: [
       {
-        file: 'ledger/sqlite.js',
+        file: 'ledger/sqlite/ledger.js',
         find: /unclean_holder = COALESCE\(unclean_holder, CASE lease_purpose WHEN 'receive' THEN lease_holder END\),/,
         put: 'unclean_holder = NULL, "offset" = file_size,',
       },

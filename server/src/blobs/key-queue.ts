@@ -1,4 +1,4 @@
-import { UploadError } from '../errors.js'
+import { UploadError } from '../lib/errors.js'
 
 /**
  * One call at a time for each key. Leases see to that already, but a lease fences rows and not bytes: a descriptor of

@@ -1,5 +1,5 @@
 import { join } from 'node:path'
-import { UploadError } from '../errors.js'
+import { UploadError } from '../lib/errors.js'
 
 /**
  * Keys are made by the server, and are not UUIDs: 32 hexadecimal digits, of which the first 12 are the time in

@@ -1,4 +1,4 @@
-import { files, writeAll } from './durable-files.js'
+import { files, writeAll } from './file/durable-files.js'
 
 export interface TakeRequest {
   readonly source: AsyncIterable<Uint8Array>

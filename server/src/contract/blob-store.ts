@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { createHash } from 'node:crypto'
 import { v7 as uuidv7 } from 'uuid'
 import type { JsonValue } from '@landfall/shared'
-import type { AppendRequest, Appended, BlobRef, BlobStore } from '../ports.js'
+import type { AppendRequest, Appended, BlobRef, BlobStore } from '../ports/blob-store.js'
 import { type RegisterTest, withFixture } from './suite.js'
 
 /** A store on a fresh place. */

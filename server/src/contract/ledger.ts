@@ -1,16 +1,11 @@
 import assert from 'node:assert/strict'
 import { problem } from '@landfall/shared'
 import { v4 as uuidv4, v7 as uuidv7 } from 'uuid'
-import {
-  type Changes,
-  type Intent,
-  type Lease,
-  type Ledger,
-  type OperationKey,
-  type OperationRecord,
-  type OwedEffect,
-  REMOVAL,
-} from '../ports.js'
+import type { Changes, Lease } from '../ports/ledger/leases.js'
+import type { Intent } from '../ports/ledger/operations.js'
+import type { Ledger } from '../ports/ledger.js'
+import type { OperationKey, OperationRecord } from '../ports/operation.js'
+import { type OwedEffect, REMOVAL } from '../ports/ledger/effects.js'
 import { retentionContract } from './retention.js'
 import { type RegisterTest, withFixture } from './suite.js'
 

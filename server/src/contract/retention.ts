@@ -1,7 +1,9 @@
 import assert from 'node:assert/strict'
 import { problem } from '@landfall/shared'
 import { v7 as uuidv7 } from 'uuid'
-import { type Ledger, type OperationKey, REMOVAL } from '../ports.js'
+import type { Ledger } from '../ports/ledger.js'
+import type { OperationKey } from '../ports/operation.js'
+import { REMOVAL } from '../ports/ledger/effects.js'
 import type * as Common from './ledger.js'
 
 const TAKING = { holder: 'n1', leaseMs: 30_000, limit: 10 }

@@ -1,4 +1,4 @@
-import type { ClockLook } from '../ports.js'
+import type { ClockLook } from '../ports/ledger/marks.js'
 
 // What a ledger makes of its clock's mark: how far the clock has come undisturbed. Pure; the same for every database.
 

@@ -1,5 +1,5 @@
 import type { Problem } from '@landfall/shared'
-import { UploadError } from '../errors.js'
+import { UploadError } from '../lib/errors.js'
 
 // How an application's hook ends within its transaction.
 

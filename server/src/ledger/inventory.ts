@@ -1,6 +1,6 @@
-import type { OperationFilter } from '../ports.js'
+import type { OperationFilter } from '../ports/ledger/inventory.js'
 import { OPERATION_WITH_REFERENCE } from './rows.js'
-import type { SqlValue } from './statements.js'
+import type { SqlValue } from './sqlite/client/connection.js'
 
 // What reconcile and lists ask, in words that every database understands.
 

@@ -1,4 +1,4 @@
-import { UploadError } from '../errors.js'
+import { UploadError } from '../lib/errors.js'
 import { OPEN } from './rows.js'
 
 /** What the migrations make beside columns, as it stands after the last of them. */

@@ -1,4 +1,4 @@
-import type { DeclarationRate } from '../ports.js'
+import type { DeclarationRate } from '../ports/ledger/operations.js'
 
 // How often an owner may declare: the generic cell rate algorithm (ITU-T I.371), which needs one number for an owner.
 // `until` is when all that was declared so far would have been declared one by one, each after its interval. It may be

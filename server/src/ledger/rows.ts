@@ -1,20 +1,12 @@
 import { randomBytes } from 'node:crypto'
 import type { JsonObject, JsonValue, Point, Problem } from '@landfall/shared'
-import type {
-  Changes,
-  Claim,
-  ContentFacts,
-  Declared,
-  EffectRecord,
-  EffectStanding,
-  Intent,
-  OperationKey,
-  OperationRecord,
-  ReferenceRecord,
-  Urgency,
-} from '../ports.js'
+import type { Changes, Urgency } from '../ports/ledger/leases.js'
+import type { Claim } from '../ports/ledger/inventory.js'
+import type { ContentFacts, OperationKey, OperationRecord, ReferenceRecord } from '../ports/operation.js'
+import type { Declared, Intent } from '../ports/ledger/operations.js'
+import type { EffectRecord, EffectStanding } from '../ports/ledger/effects.js'
 import { untilNextMs } from './rate.js'
-import type { SqlRow, SqlValue } from './statements.js'
+import type { SqlRow, SqlValue } from './sqlite/client/connection.js'
 
 // What the ledgers have in common: the rows are the same in every database, and so are most words about them.
 

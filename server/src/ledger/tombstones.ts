@@ -1,8 +1,10 @@
 import { createHmac, randomBytes } from 'node:crypto'
-import { REMOVAL, type Holdings, type TombstonePoint } from '../ports.js'
+import { REMOVAL } from '../ports/ledger/effects.js'
+import type { Holdings } from '../ports/ledger/references.js'
+import type { TombstonePoint } from '../ports/ledger/operations.js'
 import type { ClockStep } from './clock-marks.js'
 import { OPEN } from './rows.js'
-import type { SqlRow } from './statements.js'
+import type { SqlRow } from './sqlite/client/connection.js'
 
 // What retention and the right to erasure leave of an operation, in words that every database understands.
 

@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto'
-import type { Appended, AppendRequest, BlobRef, BlobStore, StoredBlob } from '../../src/ports.js'
+import type { Appended, AppendRequest, BlobRef, BlobStore, StoredBlob } from '../../src/ports/blob-store.js'
 import { UploadError, wroteInThisBoot } from './modules.js'
 
 interface Stored {

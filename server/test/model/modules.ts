@@ -8,12 +8,18 @@ const load = async <T>(source: () => Promise<T>, file: string): Promise<T> =>
 
 export const { createUploads } = await load(() => import('../../src/uploads.js'), 'uploads.js')
 export const { serializedLibsql } = await load(
-  () => import('../../src/ledger/serialized-libsql.js'),
-  'ledger/serialized-libsql.js',
+  () => import('../../src/ledger/sqlite/client/serialized-libsql.js'),
+  'ledger/sqlite/client/serialized-libsql.js',
 )
-export const { sqliteLedger } = await load(() => import('../../src/ledger/sqlite.js'), 'ledger/sqlite.js')
-export const { UploadError } = await load(() => import('../../src/errors.js'), 'errors.js')
-export const { kind, reject } = await load(() => import('../../src/kinds.js'), 'kinds.js')
-export const { wroteInThisBoot, createHolderName } = await load(() => import('../../src/boot.js'), 'boot.js')
-export const { rules, drivable } = await load(() => import('../../src/rules.js'), 'rules.js')
-export const { NOW } = await load(() => import('../../src/ledger/statements.js'), 'ledger/statements.js')
+export const { sqliteLedger } = await load(() => import('../../src/ledger/sqlite/ledger.js'), 'ledger/sqlite/ledger.js')
+export const { UploadError } = await load(() => import('../../src/lib/errors.js'), 'lib/errors.js')
+export const { kind, reject } = await load(() => import('../../src/kinds/kind.js'), 'kinds/kind.js')
+export const { wroteInThisBoot, createHolderName } = await load(
+  () => import('../../src/lib/holder-name.js'),
+  'lib/holder-name.js',
+)
+export const { rules, drivable } = await load(() => import('../../src/sequence/rules.js'), 'sequence/rules.js')
+export const { NOW } = await load(
+  () => import('../../src/ledger/sqlite/client/connection.js'),
+  'ledger/sqlite/client/connection.js',
+)

@@ -1,0 +1,455 @@
+import { createHash } from 'node:crypto'
+import { createReadStream } from 'node:fs'
+import { mkdir, unlink } from 'node:fs/promises'
+import { dirname, join, resolve } from 'node:path'
+import { Readable } from 'node:stream'
+import { wroteInThisBoot } from '../../lib/holder-name.js'
+import { UploadError } from '../../lib/errors.js'
+import { milliseconds, nonEmptyText, optional, readOptions, wholeNumber } from '../../lib/options.js'
+import type { Appended, AppendRequest, BlobRef, BlobStore, Inspection } from '../../ports/blob-store.js'
+import { createDigester } from './digester.js'
+import { nextTurn, takeDirectory, takenOver } from './directory-lock.js'
+import {
+  codeOf,
+  createDirectorySync,
+  files,
+  makeDirectoryNow,
+  O_CREAT,
+  O_DSYNC,
+  O_EXCL,
+  O_RDONLY,
+  O_RDWR,
+  readAll,
+  readBack,
+  storageFault,
+} from './durable-files.js'
+import { createInventory } from './inventory.js'
+import { relativePath } from '../key.js'
+import { probe } from './probe.js'
+import { createKeyQueue } from '../key-queue.js'
+import { MODE } from './private-modes.js'
+import { createRoom } from './room.js'
+import { directoryIdentity } from './identity.js'
+import { patiently } from './disk-patience.js'
+import { createStop, type Stop, takeBytes } from '../take-bytes.js'
+import { whenPulled } from './when-pulled.js'
+
+export interface FileBlobsOptions {
+  /**
+   * Where the bytes go. Belongs to exactly one process. Made when it is missing, but becomes a store only while the
+   * ledger knows of none: afterwards one without its `store.json` is `storage-unavailable` until the disk is mounted. If
+   * the blobs are lost permanently, put there the `store.json` that the error's message spells out.
+   */
+  directory: string
+  /** A long request is synced and acknowledged at least this often. In bytes, default 16 MiB. */
+  checkpointBytes?: number
+  /** … and at least this often in time. In milliseconds, default 2,000. */
+  checkpointMs?: number
+  /**
+   * How long a request waits while the disk is full or may not be written, before it fails; its bytes wait on the line.
+   * In milliseconds, default 5,000.
+   */
+  patienceMs?: number
+  /**
+   * Room on the disk that uploads leave free. Bytes that would take it are refused with `storage-full` (507), and so
+   * are new uploads, so that a database on the same disk can still record what frees room: a cancellation, an expiry, a
+   * removal. In bytes; default 5 % of the disk, at least 32 MiB and at most 256 MiB. 0: uploads may fill the disk.
+   */
+  reserveBytes?: number
+}
+
+const OPTIONS = {
+  directory: nonEmptyText,
+  checkpointBytes: optional(wholeNumber(1), 16 * 1024 * 1024),
+  checkpointMs: optional(milliseconds(1), 2_000),
+  patienceMs: optional(milliseconds(0), 5_000),
+  reserveBytes: optional(wholeNumber(0)),
+}
+
+/** What fits here goes to the disk with its writing. */
+const SYNCED_BYTES = 128 * 1024
+/** What fits here is hashed from the page cache at once; more is followed by the hashing thread. */
+const SMALL_BYTES = 1024 * 1024
+/** Enough for every signature that `file-type` knows without a deeper look. */
+const HEAD_BYTES = 4_100
+/** To make a file in a directory that goes whenever it is empty. */
+const MOST_TRIES = 10
+
+/**
+ * Blobs as files in a directory, one file a blob, at one path for its life.
+ *
+ * Unlike the store of @tus/file-store it creates without truncating, acknowledges only what was synced (file and
+ * name), keeps what was received when a source breaks, and needs no sidecar file that could tear: the ledger is the
+ * only truth about an upload. Keys are the server's own, so that no name of a user becomes a path.
+ *
+ * @throws UploadError `setup`: an option that cannot work.
+ */
+export function fileBlobs(options: FileBlobsOptions): BlobStore {
+  const { directory, checkpointBytes, checkpointMs, patienceMs, reserveBytes } = readOptions(
+    'fileBlobs',
+    OPTIONS,
+    options,
+  )
+  const root = resolve(directory)
+  const checkpoint = { bytes: checkpointBytes, ms: checkpointMs }
+  const directories = createDirectorySync(root)
+  const digester = createDigester()
+  const queue = createKeyQueue()
+  const identity = directoryIdentity(root, directories.sync)
+  const room = createRoom(root, reserveBytes, () => identity.expect())
+  /** Keys whose file and name this process has synced, with the size; spares the seal a second sync. */
+  const durable = new Map<string, number>()
+  const inspected = new Map<string, Inspection>()
+  let lock: { release(): void } | null = null
+  let opening: Promise<void> = Promise.resolve()
+  let leaving: Promise<void> | null = null
+  let onTakenOver = async (): Promise<void> => {}
+  const holder = {
+    turn: nextTurn(),
+    leave: () => (leaving ??= leave()),
+  }
+
+  const pathOf = (key: string): string => join(root, 'blobs', relativePath(key))
+  const inventory = createInventory(root, pathOf, directories)
+
+  /** "Absent" is believed only of a store that is there: an unmounted disk has no files either. */
+  const missing = (): Promise<void> => identity.expect()
+
+  const openIfThere = async (path: string, flags: number): Promise<number | null> => {
+    try {
+      return await files.open(path, flags)
+    } catch (error) {
+      if (codeOf(error) !== 'ENOENT') throw error
+      await missing()
+      return null
+    }
+  }
+
+  const create = async (path: string, flags: number): Promise<number> => {
+    for (let triesLeft = MOST_TRIES; ; triesLeft -= 1)
+      try {
+        // Waking a thread costs more than making a small file does; a commit of the database waits for the same journal.
+        return (flags & O_DSYNC) === O_DSYNC
+          ? files.openNow(path, flags | O_CREAT, MODE.file)
+          : await files.open(path, flags | O_CREAT, MODE.file)
+      } catch (error) {
+        if (codeOf(error) !== 'ENOENT' || triesLeft === 0) throw error
+        await missing()
+        // Who removes the last file of a directory may remove this one before anything is in it.
+        await mkdir(dirname(path), { recursive: true, mode: MODE.directory })
+      }
+  }
+
+  /** The file, cut to what was acknowledged. Null: less than that is there. */
+  async function openAt(path: string, offset: number, flags: number): Promise<number | null> {
+    if (offset === 0) {
+      // Never truncates by opening: what is there may be a request that still runs.
+      const made = await create(path, O_RDWR | O_EXCL | flags).catch((error: unknown) => {
+        if (codeOf(error) !== 'EEXIST') throw error
+        return null
+      })
+      if (made !== null) return made
+    }
+    const file = await openIfThere(path, O_RDWR | flags)
+    if (file === null) return null
+    try {
+      const { size } = await files.stat(file)
+      // What lies beyond the acknowledged offset belongs to a request that nobody was told of.
+      if (size > offset) await files.truncate(file, offset)
+      if (size >= offset) return file
+    } catch (error) {
+      await files.close(file)
+      throw error
+    }
+    await files.close(file)
+    return null
+  }
+
+  async function append(blob: BlobRef, request: AppendRequest, stop: Stop): Promise<Appended> {
+    // It may be removed already: whoever takes a lease away stops its holder first.
+    if (stop.asked()) return { outcome: 'kept', offset: request.offset, ended: 'stopped' }
+    const path = pathOf(blob.key)
+    durable.delete(blob.key)
+    inspected.delete(blob.key)
+    // A small one is synced by its writing: one call instead of two, for nearly every file of an album or an inbox.
+    const synced = blob.size <= SYNCED_BYTES
+    // Before a file is made for bytes that would be refused.
+    const file = await patiently(
+      () => room.within(1, () => openAt(path, request.offset, synced ? O_DSYNC : 0)),
+      stop,
+      patienceMs,
+    )
+    if (file === null) return { outcome: 'lost' }
+    // The name of a file of which bytes were acknowledged is durable.
+    const naming = request.offset === 0 ? directories.syncName(path) : Promise.resolve()
+    naming.catch(() => {})
+    // Only what was acknowledged: the rest may be cut off again, and other bytes come in its place.
+    const hashed = (offset: number): void => {
+      if (offset > 0 && blob.size > SMALL_BYTES) digester.follow(blob.key, path, offset)
+    }
+    hashed(request.offset)
+    let durableUpTo = request.offset
+    let written = -1
+    try {
+      const taken = await takeBytes({
+        ...request,
+        stop,
+        file,
+        limit: blob.size,
+        checkpoint,
+        patiently: (bytes, write) => patiently(() => room.within(bytes, write), stop, patienceMs),
+        sync: async (offset) => {
+          await Promise.all([synced ? undefined : files.dataSync(file), naming])
+          durableUpTo = offset
+        },
+        acknowledge: async (offset) => {
+          const acknowledged = await request.acknowledge(offset)
+          if (acknowledged) hashed(offset)
+          return acknowledged
+        },
+      })
+      written = taken.offset
+      if (written === blob.size) {
+        if (blob.size <= SMALL_BYTES)
+          keepNewest(inspected, blob.key, inspectSmall(readBack(file, blob.size), blob.size))
+        keepNewest(durable, blob.key, blob.size)
+      }
+      return { outcome: 'kept', ...taken }
+    } finally {
+      await naming.catch(() => {})
+      if (written === durableUpTo) files.closeNow(file)
+      else await files.close(file)
+    }
+  }
+
+  async function seal(blob: BlobRef): Promise<'sealed' | 'short' | 'absent'> {
+    if (durable.get(blob.key) === blob.size) return 'sealed'
+    const path = pathOf(blob.key)
+    // An empty blob was never appended to.
+    const file = blob.size === 0 ? await create(path, O_RDWR) : await openIfThere(path, O_RDWR)
+    if (file === null) return 'absent'
+    try {
+      const { size } = await files.stat(file)
+      if (size < blob.size) return 'short'
+      if (size > blob.size) await files.truncate(file, blob.size)
+      await files.sync(file)
+      await directories.syncName(path)
+    } finally {
+      await files.close(file)
+    }
+    return 'sealed'
+  }
+
+  async function inspect(blob: BlobRef, signal: AbortSignal): Promise<Inspection> {
+    const known = inspected.get(blob.key)
+    inspected.delete(blob.key)
+    if (known !== undefined) return known
+    const path = pathOf(blob.key)
+    const file = await files.open(path, O_RDONLY)
+    try {
+      if (blob.size <= SMALL_BYTES) return inspectSmall(await readAll(file, 0, blob.size), blob.size)
+      const head = await readAll(file, 0, HEAD_BYTES)
+      return { head, digest: asDigest(await digester.digest(blob.key, path, blob.size, signal)) }
+    } finally {
+      await files.close(file)
+    }
+  }
+
+  async function remove(key: string): Promise<void> {
+    const path = pathOf(key)
+    inspected.delete(key)
+    durable.delete(key)
+    digester.forget(key)
+    try {
+      await unlink(path)
+    } catch (error) {
+      if (codeOf(error) !== 'ENOENT') throw error
+      await missing()
+    }
+    // Also of one that is gone already: who removed it may have been killed before this, and the power may go yet.
+    await directories.syncIfThere(dirname(path))
+    await directories.removeIfEmpty(dirname(path))
+  }
+
+  const opened = (): void => {
+    if (leaving !== null) throw takenOver()
+    if (lock === null) throw new UploadError('storage-unavailable', 'the store of blobs is not open')
+  }
+
+  /** Every call: only on an open store, one after the other for a key, faults by their code. */
+  const guarded = async <T>(key: string, work: () => Promise<T>, interrupt?: () => void): Promise<T> => {
+    opened()
+    try {
+      return await queue.run(key, work, interrupt)
+    } catch (error) {
+      throw isStorageFault(error) ? storageFault(error) : error
+    }
+  }
+
+  async function open(ledger: string, store: 'new' | 'known'): Promise<void> {
+    if (leaving !== null) throw takenOver()
+    try {
+      makeDirectoryNow(root)
+      lock ??= await takeDirectory(root, holder)
+      await identity.open(ledger, store)
+      await room.open()
+    } catch (error) {
+      lock?.release()
+      lock = null
+      throw error instanceof UploadError ? error : storageFault(error)
+    }
+  }
+
+  async function close(): Promise<void> {
+    // A prefix of a large file may be hashed just now, for a client who waits: that ends first, and with a fault.
+    await digester.close()
+    await queue.closeAll()
+    await room.close()
+    await digester.close()
+    await directories.close()
+    lock?.release()
+    lock = null
+  }
+
+  /** For a newer store of this process: what is written is finished, or ended at what was acknowledged. */
+  async function leave(): Promise<void> {
+    await opening.catch(() => {})
+    try {
+      await onTakenOver()
+    } finally {
+      await close()
+    }
+  }
+
+  return {
+    exclusive: true,
+
+    directory: root,
+
+    open(identity, store) {
+      opening = open(identity, store)
+      return opening
+    },
+
+    append: (blob, request) => {
+      const stop = createStop()
+      const { signal } = request
+      signal.addEventListener('abort', stop.ask, { once: true })
+      if (signal.aborted) stop.ask()
+      return guarded(blob.key, () => append(blob, request, stop), stop.ask).finally(() =>
+        signal.removeEventListener('abort', stop.ask),
+      )
+    },
+
+    recover: (blob, { offset, writtenBy }) =>
+      guarded(blob.key, async () => {
+        const path = pathOf(blob.key)
+        const file = await openIfThere(path, O_RDWR)
+        if (file === null) return offset === 0 ? { outcome: 'kept', offset } : { outcome: 'lost' }
+        try {
+          const { size } = await files.stat(file)
+          if (size < offset) return { outcome: 'lost' }
+          // The kernel that took the bytes still lives: they survived the process. Written one after the other, no gaps.
+          if (!wroteInThisBoot(writtenBy)) return { outcome: 'kept', offset }
+          await files.sync(file)
+          await directories.syncName(path)
+          return { outcome: 'kept', offset: Math.min(size, blob.size) }
+        } finally {
+          await files.close(file)
+        }
+      }),
+
+    seal: (blob) => guarded(blob.key, () => seal(blob)),
+    inspect: (blob, signal) => guarded(blob.key, () => inspect(blob, signal)),
+
+    digestOf: (blob, length, signal) =>
+      guarded(blob.key, async () => ({
+        digest:
+          length === 0
+            ? asDigest(createHash('sha256').digest('base64'))
+            : asDigest(await digester.digest(blob.key, pathOf(blob.key), length, signal)),
+      })),
+
+    async read(key, { start, end }) {
+      opened()
+      if (start >= end) return new Blob([]).stream()
+      const path = pathOf(key)
+      const there = await files.statPath(path).catch(async (error: unknown) => {
+        if (codeOf(error) !== 'ENOENT') throw storageFault(error)
+        await missing()
+        return null
+      })
+      if (there === null) throw new UploadError('storage-unavailable', 'the stored bytes are not there')
+      return whenPulled(
+        () =>
+          // It closes its descriptor, also when its reader goes away in the middle.
+          Readable.toWeb(createReadStream(path, { start, end: end - 1 })) as ReadableStream<Uint8Array>,
+        storageFault,
+      )
+    },
+
+    remove: (key) => {
+      queue.interrupt(key)
+      return guarded(key, () => remove(key))
+    },
+
+    list: inventory.list,
+
+    quarantine: {
+      list: inventory.quarantine.list,
+      add: (key, nowAt) => guarded(key, () => inventory.quarantine.add(key, nowAt)),
+      takeBack: (key) => guarded(key, () => inventory.quarantine.takeBack(key)),
+      remove: (key) => guarded(key, () => inventory.quarantine.remove(key)),
+    },
+
+    sizeOf: (key) =>
+      guarded(key, async () => {
+        const file = await openIfThere(pathOf(key), O_RDONLY)
+        if (file === null) return null
+        try {
+          return (await files.stat(file)).size
+        } finally {
+          await files.close(file)
+        }
+      }),
+
+    async probe() {
+      opened()
+      try {
+        return await probe(root)
+      } catch (error) {
+        throw storageFault(error)
+      }
+    },
+
+    readMark: () => identity.readMark(),
+    writeMark: (mark) => identity.writeMark(mark),
+
+    room: room.now,
+
+    onTakenOver: (listener) => void (onTakenOver = listener),
+    close,
+  }
+}
+
+const asDigest = (base64: string): string => `sha-256=:${base64}:`
+
+function inspectSmall(bytes: Buffer, size: number): Inspection {
+  if (bytes.length !== size) throw new UploadError('storage-unavailable', 'the file is shorter than its length')
+  // A copy: a view would keep all of the bytes.
+  return {
+    digest: asDigest(createHash('sha256').update(bytes).digest('base64')),
+    head: Uint8Array.from(bytes.subarray(0, HEAD_BYTES)),
+  }
+}
+
+/** Results of blobs between their last byte and their verification; the oldest goes, and is found out again. */
+const MAX_KEPT = 1_000
+
+function keepNewest<T>(map: Map<string, T>, key: string, value: T): void {
+  if (map.size >= MAX_KEPT) map.delete(map.keys().next().value ?? '')
+  map.set(key, value)
+}
+
+/** What came from the file system; an abort or a lost lease is the caller's own and goes back as it is. */
+const isStorageFault = (error: unknown): boolean => codeOf(error).startsWith('E')

@@ -1,0 +1,58 @@
+import { v4 as uuidv4 } from 'uuid'
+import { UploadError } from '../../lib/errors.js'
+import type { Appended, AppendRequest, BlobRef } from '../../ports/blob-store.js'
+import { Gone } from './filling.js'
+import { type Notes, noted, readNotes, toState } from './notes.js'
+import { tokenOf } from './seal.js'
+import { type S3AppendDeps, takeParts } from './take.js'
+import type { Stop } from '../take-bytes.js'
+
+/** Begins or goes on. What was received is kept however the source ends, as far as it has no gap. */
+export async function appendToS3(
+  deps: S3AppendDeps,
+  blob: BlobRef,
+  request: AppendRequest,
+  stop: Stop,
+): Promise<Appended> {
+  if (stop.asked()) return { outcome: 'kept', offset: request.offset, ended: 'stopped' }
+  const known = readNotes(blob.state)
+  const answer = async (): Promise<Appended> =>
+    (await deps.look.afterMissing(blob, known)) === 'whole'
+      ? { outcome: 'kept', offset: blob.size, ended: 'whole' }
+      : { outcome: 'lost' }
+  const upTo = known === null ? 0 : noted(known, blob.size)
+  if (request.offset !== upTo) {
+    if (request.offset > upTo) return answer()
+    throw new UploadError('storage-unavailable', 'the notes of the blob store do not fit the acknowledged offset')
+  }
+  // All parts are there already: what is left is to be sealed.
+  if (upTo === blob.size) return { outcome: 'kept', offset: upTo, ended: 'whole' }
+  try {
+    return await takeParts(deps, blob, request, stop, known ?? (await begin(deps, blob, request)))
+  } catch (error) {
+    if (error instanceof Gone) return answer()
+    throw error
+  }
+}
+
+/** Under the lease, before a part is sent: the ledger knows the upload, and whoever comes next goes on with it. */
+async function begin(deps: S3AppendDeps, blob: BlobRef, { offset, acknowledge }: AppendRequest): Promise<Notes> {
+  const { calls, names, partBytesOf } = deps
+  const partBytes = partBytesOf(blob.size)
+  const fresh = { partBytes, folded: null, parts: [], proof: '', tail: [] }
+  if (blob.size <= partBytes) return { ...fresh, token: tokenOf(blob, null), uploadId: null }
+  const token = uuidv4()
+  const name = names.blob(blob.key)
+  const uploadId = await calls.createMultipart(name, token, new AbortController().signal)
+  const notes = { ...fresh, token, uploadId }
+  let recorded: boolean
+  try {
+    recorded = await acknowledge(offset, toState(notes))
+  } catch (error) {
+    // Nobody will ever know of it.
+    await calls.abort(name, uploadId).catch(() => {})
+    throw error
+  }
+  if (!recorded) throw new UploadError('ledger-unavailable', 'the begin of an upload could not be recorded')
+  return notes
+}

@@ -1,0 +1,303 @@
+import { setTimeout as sleep } from 'node:timers/promises'
+import type { LimitFunction } from 'p-limit'
+import { UploadError } from '../../lib/errors.js'
+import type { Appended, AppendRequest, BlobRef } from '../../ports/blob-store.js'
+import type { Blocks } from './blocks.js'
+import type { Budget } from './budget.js'
+import type { S3Calls } from './calls.js'
+import { createFilling, Gone } from './filling.js'
+import type { Names } from './names.js'
+import { chained, type Notes, toState } from './notes.js'
+import { createProgress } from './progress.js'
+import type { S3Look } from './seal.js'
+import type { Tails } from './tails.js'
+import { createStop, readChunks, type Stop } from '../take-bytes.js'
+
+export interface S3AppendDeps {
+  readonly calls: S3Calls
+  readonly names: Names
+  readonly look: S3Look
+  readonly tails: Tails
+  readonly budget: Budget
+  readonly blocks: Blocks
+  /** Parts in flight of all uploads. Held only while a part is sent, never while bytes are waited for. */
+  readonly sending: LimitFunction
+  readonly partBytesOf: (sizeBytes: number) => number
+  readonly checkpoint: { readonly bytes: number; readonly ms: number }
+}
+
+/** Parts of one upload in flight. */
+const IN_FLIGHT = 4
+/** A client that sends nothing keeps its memory for so long. */
+const IDLE_MS = 2_000
+const IDLE_UNDER_PRESSURE_MS = 250
+/** Whoever asks a receiver to let go waits 3.5 s for it: what is in flight has so long to be stored. */
+const LET_GO_MS = 1_500
+const TICK_MS = 125
+const LAST_ACKNOWLEDGEMENTS = 5
+
+/** Takes bytes as parts from memory, from what the notes say on. @throws Gone: it is not there (any more) */
+export async function takeParts(
+  deps: S3AppendDeps,
+  blob: BlobRef,
+  request: AppendRequest,
+  stop: Stop,
+  notes: Notes,
+): Promise<Appended> {
+  const { calls, names, tails, budget, checkpoint } = deps
+  const { uploadId, partBytes } = notes
+  const cut = new AbortController()
+  const stopping = new AbortController()
+  const progress = createProgress(blob, notes, request, tails)
+  const filling = createFilling({ ...deps, signal: cut.signal }, blob, partBytes, progress)
+  const inFlight = new Set<Promise<void>>()
+  const failures: unknown[] = []
+  let isLeaseLost = false
+  let isExcess = false
+  let received = request.offset
+  let { proof } = notes
+  let isWaiting = false
+  let letGo: NodeJS.Timeout | null = null
+
+  const reading = createStop()
+  const end = (): void => {
+    reading.ask()
+    stopping.abort()
+  }
+  const fail = (error: unknown): void => {
+    // Cut off by ourselves: it is no fault.
+    if (!cut.signal.aborted) failures.push(error)
+    end()
+  }
+  stop.whenAsked(() => {
+    letGo ??= setTimeout(() => cut.abort(new UploadError('storage-unavailable', 'asked to let go')), LET_GO_MS)
+    end()
+  })
+
+  /** What touches the part that is being filled, one after the other. */
+  let busy: Promise<unknown> = Promise.resolve()
+  const serially = <T>(work: () => Promise<T>): Promise<T> => {
+    const result = busy.then(work)
+    busy = result.catch(() => {})
+    return result
+  }
+  const flush = (free: boolean): Promise<void> => serially(() => filling.flush(free))
+  const acknowledge = async (final?: 'final'): Promise<boolean> => {
+    try {
+      return await progress.acknowledge(final)
+    } catch (error) {
+      isLeaseLost = true
+      failures.unshift(error)
+      cut.abort(error)
+      end()
+      throw error
+    }
+  }
+  const consider = async (): Promise<void> => {
+    if (progress.durable().offset - progress.recorded().offset >= checkpoint.bytes) await acknowledge()
+  }
+
+  /** The part is full: it is sent, beside those before it. */
+  const sendPart = (): Promise<void> =>
+    serially(async () => {
+      if (uploadId === null || filling.capacity() === 0 || filling.length() < filling.capacity()) return
+      while (inFlight.size >= IN_FLIGHT) await Promise.race(inFlight)
+      const whole = stopping.signal.aborted ? null : await filling.whole(stopping.signal)
+      if (whole === null) return
+      const part = progress.filling()
+      progress.next()
+      const { payload } = whole
+      const provenBy = (proof = chained(proof, payload.sha256))
+      let attempts = 0
+      const sent = deps.sending(async () => {
+        const stored = await calls.uploadPart(
+          { name: names.blob(blob.key), uploadId, number: part.number, payload },
+          cut.signal,
+        )
+        if (stored === 'gone') throw new Gone()
+        ;({ attempts } = stored)
+        part.done = { etag: stored.etag, proof: provenBy }
+      })
+      const task = sent
+        // An attempt that broke off may be read still by its socket.
+        .finally(() => whole.release(attempts === 1))
+        .then(consider)
+        .catch(fail)
+        .finally(() => inFlight.delete(task))
+      inFlight.add(task)
+    })
+
+  let lastByteMs = performance.now()
+  let unstoredSinceMs = lastByteMs
+  const takeChunk = async (chunk: Uint8Array): Promise<boolean> => {
+    request.onBytes?.()
+    received += chunk.length
+    if (received > blob.size) {
+      isExcess = true
+      return false
+    }
+    for (let rest = chunk; rest.length > 0;) {
+      await sendPart()
+      const bytes = rest.subarray(0, filling.capacity() - filling.length())
+      if (bytes.length === 0 || !(await memory())) return false
+      lastByteMs = performance.now()
+      if (filling.unstoredBytes() === 0) unstoredSinceMs = lastByteMs
+      rest = rest.subarray(filling.add(bytes))
+    }
+    await sendPart()
+    return !stopping.signal.aborted
+  }
+
+  /**
+   * Over budget: who waits for too long gives back what it holds. Whoever waits for the memory of a whole part holds
+   * little, and those before it fill theirs quickly. False: it was asked to stop meanwhile.
+   */
+  async function memory(): Promise<boolean> {
+    const { bytes, isRest } = filling.wanted()
+    if (bytes === 0) return true
+    if (!budget.tryTake(bytes)) {
+      isWaiting = true
+      const granted = budget.take(bytes, stopping.signal)
+      const soon = await Promise.race([granted, sleep(isRest ? IDLE_MS : IDLE_UNDER_PRESSURE_MS, null)])
+      if (soon === null) await flush(true).catch(fail)
+      const isGranted = await granted
+      isWaiting = false
+      if (!isGranted) return false
+    }
+    filling.grow(bytes)
+    return true
+  }
+
+  let ticking: Promise<void> | null = null
+  const tick = async (): Promise<void> => {
+    const nowMs = performance.now()
+    const isPressed = budget.underPressure()
+    const isIdle = !isWaiting && filling.holds() && nowMs - lastByteMs >= (isPressed ? IDLE_UNDER_PRESSURE_MS : IDLE_MS)
+    // What is behind parts in flight cannot be acknowledged before them.
+    const isOld =
+      !isWaiting && inFlight.size === 0 && filling.unstoredBytes() > 0 && nowMs - unstoredSinceMs >= checkpoint.ms
+    if (isIdle || isOld) {
+      unstoredSinceMs = nowMs
+      await flush(isIdle || isPressed)
+    }
+    if (nowMs - acknowledgedAtMs < checkpoint.ms && !isIdle) return
+    acknowledgedAtMs = nowMs
+    await acknowledge()
+  }
+  let acknowledgedAtMs = performance.now()
+  const ticker = setInterval(() => {
+    if (ticking !== null || stopping.signal.aborted) return
+    ticking = tick()
+      .catch(fail)
+      .finally(() => (ticking = null))
+  }, TICK_MS)
+
+  const allSettled = async (): Promise<void> => {
+    await ticking
+    await busy
+    while (inFlight.size > 0) await Promise.all(inFlight)
+  }
+  try {
+    // A part that was full already when its sender was stopped.
+    await sendPart()
+    const ended = await readChunks(request.source, reading, takeChunk)
+    clearInterval(ticker)
+    if (isExcess) cut.abort(new UploadError('storage-unavailable', 'not kept'))
+    await allSettled()
+    if (isExcess) {
+      await progress.discard()
+      const { offset, notes: kept } = progress.recorded()
+      return { outcome: 'kept', offset, state: toState(kept), ended: 'excess' }
+    }
+    throwFirst(failures)
+    if (received === blob.size && uploadId === null) {
+      const put = await putWhole()
+      if (put !== null) return put
+    }
+    // As far as it is stored: also where it was cut off.
+    await flush(false).catch(fail)
+    throwFirst(failures)
+    const isAcknowledged = await lastAcknowledgement()
+    const { offset, notes: kept } = progress.durable()
+    if (offset === blob.size && !isAcknowledged)
+      // Nothing is completed but what the ledger has.
+      throw new UploadError('ledger-unavailable', 'the last parts could not be recorded')
+    return { outcome: 'kept', offset, state: toState(kept), ended: endingOf(offset, ended) }
+  } catch (error) {
+    clearInterval(ticker)
+    end()
+    if (isLeaseLost) await progress.discard()
+    // What has no gap is not lost by a fault behind it.
+    else if (!(error instanceof Gone))
+      await allSettled()
+        .then(() => progress.acknowledge())
+        .catch(() => {})
+    throw error
+  } finally {
+    clearInterval(ticker)
+    if (letGo !== null) clearTimeout(letGo)
+    await allSettled()
+    filling.drop()
+    await progress.settled()
+  }
+
+  function endingOf(offset: number, ended: 'whole' | 'broken' | 'excess' | 'stopped') {
+    if (offset === blob.size) return 'whole'
+    // Cut off while it was sent; and `readChunks` calls everything excess that was refused, which here is a stop.
+    return offset < received || ended === 'excess' ? 'stopped' : ended
+  }
+
+  async function lastAcknowledgement(): Promise<boolean> {
+    // Whole parts alone are recorded with the request's end: a commit less.
+    if (progress.durable().offset < blob.size && progress.hasNoPieces()) return false
+    for (let attempt = 0; attempt < LAST_ACKNOWLEDGEMENTS; attempt++) {
+      if (await acknowledge('final')) return true
+      // A partial one is recorded with the request's end.
+      if (progress.durable().offset < blob.size) return false
+      await sleep(IDLE_UNDER_PRESSURE_MS)
+    }
+    return false
+  }
+
+  /** What fits one part: one PutObject, which overwrites nothing. */
+  async function putWhole(): Promise<Appended | null> {
+    const whole = await serially(() => filling.whole(stopping.signal))
+    if (whole === null) return null
+    let attempts = 0
+    const put = await deps
+      .sending(() =>
+        calls.put(names.blob(blob.key), whole.payload, {
+          once: true,
+          token: notes.token,
+          isBlob: true,
+          signal: cut.signal,
+        }),
+      )
+      .then((done) => {
+        // What was refused may have been answered before all of it was read.
+        if (done.outcome === 'put') ({ attempts } = done)
+        return done.outcome
+      })
+      .finally(() => whole.release(attempts === 1))
+    // Our own answer was lost, or somebody who had lost the lease was quicker: it is whole all the same.
+    if (put === 'taken' && (await deps.look.atObject(blob, notes)) !== 'whole')
+      throw new UploadError('storage-unavailable', 'under the name of a blob lies an object that is not it')
+    if (notes.tail.length === 0 && progress.filling().pieces.length === 0)
+      return { outcome: 'kept', offset: blob.size, ended: 'whole' }
+    await progress.acknowledgeWhole().catch((error: unknown) => {
+      isLeaseLost = true
+      throw error
+    })
+    return {
+      outcome: 'kept',
+      offset: blob.size,
+      state: toState({ ...notes, tail: [] }),
+      ended: 'whole',
+    }
+  }
+}
+
+function throwFirst(failures: readonly unknown[]): void {
+  const missing = failures.find((failure) => failure instanceof Gone)
+  if (failures.length > 0) throw missing ?? failures[0]
+}

@@ -1,0 +1,82 @@
+import type { FileFacts, JsonValue } from '@landfall/shared'
+import type { OperationFacts } from './facts.js'
+
+/** The reference as it was committed, also where it has been removed since. */
+export interface ReferenceFacts<Data> {
+  /** Bytes. */
+  readonly size: number
+  readonly type: string
+  /** `sha-256=:…:` of the stored bytes. */
+  readonly digest: string
+  readonly storedAt: Date
+  /** What `onReference` returned. */
+  readonly data: Data
+}
+
+export interface EffectContext<Metadata, Data> {
+  /** The same for every attempt at this effect: for whoever is called from here to tell a repetition. */
+  readonly effectId: string
+  /** 1 for the first. */
+  readonly attempt: number
+  readonly operation: OperationFacts<Metadata>
+  readonly reference: ReferenceFacts<Data>
+  /** Fires when the time limit is over: stop. */
+  readonly signal: AbortSignal
+}
+
+/** How one attempt at a delivery ended. What is thrown is `again`. */
+export type Delivered =
+  | { readonly outcome: 'delivered' }
+  /** `afterMs`: the receiver said when, and it means everything that goes there. */
+  | { readonly outcome: 'again'; readonly detail: string; readonly afterMs?: number }
+  /** The receiver wants nothing any more. */
+  | { readonly outcome: 'gone'; readonly detail: string }
+
+/** A side effect of the application's own after the reference: it is done when this resolves, and tried again when it rejects. */
+export type EffectFunction<Metadata, Data> = (context: EffectContext<Metadata, Data>) => Promise<unknown>
+
+/** Something that knows how to deliver, such as `standardWebhook(…)`. */
+export interface Receiver {
+  readonly type: 'webhook'
+  /** How long one attempt may take. In milliseconds. */
+  readonly timeLimitMs: number
+  deliver(context: EffectContext<unknown, unknown>): Promise<Delivered>
+}
+
+export type Effect<Metadata, Data> = EffectFunction<Metadata, Data> | Receiver
+
+/** What an effect's row holds: enough to deliver it when everything else has been removed. */
+export interface OwedPayload {
+  readonly operation: {
+    readonly id: string
+    readonly owner: string
+    readonly kind: string
+    readonly file: FileFacts
+    readonly metadata: JsonValue
+    readonly createdAt: number
+  }
+  readonly reference: {
+    readonly size: number
+    readonly type: string
+    readonly digest: string
+    readonly storedAt: number
+    readonly data: JsonValue
+  }
+}
+
+export function contextOf(
+  payload: JsonValue,
+  { effectId, attempt, signal }: { effectId: string; attempt: number; signal: AbortSignal },
+): EffectContext<unknown, unknown> {
+  const { operation, reference } = payload as unknown as OwedPayload
+  return {
+    effectId,
+    attempt,
+    operation: {
+      ...operation,
+      createdAt: new Date(operation.createdAt),
+    },
+    reference: { ...reference, storedAt: new Date(reference.storedAt) },
+    signal,
+  }
+}

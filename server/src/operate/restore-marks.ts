@@ -1,0 +1,46 @@
+import type { Logger } from '../lib/log.js'
+import type { BlobStore } from '../ports/blob-store.js'
+import type { LedgerOperations } from '../ports/ledger/operations.js'
+import type { LedgerMarks } from '../ports/ledger/marks.js'
+
+/**
+ * Marks that the ledger sets and the store repeats, the ledger always first: so the store's is never the higher one,
+ * unless the ledger was restored from a backup. Then there may be blobs of which it has lost the rows, and reconcile
+ * must not take them for garbage.
+ */
+export interface Tide {
+  /** Looks whether the ledger is older than its store, and sets the first mark of this process. */
+  begin(): Promise<void>
+  /** Sets another mark, where anything has happened since the last one. */
+  advance(): Promise<void>
+}
+
+export function createTide(deps: { ledger: LedgerOperations & LedgerMarks; blobs: BlobStore; log: Logger }): Tide {
+  const { ledger, blobs, log } = deps
+  let changed = false
+  ledger.onChange(() => (changed = true))
+
+  async function raise(above: number, restored: true | null): Promise<void> {
+    changed = false
+    const { mark } = await ledger.mark()
+    const next = Math.max(mark, above) + 1
+    await ledger.advanceMark({ mark: next, restored })
+    await blobs.writeMark(next)
+  }
+
+  return {
+    async begin() {
+      const [{ mark }, stored] = await Promise.all([ledger.mark(), blobs.readMark()])
+      const isRestored = stored > mark
+      if (isRestored)
+        log.error(
+          { mark, stored },
+          'the ledger is older than its store of blobs: it was restored from a backup, and bytes of later uploads may have lost their rows',
+        )
+      await raise(stored, isRestored ? true : null)
+    },
+    async advance() {
+      if (changed) await raise(0, null)
+    },
+  }
+}

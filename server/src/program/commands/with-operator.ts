@@ -1,0 +1,52 @@
+import { statSync } from 'node:fs'
+import { join } from 'node:path'
+import { hasLedger } from '../engines.js'
+import { UploadError } from '../../lib/errors.js'
+import { createLogger } from '../../lib/log.js'
+import { openUploads } from '../open.js'
+import type { Operator } from '../../operate/operator.js'
+import { connectOperatorIn } from '../../operate/operator-client.js'
+import type { Settings } from '../settings.js'
+
+const CLOSE_MS = 10_000
+
+/** A server has the directory, and nothing can be learnt from it. */
+export class ServerDoesNotTalk extends UploadError {}
+
+/**
+ * With the operator of the server that runs on the data directory, or with one of our own while none does.
+ *
+ * @throws UploadError `setup` where there is nothing of Landfall's, before anything is made; or where a server has the
+ * directory and does not talk with us.
+ */
+export async function withOperator<T>(
+  settings: Settings,
+  work: (operator: Operator, where: 'server' | 'here') => Promise<T>,
+): Promise<T> {
+  const { LANDFALL_DATA_DIR: directory } = settings
+  if (!isDirectory(directory)) throw new UploadError('setup', `LANDFALL_DATA_DIR: there is no directory ${directory}`)
+  // An application that embeds Landfall has its socket in the directory of its blobs.
+  const connected = await connectOperatorIn([directory, join(directory, 'blobs')])
+  if (connected.outcome === 'refused') throw new ServerDoesNotTalk('setup', connected.why)
+  if (connected.outcome === 'connected') return work(connected.operator, 'server')
+  if (!(await hasLedger(settings)))
+    throw new UploadError(
+      'setup',
+      `LANDFALL_DATA_DIR, LANDFALL_DATABASE_URL: no server has ever run on ${directory}; \`landfall serve\` makes what is needed`,
+    )
+  const { uploads, database } = await openUploads(settings, createLogger('error'), 'manual')
+  try {
+    return await work(uploads.operator, 'here')
+  } finally {
+    await uploads.close({ withinMs: CLOSE_MS })
+    await database.close()
+  }
+}
+
+function isDirectory(path: string): boolean {
+  try {
+    return statSync(path).isDirectory()
+  } catch {
+    return false
+  }
+}

@@ -1,0 +1,141 @@
+import { existsSync } from 'node:fs'
+import { join, resolve } from 'node:path'
+import { fileURLToPath, pathToFileURL } from 'node:url'
+import { createClient } from '@libsql/client'
+import { drizzle } from 'drizzle-orm/libsql'
+import { fileBlobs } from '../blobs/file/file-blobs.js'
+import { makePrivateNow } from '../blobs/file/private-modes.js'
+import { UploadError } from '../lib/errors.js'
+import { postgresLedger } from '../ledger/postgres/ledger.js'
+import { serializedLibsql } from '../ledger/sqlite/client/serialized-libsql.js'
+import { sqliteLedger } from '../ledger/sqlite/ledger.js'
+import type { BlobStore } from '../ports/blob-store.js'
+import type { Ledger } from '../ports/ledger.js'
+import type * as S3Module from '../s3.js'
+import type { Settings } from './settings.js'
+
+// What the settings name: for `landfall serve`, and for commands while no server runs.
+
+export interface OpenDatabase {
+  readonly ledger: Ledger<unknown>
+  close(): Promise<void>
+}
+
+/** So long a new connection may take; then the database is away. */
+const CONNECT_MS = 5_000
+/** The one that leases are prolonged on is used every ten seconds, and a new one takes longest when there is a crowd. */
+const IDLE_MS = 60_000
+const KEEP_ALIVE_MS = 10_000
+
+export async function openDatabase(settings: Settings): Promise<OpenDatabase> {
+  const url = databaseUrl(settings)
+  if (!isPostgres(url)) {
+    const path = pathOf(url)
+    for (const file of [path, `${path}-wal`, `${path}-shm`]) makePrivateNow(file)
+    const client = serializedLibsql(createClient({ url }))
+    return { ledger: sqliteLedger(drizzle(client)), close: async () => client.close() }
+  }
+  // Only who uses it loads it.
+  const [{ Pool }, { drizzle: drizzlePostgres }] = await Promise.all([
+    import('pg'),
+    import('drizzle-orm/node-postgres'),
+  ])
+  const pool = new Pool({
+    connectionString: url,
+    max: settings.LANDFALL_DATABASE_CONNECTIONS,
+    connectionTimeoutMillis: CONNECT_MS,
+    idleTimeoutMillis: IDLE_MS,
+    // Of connections that lie idle. Those that are asked something end in the ledger's own time, which also asks the
+    // server to stop: a `statement_timeout` at the start of a connection is what PgBouncer refuses.
+    keepAlive: true,
+    keepAliveInitialDelayMillis: KEEP_ALIVE_MS,
+    application_name: 'landfall',
+  })
+  return { ledger: postgresLedger(drizzlePostgres(pool)), close: () => pool.end() }
+}
+
+/** A bucket where one is named, else a directory in the data directory. */
+export async function openBlobs(settings: Settings): Promise<BlobStore> {
+  const { LANDFALL_S3_BUCKET: bucket, LANDFALL_S3_ENDPOINT: endpoint } = settings
+  if (bucket === undefined)
+    return fileBlobs({
+      directory: join(settings.LANDFALL_DATA_DIR, 'blobs'),
+      ...(settings.LANDFALL_RESERVE_BYTES === undefined ? {} : { reserveBytes: settings.LANDFALL_RESERVE_BYTES }),
+    })
+  const { LANDFALL_S3_ACCESS_KEY_ID: accessKeyId, LANDFALL_S3_SECRET_ACCESS_KEY: secretAccessKey } = settings
+  const { s3Blobs } = await s3Package()
+  return s3Blobs({
+    s3ClientConfig: {
+      bucket,
+      region: settings.LANDFALL_S3_REGION,
+      // A server of one's own is asked by path: its name has no subdomains.
+      ...(endpoint === undefined ? {} : { endpoint, forcePathStyle: true }),
+      // Else as the AWS SDK finds them.
+      ...(accessKeyId === undefined || secretAccessKey === undefined
+        ? {}
+        : { credentials: { accessKeyId, secretAccessKey } }),
+    },
+    prefix: settings.LANDFALL_S3_PREFIX,
+  })
+}
+
+/** Only who uses it needs to have installed what it rests on. */
+async function s3Package(): Promise<typeof S3Module> {
+  try {
+    return await import('../s3.js')
+  } catch (error) {
+    if ((error as { code?: unknown }).code !== 'ERR_MODULE_NOT_FOUND') throw error
+    throw new UploadError(
+      'setup',
+      'LANDFALL_S3_BUCKET: install what it needs: npm install @tus/s3-store @aws-sdk/client-s3',
+      { cause: error },
+    )
+  }
+}
+
+/**
+ * Whether a server has ever run on it: a command that looks must not make a ledger where somebody mistyped a name.
+ *
+ * @throws UploadError `setup` when it cannot be read
+ */
+export async function hasLedger(settings: Settings): Promise<boolean> {
+  const url = databaseUrl(settings)
+  try {
+    return isPostgres(url) ? await hasPostgresLedger(url) : await hasSqliteLedger(url)
+  } catch (error) {
+    throw new UploadError('setup', 'LANDFALL_DATA_DIR, LANDFALL_DATABASE_URL: the database cannot be read', {
+      cause: error,
+    })
+  }
+}
+
+async function hasSqliteLedger(url: string): Promise<boolean> {
+  if (!existsSync(pathOf(url))) return false
+  const client = createClient({ url })
+  try {
+    const { rows } = await client.execute(`SELECT 1 FROM sqlite_schema WHERE name = 'landfall_meta'`)
+    return rows.length > 0
+  } finally {
+    client.close()
+  }
+}
+
+async function hasPostgresLedger(url: string): Promise<boolean> {
+  const { Client } = await import('pg')
+  const client = new Client({ connectionString: url, connectionTimeoutMillis: CONNECT_MS, query_timeout: CONNECT_MS })
+  try {
+    await client.connect()
+    const { rows } = await client.query<{ found: string | null }>(`SELECT to_regclass('landfall_meta') AS found`)
+    return typeof rows[0]?.found === 'string'
+  } finally {
+    await client.end()
+  }
+}
+
+const pathOf = (url: string): string => (url.startsWith('file://') ? fileURLToPath(url) : url.slice('file:'.length))
+
+const isPostgres = (url: string): boolean => url.startsWith('postgres')
+
+/** The one that is named, else in the data directory. */
+const databaseUrl = (settings: Settings): string =>
+  settings.LANDFALL_DATABASE_URL ?? pathToFileURL(resolve(settings.LANDFALL_DATA_DIR, 'landfall.db')).href

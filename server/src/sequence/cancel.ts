@@ -1,0 +1,35 @@
+import { isFinal, isOpen, problem } from '@landfall/shared'
+import { refuse } from '../lib/problem-error.js'
+import { absent } from '../kinds/gone.js'
+import type { Leases } from './leases.js'
+import type { OperationKey, OperationRecord } from '../ports/operation.js'
+import type { LedgerOperations } from '../ports/ledger/operations.js'
+
+/** Step x. Idempotent; refused with 409 once there is a reference. The bytes go when the completer comes by. */
+export type Cancel = (key: OperationKey) => Promise<OperationRecord>
+
+export function createCancel({
+  ledger,
+  leases,
+  wake,
+}: {
+  ledger: LedgerOperations
+  leases: Leases
+  wake: () => void
+}): Cancel {
+  return async function cancel(key) {
+    for (;;) {
+      const cancelled = await ledger.cancel(key, problem('cancelled'))
+      if (cancelled !== null) {
+        leases.drop(key)
+        wake()
+        return cancelled
+      }
+      const operation = await ledger.find(key)
+      if (operation === null) throw await absent(ledger, key)
+      if (isFinal(operation.point)) return operation
+      if (!isOpen(operation.point)) throw refuse('already-referenced')
+      // Declared between the two: once more.
+    }
+  }
+}

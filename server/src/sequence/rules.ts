@@ -1,0 +1,103 @@
+import { isOpen } from '@landfall/shared'
+import type { OperationRecord } from '../ports/operation.js'
+
+/**
+ * What comes next for an operation: one step of the table in ARCHITECTURE.md. A step asks before it acts, so that it
+ * may be taken again after a crash at any moment.
+ */
+export type Next =
+  /** A receiver went away without saying how far it came: look at the blob. */
+  | { readonly step: 'recover' }
+  /** Nothing to do until the client sends bytes, or until it expires. */
+  | { readonly step: 'await-bytes'; readonly untilAt: number }
+  /** Abandoned: look once more at the blob, then end it. */
+  | { readonly step: 'expire' }
+  /** All bytes are durable: say so, because the digest is still to be waited for. */
+  | { readonly step: 'receive' }
+  | { readonly step: 'await-digest'; readonly untilAt: number }
+  /** The kind requires the client's digest, and it never came. */
+  | { readonly step: 'give-up-digest' }
+  | { readonly step: 'seal' }
+  | { readonly step: 'verify' }
+  | { readonly step: 'prepare'; readonly name: string }
+  | { readonly step: 'refer' }
+  /** The bytes of a final operation are still there. */
+  | { readonly step: 'clean' }
+  /** The application does not know this kind (any more, or not yet in this version): somebody else's work. */
+  | { readonly step: 'leave' }
+  /** Nothing is owed here. */
+  | { readonly step: 'rest' }
+
+/** What the rules know of the operation. */
+export type Situation = Pick<
+  OperationRecord,
+  | 'point'
+  | 'stalled'
+  | 'offset'
+  | 'digest'
+  | 'digestPending'
+  | 'digestDueAt'
+  | 'uncleanHolder'
+  | 'prepared'
+  | 'cleanupDue'
+  | 'expiresAt'
+> & { readonly file: { readonly size: number } }
+
+/** What the rules know of the world. */
+export interface Surroundings {
+  readonly now: number
+  /** What matters of the kind; null for one that the application does not declare. */
+  readonly kind: { readonly prepareSteps: readonly string[]; readonly requiresDigest: boolean } | null
+  /** Wall clock and monotonic clock agree: time is a reason to end something. */
+  readonly clockTrusted: boolean
+}
+
+/** Pure: point × observation → what next. */
+export function rules(operation: Situation, world: Surroundings): Next {
+  // An operator's `retry` alone sets it going again: whatever failed so often would be run by each client that asks.
+  if (operation.stalled && isOpen(operation.point)) return { step: 'rest' }
+  switch (operation.point) {
+    case 'declared':
+      return declared(operation, world)
+    case 'received':
+      return received(operation, world)
+    case 'sealed':
+      return world.kind === null ? { step: 'leave' } : { step: 'verify' }
+    case 'verified':
+      return verified(operation, world)
+    case 'referenced':
+    case 'completed':
+      return { step: 'rest' }
+    case 'cancelled':
+    case 'expired':
+    case 'rejected':
+      return operation.cleanupDue ? { step: 'clean' } : { step: 'rest' }
+  }
+  return operation.point satisfies never
+}
+
+function declared(operation: Situation, { now, clockTrusted }: Surroundings): Next {
+  if (operation.offset === operation.file.size) return operation.digestPending ? { step: 'receive' } : { step: 'seal' }
+  if (operation.uncleanHolder !== null) return { step: 'recover' }
+  if (now >= operation.expiresAt && clockTrusted) return { step: 'expire' }
+  return { step: 'await-bytes', untilAt: operation.expiresAt }
+}
+
+/** A digest that was promised is waited for, and then taken from the stored bytes. */
+function received(operation: Situation, { now, kind, clockTrusted }: Surroundings): Next {
+  if (!operation.digestPending) return { step: 'seal' }
+  const untilAt = operation.digestDueAt ?? now
+  if (now < untilAt) return { step: 'await-digest', untilAt }
+  if (kind?.requiresDigest !== true) return { step: 'seal' }
+  return clockTrusted ? { step: 'give-up-digest' } : { step: 'await-digest', untilAt }
+}
+
+function verified(operation: Situation, { kind }: Surroundings): Next {
+  if (kind === null) return { step: 'leave' }
+  const name = kind.prepareSteps.find((step) => !Object.hasOwn(operation.prepared, step))
+  return name === undefined ? { step: 'refer' } : { step: 'prepare', name }
+}
+
+/** Whether a drive has something to do without the client. */
+export const drivable = ({ point, stalled, offset, file, uncleanHolder, cleanupDue }: Situation): boolean =>
+  isOpen(point) ? !stalled && (point !== 'declared' || offset === file.size || uncleanHolder !== null) : cleanupDue
