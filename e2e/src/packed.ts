@@ -47,7 +47,7 @@ export async function link(repository: string, project: string, names: Iterable<
     for (const [command, script] of commandsOf(name, folder)) {
       const bin = join(project, 'node_modules/.bin', command)
       await mkdir(dirname(bin), { recursive: true })
-      await symlink(join(folder, script), bin)
+      if (!existsSync(bin)) await symlink(join(folder, script), bin)
     }
   }
 }

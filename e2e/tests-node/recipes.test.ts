@@ -14,7 +14,9 @@ import { install, link, pack, PACKAGES } from '../src/packed.js'
 import { freePort } from '../src/ports.js'
 import { type RunningProcess, startProcess } from '../src/processes.js'
 
-const NAMES = 'hono @hono/node-server drizzle-orm @libsql/client vite tsx express fastify tus-js-client'
+const NAMES = 'hono @hono/node-server drizzle-orm @libsql/client vite tsx express fastify valibot'
+/** A PNG of one red pixel. */
+const PIXEL = 'iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8BQDwAEhQGAhKmMIQAAAABJRU5ErkJggg=='
 
 let directory: Awaited<ReturnType<typeof temporaryDirectory>>
 const tarballs: string[] = []
@@ -82,16 +84,13 @@ describe('servers', () => {
   // One installation for all of them: Node looks for packages in the folders above, too.
   beforeAll(() => installIn(directory.path))
 
-  test.each(['hono.ts', 'express.ts', 'fastify.ts', 'plain.ts', 'stopping.ts'])('%s takes an upload', async (file) => {
-    const project = await projectOf(file.replace('.ts', ''), [page, ['uploads.ts', file]])
-    const origin = await serve(project, file)
+  /** Declares and sends a file, and answers its id. */
+  async function upload(origin: string, headers: Record<string, string>, bytes: Buffer, more: object): Promise<string> {
     const id = randomUUID()
-    const bytes = pseudoRandomBytes(3_000_000, file)
-    const headers = { 'X-User': 'ann' }
     const declared = await fetch(`${origin}/uploads/operations/${id}`, {
       method: 'PUT',
       headers: { ...headers, 'Content-Type': 'application/json' },
-      body: JSON.stringify({ file: { name: 'a.bin', size: bytes.length, type: '' } }),
+      body: JSON.stringify({ file: { name: 'a.bin', size: bytes.length, type: '' }, ...more }),
     })
     expect([declared.status, await declared.json()]).toMatchObject([201, { recoveryPoint: 'declared' }])
     const sent = await fetch(`${origin}/uploads/files/${id}`, {
@@ -104,7 +103,16 @@ describe('servers', () => {
       },
       body: new Uint8Array(bytes),
     })
-    expect([sent.status, sent.headers.get('Upload-Offset')]).toEqual([204, '3000000'])
+    expect([sent.status, sent.headers.get('Upload-Offset')]).toEqual([204, String(bytes.length)])
+    return id
+  }
+
+  test.each(['hono.ts', 'express.ts', 'fastify.ts', 'plain.ts', 'stopping.ts'])('%s takes an upload', async (file) => {
+    const project = await projectOf(file.replace('.ts', ''), [page, ['uploads.ts', file]])
+    const origin = await serve(project, file)
+    const headers = { 'X-User': 'ann' }
+    const bytes = pseudoRandomBytes(3_000_000, file)
+    const id = await upload(origin, headers, bytes, {})
     const operation: unknown = await (await fetch(`${origin}/uploads/operations/${id}`, { headers })).json()
     const digest = `sha-256=:${createHash('sha256').update(bytes).digest('base64')}:`
     expect(operation).toMatchObject({ reference: { digest, url: `/uploads/files/${id}` } })
@@ -120,10 +128,27 @@ describe('servers', () => {
     expect(rows.map((row) => ({ ...row }))).toEqual([{ name: 'a.bin', uploadId: id }])
     if (file === 'stopping.ts') expect(await started[0]?.kill('SIGTERM')).toEqual({ code: 0, signal: null })
   })
+
+  test('the long form of the quick start: sign-in, metadata, the row, removal', async () => {
+    const project = await projectOf('long', ['server/docs/quick-start.md', ['uploads.ts', 'app.ts']])
+    const origin = await serve(project, 'app.ts')
+    expect((await fetch(`${origin}/photos`)).status).toBe(401)
+    const session = await fetch(`${origin}/session/ann`, { method: 'PUT' })
+    const headers = { Cookie: session.headers.get('Set-Cookie')?.split(';')[0] ?? '' }
+    const id = await upload(origin, headers, Buffer.from(PIXEL, 'base64'), { metadata: { album: 'summer' } })
+    const photos = async (): Promise<unknown> => (await fetch(`${origin}/photos`, { headers })).json()
+    expect(await photos()).toEqual([{ id: 1, owner: 'ann', album: 'summer', name: 'a.bin', uploadId: id }])
+    const file = (): Promise<Response> => fetch(`${origin}/uploads/files/${id}`, { headers })
+    expect((await file()).headers.get('Content-Disposition')).toMatch(/^inline/)
+    expect(await (await fetch(`${origin}/health/ready`)).json()).toEqual({ ready: true, failed: [] })
+    expect((await fetch(`${origin}/photos/1`, { method: 'DELETE', headers })).status).toBe(204)
+    expect(await photos()).toEqual([])
+    expect((await file()).status).toBe(410)
+    expect(await started[0]?.kill('SIGTERM')).toEqual({ code: 0, signal: null })
+  })
 })
 
 describe("the quick start's page through Vite's development server", () => {
-  const PIXEL = 'iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8BQDwAEhQGAhKmMIQAAAABJRU5ErkJggg=='
   let browser: Browser
   let port: number
 
