@@ -13,7 +13,7 @@ class LongestFirst extends BaseSequencer {
 
 export default defineConfig({
   test: {
-    include: ['tests-node/**/*.test.{ts,mjs}'],
+    include: ['tests/node/**/*.test.{ts,mjs}'],
     // Against hanging only: on a busy machine a process takes many seconds to start.
     testTimeout: 120_000,
     hookTimeout: 120_000,

@@ -25,7 +25,7 @@ describe('delays', () => {
     expect(retryAfterMs('soon', wallMs)).toBeNull()
     expect(retryAfterMs(null, wallMs)).toBeNull()
   })
-  it('signs of life cut a backoff short, but not a Retry-After', async () => {
+  it('end early when the network or the page is back, but not if Retry-After asked for them', async () => {
     const clock = { ...createFastClock(), random: () => 1 }
     const waited = async (retryAfter: number | null): Promise<number> => {
       const startMs = clock.nowMs()
@@ -102,7 +102,7 @@ describe('turns', () => {
     await third
     expect(order).toEqual(['second', 'third'])
   })
-  it('who leaves the queue takes none', async () => {
+  it('are not given to a caller that has left the queue', async () => {
     const turns = createTurns(1)
     const leaver = new AbortController()
     const first = await turns.take(new AbortController().signal)

@@ -1,7 +1,7 @@
 import { drizzle } from 'drizzle-orm/node-postgres'
 import { type Ledger, postgresLedger } from '@landfall/server'
 import { Pool } from 'pg'
-import { startPostgres } from '../src/postgres.js'
+import { startPostgres } from '../ground/postgres.js'
 import { keep, loadNow, machineOf } from './kept.js'
 import { median } from './table.js'
 

@@ -6,9 +6,9 @@ import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { promisify } from 'node:util'
 import { createClient } from '@libsql/client'
-import { temporaryDirectory } from '../src/files.js'
-import { repository } from '../src/landfall.js'
-import { type RunningProcess, startProcess } from '../src/processes.js'
+import { temporaryDirectory } from '../ground/files.js'
+import { repository } from '../ground/landfall.js'
+import { type RunningProcess, startProcess } from '../ground/processes.js'
 import { compiled } from './systems.js'
 
 /** How many deliveries Landfall has under way to one receiver. */
@@ -83,7 +83,7 @@ const startServer = (...args: string[]): Promise<RunningProcess> =>
   startProcess({
     name: 'an application that owes effects',
     command: process.execPath,
-    args: [compiled('bench/effects-server.js'), ...args],
+    args: [compiled('programs/effects-server.js'), ...args],
     env: { NODE_ENV: 'production' },
     ready: /ready/,
   })
@@ -91,7 +91,7 @@ const startServer = (...args: string[]): Promise<RunningProcess> =>
 async function bareLoop(count: number): Promise<number> {
   const to = await receiver()
   try {
-    await execute(process.execPath, [compiled('bench/post-bodies.js'), to.url, String(count), String(PARALLEL)])
+    await execute(process.execPath, [compiled('clients/post-bodies.js'), to.url, String(count), String(PARALLEL)])
     return to.tookMs()
   } finally {
     await to.close()

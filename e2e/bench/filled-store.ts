@@ -2,7 +2,7 @@ import { mkdirSync, openSync, closeSync } from 'node:fs'
 import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { createClient } from '@libsql/client'
-import { startLandfall } from '../src/landfall.js'
+import { startLandfall } from '../ground/landfall.js'
 
 /** Where the first key's time lies; keys of version 7 begin with their milliseconds. */
 const FIRST_KEY_MS = 0x0190_0000_0000

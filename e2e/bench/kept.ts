@@ -1,6 +1,6 @@
 import { readFile, writeFile } from 'node:fs/promises'
 import { cpus, loadavg, release, totalmem } from 'node:os'
-import { repository } from '../src/landfall.js'
+import { repository } from '../ground/landfall.js'
 
 /** All that was measured last, by what was measured. */
 const RESULTS = `${repository}e2e/bench/results.json`

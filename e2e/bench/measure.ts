@@ -1,11 +1,11 @@
 import { execFile } from 'node:child_process'
 import { mkdir } from 'node:fs/promises'
 import { promisify } from 'node:util'
-import { temporaryDirectory } from '../src/files.js'
-import { repository } from '../src/landfall.js'
-import { startProcess } from '../src/processes.js'
-import type { LoadReport } from '../src/load.js'
-import { runLoad } from './run-load.js'
+import { temporaryDirectory } from '../ground/files.js'
+import { repository } from '../ground/landfall.js'
+import { startProcess } from '../ground/processes.js'
+import type { LoadReport } from '../clients/load.js'
+import { runLoad } from '../clients/run-load.js'
 import type { System } from './systems.js'
 
 export interface Workload {

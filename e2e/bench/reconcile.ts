@@ -5,9 +5,9 @@ import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { isDeepStrictEqual } from 'node:util'
 import { randomUUID } from 'node:crypto'
-import { OWNER_HEADER, repository, startLandfall } from '../src/landfall.js'
-import { ownHeaders } from '../src/own-headers.js'
-import { usageOf } from '../src/processes.js'
+import { OWNER_HEADER, repository, startLandfall } from '../ground/landfall.js'
+import { ownHeaders } from '../clients/own-headers.js'
+import { usageOf } from '../ground/processes.js'
 import { fillStore, PLANTED } from './filled-store.js'
 
 /** How often a PUT is sent to the server while reconcile runs inside it. */

@@ -8,7 +8,7 @@ import { problem } from '@landfall/shared'
 import { drizzle as drizzleLibsql } from 'drizzle-orm/libsql'
 import { drizzle as drizzlePostgres } from 'drizzle-orm/node-postgres'
 import { Pool } from 'pg'
-import { startPostgres } from '../src/postgres.js'
+import { startPostgres } from '../ground/postgres.js'
 import { keep, loadNow, machineOf } from './kept.js'
 import { median } from './table.js'
 

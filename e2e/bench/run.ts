@@ -4,7 +4,7 @@
  * `npm run bench -- --only s3 [--rounds 5] [--workload big|chunks|small|stalled|many]`: uploads to S3 beside others.
  * `npm run bench -- --only effects|reconcile|due|nodes|idle|huge|retention [--count …]`: see the file of that name.
  *
- * Landfall beside the usual stack (see `src/tus-peer.ts`), one server at a time, in rounds in which each has its turn:
+ * Landfall beside the usual stack (see `programs/tus-peer.ts`), one server at a time, in rounds in which each has its turn:
  * what the machine does meanwhile hits all of them, and ratios are taken within a round. Prints a table and writes all
  * measurements to `e2e/bench/results.json`.
  */

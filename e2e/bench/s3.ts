@@ -1,10 +1,10 @@
-import { temporaryDirectory } from '../src/files.js'
-import { landfallServe } from '../src/landfall.js'
-import type { LoadReport } from '../src/load.js'
-import { type ProcessOptions, startProcess } from '../src/processes.js'
-import { type Gateway, gatewayPlace, startGateway, stopGateway } from '../src/s3.js'
-import { runLoad } from './run-load.js'
-import { besideStalled } from './s3-stalled.js'
+import { temporaryDirectory } from '../ground/files.js'
+import { landfallServe } from '../ground/landfall.js'
+import type { LoadReport } from '../clients/load.js'
+import { type ProcessOptions, startProcess } from '../ground/processes.js'
+import { type Gateway, gatewayPlace, startGateway, stopGateway } from '../ground/s3.js'
+import { runLoad } from '../clients/run-load.js'
+import { besideStalled } from '../clients/stalled.js'
 import { compiled } from './systems.js'
 import { median } from './table.js'
 
@@ -85,7 +85,7 @@ function start(system: SystemName, directory: string, gateway: Gateway): Process
   return {
     name: system,
     command: process.execPath,
-    args: [compiled('bench/s3-peer.js'), system, directory],
+    args: [compiled('programs/s3-peer.js'), system, directory],
     env,
     ready: READY,
   }

@@ -1,7 +1,7 @@
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
-import { landfallServe, repository } from '../src/landfall.js'
-import type { ProcessOptions } from '../src/processes.js'
+import { landfallServe, repository } from '../ground/landfall.js'
+import type { ProcessOptions } from '../ground/processes.js'
 
 export type SystemName = 'landfall' | 'before' | 'tus' | 'tus-sync' | 'pipe'
 
@@ -32,7 +32,7 @@ const peer = (name: 'tus' | 'tus-sync' | 'pipe', title: string): System => ({
   start: (directory) => ({
     name,
     command: process.execPath,
-    args: [compiled('src/tus-peer.js'), name, directory],
+    args: [compiled('programs/tus-peer.js'), name, directory],
     env: { NODE_ENV: 'production' },
     ready: READY,
   }),

@@ -1,8 +1,8 @@
 import { chmod, readdir, readFile, stat, truncate, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { repository } from '../src/landfall.js'
-import { startProcess } from '../src/processes.js'
+import { repository } from '../ground/landfall.js'
+import { startProcess } from '../ground/processes.js'
 import { between, type Fault } from './fault.js'
 import { LINE_FAULTS } from './line-faults.js'
 import type { DirectoryStage } from './stage.js'
@@ -46,7 +46,7 @@ const clock: Fault<DirectoryStage> = {
   },
 }
 
-const HOLDER = join(repository, 'e2e/dist/chaos/hold-database.js')
+const HOLDER = join(repository, 'e2e/dist/programs/hold-database.js')
 
 const databaseAway: Fault<DirectoryStage> = {
   name: 'database locked by another process',

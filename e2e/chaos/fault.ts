@@ -1,5 +1,5 @@
-import type { Seeded } from '../src/seeded.js'
-import type { Machine, Means } from './machine.js'
+import type { Seeded } from '../ground/seeded.js'
+import type { Machine, Means } from '../ground/machine.js'
 import type { Stage } from './stage.js'
 
 export interface Fault<S extends Stage = Stage> {

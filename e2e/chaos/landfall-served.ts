@@ -1,7 +1,7 @@
 import { execFile } from 'node:child_process'
 import { promisify } from 'node:util'
-import { OWNER_HEADER } from '../src/landfall.js'
-import { type Stored, waitsForClient } from '../src/sweep/stored.js'
+import { OWNER_HEADER } from '../ground/landfall.js'
+import { type Stored, waitsForClient } from '../truth/stored.js'
 import type { Looked, Reconciled, Served, StoredFile } from './system.js'
 
 const OWNER = 'swept'

@@ -1,6 +1,6 @@
 import { join } from 'node:path'
-import { landfallServe, repository } from '../src/landfall.js'
-import { openReader } from '../src/sweep/reader.js'
+import { landfallServe, repository } from '../ground/landfall.js'
+import { openReader } from '../truth/reader.js'
 import { lookedAt, reconcile, SERVED, settingsFor } from './landfall-served.js'
 import type { DirectorySystem } from './system.js'
 

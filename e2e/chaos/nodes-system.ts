@@ -1,5 +1,5 @@
 import { join } from 'node:path'
-import { repository } from '../src/landfall.js'
+import { repository } from '../ground/landfall.js'
 import { lookedAt, reconcile, SERVED } from './landfall-served.js'
 import type { NodesSystem } from './system.js'
 

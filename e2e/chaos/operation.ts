@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto'
-import { sweptBytes } from '../src/sweep/bytes.js'
+import { sweptBytes } from '../clients/bytes.js'
 import type { PlannedOperation } from './plan.js'
 
 /** What the harness knows of an upload that somebody began. */

@@ -1,14 +1,14 @@
 import { readdir, readFile, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import { createClient } from '@libsql/client'
-import { sha256Of } from '../src/files.js'
-import { repository } from '../src/landfall.js'
+import { sha256Of } from '../ground/files.js'
+import { repository } from '../ground/landfall.js'
 import type { DirectorySystem, StoredFile } from './system.js'
 
-const PROGRAM = join(repository, 'e2e/dist/src/tus-peer.js')
+const PROGRAM = join(repository, 'e2e/dist/programs/tus-peer.js')
 const SIDECAR = '.json'
 
-/** The usual stack (see `src/tus-peer.ts`). It knows uploads only by the file's name, so that is the operation's id. */
+/** The usual stack (see `programs/tus-peer.ts`). It knows uploads only by the file's name, so that is the operation's id. */
 export function peerSystem(variant: 'tus' | 'tus-sync', program = PROGRAM): DirectorySystem {
   return {
     on: 'directory',

@@ -1,5 +1,5 @@
-import type { ProcessOptions } from '../src/processes.js'
-import type { Stored } from '../src/sweep/stored.js'
+import type { ProcessOptions } from '../ground/processes.js'
+import type { Stored } from '../truth/stored.js'
 import type { Operation } from './operation.js'
 
 /** What is put through chaos, as its clients see it. Clients and judgement are the same for all. */

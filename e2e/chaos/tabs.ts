@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Browser, BrowserContext, Page } from '@playwright/test'
-import type { Swept } from '../src/sweep/swept.js'
+import type { Swept } from '../clients/swept.js'
 import type { Operation } from './operation.js'
 import type { PlannedClient } from './plan.js'
 

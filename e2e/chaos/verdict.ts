@@ -1,4 +1,4 @@
-import type { RecordedRequest } from '../src/proxy.js'
+import type { RecordedRequest } from '../ground/proxy.js'
 import { digestOf, type Operation } from './operation.js'
 import type { Looked, Reconciled } from './system.js'
 

@@ -21,24 +21,24 @@ import {
 } from './lib/options.js'
 
 const WEEK_MS = 7 * 24 * 60 * 60_000
-/** Seven days, as AWS signs at most (Signature Version 4). */
+/** Seven days, the longest that AWS signs (Signature Version 4). */
 const LONGEST_SIGNED_SECONDS = 7 * 24 * 60 * 60
-/** A rate's interval is measured in microseconds, and a moment in them must still be a whole number. */
+/** A rate's interval is measured in microseconds, and a time in microseconds must still be a whole number. */
 const LONGEST_RATE_MS = 366 * 24 * 60 * 60_000
 /** A token of RFC 9110, section 5.6.2. */
 const HEADER_NAME = /^[\w!#$%&'*+.^`|~-]+$/
-/** A node prolongs its leases three times while they last, and each of that is a question to the database. */
+/** A node prolongs its leases three times while they last, and each time costs a query of the database. */
 const SHORTEST_LEASE_MS = 100
 
 const isKind = (entry: unknown): boolean =>
   typeof entry === 'object' && entry !== null && 'onReferenceTimeoutMs' in entry && 'effects' in entry
 
-/** What `createUploads` may be given, by name: what it may be, and its default. */
+/** What `createUploads` may be given: for each name what it may be, and its default. */
 export const UPLOADS_OPTIONS = {
   ledger: having('a ledger: sqliteLedger(db) or postgresLedger(db)', 'migrate', 'declare', 'refer'),
   blobs: having('a blob store: fileBlobs({ … }) or s3Blobs({ … })', 'open', 'append', 'seal', 'read'),
   authenticate: aFunction(),
-  // Looked at below, when a function has answered them.
+  // Checked below, after a function has returned them.
   kinds: anything(),
   limits: group({
     maxSizeBytes: optional(wholeNumber(0), 1024 ** 4),
@@ -53,7 +53,7 @@ export const UPLOADS_OPTIONS = {
   }),
   migrate: optional(oneOf('automatic', 'off'), 'automatic'),
   expiresAfterMs: optional(milliseconds(1, CENTURY_MS), WEEK_MS),
-  // A client that was away for so long still hears why its upload ended, and not only that it did.
+  // A client that was away for this long still learns why its upload ended, and not only that it did.
   retention: group({
     finalMs: optional(nullable(milliseconds(0, CENTURY_MS)), 30 * 24 * 60 * 60_000),
     effectsMs: optional(nullable(milliseconds(0, CENTURY_MS)), WEEK_MS),
@@ -97,5 +97,5 @@ export const UPLOADS_OPTIONS = {
   clock: optional(having('a clock', 'now', 'monotonicMs', 'sleep')),
 }
 
-/** What `kinds` must be, or what its function answers. */
+/** What `kinds` must be, or what its function must return. */
 export const KINDS = { kinds: recordOf('kinds, each made with kind({ … })', isKind) }

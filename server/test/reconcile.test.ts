@@ -135,7 +135,7 @@ test('what comes to light only while it is applied counts as well', async () => 
     },
   })
   expect(report).toMatchObject({ done: { quarantined: 5 } })
-  expect(report.refused).toMatch('more blobs would go than the look before had found')
+  expect(report.refused).toMatch('more blobs would be removed than the first pass had found')
 })
 
 test('once it has stopped for what came to light, it removes nothing more, the remains of uploads included', async () => {

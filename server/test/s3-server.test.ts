@@ -7,7 +7,7 @@ import { kind } from '../src/kinds/kind.js'
 import { photos, type Tx } from './fixtures.js'
 import { content, digestOf, startServer } from './harness.js'
 import { chainOf, s3Server } from './s3.js'
-import { startProxy } from '../../e2e/src/proxy.js'
+import { startProxy } from '../../e2e/ground/proxy.js'
 
 const { missing, config } = await s3Server()
 const MiB = 1024 * 1024

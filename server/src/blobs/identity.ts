@@ -9,48 +9,54 @@ const identitySchema = v.object({ format: v.literal(1), ledger: v.string() })
 const markSchema = v.object({ mark: v.pipe(v.number(), v.integer(), v.minValue(0)) })
 const identityText = (ledger: string): string => JSON.stringify({ format: 1, ledger })
 
-/** `drizzle-kit push` is the other way in which a store and its ledger come apart. */
+/** The second way in which a store and its ledger can stop matching is `drizzle-kit push`. */
 const TABLES_WERE_DROPPED =
-  "If it is the same database, its landfall_* tables were dropped, as `drizzle-kit push` does with every table that the application's schema does not name: restore them from a backup, and say tablesFilter: ['!landfall_*'] in drizzle.config.ts"
+  "If it is the same database, its landfall_* tables were dropped, as `drizzle-kit push` does with every table that the application's schema does not name: restore them from a backup, and set tablesFilter: ['!landfall_*'] in drizzle.config.ts"
 
-/** How a store reads and writes the two. Faults of the store are thrown as its own errors. */
+/** How a store reads and writes these two texts. Faults of the store are thrown as its own errors. */
 export interface IdentityIo {
-  /** null: absent. */
+  /** Returns null if the text is absent. */
   read(name: string): Promise<string | null>
-  /** Writes the whole text durably, or nothing of it. It may leave a text that another process has written first. */
+  /**
+   * Writes the whole text durably, or nothing of it. If another process has written a text first, that one may stay.
+   */
   create(name: string, text: string): Promise<void>
-  /** Writes the whole text durably, in the place of the one before. */
+  /** Writes the whole text durably, in the place of the previous one. */
   replace(name: string, text: string): Promise<void>
-  /** Makes durable what a process may have written that was killed before it could. */
+  /** Makes durable what a process may have written that was killed before it could sync it. */
   settle?(): Promise<void>
 }
 
-/** How the store is called in messages for people. */
+/** The names of the store in messages for people. */
 export interface StoreWords {
-  /** "the directory of blobs". */
+  /** For example "the directory of blobs". */
   readonly name: string
-  /** What is seen where the store should be and is not, and what to look at. */
+  /** What the server finds if the store is missing at its place, and what to check. */
   readonly notThere: string
-  /** What to make where the blobs are lost permanently: "put a file store.json there". */
+  /** What to make if the blobs are lost permanently: "put a file store.json there". */
   readonly putAgain: string
-  /** What is wrong where the store belongs to another ledger, and what to do. */
+  /** What is wrong if the store belongs to another ledger, and what to do. */
   readonly foreign: string
 }
 
 /**
- * A store carries the identity of its ledger in `store.json`. Without it, another environment's ledger would take all
- * blobs for garbage, and a disk that is not mounted, or a bucket that was emptied, would read as "all blobs are absent".
+ * The identity of its ledger that a store carries in `store.json`. Without it, the ledger of another environment would
+ * take all blobs for garbage, and a disk that is not mounted, or a bucket that was emptied, would look as if all blobs
+ * were absent.
  */
 export interface StoreIdentity {
   /**
-   * Makes a new store this ledger's, or finds that a known one is.
+   * Makes a new store this ledger's store, or confirms that a known one is.
    *
-   * @throws UploadError `storage-unavailable` where no store is found, `setup` for another ledger's.
+   * @throws UploadError `storage-unavailable` if no store is found, `setup` if it belongs to another ledger.
    */
   open(ledger: string, store: 'new' | 'known'): Promise<void>
-  /** Before "absent" is believed of a blob. @throws UploadError `storage-unavailable` where no store is found. */
+  /**
+   * Must be called before a missing blob counts as absent. @throws UploadError `storage-unavailable` if no store is
+   * found.
+   */
   expect(): Promise<void>
-  /** The highest mark that the ledger has told the store; 0 where none can be read. */
+  /** The highest mark that the ledger has given to the store. Returns 0 if none can be read. */
   readMark(): Promise<number>
   writeMark(mark: number): Promise<void>
 }
@@ -80,7 +86,7 @@ export function createStoreIdentity(io: IdentityIo, words: StoreWords): StoreIde
       let found = await read()
       if (found === null && store === 'new') {
         await io.create(IDENTITY_NAME, identityText(ledger))
-        // Another node may have been faster, also one of another environment.
+        // Another node may have been faster, perhaps one of another environment.
         found = await read()
       } else if (store === 'new') await io.settle?.()
       if (found === null) throw notThere(ledger)
@@ -95,7 +101,7 @@ export function createStoreIdentity(io: IdentityIo, words: StoreWords): StoreIde
       try {
         return v.parse(markSchema, JSON.parse(text)).mark
       } catch {
-        // A mark that is torn says nothing.
+        // A torn mark counts as no mark.
         return 0
       }
     },

@@ -4,14 +4,14 @@ export interface TakeRequest {
   readonly source: AsyncIterable<Uint8Array>
   readonly file: number
   readonly offset: number
-  /** The blob's size: more is refused. */
+  /** The blob's size in bytes. More bytes are refused. */
   readonly limit: number
   readonly stop: Stop
   readonly checkpoint: { readonly bytes: number; readonly ms: number }
   /** Makes everything up to `offset` durable. */
   readonly sync: (offset: number) => Promise<void>
   readonly acknowledge: (offset: number) => Promise<boolean>
-  /** Repeats a write of so many bytes while the disk refuses it for a while. */
+  /** Runs the write of so many bytes, and repeats it while the disk refuses it for a reason that may pass. */
   readonly patiently: <T>(bytes: number, write: () => Promise<T>) => Promise<T>
   readonly onBytes?: () => void
 }
@@ -22,16 +22,20 @@ export interface Taken {
   readonly ended: 'whole' | 'broken' | 'excess' | 'stopped'
 }
 
-/** What may wait in memory, per request, while the disk is busy; then the source waits too. It is lost with the process, and sent again. */
+/**
+ * How many bytes of one request may wait in memory while the disk is busy. When more wait, the source is not read.
+ * These bytes are lost with the process, and the client sends them again.
+ */
 const BUFFERED_BYTES = 256 * 1024
 
 /**
- * Writes a source into a file from `offset` on. However the source ends, what was received of it is kept and synced;
- * only of a source that is longer than the blob nothing is kept beyond the last acknowledgement.
+ * Writes a source into a file, starting at `offset`. However the source ends, the received bytes are kept and synced.
+ * The only exception is a source that is longer than the blob: then nothing is kept beyond the last acknowledgement.
  *
- * Reading goes on while a write is in flight; checkpoints (sync, then acknowledge) go on beside both.
+ * Reading continues while a write is in flight. Checkpoints (sync, then acknowledge) run in parallel with both.
  *
- * @throws what the file system or `acknowledge` threw: then nothing is said of the bytes since the last checkpoint.
+ * @throws what the file system or `acknowledge` threw. Then the bytes since the last checkpoint may or may not be
+ * stored.
  */
 export async function takeBytes(request: TakeRequest): Promise<Taken> {
   const { file, limit, stop } = request
@@ -61,7 +65,7 @@ export async function takeBytes(request: TakeRequest): Promise<Taken> {
   return { offset: writer.position(), ended }
 }
 
-/** Hands on chunks until the source ends, breaks, is refused, or it is asked to stop. */
+/** Passes on chunks until the source ends or breaks, a chunk is refused, or `stop` is asked. */
 export async function readChunks(
   source: AsyncIterable<Uint8Array>,
   stop: Stop,
@@ -76,7 +80,7 @@ export async function readChunks(
   }
 }
 
-/** Waits for a chunk, and no longer than until it is asked to stop: a client that has gone silent sends none. */
+/** Waits for a chunk, but no longer than until `stop` is asked, because a silent client sends no further chunk. */
 function nextChunk(
   iterator: AsyncIterator<Uint8Array>,
   stop: Stop,
@@ -87,11 +91,16 @@ function nextChunk(
   })
 }
 
-/** A wish to end the reading, from wherever it comes. Lighter than an AbortSignal, of which every upload would need four. */
+/**
+ * A request to end the reading; any part of the code may make it. It is lighter than an AbortSignal, of which every
+ * upload would need four.
+ */
 export interface Stop {
   ask(): void
   asked(): boolean
-  /** One listener, the last one; called at once when it was asked already. */
+  /**
+   * Sets the listener. There is only one, the last one that was set. It is called at once if `ask` was called before.
+   */
   whenAsked(listener: () => void): void
 }
 
@@ -111,7 +120,7 @@ export function createStop(): Stop {
   }
 }
 
-/** Writes chunks in order; those that come while a write is in flight go together into the next. */
+/** Writes chunks in order. Chunks that arrive while a write is in flight are written together in the next write. */
 function createWriter(file: number, { offset, patiently }: Pick<TakeRequest, 'offset' | 'patiently'>) {
   let waiting: Uint8Array[] = []
   let waitingBytes = 0
@@ -154,7 +163,10 @@ function createWriter(file: number, { offset, patiently }: Pick<TakeRequest, 'of
   }
 }
 
-/** Syncs and acknowledges every so many bytes or so often, one at a time, beside the writing. */
+/**
+ * Syncs and acknowledges after every so many bytes or so many milliseconds, one checkpoint at a time, while writing
+ * continues.
+ */
 function createCheckpoints(request: TakeRequest, position: () => number, onFailure: () => void) {
   let synced = request.offset
   let acknowledged = request.offset

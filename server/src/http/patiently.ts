@@ -10,7 +10,7 @@ const RETRY_MS = 200
 const OVERRIDABLE = ['PATCH', 'DELETE', 'HEAD'] as const
 
 /**
- * The method that is meant. tus 1.0.0, "X-HTTP-Method-Override": for environments that know GET and POST only.
+ * The method that the client means. tus 1.0.0, "X-HTTP-Method-Override": for environments that know only GET and POST.
  *
  * @see https://tus.io/protocols/resumable-upload#x-http-method-override
  */
@@ -20,17 +20,19 @@ export function methodOf(c: Context): string {
   return OVERRIDABLE.find((method) => method === meant) ?? 'POST'
 }
 
-/** The status of an upload, asked for by tus. */
+/** Whether tus asks for the status of an upload. */
 export const isTusHead = (c: Context): boolean => c.req.header('Tus-Resumable') !== undefined && methodOf(c) === 'HEAD'
 
-/** At such an answer to a HEAD a stock client begins a second upload of the same file, although the fault passes. */
+/**
+ * After a HEAD with such a status a stock client begins a second upload of the same file, although the fault passes.
+ */
 const passes = (status: number): boolean => status >= 500 || status === 429
 
 /**
- * What a tus HEAD needs, asked again while a fault lasts, and then 423: at any other status but 2xx a stock client
- * begins a second upload of the same file.
+ * Asks for what a tus HEAD needs, repeats that while a fault lasts, and then answers 423. At any other status but 2xx a
+ * stock client begins a second upload of the same file.
  *
- * @throws ProblemError and AnsweredError as `ask` did, or `locked` when it is not known in time.
+ * @throws ProblemError and AnsweredError as `ask` did, or `locked` when there is no answer in time.
  */
 export async function patiently<T>(
   c: Context,
@@ -44,7 +46,7 @@ export async function patiently<T>(
     } catch (error) {
       if (error instanceof ProblemError) throw error
       if (error instanceof AnsweredError && !passes(error.response.status)) throw error
-      log.warn({ operationId: c.req.param('id'), err: error }, 'a HEAD waits')
+      log.warn({ operationId: c.req.param('id'), err: error }, 'a HEAD waits because its question failed')
     }
     if (clock.monotonicMs() > deadline || c.req.raw.signal.aborted) throw refuse('locked', { retryAfterSeconds: 1 })
   }

@@ -4,8 +4,8 @@ import type { OperationKey } from '../ports/operation.js'
 import type { TombstonePoint, LedgerOperations } from '../ports/ledger/operations.js'
 
 /**
- * How it ended, in codes that clients of every version know. Why a file was rejected (`digest-mismatch`, a code of the
- * application's own) is not kept.
+ * How it ended, in codes that clients of every version know. The reason why a file was rejected (`digest-mismatch`, or
+ * a code of the application) is not kept.
  */
 const CODES: Readonly<Record<TombstonePoint, ProblemCode>> = {
   cancelled: 'cancelled',
@@ -14,7 +14,7 @@ const CODES: Readonly<Record<TombstonePoint, ProblemCode>> = {
   completed: 'removed',
 }
 
-/** The final answer of an operation of which only a tombstone is left: 410, whatever its status was before. */
+/** The final answer for an operation of which only a tombstone is left: 410, whatever its status was before. */
 export const forgottenProblem = (point: TombstonePoint): Problem => ({
   ...problem(CODES[point], { detail: 'It has ended, and no more is kept of it. Its id cannot be used again.' }),
   status: 410,

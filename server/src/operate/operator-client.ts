@@ -45,11 +45,11 @@ export async function connectOperator(dataDirectory: string): Promise<Connected>
       )
     if (!code.startsWith('HPE_') && !(error instanceof SyntaxError))
       return refusedBy(
-        `a server has this data directory, and did not answer within ${HELLO_MS / 1000} s (${faultMessage(error)}): look whether it hangs`,
+        `a server holds this data directory, and did not answer within ${HELLO_MS / 1000} s (${faultMessage(error)}): check whether it hangs`,
       )
   }
   if (!v.is(v.object({ protocol: v.literal(PROTOCOL) }), hello))
-    return refusedBy('the server that runs is of another version: use the `landfall` command of that version')
+    return refusedBy('the running server has another version: use the `landfall` command of that version')
   return { outcome: 'connected', operator: operatorAt(path) }
 }
 

@@ -35,7 +35,7 @@ export async function serveOperator(operator: Operator, directory: string): Prom
     }
   const lock = lockFile(directory, LOCK_NAME)
   if (lock === null)
-    return { outcome: 'none', why: 'another server has its socket in this directory: commands talk to that one' }
+    return { outcome: 'none', why: 'another server has its socket in this directory: commands talk to that server' }
   try {
     return await serveAt(path, operator, lock)
   } catch (error) {

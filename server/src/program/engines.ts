@@ -14,16 +14,19 @@ import type { Ledger } from '../ports/ledger.js'
 import type * as S3Module from '../s3.js'
 import type { Settings } from './settings.js'
 
-// What the settings name: for `landfall serve`, and for commands while no server runs.
+// Opens what the settings name: for `landfall serve`, and for commands while no server runs.
 
 export interface OpenDatabase {
   readonly ledger: Ledger<unknown>
   close(): Promise<void>
 }
 
-/** So long a new connection may take; then the database is away. */
+/** A new connection may take this long. After that the database counts as unavailable. */
 const CONNECT_MS = 5_000
-/** The one that leases are prolonged on is used every ten seconds, and a new one takes longest when there is a crowd. */
+/**
+ * The connection that prolongs leases is used every ten seconds. Under heavy load, opening a new one takes longest, so
+ * it is kept.
+ */
 const IDLE_MS = 60_000
 const KEEP_ALIVE_MS = 10_000
 
@@ -35,7 +38,7 @@ export async function openDatabase(settings: Settings): Promise<OpenDatabase> {
     const client = serializedLibsql(createClient({ url }))
     return { ledger: sqliteLedger(drizzle(client)), close: async () => client.close() }
   }
-  // Only who uses it loads it.
+  // Loaded only by programs that use PostgreSQL.
   const [{ Pool }, { drizzle: drizzlePostgres }] = await Promise.all([
     import('pg'),
     import('drizzle-orm/node-postgres'),
@@ -45,8 +48,8 @@ export async function openDatabase(settings: Settings): Promise<OpenDatabase> {
     max: settings.LANDFALL_DATABASE_CONNECTIONS,
     connectionTimeoutMillis: CONNECT_MS,
     idleTimeoutMillis: IDLE_MS,
-    // Of connections that lie idle. Those that are asked something end in the ledger's own time, which also asks the
-    // server to stop: a `statement_timeout` at the start of a connection is what PgBouncer refuses.
+    // For idle connections. A connection that runs a statement ends by the ledger's own time limit, which also asks the
+    // database to stop. A `statement_timeout` at the start of a connection would be refused by PgBouncer.
     keepAlive: true,
     keepAliveInitialDelayMillis: KEEP_ALIVE_MS,
     application_name: 'landfall',
@@ -54,7 +57,7 @@ export async function openDatabase(settings: Settings): Promise<OpenDatabase> {
   return { ledger: postgresLedger(drizzlePostgres(pool)), close: () => pool.end() }
 }
 
-/** A bucket where one is named, else a directory in the data directory. */
+/** The bucket that is named, otherwise a directory in the data directory. */
 export async function openBlobs(settings: Settings): Promise<BlobStore> {
   const { LANDFALL_S3_BUCKET: bucket, LANDFALL_S3_ENDPOINT: endpoint } = settings
   if (bucket === undefined)
@@ -68,9 +71,9 @@ export async function openBlobs(settings: Settings): Promise<BlobStore> {
     s3ClientConfig: {
       bucket,
       region: settings.LANDFALL_S3_REGION,
-      // A server of one's own is asked by path: its name has no subdomains.
+      // A server under a custom endpoint is addressed by path, because its name has no subdomains.
       ...(endpoint === undefined ? {} : { endpoint, forcePathStyle: true }),
-      // Else as the AWS SDK finds them.
+      // Otherwise the AWS SDK looks for credentials itself.
       ...(accessKeyId === undefined || secretAccessKey === undefined
         ? {}
         : { credentials: { accessKeyId, secretAccessKey } }),
@@ -79,7 +82,7 @@ export async function openBlobs(settings: Settings): Promise<BlobStore> {
   })
 }
 
-/** Only who uses it needs to have installed what it rests on. */
+/** Only programs that use S3 have to install these packages. */
 async function s3Package(): Promise<typeof S3Module> {
   try {
     return await import('../s3.js')
@@ -87,14 +90,14 @@ async function s3Package(): Promise<typeof S3Module> {
     if ((error as { code?: unknown }).code !== 'ERR_MODULE_NOT_FOUND') throw error
     throw new UploadError(
       'setup',
-      'LANDFALL_S3_BUCKET: install what it needs: npm install @tus/s3-store @aws-sdk/client-s3',
+      'LANDFALL_S3_BUCKET: install its packages: npm install @tus/s3-store @aws-sdk/client-s3',
       { cause: error },
     )
   }
 }
 
 /**
- * Whether a server has ever run on it: a command that looks must not make a ledger where somebody mistyped a name.
+ * Whether a server has ever run on it: a command that only reads must not create a ledger because of a mistyped name.
  *
  * @throws UploadError `setup` when it cannot be read
  */
@@ -136,6 +139,6 @@ const pathOf = (url: string): string => (url.startsWith('file://') ? fileURLToPa
 
 const isPostgres = (url: string): boolean => url.startsWith('postgres')
 
-/** The one that is named, else in the data directory. */
+/** The database that is named, otherwise the one in the data directory. */
 const databaseUrl = (settings: Settings): string =>
   settings.LANDFALL_DATABASE_URL ?? pathToFileURL(resolve(settings.LANDFALL_DATA_DIR, 'landfall.db')).href

@@ -6,7 +6,10 @@ import { MODE } from './private-modes.js'
 
 /** The identity of a directory of blobs. */
 export function directoryIdentity(root: string, syncDirectory: DirectorySync['sync']): StoreIdentity {
-  /** The text is written to another name and synced before it is renamed, so that a crash leaves the old text or the new one. */
+  /**
+   * Writes the text under another name and syncs it before the rename, so that a crash leaves either the old text or
+   * the new one.
+   */
   async function replace(name: string, text: string): Promise<void> {
     const path = join(root, name)
     const draft = `${path}.new`
@@ -31,14 +34,14 @@ export function directoryIdentity(root: string, syncDirectory: DirectorySync['sy
           throw storageFault(error)
         }
       },
-      // The directory's lock keeps other processes away.
+      // The directory's lock excludes other processes.
       create: replace,
       replace,
       settle: () => syncDirectory(root),
     },
     {
       name: 'the directory of blobs',
-      notThere: 'the directory of blobs is empty, and the database knows of one that was not: is its disk mounted?',
+      notThere: 'the directory of blobs is empty, but the database knows of one that was not. Is its disk mounted?',
       putAgain: `put a file ${IDENTITY_NAME} there`,
       foreign: 'this directory of blobs belongs to another database: give each environment a directory of its own',
     },

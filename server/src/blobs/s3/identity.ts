@@ -19,7 +19,7 @@ export function bucketIdentity(calls: S3Calls, names: Names): StoreIdentity {
     {
       name: 'the bucket',
       notThere:
-        'the bucket holds no store under this prefix, and the database knows of one: are bucket and prefix the right ones?',
+        'the bucket holds no store under this prefix, but the database knows of one. Are bucket and prefix the right ones?',
       putAgain: `put an object ${IDENTITY_NAME} there`,
       foreign: 'this bucket and prefix belong to another database: give each environment a prefix of its own',
     },

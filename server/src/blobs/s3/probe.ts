@@ -4,7 +4,7 @@ import { payloadOf } from './blocks.js'
 import type { S3Calls } from './calls.js'
 import type { Names } from './names.js'
 
-/** Writes a small object, reads it and deletes it. A bucket has no known room. */
+/** Writes a small object, reads it and deletes it. A bucket does not report how much space is left. */
 export async function probe(
   calls: S3Calls,
   names: Names,
@@ -17,6 +17,6 @@ export async function probe(
   const found = await calls.getBytes(name)
   await calls.delete(name)
   if (found === null || !Buffer.from(found).equals(bytes))
-    throw new UploadError('storage-unavailable', 'the object store gives back other bytes than it was given')
+    throw new UploadError('storage-unavailable', 'the object store returned other bytes than it was given')
   return { syncMs, freeBytes: null, totalBytes: null }
 }

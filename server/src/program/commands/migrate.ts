@@ -4,11 +4,11 @@ import { openDatabase } from '../engines.js'
 import { line } from './print.js'
 import { addSettings, DATA_SETTINGS, settingsOf } from './settings-options.js'
 
-/** `landfall migrate`: the tables and nothing else, for a deploy step with a database user of its own. */
+/** `landfall migrate`: the tables and nothing else, for a deploy step that has its own database user. */
 export function migrateCommand(): Command {
   return addSettings(
     new Command('migrate').description(
-      "create or upgrade the ledger's tables, and make again what was dropped of them; servers may run meanwhile",
+      "create or upgrade the ledger's tables, and create again what was dropped of them; servers may keep running",
     ),
     DATA_SETTINGS,
   )

@@ -10,14 +10,15 @@ import type { Settings } from '../settings.js'
 
 const CLOSE_MS = 10_000
 
-/** A server has the directory, and nothing can be learnt from it. */
+/** A server holds the directory, but it does not answer or has another version. */
 export class ServerDoesNotTalk extends UploadError {}
 
 /**
- * With the operator of the server that runs on the data directory, or with one of our own while none does.
+ * Calls `work` with the operator of the server that runs on the data directory, or with an operator in this process if
+ * none runs.
  *
- * @throws UploadError `setup` where there is nothing of Landfall's, before anything is made; or where a server has the
- * directory and does not talk with us.
+ * @throws UploadError `setup` if the directory contains nothing of Landfall, before anything is created; or if a server
+ * holds the directory and cannot be asked.
  */
 export async function withOperator<T>(
   settings: Settings,
@@ -32,7 +33,7 @@ export async function withOperator<T>(
   if (!(await hasLedger(settings)))
     throw new UploadError(
       'setup',
-      `LANDFALL_DATA_DIR, LANDFALL_DATABASE_URL: no server has ever run on ${directory}; \`landfall serve\` makes what is needed`,
+      `LANDFALL_DATA_DIR, LANDFALL_DATABASE_URL: no server has ever run on ${directory}; start \`landfall serve\` once to create them`,
     )
   const { uploads, database } = await openUploads(settings, createLogger('error'), 'manual')
   try {

@@ -1,0 +1,68 @@
+import type { ArmedFault, Fault, RecordedRequest } from '../ground/proxy.js'
+import type { Stage, System } from './stage.js'
+
+/** What is asked of the object store: what counts of an upload, under the names of either system. */
+export type StoreCall = 'create' | 'part' | 'complete' | 'whole' | 'tail' | 'read' | 'other'
+
+export interface CallOf {
+  readonly call: StoreCall
+  /** Only this part. */
+  readonly part?: number
+}
+
+/** The line to the object store, as far as it belongs to one upload. */
+export interface Line {
+  /** Default: once. */
+  arm(fault: Fault, which: CallOf | 'all', times?: number): ArmedFault
+  /** Resolves when the fault meets a call; `answered`: when that has an answer. */
+  struck(armed: ArmedFault, when?: 'answered'): Promise<void>
+  /** Resolves when such a call was answered well. */
+  answered(which: CallOf): Promise<void>
+  /** What a lifecycle rule does, or an operator: the multipart upload is gone. */
+  abortFromOutside(): Promise<void>
+}
+
+function callOf({ method, path }: RecordedRequest): StoreCall {
+  const [name = '', query = ''] = path.split('?')
+  const asks = new URLSearchParams(query)
+  if (method === 'POST') return asks.has('uploads') ? 'create' : asks.has('uploadId') ? 'complete' : 'other'
+  if (method === 'GET' || method === 'HEAD') return 'read'
+  if (method !== 'PUT' || name.endsWith('.info')) return 'other'
+  if (asks.has('partNumber')) return 'part'
+  return name.endsWith('.part') || name.includes('/tails/') ? 'tail' : 'whole'
+}
+
+const isSuch =
+  (which: CallOf | 'all') =>
+  (request: RecordedRequest): boolean => {
+    if (which === 'all') return true
+    const number = new URLSearchParams(request.path.split('?')[1]).get('partNumber')
+    return callOf(request) === which.call && (which.part === undefined || Number(number) === which.part)
+  }
+
+/** `objectName`: what names of its objects contain; null while that is not known. */
+export function lineOf({ store }: System, { s3, bucket }: Stage, objectName: () => string | null): Line {
+  const isOwn = ({ path }: RecordedRequest): boolean => {
+    const name = objectName()
+    return name !== null && path.includes(name)
+  }
+  return {
+    arm: (fault, which, times = 1) =>
+      store.arm(fault, { match: (request) => isOwn(request) && isSuch(which)(request), times }),
+    struck: async (armed, when) =>
+      void (await store.waitFor(
+        (request) => armed.matched.includes(request) && (when === undefined || request.status !== null),
+        60_000,
+      )),
+    answered: async (which) =>
+      void (await store.waitFor(
+        (request) => isOwn(request) && isSuch(which)(request) && request.status === 200,
+        60_000,
+      )),
+    async abortFromOutside() {
+      const { Uploads = [] } = await s3.listMultipartUploads({ Bucket: bucket })
+      for (const { Key = '', UploadId } of Uploads)
+        if (Key.includes(objectName() ?? Key)) await s3.abortMultipartUpload({ Bucket: bucket, Key, UploadId })
+    },
+  }
+}
