@@ -65,7 +65,7 @@ afterAll(async () => {
 test('from an empty folder to an image that is shown, and its row', async () => {
   const manifest: unknown = JSON.parse(await readFile(join(project, 'package.json'), 'utf8'))
   expect(manifest).toMatchObject({ type: 'module' })
-  const [, build = '', serve = ''] = /Run `npx (.*?)` and then `node (.*?)`/.exec(readme.text) ?? []
+  const [, build = '', serve = ''] = /Run\s+`npx (.*?)`\s+and\s+then\s+`node (.*?)`/.exec(readme.text) ?? []
   await execute('npx', build.split(' '), { cwd: project })
   const port = await freePort()
   const server = await startProcess({
