@@ -1,5 +1,6 @@
 import { defineConfig } from 'vitest/config'
 import { BaseSequencer, type TestSpecification } from 'vitest/node'
+import { quickLane } from './scripts/quick-lane.js'
 
 /** `stock-slow` waits for minutes and begins first, beside the others; `stock-restart` needs a calm machine and is last. */
 class LongestFirst extends BaseSequencer {
@@ -22,5 +23,6 @@ export default defineConfig({
     sequence: { sequencer: LongestFirst },
     // Tests that are concurrent wait most of their time.
     maxConcurrency: 50,
+    ...quickLane(import.meta.dirname, 'tests/node'),
   },
 })

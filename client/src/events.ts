@@ -8,7 +8,7 @@ type Handler = (told: never) => unknown
  * The event handlers, and what each was called with. Each handler is called once per page for each upload, even if it
  * was added late.
  */
-export interface Telling {
+export interface EventHub {
   on<E extends keyof Events>(event: E, handler: Events[E], outcomes: readonly Upload[]): () => void
   outcome: (event: 'referenced' | 'failed', upload: Upload) => void
   warn: (code: Warning['code'], cause?: unknown) => void
@@ -24,7 +24,7 @@ const fault = (cause: unknown): void => {
 }
 
 /** @param onWarning Called when a code has its first warning. */
-export function createTelling(onWarning: () => void): Telling {
+export function createEventHub(onWarning: () => void): EventHub {
   const handlers = new Map<keyof Events, Set<Handler>>()
   const told = new WeakMap<Handler, Set<string>>()
   let warnings: readonly Warning[] = []

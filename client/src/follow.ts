@@ -1,5 +1,5 @@
 import { MAX_IDS_PER_REQUEST, MAX_WAIT_SECONDS, type Operation } from '@landfall/shared'
-import { breathe } from './pace.js'
+import { backOff } from './pace.js'
 import type { Clock, Ledger, Refusal } from './ports.js'
 
 /** Ids that arrive within this time go into one new request. */
@@ -75,7 +75,7 @@ export function createFollower(ledger: Ledger, clock: Clock): Follower {
         if (!news && (next === null || early)) await clock.sleep(NO_NEWS_MS, controller.signal)
       } else if (!controller.signal.aborted) {
         tags.clear()
-        await breathe(clock, attempts++, answer.retryAfterMs, controller.signal, (untilMs) => {
+        await backOff(clock, attempts++, answer.retryAfterMs, controller.signal, (untilMs) => {
           for (const id of ids) watched.get(id)?.onObstacle(answer, untilMs)
         })
       }

@@ -1,6 +1,6 @@
 import type { FileFacts, JsonObject } from '@landfall/shared'
 import { v7 as newId } from 'uuid'
-import { createTelling, type Telling } from './events.js'
+import { createEventHub, type EventHub } from './events.js'
 import { createFollower } from './follow.js'
 import { createKeeper, type Keeper } from './keep.js'
 import { createLive, ended, linked, type LiveOperation } from './live.js'
@@ -31,11 +31,11 @@ const AFTER_FAULT_MS = 30_000
 /** The list of uploads of one scope, over any ports. `open` is called at the first `start`. */
 export function createUploadList(
   { scope, concurrency }: { scope: string; concurrency: number },
-  open: (telling: Telling) => Ports,
+  open: (telling: EventHub) => Ports,
 ): AnyUploader {
   const entries = new Map<string, Entry>()
   const listeners = new Set<() => void>()
-  const telling = createTelling(() => {
+  const telling = createEventHub(() => {
     // While the ports are being opened, nothing can be scheduled yet. The first change follows right after.
     if (context === null) shown = null
     else changed()
@@ -243,7 +243,7 @@ export function createUploadList(
  * Drives one upload while its lock is held, until it is acknowledged, cancelled or removed, or until the uploader
  * stops.
  */
-async function driveOne(entry: Entry, context: RunContext, telling: Telling, signal: AbortSignal): Promise<void> {
+async function driveOne(entry: Entry, context: RunContext, telling: EventHub, signal: AbortSignal): Promise<void> {
   const { live, settle } = entry
   const { scope } = live.record()
   while (!signal.aborted && !live.gone()) {
@@ -276,7 +276,7 @@ async function driveOne(entry: Entry, context: RunContext, telling: Telling, sig
 async function conclude(
   { live, upload, settle }: Entry,
   { source }: RunContext,
-  telling: Telling,
+  telling: EventHub,
   signal: AbortSignal,
 ): Promise<void> {
   const { standing, copy } = live.record()

@@ -1,6 +1,6 @@
 import { OTHER_OWNER, problemCode } from '@landfall/shared'
 import { ended, linked, unlessEnded } from './live.js'
-import { breathe } from './pace.js'
+import { backOff } from './pace.js'
 import type { Answer, Clock, Journal, Owner, Refusal } from './ports.js'
 
 /**
@@ -122,9 +122,9 @@ export function createOwner({ scope, given, journal, clock, ask, onOther, onUnto
           onOther()
         }
         if (standing === 'other') await pause(looks++, signal)
-        else await breathe(clock, looks++, answer.retryAfterMs, signal, () => {})
+        else await backOff(clock, looks++, answer.retryAfterMs, signal, () => {})
       } else if (standing !== 'ours') {
-        if (standing === 'doubted') await breathe(clock, alarms++, null, signal, () => {})
+        if (standing === 'doubted') await backOff(clock, alarms++, null, signal, () => {})
         standing = 'ours'
         for (const listener of listeners) listener()
       }

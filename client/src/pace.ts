@@ -36,7 +36,7 @@ export function retryAfterMs(header: string | null, wallMs: number): number | nu
  * the server itself asked for the time. If the browser is offline, it waits for these events, but no longer than the
  * maximum, because browsers report this state wrongly at times.
  */
-export async function breathe(
+export async function backOff(
   clock: Clock,
   attempt: number,
   retryAfter: number | null,

@@ -1,6 +1,6 @@
 import { type DeclareRequest, isReferenced, type Operation, problemCode } from '@landfall/shared'
 import { isSettled, moved, noted, type Standing, type StandingAt, standingOf } from './operation.js'
-import { breathe, CHUNK_MIN_BYTES, chunkEnd, nextChunkBytes, SMALL_BYTES } from './pace.js'
+import { backOff, CHUNK_MIN_BYTES, chunkEnd, nextChunkBytes, SMALL_BYTES } from './pace.js'
 import { ended, type LiveOperation, unlessEnded } from './live.js'
 import type { Refusal } from './ports.js'
 import { confirm, digestOf, isReadable, lose, sourceFor, untilReadable } from './source.js'
@@ -56,17 +56,17 @@ export async function run(live: LiveOperation, context: RunContext, lifetime: Ab
           // The move has ended this step's signal. If the user has changed the point in between, there is nothing to
           // wait for.
           const isThere = live.record().standing.point === result.to.point
-          if (result.after && isThere) await overcome(result.after, live, context, lifetime)
+          if (result.after && isThere) await waitOut(result.after, live, context, lifetime)
         }
         if ('obstacle' in result) {
           if (result.obstacle !== 'interrupted') leave()
-          await overcome(result, live, context, signal)
+          await waitOut(result, live, context, signal)
         }
         const isVain = 'obstacle' in result && result.obstacle === 'interrupted' && !signal.aborted
         vainSteps = isVain ? vainSteps + 1 : 0
         if (vainSteps > VAIN_STEPS) {
           leave()
-          await breathe(context.clock, vainSteps - VAIN_STEPS, null, signal, () => {})
+          await backOff(context.clock, vainSteps - VAIN_STEPS, null, signal, () => {})
         }
       }
       end()
@@ -102,7 +102,7 @@ async function record(live: LiveOperation, from: Standing, { to, digest }: Reach
   await live.amend((stored) => move(digest ? noted({ digest })(stored) : stored))
 }
 
-async function overcome(
+async function waitOut(
   obstacle: Obstacle,
   live: LiveOperation,
   context: RunContext,
@@ -122,7 +122,7 @@ async function overcome(
   }
   const { signal, end } = live.begin(outer)
   const { obstacle: why, retryAfterMs } = obstacle
-  await breathe(clock, live.session.attempts++, retryAfterMs, signal, (untilMs) => live.doing(waitingFor(why, untilMs)))
+  await backOff(clock, live.session.attempts++, retryAfterMs, signal, (untilMs) => live.doing(waitingFor(why, untilMs)))
   end()
 }
 
@@ -160,10 +160,10 @@ async function ask(step: Step): Promise<StepResult> {
   if (!answer.ok) return signal.aborted ? { obstacle: 'interrupted' } : refused(live, answer, 'final-holds')
   session.offsetKnown = true
   session.digestSent = request.digest !== 'pending'
-  return heard(live, answer.value)
+  return fromServer(live, answer.value)
 }
 
-function heard({ session }: LiveOperation, operation: Operation): StepResult {
+function fromServer({ session }: LiveOperation, operation: Operation): StepResult {
   session.recordedDigest = operation.digest
   session.stalled = operation.stalled
   session.problem = operation.problem
@@ -265,7 +265,7 @@ async function follow(step: Step): Promise<StepResult> {
   session.offsetKnown = false
   // The server does not know the operation (any more). It is declared again under the same id, after a pause.
   if (operation === null) return { to: { point: 'intended' }, after: { obstacle: 'server', retryAfterMs: null } }
-  return heard(live, operation)
+  return fromServer(live, operation)
 }
 
 async function withdraw({ live, ledger, asides, signal }: Step): Promise<StepResult> {
@@ -291,7 +291,7 @@ const whyOf = ({ consequence, status, problem }: Refusal): Why => {
   return consequence === 'authenticate' ? 'authentication' : status === null ? 'network' : 'server'
 }
 
-/** Nobody can tell how long another user stays signed in. */
+/** The client cannot know how long another user stays signed in. */
 const waitingFor = (why: Why, untilMs: number): Activity => ({
   state: 'waiting',
   why,

@@ -7,7 +7,7 @@ import { createIdbSource, withoutCopies } from './adapters/sources.js'
 import { createTusTransfer } from './adapters/tus-transfer.js'
 import { createWebLocks, withoutLocks } from './adapters/web-locks.js'
 import { createDigester } from './adapters/worker-digester.js'
-import type { Telling } from './events.js'
+import type { EventHub } from './events.js'
 import { createUploadList } from './list.js'
 import { createOwner } from './owner.js'
 import type { Ports } from './ports.js'
@@ -33,7 +33,7 @@ export function createUploader<U extends TypedUploads = TypedUploads>(options: U
   return list as Uploader<KindsOf<U>>
 }
 
-function browserPorts(options: UploaderOptions, telling: Telling): Ports {
+function browserPorts(options: UploaderOptions, telling: EventHub): Ports {
   const { copy, headers, credentials = 'same-origin', workerUrl, scope, ownerTag } = options
   const endpoint = options.endpoint.replace(/\/+$/, '')
   const clock = createBrowserClock()

@@ -6,7 +6,7 @@ import { createHttpLedger } from '../src/adapters/http-ledger.js'
 import { createIdbJournal, createResilientJournal } from '../src/adapters/idb-journal.js'
 import { createIdbSource } from '../src/adapters/sources.js'
 import { createTusTransfer } from '../src/adapters/tus-transfer.js'
-import type { Telling } from '../src/events.js'
+import type { EventHub } from '../src/events.js'
 import { hashBlob } from '../src/hash.js'
 import { createUploadList } from '../src/list.js'
 import { createOwner } from '../src/owner.js'
@@ -167,7 +167,7 @@ function openTab(options: TabOptions, exclusive: Exclusive & { releaseAll: () =>
         return (...args: unknown[]): unknown => (isDead ? new Promise(() => {}) : Reflect.apply(member, target, args))
       },
     })
-  const portsOf = (telling: Telling): Ports => {
+  const portsOf = (telling: EventHub): Ports => {
     const { endpoint } = options
     const authorization = createAuthorization(options.headers, () => telling.unauthenticated('credentials'))
     const http = { endpoint, credentials: 'same-origin', authorization, clock, owner: () => owner } as const

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { breathe, chunkEnd, createTurns, createWatchdog, delayMs, nextChunkBytes, retryAfterMs } from '../src/pace.js'
+import { backOff, chunkEnd, createTurns, createWatchdog, delayMs, nextChunkBytes, retryAfterMs } from '../src/pace.js'
 import { createFastClock } from './browser.js'
 
 const MIB = 1024 * 1024
@@ -29,7 +29,7 @@ describe('delays', () => {
     const clock = { ...createFastClock(), random: () => 1 }
     const waited = async (retryAfter: number | null): Promise<number> => {
       const startMs = clock.nowMs()
-      const waiting = breathe(clock, 10, retryAfter, new AbortController().signal, () => {})
+      const waiting = backOff(clock, 10, retryAfter, new AbortController().signal, () => {})
       setTimeout(() => clock.wake(), 10)
       await waiting
       return clock.nowMs() - startMs

@@ -1,10 +1,7 @@
-import { fileURLToPath } from 'node:url'
 import { type ProcessOptions, type RunningProcess, startProcess } from './processes.js'
+import { repository } from './repository.js'
 
-/** From `e2e/ground/` or `e2e/dist/ground/` up to the repository. */
-export const repository = fileURLToPath(
-  new URL(import.meta.url.includes('/dist/') ? '../../../' : '../../', import.meta.url),
-)
+export { repository }
 
 /** The header that carries the owner, as a trusted proxy would set it. */
 export const OWNER_HEADER = 'x-owner'

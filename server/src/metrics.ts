@@ -1,5 +1,5 @@
 import { collectDefaultMetrics, Counter, Gauge, Histogram, type OpenMetricsContentType, Registry } from 'prom-client'
-import { createLook, type Look } from './lib/throttled.js'
+import { createThrottledCheck, type ThrottledCheck } from './lib/throttled.js'
 import { optional, readOptions, yesOrNo } from './lib/options.js'
 import type { LedgerBacklog, LedgerPulse } from './ports/ledger/inventory.js'
 import type { MetricEvent, Metrics } from './ports/metrics.js'
@@ -129,7 +129,7 @@ function createCounters(registers: Registers): (event: MetricEvent) => void {
 
 /** The state of the ledger. It is the same from every node, so a scraper takes the maximum and never the sum. */
 function createStanding(registers: Registers) {
-  let look: Look<Standing> | null = null
+  let look: ThrottledCheck<Standing> | null = null
   const gauge = <Label extends string>(name: string, help: string, labelNames: Label[] = []) =>
     new Gauge({ name, help, labelNames, registers })
 
@@ -159,7 +159,7 @@ function createStanding(registers: Registers) {
 
   return {
     observe: (ask: () => Promise<Standing>): void =>
-      void (look = createLook(ask, { everyMs: LOOK_EVERY_MS, waitMs: LOOK_WAIT_MS })),
+      void (look = createThrottledCheck(ask, { everyMs: LOOK_EVERY_MS, waitMs: LOOK_WAIT_MS })),
     look: async (): Promise<void> => show((await look?.())?.answer ?? null),
   }
 }

@@ -16,7 +16,7 @@ import { UploadError } from './lib/errors.js'
 import { createHealth, type Health, type Opened } from './operate/health.js'
 import { type Kind, kind, type KindFor } from './kinds/kind.js'
 import { createLeases } from './sequence/leases.js'
-import { createLogger, type Logger, tellingFaults } from './lib/log.js'
+import { createLogger, type Logger, withSafeErrors } from './lib/log.js'
 import { meteredBlobs, meteredLedger, NO_METRICS } from './operate/metering.js'
 import { createNodeHandler, type NodeHandler } from './http/node-handler.js'
 import type { BlobStore } from './ports/blob-store.js'
@@ -35,7 +35,7 @@ import { createReceive } from './sequence/receive.js'
 import { createSendFile } from './http/files.js'
 import { createTusLibrary } from './http/tus/library.js'
 import { createSteps } from './sequence/steps.js'
-import { createTide } from './operate/restore-marks.js'
+import { createRestoreMarks } from './operate/restore-marks.js'
 import { createTimekeeping } from './sequence/timekeeping.js'
 import { KINDS, UPLOADS_OPTIONS } from './uploads-options.js'
 import { createWatch } from './sequence/watch.js'
@@ -219,13 +219,13 @@ export interface Uploads<
 }
 
 /** How often the restore mark is advanced. A backup that is younger than this may not be detected as one. */
-const TIDE_MS = 60_000
+const MARK_EVERY_MS = 60_000
 /** After a start, nothing expires for this long, so that clients can come back first. */
 const SETTLE_MS = 10 * 60_000
 /** How long running work may take when a newer instance in this process waits for the directory. */
-const TAKEN_OVER_MS = 5_000
+const TAKEOVER_MS = 5_000
 /** How long a blob store in good order needs to close its files and to release its directory. */
-const LETS_GO_MS = 100
+const RELEASE_MS = 100
 /** Added to the longest pause that was ever drawn. */
 const MARGIN_MS = 60_000
 /** Between the attempts of `start()`: a database that is being upgraded is back soon, a wrong setting stays wrong. */
@@ -249,7 +249,7 @@ export function createUploads<Tx, const K extends Kinds<Tx>>(options: UploadsOpt
   readOptions('createUploads', KINDS, { kinds })
   if (Object.keys(kinds).length === 0) throw new UploadError('setup', 'kinds: declare at least one')
   const clock = options.clock ?? systemClock
-  const log = tellingFaults(options.logger ?? createLogger('warn'))
+  const log = withSafeErrors(options.logger ?? createLogger('warn'))
   if (checked.signedUrlSeconds !== undefined && options.blobs.presign === undefined)
     throw new UploadError(
       'setup',
@@ -329,8 +329,8 @@ export function createUploads<Tx, const K extends Kinds<Tx>>(options: UploadsOpt
       },
     },
   })
-  const tide = createTide({ ledger, blobs, log })
-  let tides: ReturnType<typeof setInterval> | null = null
+  const restoreMarks = createRestoreMarks({ ledger, blobs, log })
+  let markTimer: ReturnType<typeof setInterval> | null = null
   let socket: ServedOperator | null = null
   const operator = createOperator({
     ledger,
@@ -362,10 +362,10 @@ export function createUploads<Tx, const K extends Kinds<Tx>>(options: UploadsOpt
     opened = 'store'
     if (store === 'new') await ledger.rememberStore()
     await timekeeping.begin()
-    await tide.begin()
-    tides ??= setInterval(() => {
-      tide.advance().catch((error: unknown) => log.warn({ err: error }, 'the restore mark could not be set'))
-    }, TIDE_MS).unref()
+    await restoreMarks.begin()
+    markTimer ??= setInterval(() => {
+      restoreMarks.advance().catch((error: unknown) => log.warn({ err: error }, 'the restore mark could not be set'))
+    }, MARK_EVERY_MS).unref()
     // The directory's lock proves that all earlier holders of leases are dead, so nothing has to wait until their
     // leases expire.
     if (blobs.exclusive) await ledger.forgetOtherHolders(leases.holder)
@@ -486,13 +486,13 @@ export function createUploads<Tx, const K extends Kinds<Tx>>(options: UploadsOpt
       // Once more, for leases that the completer had taken in the meantime.
       await leases.close(leftMs())
       const marked = async (): Promise<void> => {
-        if (tides === null) return
-        clearInterval(tides)
-        await tide.advance().catch((error: unknown) => log.warn({ err: error }, 'the restore mark could not be set'))
+        if (markTimer === null) return
+        clearInterval(markTimer)
+        await restoreMarks.advance().catch((error: unknown) => log.warn({ err: error }, 'the restore mark could not be set'))
       }
       await endsWithin(marked(), leftMs())
       // A store that does not answer is left to close by itself.
-      if (!(await endsWithin(blobs.close(), Math.max(LETS_GO_MS, leftMs()))))
+      if (!(await endsWithin(blobs.close(), Math.max(RELEASE_MS, leftMs()))))
         log.warn('the blob store did not close in time')
     },
   }
@@ -503,7 +503,7 @@ export function createUploads<Tx, const K extends Kinds<Tx>>(options: UploadsOpt
     opening.catch(() => {})
     // Whatever is still being opened would begin after the end.
     await begun?.catch(() => {})
-    await uploads.close({ withinMs: TAKEN_OVER_MS })
+    await uploads.close({ withinMs: TAKEOVER_MS })
   })
   return uploads
 }

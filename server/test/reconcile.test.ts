@@ -163,7 +163,7 @@ test('once it has stopped for what came to light, it removes nothing more, the r
   }) as BlobStore
   const deps = { ledger: server.ledger, blobs, clock: systemClock }
   const stopped = await compareStore(deps, { apply: true })
-  expect(stopped.refused).toMatch('more blobs would go than the look before had found')
+  expect(stopped.refused).toMatch('more blobs would be removed than the first pass had found')
   expect(stopped).toMatchObject({ found: { overdue: 20, 'upload-remains': 10 }, done: { deleted: 5 } })
   expect(removed).toEqual([0, 1, 2, 3, 4].map(unknownKey))
   expect(await compareStore(deps, { apply: true, force: true })).toMatchObject({ refused: null, difference: 0 })

@@ -3,7 +3,7 @@ import { UploadError } from '../lib/errors.js'
 
 /**
  * The server makes the keys. They are not UUIDs: a key has 32 hexadecimal digits. The first 12 are the time in
- * milliseconds and the other 20 are random (`newBlobKey` in `access.ts`).
+ * milliseconds and the other 20 are random (`newBlobKey` in `kinds/admission.ts`).
  */
 export const isKey = (name: string): boolean => /^[0-9a-f]{32}$/.test(name)
 

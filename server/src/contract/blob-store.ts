@@ -24,7 +24,7 @@ const bytes = (size: number, seed = 1): Uint8Array<ArrayBuffer> =>
 const digestOf = (content: Uint8Array): string => `sha-256=:${createHash('sha256').update(content).digest('base64')}:`
 const never = new AbortController().signal
 
-/** Checks the digest of what the store has so far, in either of its two forms (see `PrefixDigest`). */
+/** Checks the digest of what the store has so far, in either of its two forms (see `Prefix`). */
 async function proves(store: BlobStore, to: Noted, prefix: Uint8Array): Promise<void> {
   const { digest, partBytes = Infinity } = await store.digestOf(to, prefix.length, never)
   if (partBytes === Infinity) return assert.equal(digest, digestOf(prefix))

@@ -75,7 +75,7 @@ const removalSchema = v.object({ blobKey: v.string() })
 
 interface Target extends EffectTarget {
   readonly timeLimitMs: number
-  readonly hands: LimitFunction
+  readonly workers: LimitFunction
   /** By the monotonic clock: until then the receiver asked for a pause. */
   pausedUntilMs: number
   deliver(payload: JsonValue, attempt: { effectId: string; attempt: number; signal: AbortSignal }): Promise<Delivered>
@@ -97,7 +97,7 @@ export function createEffects(deps: {
     {
       ...REMOVAL,
       timeLimitMs: TIME_LIMIT_MS,
-      hands: pLimit(PARALLEL),
+      workers: pLimit(PARALLEL),
       pausedUntilMs: 0,
       // repeatable: absent is fine
       async deliver(payload) {
@@ -116,9 +116,9 @@ export function createEffects(deps: {
   const taking = new Set<Promise<unknown>>()
   let stopped = false
 
-  const inHand = ({ hands }: Target): number => hands.activeCount + hands.pendingCount
+  const inProgress = ({ workers }: Target): number => workers.activeCount + workers.pendingCount
   const free = (): Target[] =>
-    stopped ? [] : targets.filter((target) => inHand(target) < PARALLEL && clock.monotonicMs() >= target.pausedUntilMs)
+    stopped ? [] : targets.filter((target) => inProgress(target) < PARALLEL && clock.monotonicMs() >= target.pausedUntilMs)
 
   async function attempt(target: Target, effect: EffectRecord): Promise<EffectResult> {
     if (effect.disabled)
@@ -185,13 +185,13 @@ export function createEffects(deps: {
     const takenAtMs = clock.monotonicMs()
     waiting.add(effect)
     const ended: Promise<void> = target
-      .hands(async () => {
+      .workers(async () => {
         // Otherwise it was given back while it waited.
         if (waiting.delete(effect)) await settle(target, effect, takenAtMs)
       })
       .finally(() => {
         running.delete(ended)
-        if (inHand(target) < PARALLEL) deps.onFree()
+        if (inProgress(target) < PARALLEL) deps.onFree()
       })
     running.add(ended)
   }
@@ -207,7 +207,7 @@ export function createEffects(deps: {
         ledger.takeEffects(target, {
           holder: deps.holder,
           leaseMs: leaseMsOf(target),
-          limit: TAKEN - inHand(target),
+          limit: TAKEN - inProgress(target),
         }),
       ),
     )
@@ -245,7 +245,7 @@ export function createEffects(deps: {
 }
 
 function targetOf(kind: string, name: string, effect: Effect<never, never>): Target {
-  const common = { kind, name, hands: pLimit(PARALLEL), pausedUntilMs: 0 }
+  const common = { kind, name, workers: pLimit(PARALLEL), pausedUntilMs: 0 }
   if (typeof effect === 'function')
     return {
       ...common,

@@ -7,12 +7,12 @@ import { refuse } from '../lib/problem-error.js'
 import { renderError } from './errors.js'
 import { unlessAnswered } from '../lib/answered.js'
 import { UploadError } from '../lib/errors.js'
-import { tendExchange } from './exchange.js'
+import { guardExchangeMiddleware } from './exchange.js'
 import type { Logger } from '../lib/log.js'
 import { checkOwner, type OwnerTag, tellOwner } from './owner-tag.js'
 import type { Clock } from '../ports/clock.js'
 import { operationRoutes, type OperationRouteDeps } from './operations.js'
-import { isTusHead, patiently } from './patiently.js'
+import { isTusHead, withRetries } from './with-retries.js'
 import { tusRoutes, type TusRouteDeps } from './tus/routes.js'
 import { tusVersion } from './tus/version.js'
 
@@ -45,7 +45,7 @@ export interface AppDeps {
 export function createApp(deps: AppDeps): Hono<Env> {
   const app = new Hono<Env>()
   app.onError((error, c) => renderError(error, c, deps.log))
-  app.use(tendExchange)
+  app.use(guardExchangeMiddleware)
   // Also before authentication: operations that make no progress wait for a process, not for a user.
   app.use((_c, next) => {
     deps.start()
@@ -86,7 +86,7 @@ export function createApp(deps: AppDeps): Hono<Env> {
     await deps.ready()
   }
   app.use(async (c, next) => {
-    await (isTusHead(c) ? patiently(c, deps, () => enter(c)) : enter(c))
+    await (isTusHead(c) ? withRetries(c, deps, () => enter(c)) : enter(c))
     await next()
   })
   app.use(checkOwner(deps.ownerTag))

@@ -9,7 +9,7 @@ export interface Env {
   Variables: { owner: string; basePath: string | undefined }
 }
 
-/** The key of the operation that the path names, for the owner who asks. */
+/** The key of the operation that the path names, for the owner of the request. */
 export function keyOf(c: Context<Env>, invalid: ProblemCode): OperationKey {
   const id = parseOperationId(c.req.param('id'))
   if (id === null) throw refuse(invalid)

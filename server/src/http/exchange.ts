@@ -39,7 +39,7 @@ const unanswered = new WeakMap<Socket, Set<ServerResponse>>()
  *
  * @see RFC 9112, 9.3.2 and 9.6
  */
-export function tend(request: IncomingMessage, response: ServerResponse): void {
+export function guardExchange(request: IncomingMessage, response: ServerResponse): void {
   if (tended.has(response)) return
   tended.add(response)
   endWithConnection(request.socket, response)
@@ -50,10 +50,10 @@ export function tend(request: IncomingMessage, response: ServerResponse): void {
  * The same for routes on a server that the application has made. On anything but Node's HTTP/1.1 it does nothing. The
  * rest of a small request is read first.
  */
-export const tendExchange: MiddlewareHandler = async (c, next) => {
+export const guardExchangeMiddleware: MiddlewareHandler = async (c, next) => {
   const { incoming, outgoing } = (c.env ?? {}) as { incoming?: unknown; outgoing?: unknown }
   if (!(incoming instanceof IncomingMessage && outgoing instanceof ServerResponse)) return next()
-  tend(incoming, outgoing)
+  guardExchange(incoming, outgoing)
   await next()
   if (bringsBody(incoming) && !incoming.complete) await readSmall(incoming)
 }

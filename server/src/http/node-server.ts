@@ -5,7 +5,7 @@ import type { Duplex } from 'node:stream'
 import { getRequestListener } from '@hono/node-server'
 import { PROBLEM_MEDIA_TYPE, type Problem, problem, TUS_CONTENT_TYPE } from '@landfall/shared'
 import { UploadError } from '../lib/errors.js'
-import { bringsBody, tend } from './exchange.js'
+import { bringsBody, guardExchange } from './exchange.js'
 import { aFunction, milliseconds, nonEmptyText, optional, readOptions, wholeNumber } from '../lib/options.js'
 
 /** A connection is closed if a request head is not complete after `HEAD_MS`. Node checks that every `LOOK_MS`. */
@@ -127,7 +127,7 @@ export function guardServer<S extends Server | HttpsServer>(server: S, options: 
     const { socket } = request
     // This side has already ended the connection: what the client still sends is discarded.
     if (socket.destroyed || socket.writableEnded) return
-    tend(request, response)
+    guardExchange(request, response)
     let line = lines.get(socket)
     if (line === undefined) lines.set(socket, (line = { current: null, waiting: [], held: null }))
     if (line.current === null) return begin(line, { request, response })

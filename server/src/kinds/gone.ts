@@ -20,7 +20,7 @@ export const forgottenProblem = (point: TombstonePoint): Problem => ({
   status: 410,
 })
 
-/** What to answer for an operation without a row: 410 where its id was used before, else 404. */
+/** The answer for an operation without a row: 410 if its id was used before, otherwise 404. */
 export async function absent(ledger: LedgerOperations, key: OperationKey): Promise<ProblemError> {
   const point = await ledger.tombstone(key)
   return point === null ? refuse('not-found') : new ProblemError(forgottenProblem(point))

@@ -12,7 +12,7 @@ export const createLogger = (level: string): Logger =>
  * The same logger, but the errors that it gets are texts without parameters of statements (owners, names of files,
  * metadata), whatever it does with them.
  */
-export function tellingFaults(logger: Logger): Logger {
+export function withSafeErrors(logger: Logger): Logger {
   const told = (facts: object): object => ('err' in facts ? { ...facts, err: loggable(facts.err) } : facts)
   const at =
     (level: keyof Logger) =>

@@ -1,7 +1,7 @@
 import { deadline } from './deadline.js'
 
 /** The last answer, or null if there was none in time. */
-export type Look<T> = () => Promise<{ readonly answer: T } | null>
+export type ThrottledCheck<T> = () => Promise<{ readonly answer: T } | null>
 
 /**
  * A question that has hung for this long may hang permanently, on a connection whose other end disappeared without
@@ -15,11 +15,11 @@ const MOST_GIVEN_UP = 3
  * longer than `waitMs`. While a question hangs, no other one is asked for ten seconds, and never more than a few at
  * once, so that health checks do not pile up on a database that is unavailable.
  */
-export function createLook<T>(
+export function createThrottledCheck<T>(
   ask: () => Promise<T>,
   { everyMs, waitMs }: { everyMs: number; waitMs: number },
-): Look<T> {
-  let last: { readonly atMs: number; readonly said: ReturnType<Look<T>>; hangs: boolean } | null = null
+): ThrottledCheck<T> {
+  let last: { readonly atMs: number; readonly said: ReturnType<ThrottledCheck<T>>; hangs: boolean } | null = null
   let hanging = 0
 
   function askOnce(atMs: number): NonNullable<typeof last> {

@@ -1,5 +1,5 @@
 import { faultCode } from '../lib/errors.js'
-import { createLook } from '../lib/throttled.js'
+import { createThrottledCheck } from '../lib/throttled.js'
 import type { LedgerInventory } from '../ports/ledger/inventory.js'
 
 /** A reason not to send requests to a process. `space`: the disk of the blobs takes no more bytes. */
@@ -30,7 +30,7 @@ export const silentAfterMs = (completerIntervalMs: number): number => 3 * comple
 
 export function createHealth(deps: {
   ledger: LedgerInventory
-  /** Opens what is not open yet; where that failed before, it is tried once more. */
+  /** Opens what is not open yet. If that failed before, it tries again. */
   ready: () => Promise<void>
   opened: () => Opened
   draining: () => boolean
@@ -58,7 +58,7 @@ export function createHealth(deps: {
       completerIntervalMs !== null && (heartbeatAt === null || nowAt - heartbeatAt > silentAfterMs(completerIntervalMs))
     return [...((await isFull()) ? ['space' as const] : []), ...(isSilent ? ['completer' as const] : [])]
   }
-  const look = createLook(ask, { everyMs: ASK_EVERY_MS, waitMs: ASK_WAIT_MS })
+  const look = createThrottledCheck(ask, { everyMs: ASK_EVERY_MS, waitMs: ASK_WAIT_MS })
 
   return async () => {
     if (draining()) return { ready: false, failed: ['draining'] }

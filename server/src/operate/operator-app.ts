@@ -8,10 +8,10 @@ import { messageOf } from '../lib/problem-error.js'
 import type { Operator } from './operator.js'
 import type { Finding, ReconcileOptions, ReconcileProgress, ReconcileReport } from './reconcile.js'
 
-/** Counted up when a call or its answer changes: a command and a server of different versions must not guess. */
+/** Raised when a call or its answer changes, because a command and a server of different versions must not guess. */
 export const PROTOCOL = 2
 
-/** A call is a few options. In bytes. */
+/** The largest call, in bytes. A call contains a few options. */
 const LARGEST_CALL = 64 * 1024
 
 export const NDJSON = 'application/x-ndjson'
@@ -51,8 +51,8 @@ const reconcileArgument = v.strictObject({
 const errorOf = (error: unknown): CallError => ({ message: messageOf(error), code: faultCode(error) })
 
 /**
- * The operator over HTTP, for the commands. It has no authentication of its own: whoever can open the socket on which it
- * is served may do everything.
+ * The operator over HTTP, for the commands. It has no authentication of its own: every process that can open the socket
+ * on which it is served may do everything.
  */
 export function operatorApp(operator: Operator): Hono {
   const app = new Hono()
@@ -73,7 +73,7 @@ export function operatorApp(operator: Operator): Hono {
     const options = v.parse(reconcileArgument, await c.req.json()) as ReconcileOptions
     c.header('Content-Type', NDJSON)
     return stream(c, async (out) => {
-      // A command that has gone away wants nothing done any more.
+      // The command has gone away, so the work stops.
       const gone = new AbortController()
       out.onAbort(() => gone.abort())
       const tell = async (line: ReconcileLine): Promise<void> => void (await out.write(`${JSON.stringify(line)}\n`))

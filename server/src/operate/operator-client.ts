@@ -14,12 +14,14 @@ const HELLO_MS = 10_000
 
 export type Connected =
   | { readonly outcome: 'connected'; readonly operator: Operator }
-  /** No server runs. */
+  /** No server is running. */
   | { readonly outcome: 'none' }
-  /** A server runs, and it cannot be asked. */
+  /** A server is running, but it cannot be asked. */
   | { readonly outcome: 'refused'; readonly why: string }
 
-/** The operator of the server that has one of the directories: the first in which a server answers, or refuses to. */
+/**
+ * The operator of the server that holds one of the directories: the first one in which a server answers or refuses to.
+ */
 export async function connectOperatorIn(directories: readonly string[]): Promise<Connected> {
   for (const directory of directories) {
     const connected = await connectOperator(directory)
@@ -28,7 +30,7 @@ export async function connectOperatorIn(directories: readonly string[]): Promise
   return { outcome: 'none' }
 }
 
-/** The operator of the server that has the directory. */
+/** The operator of the server that holds the directory. */
 export async function connectOperator(dataDirectory: string): Promise<Connected> {
   const path = join(dataDirectory, SOCKET_NAME)
   const refusedBy = (why: string): Connected => ({ outcome: 'refused', why })
@@ -41,7 +43,7 @@ export async function connectOperator(dataDirectory: string): Promise<Connected>
     if (NOBODY.has(code)) return { outcome: 'none' }
     if (code === 'EACCES' || code === 'EPERM')
       return refusedBy(
-        "a server's socket is there, and only the user that runs the server may open it: run this as that user",
+        "the running server's socket can be opened only by the user that runs the server: run this command as that user",
       )
     if (!code.startsWith('HPE_') && !(error instanceof SyntaxError))
       return refusedBy(
@@ -53,7 +55,10 @@ export async function connectOperator(dataDirectory: string): Promise<Connected>
   return { outcome: 'connected', operator: operatorAt(path) }
 }
 
-/** What `connect` fails with where no process listens: no socket, one that a killed process has left, or no directory. */
+/**
+ * The codes with which `connect` fails if no process listens: no socket, one that a killed process has left, or no
+ * directory.
+ */
 const NOBODY = new Set(['ENOENT', 'ECONNREFUSED', 'ENOTDIR', 'EINVAL'])
 
 function operatorAt(path: string): Operator {
@@ -115,7 +120,8 @@ interface Sent {
 }
 
 async function send(socketPath: string, { body, ...call }: Sent): Promise<IncomingMessage> {
-  // `agent: false`: each call has a connection of its own, which ends with it, so that no command is kept alive.
+  // `agent: false`: each call has its own connection, which ends with the call, so that it does not keep a command
+  // alive.
   const sent = request({ socketPath, agent: false, ...call, headers: { 'Content-Type': 'application/json' } })
   sent.end(body)
   const [answer] = (await once(sent, 'response')) as [IncomingMessage]
@@ -128,7 +134,7 @@ const errorOf = ({ message, code }: CallError): Error =>
 const serverEnded = (cause?: unknown): UploadError =>
   new UploadError('setup', 'the server ended before it had answered', { cause })
 
-/** Read as slowly as they are used. */
+/** Lines are read as slowly as they are used. */
 async function* linesOf(answer: IncomingMessage): AsyncGenerator<string> {
   let rest = ''
   const chunks: AsyncIterator<string> = answer.setEncoding('utf8')[Symbol.asyncIterator]()

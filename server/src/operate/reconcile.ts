@@ -77,7 +77,7 @@ const PAGE = 1_000
 const MOST_DELETED = 0.01
 /** A few leftovers are normal in a small store too, but not that most of it would be removed. */
 const FEW_DELETED = 10
-const mayGo = (blobs: number): number => Math.max(blobs * MOST_DELETED, Math.min(FEW_DELETED, blobs / 2))
+const removalLimit = (blobs: number): number => Math.max(blobs * MOST_DELETED, Math.min(FEW_DELETED, blobs / 2))
 
 /**
  * Compares the ledger with the store in both directions, page by page, while the server runs. A row exists before its
@@ -94,12 +94,12 @@ export async function reconcile(
   const { restoredAt } = await ledger.mark()
   const { operations: of } = await ledger.health()
 
-  const looked = await compare('looking', async () => 'none', apply ? undefined : options.onFinding)
-  const doomed = looked.found.leftover + looked.found.unknown + looked.found.overdue
-  const refused = refusal(looked, doomed)
-  if (!apply) return report(looked, refused)
+  const firstPass = await compare('looking', async () => 'none', apply ? undefined : options.onFinding)
+  const toRemove = firstPass.found.leftover + firstPass.found.unknown + firstPass.found.overdue
+  const refused = refusal(firstPass, toRemove)
+  if (!apply) return report(firstPass, refused)
   // What is found only now counts as well, because the first pass may be hours old.
-  const most = Math.floor(mayGo(looked.blobs))
+  const most = Math.floor(removalLimit(firstPass.blobs))
   let gone = 0
   let refusedNow = refused
   const applied = await compare('applying', act, options.onFinding)
@@ -110,7 +110,7 @@ export async function reconcile(
   function refusal({ found, blobs: count }: Seen, wanted: number): string | null {
     if (found.unknown + found.overdue > 0 && restoredAt !== null && !acceptRestored)
       return `the ledger is older than its store: it was restored from a backup, and ${found.unknown + found.overdue} blobs that it does not know may be files of users. Restore a newer backup, or give them up with --accept-restored`
-    if (wanted > mayGo(count) && !force)
+    if (wanted > removalLimit(count) && !force)
       return `${wanted} of ${count} blobs would be removed, more than 1 % and more than a few: check whether this is the right database, and then use --force`
     return null
   }
@@ -170,7 +170,7 @@ export async function reconcile(
       found: { missing: 0, 'set-aside': 0, leftover: 0, 'upload-remains': 0, unknown: 0, overdue: 0, foreign: 0 },
       done: { 'taken-back': 0, quarantined: 0, deleted: 0 },
     }
-    const aside = new Set<string>()
+    const inQuarantine = new Set<string>()
     const tell = async (finding: Omit<Finding, 'action'>): Promise<void> => {
       options.signal?.throwIfAborted()
       seen.found[finding.type] += 1
@@ -180,7 +180,7 @@ export async function reconcile(
     }
     // The quarantine should be small. It is read first, because what is set aside later must not be overdue at once.
     for await (const { key, sizeBytes, sinceAt } of blobs.quarantine.list()) {
-      aside.add(key)
+      inQuarantine.add(key)
       const [claim] = await claimOf(key)
       if (claim !== undefined && counts(claim) > 0) continue
       if ((await ledger.attendedMs(sinceAt)) < quarantineMs) seen.quarantined += 1
@@ -229,7 +229,7 @@ export async function reconcile(
       if (type === null) return
       const { owner, id, point } = claim
       await tell({
-        type: type === 'missing' && aside.has(key) ? 'set-aside' : type,
+        type: type === 'missing' && inQuarantine.has(key) ? 'set-aside' : type,
         blob: key,
         operation: { owner, id, point },
         sizeBytes,

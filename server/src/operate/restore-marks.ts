@@ -8,14 +8,14 @@ import type { LedgerMarks } from '../ports/ledger/marks.js'
  * the ledger's, unless the ledger was restored from a backup. In that case the store may have blobs whose rows the
  * ledger has lost, and reconcile must not take them for garbage.
  */
-export interface Tide {
+export interface RestoreMarks {
   /** Checks whether the ledger is older than its store, and sets the first mark of this process. */
   begin(): Promise<void>
   /** Sets another mark if anything has happened since the last one. */
   advance(): Promise<void>
 }
 
-export function createTide(deps: { ledger: LedgerOperations & LedgerMarks; blobs: BlobStore; log: Logger }): Tide {
+export function createRestoreMarks(deps: { ledger: LedgerOperations & LedgerMarks; blobs: BlobStore; log: Logger }): RestoreMarks {
   const { ledger, blobs, log } = deps
   let changed = false
   ledger.onChange(() => (changed = true))

@@ -9,7 +9,7 @@ import { operatorApp } from './operator-app.js'
 import type { Operator } from './operator.js'
 
 /**
- * A directory of blobs belongs to one process, so a command talks to the server that has it: by HTTP through a Unix
+ * A directory of blobs belongs to one process, so a command talks to the server that holds it: by HTTP through a Unix
  * socket in the data directory, which only the server's own user may open.
  */
 export const SOCKET_NAME = 'landfall.sock'
@@ -62,7 +62,7 @@ async function serveAt(path: string, operator: Operator, lock: { release(): void
   }
 }
 
-/** Nobody else may open the socket, from its first moment on. */
+/** No other user may open the socket, from its first moment on. */
 async function listenPrivately(server: Server, path: string): Promise<void> {
   // A worker thread cannot set a mask of its own. There the directory, which is private, protects the socket until `chmod`.
   const before = isMainThread ? process.umask(0o177) : null

@@ -162,7 +162,7 @@ export interface StoreRoom {
   readonly isFull: boolean
 }
 
-/** One thing that was looked at. */
+/** The result of one check. */
 export interface CheckResult {
   readonly state: 'ok' | 'warning' | 'failed'
   /** What was found. */

@@ -1,8 +1,6 @@
 import { existsSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import { fileURLToPath, pathToFileURL } from 'node:url'
-import { createClient } from '@libsql/client'
-import { drizzle } from 'drizzle-orm/libsql'
 import { fileBlobs } from '../blobs/file/file-blobs.js'
 import { makePrivateNow } from '../blobs/file/private-modes.js'
 import { UploadError } from '../lib/errors.js'
@@ -33,16 +31,15 @@ const KEEP_ALIVE_MS = 10_000
 export async function openDatabase(settings: Settings): Promise<OpenDatabase> {
   const url = databaseUrl(settings)
   if (!isPostgres(url)) {
+    const { createClient } = await libsqlPackage()
     const path = pathOf(url)
     for (const file of [path, `${path}-wal`, `${path}-shm`]) makePrivateNow(file)
+    const { drizzle } = await import('drizzle-orm/libsql')
     const client = serializedLibsql(createClient({ url }))
     return { ledger: sqliteLedger(drizzle(client)), close: async () => client.close() }
   }
-  // Loaded only by programs that use PostgreSQL.
-  const [{ Pool }, { drizzle: drizzlePostgres }] = await Promise.all([
-    import('pg'),
-    import('drizzle-orm/node-postgres'),
-  ])
+  const { Pool } = await pgPackage()
+  const { drizzle: drizzlePostgres } = await import('drizzle-orm/node-postgres')
   const pool = new Pool({
     connectionString: url,
     max: settings.LANDFALL_DATABASE_CONNECTIONS,
@@ -82,17 +79,29 @@ export async function openBlobs(settings: Settings): Promise<BlobStore> {
   })
 }
 
-/** Only programs that use S3 have to install these packages. */
-async function s3Package(): Promise<typeof S3Module> {
+// The drivers are optional peers of this package. Each is imported when the settings ask for it, so that an installation
+// with SQLite needs no driver of PostgreSQL, and the reverse.
+
+const libsqlPackage = () =>
+  driver(() => import('@libsql/client'), 'The database is SQLite, and its driver is not installed', '@libsql/client')
+
+const pgPackage = () =>
+  driver(() => import('pg'), 'LANDFALL_DATABASE_URL names PostgreSQL, and its driver is not installed', 'pg')
+
+const s3Package = (): Promise<typeof S3Module> =>
+  driver(
+    () => import('../s3.js'),
+    'LANDFALL_S3_BUCKET names a bucket, and the packages for S3 are not installed',
+    '@tus/s3-store @aws-sdk/client-s3',
+  )
+
+/** @throws UploadError `setup` that says which packages to install, when they cannot be found */
+async function driver<T>(load: () => Promise<T>, reason: string, packages: string): Promise<T> {
   try {
-    return await import('../s3.js')
+    return await load()
   } catch (error) {
     if ((error as { code?: unknown }).code !== 'ERR_MODULE_NOT_FOUND') throw error
-    throw new UploadError(
-      'setup',
-      'LANDFALL_S3_BUCKET: install its packages: npm install @tus/s3-store @aws-sdk/client-s3',
-      { cause: error },
-    )
+    throw new UploadError('setup', `${reason}. Run: npm install ${packages}`, { cause: error })
   }
 }
 
@@ -106,6 +115,7 @@ export async function hasLedger(settings: Settings): Promise<boolean> {
   try {
     return isPostgres(url) ? await hasPostgresLedger(url) : await hasSqliteLedger(url)
   } catch (error) {
+    if (error instanceof UploadError) throw error
     throw new UploadError('setup', 'LANDFALL_DATA_DIR, LANDFALL_DATABASE_URL: the database cannot be read', {
       cause: error,
     })
@@ -114,6 +124,7 @@ export async function hasLedger(settings: Settings): Promise<boolean> {
 
 async function hasSqliteLedger(url: string): Promise<boolean> {
   if (!existsSync(pathOf(url))) return false
+  const { createClient } = await libsqlPackage()
   const client = createClient({ url })
   try {
     const { rows } = await client.execute(`SELECT 1 FROM sqlite_schema WHERE name = 'landfall_meta'`)
@@ -124,7 +135,7 @@ async function hasSqliteLedger(url: string): Promise<boolean> {
 }
 
 async function hasPostgresLedger(url: string): Promise<boolean> {
-  const { Client } = await import('pg')
+  const { Client } = await pgPackage()
   const client = new Client({ connectionString: url, connectionTimeoutMillis: CONNECT_MS, query_timeout: CONNECT_MS })
   try {
     await client.connect()

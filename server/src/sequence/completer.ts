@@ -60,7 +60,7 @@ const COMPLETE_EVERY_MS = 1_000
  */
 const RETIRE_BATCH = 100
 const RETIRE_EVERY_MS = 60_000
-const BEAT_MS = 10_000
+const HEARTBEAT_EVERY_MS = 10_000
 /** The shortest pause between two passes, so that work which is due again and again does not make the loop spin. */
 const SHORTEST_SLEEP_MS = 20
 
@@ -70,7 +70,7 @@ export function createCompleter(deps: CompleterDeps): Completer {
   let loop: Promise<void> | null = null
   let alarm = new AbortController()
   let wakeAtMs = Number.POSITIVE_INFINITY
-  let beatAtMs = Number.NEGATIVE_INFINITY
+  let heartbeatAtMs = Number.NEGATIVE_INFINITY
   let completedAtMs = Number.NEGATIVE_INFINITY
   let retiredAtMs = Number.NEGATIVE_INFINITY
   const busy = new Set<Promise<unknown>>()
@@ -114,10 +114,10 @@ export function createCompleter(deps: CompleterDeps): Completer {
   }
 
   /** For `doctor` and for health checks: a completer that hangs stops sending heartbeats. */
-  async function beat(): Promise<void> {
+  async function sendHeartbeat(): Promise<void> {
     const now = clock.monotonicMs()
-    if (now - beatAtMs < BEAT_MS) return
-    beatAtMs = now
+    if (now - heartbeatAtMs < HEARTBEAT_EVERY_MS) return
+    heartbeatAtMs = now
     await ledger.heartbeat()
   }
 
@@ -135,7 +135,7 @@ export function createCompleter(deps: CompleterDeps): Completer {
       let sleepMs = settings.intervalMs
       try {
         const done = await pass(COMPLETE_EVERY_MS, RETIRE_EVERY_MS)
-        await beat()
+        await sendHeartbeat()
         const nextMs =
           done.driven + done.effects + done.completed + done.retired > 0
             ? SHORTEST_SLEEP_MS
@@ -167,7 +167,7 @@ export function createCompleter(deps: CompleterDeps): Completer {
     wake,
     async runOnce({ maxMs = 60_000 } = {}) {
       const total = { driven: 0, completed: 0, effects: 0, retired: 0 }
-      await beat()
+      await sendHeartbeat()
       for (const deadline = clock.monotonicMs() + maxMs; clock.monotonicMs() < deadline;) {
         const done = await pass(0, 0)
         total.driven += done.driven

@@ -9,7 +9,7 @@ import type { Clock } from '../ports/clock.js'
 import type { Metrics } from '../ports/metrics.js'
 import type { OperationRecord } from '../ports/operation.js'
 import type { LedgerReferences, Referred } from '../ports/ledger/references.js'
-import { askPatiently, createRecorder, DigestArrived, type Recorder } from './recorder.js'
+import { askWithRetries, createRecorder, DigestArrived, type Recorder } from './recorder.js'
 import { rules } from './rules.js'
 import type { LedgerOperations } from '../ports/ledger/operations.js'
 import { createSteps, rejected, type StepDeps } from './steps.js'
@@ -107,7 +107,7 @@ export function createDrive<Tx>(deps: DriveDeps<Tx>): Drive {
     held.toDrive()
     const beganAtMs = clock.monotonicMs()
     const record = async (changes: Changes): Promise<void> =>
-      onRecorded(await recorder.writePatiently(changes, 'decision', settings.patienceMs))
+      onRecorded(await recorder.writeWithRetries(changes, 'decision', settings.patienceMs))
     const leave = async (dueInMs: number | null): Promise<OperationRecord> => {
       await record({ dueInMs, release: true })
       if (dueInMs !== null) deps.onDue(dueInMs)
@@ -241,7 +241,7 @@ export function createDrive<Tx>(deps: DriveDeps<Tx>): Drive {
     const operationId = held.lease.id
     try {
       // If the outcome of a COMMIT is unknown, the operation is read again before anything else.
-      const now = await askPatiently(() => ledger.find(held.lease), clock, settings.patienceMs)
+      const now = await askWithRetries(() => ledger.find(held.lease), clock, settings.patienceMs)
       if (now !== null && (isReferenced(now.point) || now.leaseHolder !== held.lease.holder)) return now
       // Its owner was forgotten, which also cancelled the operation.
       if (now === null && (await ledger.tombstone(held.lease)) !== null)
@@ -256,7 +256,7 @@ export function createDrive<Tx>(deps: DriveDeps<Tx>): Drive {
         : 50 + Math.random() * (passing ? PASSING_PAUSE_MS : pauseBoundMs(settings.backoff, before, error))
       log.warn({ operationId, attempts, dueInMs, stalled, err: error }, 'a step failed')
       const failure: Changes = { attempts, stalled, lastError: faultMessage(error), dueInMs, release: true }
-      const left = await recorder.writePatiently(
+      const left = await recorder.writeWithRetries(
         stalled ? { ...failure, problem: problem('stalled') } : failure,
         'fact',
         settings.patienceMs,

@@ -72,7 +72,7 @@ const SILENT_MS = 400
 const VANISHED_MS = 120_000
 const POLL_MS = 25
 /** How late a busy process may learn of its own commit. */
-const HEARD_MS = 1_000
+const COMMIT_NOTICE_MS = 1_000
 /**
  * A renewal waits for a ledger that does not answer at least this long, and otherwise only as long as a lease lasts,
  * because the other leases have to be prolonged too.
@@ -115,13 +115,13 @@ export function createLeases(deps: {
     renewal.unref()
   }
 
-  const letGoOfTheVanished = (): void => {
+  const releaseVanished = (): void => {
     for (const { purpose, touchedAtMs, controller } of uses.values())
       if (purpose === 'receive' && clock.monotonicMs() - touchedAtMs > vanishedMs) controller.abort()
   }
 
   async function renew(): Promise<void> {
-    letGoOfTheVanished()
+    releaseVanished()
     const asked = [...uses.entries()].map(([name, entry]) => ({ name, entry, lease: entry.lease }))
     try {
       const kept = new Set(
@@ -137,7 +137,7 @@ export function createLeases(deps: {
       const gone = asked.filter(({ lease }) => !kept.has(lease))
       // A worker that has just given its lease back ends its use as soon as it learns of its commit: that is no loss. A
       // real loss may be reported a little later, because no write succeeds without the lease's token.
-      if (gone.length > 0) await endsWithin(Promise.all(gone.map(({ entry }) => entry.ended)), HEARD_MS)
+      if (gone.length > 0) await endsWithin(Promise.all(gone.map(({ entry }) => entry.ended)), COMMIT_NOTICE_MS)
       for (const { name, entry } of gone) if (uses.get(name) === entry) lose(entry)
     } catch (error) {
       // The token decides, not the time: a lease that could not be prolonged stays valid until another process takes

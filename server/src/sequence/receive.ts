@@ -129,7 +129,7 @@ export function createReceive(deps: ReceiveDeps): Receive {
     }
     const truths = arrived(before, appended.offset, appended.state)
     if (appended.offset < before.file.size) {
-      const operation = await recorder.writePatiently({ ...truths, ...alive }, 'fact', settings.patienceMs)
+      const operation = await recorder.writeWithRetries({ ...truths, ...alive }, 'fact', settings.patienceMs)
       return { outcome: 'acknowledged', operation }
     }
     const { promise: acknowledged, settle } = firstAnswer(before.file.size)

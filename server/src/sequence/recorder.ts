@@ -27,7 +27,7 @@ export interface Recorder {
    */
   write(changes: Changes, basis: Basis): Promise<OperationRecord>
   /** The same, with retries while the ledger is unavailable, because what is to be recorded is already true. */
-  writePatiently(changes: Changes, basis: Basis, patienceMs: number): Promise<OperationRecord>
+  writeWithRetries(changes: Changes, basis: Basis, patienceMs: number): Promise<OperationRecord>
   /**
    * Reads the operation again after a write was refused, and drops verdicts that were reached without the digest.
    * @throws `lease-lost`
@@ -83,7 +83,7 @@ export function createRecorder(
     note: (changes) => void (noted = { ...noted, ...changes }),
     write,
     refused,
-    async writePatiently(changes, basis, patienceMs) {
+    async writeWithRetries(changes, basis, patienceMs) {
       for (const deadline = clock.monotonicMs() + patienceMs; ;) {
         try {
           return await write(changes, basis)
@@ -102,7 +102,7 @@ export function createRecorder(
  * Asks again while the ledger is unavailable, for a limited time: a late answer costs less than sending the bytes
  * again.
  */
-export async function askPatiently<T>(ask: () => Promise<T>, clock: Clock, patienceMs: number): Promise<T> {
+export async function askWithRetries<T>(ask: () => Promise<T>, clock: Clock, patienceMs: number): Promise<T> {
   for (const deadline = clock.monotonicMs() + patienceMs; ; await clock.sleep(RETRY_MS)) {
     try {
       return await ask()

@@ -334,8 +334,8 @@ export function fileBlobs(options: FileBlobsOptions): BlobStore {
 
     directory: root,
 
-    open(identity, store) {
-      opening = open(identity, store)
+    open(ledger, store) {
+      opening = open(ledger, store)
       return opening
     },
 

@@ -134,7 +134,7 @@ export function createRoom(
   /**
    * Makes the ballast while the disk gets full, removes it when almost no space is left, and makes it again afterwards.
    */
-  async function tend(): Promise<void> {
+  async function guardExchange(): Promise<void> {
     const bytes = ballastBytes()
     if (seen === null || bytes === 0) return
     if (hasBallast && seen.freeBytes < bytes / 2) {
@@ -180,7 +180,7 @@ export function createRoom(
       hasBallast = (await sizeOf(path)) === ballastBytes()
       timer ??= setInterval(() => {
         tending = Promise.all([tending, look()])
-          .then(tend)
+          .then(guardExchange)
           // The directory cannot be used now, or is too full. It is tried again in a second.
           .catch(() => {})
       }, LOOK_EVERY_MS).unref()

@@ -17,7 +17,7 @@ export async function appendToS3(
   if (stop.asked()) return { outcome: 'kept', offset: request.offset, ended: 'stopped' }
   const known = readNotes(blob.state)
   const answer = async (): Promise<Appended> =>
-    (await deps.look.afterMissing(blob, known)) === 'whole'
+    (await deps.examination.afterMissing(blob, known)) === 'whole'
       ? { outcome: 'kept', offset: blob.size, ended: 'whole' }
       : { outcome: 'lost' }
   const upTo = known === null ? 0 : noted(known, blob.size)

@@ -25,7 +25,7 @@ export interface Notes {
   /** ETags of the parts after those, without a gap. */
   readonly parts: readonly string[]
   /**
-   * The digests of those parts as a chain (see `PrefixDigest`), because parts cannot be read back before the upload is
+   * The digests of those parts as a chain (see `Prefix`), because parts cannot be read back before the upload is
    * complete.
    */
   readonly proof: string

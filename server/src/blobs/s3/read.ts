@@ -8,7 +8,7 @@ import type { S3Calls } from './calls.js'
 import { s3Fault } from './faults.js'
 import type { Names } from './names.js'
 import { asDigest, chained, noted, partsIn, readNotes } from './notes.js'
-import type { S3Look } from './seal.js'
+import type { S3Examination } from './seal.js'
 import type { Tails } from './tails.js'
 
 /** Enough bytes for every signature that `file-type` recognises without a deeper inspection. */
@@ -19,12 +19,12 @@ const never = new AbortController().signal
 export function createReading(deps: {
   calls: S3Calls
   names: Names
-  look: S3Look
+  examination: S3Examination
   tails: Tails
   /** How long a body that is read here may bring nothing. */
   timeoutMs: number
 }) {
-  const { calls, names, look, tails, timeoutMs } = deps
+  const { calls, names, examination, tails, timeoutMs } = deps
 
   async function body(key: string, range: { start: number; end: number } | null, signal: AbortSignal) {
     const header = range === null ? null : `bytes=${range.start}-${range.end - 1}`
@@ -79,7 +79,7 @@ export function createReading(deps: {
         if (tail !== null)
           return { digest: chained(proof, payloadOf(between(tail, 0, length - parted)).sha256), partBytes }
       }
-      if ((await look.atObject(blob, notes, signal)) !== 'whole')
+      if ((await examination.atObject(blob, notes, signal)) !== 'whole')
         throw new UploadError('storage-unavailable', 'the digest of these bytes is not known before all are there')
       return { digest: (await inspectObject(blob.key, length, blob.size, signal)).digest }
     },

@@ -25,7 +25,7 @@ import { createS3Inventory } from './inventory.js'
 import { checkObjectName, createNames } from './names.js'
 import { noted, readNotes, sealedState } from './notes.js'
 import { createReading } from './read.js'
-import { createLook, createSeal } from './seal.js'
+import { createExamination, createSeal } from './seal.js'
 import { createTails } from './tails.js'
 import { createStop } from '../take-bytes.js'
 
@@ -168,16 +168,16 @@ export function s3Blobs(given: S3BlobsOptions): S3Blobs {
     onRequest: (request) => onRequest(request),
   })
   const identity = bucketIdentity(calls, names)
-  const look = createLook({ calls, names, identity })
+  const examination = createExamination({ calls, names, identity })
   const tails = createTails(calls, names)
-  const reading = createReading({ calls, names, look, tails, timeoutMs: callTimeoutMs })
-  const seal = createSeal({ calls, names, identity, look, tails })
+  const reading = createReading({ calls, names, examination, tails, timeoutMs: callTimeoutMs })
+  const seal = createSeal({ calls, names, identity, examination, tails })
   const blocks = createBlocks(memoryBytes)
   const queue = createKeyQueue()
   const appendDeps = {
     calls,
     names,
-    look,
+    examination,
     tails,
     budget: createBudget(memoryBytes),
     blocks,
@@ -244,12 +244,12 @@ export function s3Blobs(given: S3BlobsOptions): S3Blobs {
     recover: (blob, { offset }) =>
       guarded(blob.key, async () => {
         const notes = readNotes(blob.state)
-        if ((await look.atObject(blob, notes)) === 'whole') return { outcome: 'kept', offset: blob.size }
+        if ((await examination.atObject(blob, notes)) === 'whole') return { outcome: 'kept', offset: blob.size }
         const upTo = notes === null ? 0 : noted(notes, blob.size)
         const isThere = notes === null || notes.uploadId === null || (await isListed(blob, notes.uploadId))
-        // Only what is noted counts, and it is there whoever wrote it.
+        // Only what is noted counts, and it is there, no matter which node wrote it.
         if (upTo >= offset && isThere) return { outcome: 'kept', offset }
-        if ((await look.afterMissing(blob, notes)) === 'whole') return { outcome: 'kept', offset: blob.size }
+        if ((await examination.afterMissing(blob, notes)) === 'whole') return { outcome: 'kept', offset: blob.size }
         return { outcome: 'lost' }
       }),
 

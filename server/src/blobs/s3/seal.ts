@@ -10,7 +10,7 @@ import type { Names } from './names.js'
 import { foldedWith, type Notes, partCount, partsIn, readNotes, unquoted } from './notes.js'
 import type { Tails } from './tails.js'
 
-export interface S3Look {
+export interface S3Examination {
   /**
    * What HeadObject says: 'whole' if the size and the token from the creation match, 'other' if the object is not this
    * blob.
@@ -32,8 +32,8 @@ interface Deps {
 /** The token of a blob that is one PutObject is its key: nothing is created before, and the key is used only once. */
 export const tokenOf = (blob: BlobRef, notes: Notes | null): string => notes?.token ?? blob.key
 
-export function createLook({ calls, names, identity }: Deps): S3Look {
-  const atObject: S3Look['atObject'] = async (blob, notes, signal) => {
+export function createExamination({ calls, names, identity }: Deps): S3Examination {
+  const atObject: S3Examination['atObject'] = async (blob, notes, signal) => {
     const found = await calls.head(names.blob(blob.key), signal)
     if (found === null) return 'absent'
     return found.sizeBytes === blob.size && found.token === tokenOf(blob, notes) ? 'whole' : 'other'
@@ -65,12 +65,12 @@ const BACKOFF = { firstMs: 200, mostMs: 3_000 }
  * Completes an upload as a separate step, with exactly the parts of the ledger. Only HeadObject proves that it
  * succeeded.
  */
-export function createSeal({ calls, names, identity, look, tails }: Deps & { look: S3Look; tails: Tails }) {
+export function createSeal({ calls, names, identity, examination, tails }: Deps & { examination: S3Examination; tails: Tails }) {
   return async function seal(blob: BlobRef): Promise<'sealed' | 'short' | 'absent'> {
     const notes = readNotes(blob.state)
     if (blob.size === 0) return sealEmpty(blob)
     if (notes === null || notes.uploadId === null || partsIn(notes) < partCount(blob.size, notes.partBytes)) {
-      switch (await look.atObject(blob, notes)) {
+      switch (await examination.atObject(blob, notes)) {
         case 'whole':
           return clean(blob, notes)
         case 'other':
@@ -90,7 +90,7 @@ export function createSeal({ calls, names, identity, look, tails }: Deps & { loo
 
   async function sealEmpty(blob: BlobRef): Promise<'sealed'> {
     await calls.put(names.blob(blob.key), payloadOf([]), { once: true, token: blob.key, isBlob: true })
-    if ((await look.atObject(blob, null)) !== 'whole')
+    if ((await examination.atObject(blob, null)) !== 'whole')
       throw new UploadError('storage-unavailable', 'an empty object was written, but it is not there')
     return 'sealed'
   }
@@ -100,7 +100,7 @@ export function createSeal({ calls, names, identity, look, tails }: Deps & { loo
     const name = names.blob(blob.key)
     for (let attempt = 0; ; attempt++) {
       const etags = await etagsOf(name, notes, uploadId)
-      if (etags === 'gone') return (await look.afterMissing(blob, notes)) === 'whole'
+      if (etags === 'gone') return (await examination.afterMissing(blob, notes)) === 'whole'
       if (etags === 'others') {
         // What was acknowledged cannot be withdrawn, and these parts cannot be received again. One listing is not
         // enough to believe that they are lost.
@@ -108,7 +108,7 @@ export function createSeal({ calls, names, identity, look, tails }: Deps & { loo
           await sleep(boundOf(BACKOFF, attempt))
           continue
         }
-        return (await look.atObject(blob, notes)) === 'whole'
+        return (await examination.atObject(blob, notes)) === 'whole'
       }
       const parts = etags.map((ETag, index) => ({ ETag, PartNumber: index + 1 }))
       let failure: unknown = null
@@ -119,13 +119,13 @@ export function createSeal({ calls, names, identity, look, tails }: Deps & { loo
         // examine the store.
         failure = error
       }
-      if ((await look.atObject(blob, notes)) === 'whole') return true
+      if ((await examination.atObject(blob, notes)) === 'whole') return true
       const listed = await calls.listParts(name, uploadId)
-      if (listed === null) return (await look.afterMissing(blob, notes)) === 'whole'
+      if (listed === null) return (await examination.afterMissing(blob, notes)) === 'whole'
       const inStore = new Map(listed.map(({ PartNumber, ETag }) => [PartNumber, unquoted(ETag ?? '')]))
       if (isPartMismatch(failure) && !parts.every(({ ETag, PartNumber }) => inStore.get(PartNumber) === unquoted(ETag)))
         // What was acknowledged cannot be withdrawn, and these parts cannot be received again.
-        return (await look.atObject(blob, notes)) === 'whole'
+        return (await examination.atObject(blob, notes)) === 'whole'
       if (attempt + 1 >= ATTEMPTS)
         throw failure === null
           ? new UploadError('storage-unavailable', 'an upload was completed, but its object is not there')

@@ -9,14 +9,14 @@ import { createFilling, Gone } from './filling.js'
 import type { Names } from './names.js'
 import { chained, type Notes, toState } from './notes.js'
 import { createProgress } from './progress.js'
-import type { S3Look } from './seal.js'
+import type { S3Examination } from './seal.js'
 import type { Tails } from './tails.js'
 import { createStop, readChunks, type Stop } from '../take-bytes.js'
 
 export interface S3AppendDeps {
   readonly calls: S3Calls
   readonly names: Names
-  readonly look: S3Look
+  readonly examination: S3Examination
   readonly tails: Tails
   readonly budget: Budget
   readonly blocks: Blocks
@@ -289,7 +289,7 @@ export async function takeParts(
       })
       .finally(() => whole.release(attempts === 1))
     // Our own answer was lost, or a request that had lost the lease was faster. The object is whole in both cases.
-    if (put === 'taken' && (await deps.look.atObject(blob, notes)) !== 'whole')
+    if (put === 'taken' && (await deps.examination.atObject(blob, notes)) !== 'whole')
       throw new UploadError('storage-unavailable', 'another object exists under the name of the blob')
     if (notes.tail.length === 0 && progress.filling().pieces.length === 0)
       return { outcome: 'kept', offset: blob.size, ended: 'whole' }

@@ -21,7 +21,7 @@ import type { OperationKey, OperationRecord } from '../../ports/operation.js'
 import type { Receive } from '../../sequence/receive.js'
 import type { Watch } from '../../sequence/watch.js'
 import type { SendFile } from '../files.js'
-import { isTusHead, methodOf, patiently } from '../patiently.js'
+import { isTusHead, methodOf, withRetries } from '../with-retries.js'
 import type { TusLibrary } from './library.js'
 import { versionRefused } from './version.js'
 import type { LedgerOperations } from '../../ports/ledger/operations.js'
@@ -87,7 +87,7 @@ export function tusRoutes(deps: TusRouteDeps): Hono<Env> {
    */
   async function head(c: Context<Env>): Promise<Response> {
     const key = keyOf(c, 'not-found')
-    return headOf(await patiently(c, deps, () => settled(key)), isStock(c))
+    return headOf(await withRetries(c, deps, () => settled(key)), isStock(c))
   }
 
   /**

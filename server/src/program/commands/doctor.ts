@@ -2,7 +2,7 @@ import { Command } from 'commander'
 import type { Check } from '../../operate/doctor.js'
 import { json, line, printable, styled } from './print.js'
 import { addSettings, settingsOf } from './settings-options.js'
-import { ServerDoesNotTalk, withOperator } from './with-operator.js'
+import { ServerUnavailable, withOperator } from './with-operator.js'
 
 const EXIT_FAILED = 1
 const COLOUR = { ok: 'green', warning: 'yellow', failed: 'red' } as const
@@ -24,7 +24,7 @@ export function doctorCommand(): Command {
         }
         return [settingsLine(ignored), server, ...(await operator.doctor())]
       }).catch((error: unknown): Line[] => {
-        if (!(error instanceof ServerDoesNotTalk)) throw error
+        if (!(error instanceof ServerUnavailable)) throw error
         return [settingsLine(ignored), { name: 'server', state: 'failed', found: error.message, advice: SILENT }]
       })
       for (const check of checks)

@@ -11,7 +11,7 @@ import type { Settings } from '../settings.js'
 const CLOSE_MS = 10_000
 
 /** A server holds the directory, but it does not answer or has another version. */
-export class ServerDoesNotTalk extends UploadError {}
+export class ServerUnavailable extends UploadError {}
 
 /**
  * Calls `work` with the operator of the server that runs on the data directory, or with an operator in this process if
@@ -28,7 +28,7 @@ export async function withOperator<T>(
   if (!isDirectory(directory)) throw new UploadError('setup', `LANDFALL_DATA_DIR: there is no directory ${directory}`)
   // An application that embeds Landfall has its socket in the directory of its blobs.
   const connected = await connectOperatorIn([directory, join(directory, 'blobs')])
-  if (connected.outcome === 'refused') throw new ServerDoesNotTalk('setup', connected.why)
+  if (connected.outcome === 'refused') throw new ServerUnavailable('setup', connected.why)
   if (connected.outcome === 'connected') return work(connected.operator, 'server')
   if (!(await hasLedger(settings)))
     throw new UploadError(

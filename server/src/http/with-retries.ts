@@ -34,7 +34,7 @@ const passes = (status: number): boolean => status >= 500 || status === 429
  *
  * @throws ProblemError and AnsweredError as `ask` did, or `locked` when there is no answer in time.
  */
-export async function patiently<T>(
+export async function withRetries<T>(
   c: Context,
   { clock, log }: { clock: Clock; log: Logger },
   ask: () => Promise<T | 'not-yet'>,

@@ -1,5 +1,5 @@
 import { afterEach, beforeEach, expect, test, vi } from 'vitest'
-import { createLook } from '../src/lib/throttled.js'
+import { createThrottledCheck } from '../src/lib/throttled.js'
 
 beforeEach(() => void vi.useFakeTimers())
 afterEach(() => void vi.useRealTimers())
@@ -8,7 +8,7 @@ const forEver = new Promise<never>(() => {})
 
 test('an answer is good for a while, and many ask at once', async () => {
   let asked = 0
-  const look = createLook(async () => (asked += 1), { everyMs: 1_000, waitMs: 500 })
+  const look = createThrottledCheck(async () => (asked += 1), { everyMs: 1_000, waitMs: 500 })
   expect(await Promise.all([look(), look()])).toEqual([{ answer: 1 }, { answer: 1 }])
   vi.advanceTimersByTime(999)
   expect(await look()).toEqual({ answer: 1 })
@@ -18,7 +18,7 @@ test('an answer is good for a while, and many ask at once', async () => {
 
 test('one question that is never answered is given up, and the next ones are asked as ever', async () => {
   let asked = 0
-  const look = createLook(() => ((asked += 1) === 1 ? forEver : Promise.resolve(asked)), {
+  const look = createThrottledCheck(() => ((asked += 1) === 1 ? forEver : Promise.resolve(asked)), {
     everyMs: 1_000,
     waitMs: 500,
   })
@@ -35,7 +35,7 @@ test('one question that is never answered is given up, and the next ones are ask
 
 test('where none is answered, a few are asked and no more', async () => {
   let asked = 0
-  const look = createLook(
+  const look = createThrottledCheck(
     () => {
       asked += 1
       return forEver
