@@ -42,8 +42,24 @@ export async function link(repository: string, project: string, names: Iterable<
     const path = join(project, 'node_modules', name)
     if (existsSync(path)) continue
     await mkdir(dirname(path), { recursive: true })
-    await symlink(join(repository, 'node_modules', name), path)
+    const folder = join(repository, 'node_modules', name)
+    await symlink(folder, path)
+    for (const [command, script] of commandsOf(name, folder)) {
+      const bin = join(project, 'node_modules/.bin', command)
+      await mkdir(dirname(bin), { recursive: true })
+      if (!existsSync(bin)) await symlink(join(folder, script), bin)
+    }
   }
+}
+
+/** What npm would put into `.bin`. */
+function commandsOf(name: string, folder: string): [command: string, script: string][] {
+  const manifest: unknown = JSON.parse(readFileSync(join(folder, 'package.json'), 'utf8'))
+  const bin: unknown = typeof manifest === 'object' && manifest !== null && Reflect.get(manifest, 'bin')
+  if (typeof bin === 'string') return [[name.replace(/^@[^/]*\//, ''), bin]]
+  return typeof bin === 'object' && bin !== null
+    ? Object.entries(bin).map(([command, script]) => [command, String(script)])
+    : []
 }
 
 function dependenciesOf(folder: string): string[] {
