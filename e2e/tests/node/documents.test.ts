@@ -7,7 +7,7 @@ import { promisify } from 'node:util'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { allPages, anchorsOf, linksOf, type Page, readPage } from '../../ground/documents.js'
 import { temporaryDirectory } from '../../ground/files.js'
-import { repository } from '../../ground/landfall.js'
+import { repository } from '../../ground/repository.js'
 import { install, link, pack, PACKAGES } from '../../ground/packed.js'
 
 const execute = promisify(execFile)
