@@ -109,11 +109,49 @@ test.each([
   expect(against).toEqual([])
 })
 
-test('the sequences and the rules know no adapter', () => {
-  const knows = (path: string): string[] => importsOf(join(repository, path))
-  expect(knows('server/src/sequence/rules.ts').filter((name) => name.startsWith('.') && name !== './ports.js')).toEqual(
-    [],
+/** The rooms of `server/src`, each with those whose files it may import. Its root puts all of them together. */
+const SERVER_ROOMS: Readonly<Record<string, readonly string[]>> = {
+  lib: [],
+  ports: ['lib'],
+  kinds: ['lib', 'ports'],
+  effects: ['lib', 'ports', 'kinds'],
+  sequence: ['lib', 'ports', 'kinds', 'effects'],
+  ledger: ['lib', 'ports'],
+  blobs: ['lib', 'ports'],
+  http: ['lib', 'ports', 'kinds', 'sequence', 'operate'],
+  operate: ['lib', 'ports', 'sequence'],
+  program: ['lib', 'ports', 'kinds', 'effects', 'ledger', 'blobs', 'http', 'operate', '.'],
+  contract: ['lib', 'ports'],
+}
+
+test.each(Object.entries(SERVER_ROOMS))('server/src/%s imports only rooms that it may know', (room, others) => {
+  const root = join(repository, 'server/src')
+  const roomOf = (path: string): string => {
+    const [first = '', ...rest] = relative(root, path).split('/')
+    return rest.length === 0 ? '.' : first
+  }
+  const sources = sourcesOf(`server/src/${room}`)
+  expect(sources.length).toBeGreaterThan(0)
+  const against = sources.flatMap((path) =>
+    importsOf(path)
+      .flatMap((name) => fileOf(path, name) ?? [])
+      .filter((target) => roomOf(target) !== room && !others.includes(roomOf(target)))
+      .map((target) => `${relative(repository, path)} imports ${relative(repository, target)}`),
   )
-  for (const path of ['server/src/sequence/drive.ts', 'server/src/sequence/steps.ts', 'client/src/run.ts'])
-    expect(knows(path).filter((name) => /\/(ledger|blobs|adapters|routes)\//.test(name))).toEqual([])
+  expect(against).toEqual([])
+})
+
+test('every folder of server/src is a room', () => {
+  const folders = readdirSync(join(repository, 'server/src'), { withFileTypes: true })
+  const rooms = folders.filter((entry) => entry.isDirectory()).map(({ name }) => name)
+  expect(rooms.toSorted()).toEqual(Object.keys(SERVER_ROOMS).toSorted())
+})
+
+test('the rules of the sequence know only what an operation is', () => {
+  const own = importsOf(join(repository, 'server/src/sequence/rules.ts')).filter((name) => name.startsWith('.'))
+  expect(own.filter((name) => !name.startsWith('../ports/'))).toEqual([])
+})
+
+test("the client's sequence knows no adapter", () => {
+  expect(importsOf(join(repository, 'client/src/run.ts')).filter((name) => name.includes('/adapters/'))).toEqual([])
 })
