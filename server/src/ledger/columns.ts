@@ -12,17 +12,18 @@ export type Engine = 'sqlite' | 'postgres'
  */
 export type SqlType = 'key' | 'text' | 'big' | 'int' | 'small'
 
-/** What a column holds in a new row: a value of what is given, or the database's time and so many milliseconds more. */
-export type Fill<Given> = { readonly value: (given: Given) => unknown } | { readonly now: (given: Given) => number }
-
 interface Options<Given> {
   readonly null?: true
   readonly default?: string | number
   /** Only statements look at it: it is no part of the record that is made of a row. */
   readonly hidden?: true
   readonly only?: Engine
-  /** What a new row holds; without it, the column's default. */
-  readonly fill?: Fill<Given>
+  /** What a new row holds; without this and `afterMs`, the column's default. */
+  readonly fill?: (given: Given) => unknown
+  /** A new row holds the database's time, and so many milliseconds more. */
+  readonly afterMs?: (given: Given) => number
+  /** What it holds once its owner was forgotten. Without it, the column tells nothing of the owner, and is left alone. */
+  readonly forgotten?: string | number | null
 }
 
 export interface Column<
@@ -39,7 +40,9 @@ export interface Column<
   readonly default: string | number | undefined
   readonly hidden: Hidden
   readonly on: readonly On[]
-  readonly fill: Fill<never> | undefined
+  readonly fill: ((given: never) => unknown) | undefined
+  readonly afterMs: ((given: never) => number) | undefined
+  readonly forgotten: string | number | null | undefined
   read(value: SqlValue): Value
   write(value: Value): SqlValue
 }
@@ -110,6 +113,8 @@ export function definition<Given = never>() {
         hidden: options.hidden === true,
         on: options.only === undefined ? ['sqlite', 'postgres'] : [options.only],
         fill: options.fill,
+        afterMs: options.afterMs,
+        forgotten: options.forgotten,
         read: options.null === true ? (value: SqlValue) => (value === null ? null : read(value)) : read,
         write: options.null === true ? (value: Base | null) => (value === null ? null : write(value)) : write,
       }
@@ -177,6 +182,16 @@ export function selection<C extends Columns, K extends keyof C & string = Shown<
   }
 }
 
+/** A SET list: what the columns hold once their owner was forgotten. */
+export const forgottenOf = ({ columns }: Pick<Table, 'columns'>): string =>
+  Object.entries(columns)
+    .filter(([, { forgotten }]) => forgotten !== undefined)
+    .map(([property, { forgotten }]) => {
+      const value = typeof forgotten === 'string' ? `'${forgotten}'` : (forgotten ?? 'NULL')
+      return `${columnName(property)} = ${value}`
+    })
+    .join(', ')
+
 /** For PostgreSQL, which cannot tell the type of an argument in a list of a SELECT; SQLite understands it as well. */
 const CAST_TO = { key: 'text', text: 'text', big: 'bigint', int: 'integer', small: 'smallint' } as const
 
@@ -196,24 +211,25 @@ export function insertOf<C extends Columns, Given>(
   instead: { readonly [P in keyof C]?: string } = {},
 ): Insert<Given> {
   const filled = Object.entries(columns).flatMap(([property, column]) => {
-    const fill = column.fill as Fill<Given> | undefined
-    return fill === undefined ? [] : [{ property, name: nameOf(property), column, fill }]
+    const { fill, afterMs } = column as unknown as {
+      fill?: (given: Given) => unknown
+      afterMs?: (given: Given) => number
+    }
+    if (fill === undefined && afterMs === undefined) return []
+    const name = nameOf(property)
+    const argument = `CAST(:${name} AS ${CAST_TO[column.type]})`
+    const value = instead[property] ?? (afterMs === undefined ? argument : `${now} + ${argument}`)
+    const argumentOf = (given: Given): SqlValue =>
+      afterMs === undefined ? column.write(fill?.(given)) : Math.round(afterMs(given))
+    return [{ property, name, value, argumentOf }]
   })
+  const given = filled.filter(({ property }) => instead[property] === undefined)
   return {
     into: `INSERT INTO ${table} (${filled.map(({ property }) => columnName(property)).join(', ')})`,
-    values: filled
-      .map(({ property, name, column, fill }) => {
-        const given = instead[property]
-        if (given !== undefined) return given
-        const argument = `CAST(:${name} AS ${CAST_TO[column.type]})`
-        return 'now' in fill ? `${now} + ${argument}` : argument
-      })
-      .join(', '),
-    args(given) {
+    values: filled.map(({ value }) => value).join(', '),
+    args(from) {
       const args: Record<string, SqlValue> = {}
-      for (const { property, name, column, fill } of filled)
-        if (instead[property] === undefined)
-          args[name] = 'now' in fill ? fill.now(given) : column.write(fill.value(given) as never)
+      for (const { name, argumentOf } of given) args[name] = argumentOf(from)
       return args
     },
   }

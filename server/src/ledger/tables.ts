@@ -11,60 +11,72 @@ import { definition, like } from './columns.js'
 /** What a row of `landfall_operations` is declared with. */
 export type Declaration = Intent & { readonly ownerHash: string }
 const operation = definition<Declaration>()
-const NOW = { now: () => 0 }
+const AT_ONCE = () => 0
 
 export const OPERATIONS = operation.table(
   'landfall_operations',
   {
-    owner: operation.key({ fill: { value: ({ owner }) => owner } }),
-    id: operation.key({ fill: { value: ({ id }) => id } }),
-    kind: operation.text({ fill: { value: ({ kind }) => kind } }),
-    point: operation.text({ fill: { value: () => 'declared' } }, like<Point>()),
+    owner: operation.key({ fill: ({ owner }) => owner }),
+    id: operation.key({ fill: ({ id }) => id }),
+    kind: operation.text({ fill: ({ kind }) => kind }),
+    point: operation.text({ fill: () => 'declared' }, like<Point>()),
     stalled: operation.flag({ default: 0 }),
-    fileName: operation.text({ fill: { value: ({ file }) => file.name } }),
-    fileSize: operation.big({ fill: { value: ({ file }) => file.size } }),
-    fileType: operation.text({ fill: { value: ({ file }) => file.type } }),
-    fileLastModified: operation.big({ null: true, fill: { value: ({ file }) => file.lastModified ?? null } }),
-    metadata: operation.json({ fill: { value: ({ metadata }) => metadata } }, like<JsonObject>()),
-    validated: operation.json({ fill: { value: ({ validated }) => validated } }, like<JsonValue>()),
-    uploadMetadata: operation.text({ null: true, fill: { value: ({ uploadMetadata }) => uploadMetadata } }),
-    facts: operation.text({ hidden: true, fill: { value: ({ facts }) => facts } }),
+    fileName: operation.text({ forgotten: '', fill: ({ file }) => file.name }),
+    fileSize: operation.big({ fill: ({ file }) => file.size }),
+    fileType: operation.text({ forgotten: '', fill: ({ file }) => file.type }),
+    fileLastModified: operation.big({
+      forgotten: null,
+      null: true,
+      fill: ({ file }) => file.lastModified ?? null,
+    }),
+    metadata: operation.json({ forgotten: '{}', fill: ({ metadata }) => metadata }, like<JsonObject>()),
+    validated: operation.json({ forgotten: 'null', fill: ({ validated }) => validated }, like<JsonValue>()),
+    uploadMetadata: operation.text({
+      forgotten: null,
+      null: true,
+      fill: ({ uploadMetadata }) => uploadMetadata,
+    }),
+    facts: operation.text({ forgotten: '', hidden: true, fill: ({ facts }) => facts }),
     offset: operation.big({ default: 0 }),
-    digest: operation.text({ null: true, fill: { value: ({ digest }) => (digest === 'pending' ? null : digest) } }),
-    digestPending: operation.flag({ default: 0, fill: { value: ({ digest }) => digest === 'pending' } }),
+    digest: operation.text({
+      forgotten: null,
+      null: true,
+      fill: ({ digest }) => (digest === 'pending' ? null : digest),
+    }),
+    digestPending: operation.flag({ forgotten: 0, default: 0, fill: ({ digest }) => digest === 'pending' }),
     digestDueAt: operation.big({ null: true }),
-    blobKey: operation.key({ fill: { value: ({ blobKey }) => blobKey } }),
-    blobState: operation.json({ default: 'null' }, like<JsonValue>()),
+    blobKey: operation.key({ fill: ({ blobKey }) => blobKey }),
+    blobState: operation.json({ forgotten: 'null', default: 'null' }, like<JsonValue>()),
     receivedAt: operation.big({ null: true }),
     tailBase: operation.big({ null: true }),
-    prepared: operation.json({ default: '{}' }, like<JsonObject>()),
-    content: operation.json({ default: 'null' }, like<ContentFacts | null>()),
+    prepared: operation.json({ forgotten: '{}', default: '{}' }, like<JsonObject>()),
+    content: operation.json({ forgotten: 'null', default: 'null' }, like<ContentFacts | null>()),
     leaseHolder: operation.text({ null: true }),
     leasePurpose: operation.text({ null: true, hidden: true }),
     leaseToken: operation.big({ default: 0, hidden: true }),
     leaseExpiresAt: operation.big({ null: true, hidden: true }),
-    /** Others want the lease: 1 when its holder has nothing to receive, 2 at once. */
+    /** Another holder wants the lease: 1, as soon as the client sends nothing; 2, at once. */
     leaseAsked: operation.small({ default: 0, hidden: true }),
     uncleanHolder: operation.text({ null: true }),
     attempts: operation.int({ default: 0 }),
     // An empty file needs no client any more.
     dueAt: operation.big({
       null: true,
-      fill: { now: ({ file, expiresAfterMs }) => (file.size === 0 ? 0 : expiresAfterMs) },
+      afterMs: ({ file, expiresAfterMs }) => (file.size === 0 ? 0 : expiresAfterMs),
     }),
-    problem: operation.json({ default: 'null' }, like<Problem | null>()),
-    lastError: operation.text({ null: true }),
+    problem: operation.json({ forgotten: 'null', default: 'null' }, like<Problem | null>()),
+    lastError: operation.text({ forgotten: null, null: true }),
     cleanupDue: operation.flag({ default: 0 }),
     removedAt: operation.big({ null: true }),
-    createdAt: operation.big({ fill: NOW }),
-    updatedAt: operation.big({ fill: NOW }),
-    expiresAt: operation.big({ fill: { now: ({ expiresAfterMs }) => expiresAfterMs } }),
+    createdAt: operation.big({ afterMs: AT_ONCE }),
+    updatedAt: operation.big({ afterMs: AT_ONCE }),
+    expiresAt: operation.big({ afterMs: ({ expiresAfterMs }) => expiresAfterMs }),
     /** Whether it owes effects: SQLite looks at the effects themselves once it does. */
     owesEffects: operation.int({ default: 0, hidden: true, only: 'sqlite' }),
     /** How many effects it owes: counted in the row, because two nodes may deliver the last two at the same time. */
     owedEffects: operation.int({ default: 0, hidden: true, only: 'postgres' }),
     /** Names its tombstone. An older version of the server does not write it. */
-    ownerHash: operation.text({ null: true, hidden: true, fill: { value: ({ ownerHash }) => ownerHash } }),
+    ownerHash: operation.text({ null: true, hidden: true, fill: ({ ownerHash }) => ownerHash }),
     forgottenAt: operation.big({ null: true, hidden: true }),
   },
   {
@@ -113,7 +125,7 @@ export interface Referring {
 }
 const reference = definition<Referring>()
 /** Copied from the row of the operation, by the statement. */
-const COPIED = { value: () => null }
+const COPIED = () => null
 
 export const REFERENCES = reference.table(
   'landfall_references',
@@ -122,11 +134,11 @@ export const REFERENCES = reference.table(
     operationId: reference.key({ hidden: true, fill: COPIED }),
     blobKey: reference.key({ fill: COPIED }),
     size: reference.big({ fill: COPIED }),
-    type: reference.text({ fill: { value: ({ content }) => content.type } }),
-    digest: reference.text({ fill: { value: ({ content }) => content.digest } }),
-    digestSource: reference.text({ fill: { value: ({ digestSource }) => digestSource } }, like<'client' | 'server'>()),
+    type: reference.text({ fill: ({ content }) => content.type }),
+    digest: reference.text({ fill: ({ content }) => content.digest }),
+    digestSource: reference.text({ fill: ({ digestSource }) => digestSource }, like<'client' | 'server'>()),
     storedAt: reference.big({ fill: COPIED }),
-    data: reference.json({ fill: { value: ({ data }) => data } }, like<JsonValue>()),
+    data: reference.json({ fill: ({ data }) => data }, like<JsonValue>()),
   },
   {
     // At most one reference per operation, ever (invariant 2), and no blob in two of them.
@@ -150,18 +162,18 @@ const effect = definition<Owing>()
 export const EFFECTS = effect.table(
   'landfall_effects',
   {
-    effectId: effect.key({ fill: { value: ({ effectId }) => effectId } }),
-    owner: effect.key({ fill: { value: ({ owner }) => owner } }),
-    operationId: effect.key({ fill: { value: ({ operationId }) => operationId } }),
-    name: effect.text({ fill: { value: ({ name }) => name } }),
-    type: effect.text({ fill: { value: ({ type }) => type } }, like<EffectType>()),
-    payload: effect.json({ fill: { value: ({ payload }) => payload } }, like<JsonValue>()),
+    effectId: effect.key({ fill: ({ effectId }) => effectId }),
+    owner: effect.key({ fill: ({ owner }) => owner }),
+    operationId: effect.key({ fill: ({ operationId }) => operationId }),
+    name: effect.text({ fill: ({ name }) => name }),
+    type: effect.text({ fill: ({ type }) => type }, like<EffectType>()),
+    payload: effect.json({ fill: ({ payload }) => payload }, like<JsonValue>()),
     attempts: effect.int({ default: 0 }),
-    dueAt: effect.big({ null: true, fill: NOW }),
+    dueAt: effect.big({ null: true, afterMs: AT_ONCE }),
     deliveredAt: effect.big({ null: true }),
     lastError: effect.text({ null: true }),
-    createdAt: effect.big({ hidden: true, fill: NOW }),
-    kind: effect.text({ default: '', fill: { value: ({ kind }) => kind } }),
+    createdAt: effect.big({ hidden: true, afterMs: AT_ONCE }),
+    kind: effect.text({ default: '', fill: ({ kind }) => kind }),
     holder: effect.text({ null: true, hidden: true }),
     givenUpAt: effect.big({ null: true }),
   },

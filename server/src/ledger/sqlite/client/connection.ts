@@ -3,13 +3,8 @@ import { LibsqlError } from '@libsql/core/api'
 import { ResultSetImpl } from '@libsql/core/util'
 import Database from 'libsql'
 import { UploadError } from '../../../lib/errors.js'
+import type { SqlRow, SqlValue } from '../../query.js'
 import { statementsIn } from './sql-statements.js'
-
-/** SQLite's clock in milliseconds since 1970; the same for every statement of one transaction step. */
-export const NOW = `CAST(unixepoch('subsec') * 1000 AS INTEGER)`
-
-export type SqlValue = string | number | bigint | null | Uint8Array
-export type SqlRow = Readonly<Record<string, SqlValue>>
 
 /** One SQLite connection with its prepared statements kept. */
 export interface Connection {
