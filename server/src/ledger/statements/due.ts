@@ -1,6 +1,6 @@
 import type { OperationKey } from '../../ports/operation.js'
 import type { Dialect } from '../dialect.js'
-import { type Args, changes, type Plan, row, type SqlRow } from '../query.js'
+import { type Args, changes, type Plan, row, type SqlRow, type SqlValue } from '../query.js'
 import { OPEN } from '../rows.js'
 
 // What is picked, and then taken by a statement around the pick. Most picks find nothing. On SQLite a reader asks first, so
@@ -57,12 +57,16 @@ export function writeBoth(
     const sql = `WITH ${alias} AS (${first}), second AS (${second(alias)}) SELECT * FROM ${alias}`
     return (args) => row(sql, args)
   }
-  const next = second(`(SELECT ${named.map((name) => `:first_${name} AS ${name}`).join(', ')}) AS ${alias}`)
+  const handed = named.map((name) => ({ name, argument: `first_${name}` }))
+  const next = second(
+    `(SELECT ${handed.map(({ name, argument }) => `:${argument} AS ${name}`).join(', ')}) AS ${alias}`,
+  )
   return function* (args) {
     const changed = yield* row(first, args)
     if (changed === undefined) return undefined
-    const found = named.map((name) => [`first_${name}`, changed[name] ?? null])
-    yield* changes(next, { ...args, ...Object.fromEntries(found) })
+    const given: Record<string, SqlValue> = { ...args }
+    for (const { name, argument } of handed) given[argument] = changed[name] ?? null
+    yield* changes(next, given)
     return changed
   }
 }

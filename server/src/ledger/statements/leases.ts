@@ -1,19 +1,10 @@
 import type { Changes, Lease, LeaseOutcome, LeasePurpose, LeaseRequest, Urgency } from '../../ports/ledger/leases.js'
 import type { EffectTarget } from '../../ports/ledger/effects.js'
 import type { OperationKey, OperationRecord } from '../../ports/operation.js'
+import { NO_LEASE, statementsFor } from '../changes.js'
 import type { Dialect } from '../dialect.js'
 import { type Args, changes, type Plan, row, rows } from '../query.js'
-import {
-  assignments,
-  LEASED_COLUMNS,
-  levelOf,
-  NO_LEASE,
-  OPEN,
-  OPERATION_COLUMNS,
-  toAsked,
-  toLeased,
-  toOperation,
-} from '../rows.js'
+import { LEASED_COLUMNS, levelOf, OPEN, OPERATION_COLUMNS, toAsked, toLeased, toOperation } from '../rows.js'
 import { dueArgs, dueOperations, NEXT_DUE, updatePicked } from './due.js'
 
 /** The condition of every later write: a process that has lost the lease changes nothing (invariant 8). */
@@ -51,6 +42,11 @@ export function leaseStatements(dialect: Dialect) {
   const NEXT = `SELECT ${now} AS now, (${NEXT_DUE}) AS due, (
       SELECT MIN((SELECT e.due_at FROM landfall_effects e WHERE e.kind = target.value ->> 0 AND e.name = target.value ->> 1
         AND e.due_at IS NOT NULL ORDER BY e.due_at LIMIT 1)) FROM ${eachJson(':targets', 'target')}) AS effect_due`
+
+  const recording = statementsFor(
+    now,
+    (set) => `UPDATE landfall_operations SET ${set} WHERE ${FENCE} AND point = :point RETURNING ${OPERATION_COLUMNS}`,
+  )
 
   return {
     *lease(
@@ -104,11 +100,8 @@ export function leaseStatements(dialect: Dialect) {
     },
 
     *record(lease: Lease, from: OperationRecord, given: Changes): Plan<OperationRecord | null> {
-      const { sql: set, args } = assignments(given, now)
-      const recorded = yield* row(
-        `UPDATE landfall_operations SET ${set} WHERE ${FENCE} AND point = :point RETURNING ${OPERATION_COLUMNS}`,
-        { ...args, ...fence(lease, from), point: from.point },
-      )
+      const { made, args } = recording(given)
+      const recorded = yield* row(made, { ...args, ...fence(lease, from), point: from.point })
       return recorded === undefined ? null : toOperation(recorded)
     },
 

@@ -1,12 +1,12 @@
 import type { Problem } from '@landfall/shared'
 import type { Declared, Intent, TombstonePoint } from '../../ports/ledger/operations.js'
 import type { OperationKey, OperationRecord } from '../../ports/operation.js'
+import { NO_LEASE } from '../changes.js'
 import { insertOf } from '../columns.js'
 import type { Dialect } from '../dialect.js'
 import { changes, type Plan, row, rows, type SqlValue } from '../query.js'
 import { rateArgs } from '../rate.js'
 import {
-  NO_LEASE,
   OPEN,
   OPERATION_COLUMNS,
   OPERATION_WITH_REFERENCE,
@@ -20,9 +20,10 @@ import { TOMBSTONE, toTombstone } from '../tombstones.js'
 import { pairs } from './due.js'
 
 const ONE = `owner = :owner AND id = :id`
+const FIND = `${OPERATION_WITH_REFERENCE} WHERE o.owner = :owner AND o.id = :id`
 
 export function* find({ owner, id }: OperationKey): Plan<OperationRecord | null> {
-  const found = yield* row(`${OPERATION_WITH_REFERENCE} WHERE o.owner = :owner AND o.id = :id`, { owner, id })
+  const found = yield* row(FIND, { owner, id })
   return found === undefined ? null : toOperation(found)
 }
 
@@ -58,11 +59,11 @@ export function operationStatements(dialect: Dialect, table: typeof OPERATIONS =
       const { owner, id, rate } = intent
       const { insert, after } = rate === null ? unrated : rated
       const given = {
-        ...args({ ...intent, ownerHash }),
-        ...(rate === null ? {} : rateArgs(rate)),
         max_open: intent.maxOpenPerOwner,
         quota_bytes: intent.quotaBytes,
         quota_files: intent.quotaFiles,
+        ...(rate === null ? {} : rateArgs(rate)),
+        ...args({ ownerHash, ...intent }),
       }
       const inserted = yield* row(insert, given)
       if (inserted !== undefined) {

@@ -5,11 +5,12 @@ import { REMOVAL } from '../../ports/ledger/effects.js'
 import type { Changes, Lease } from '../../ports/ledger/leases.js'
 import type { HookOutcome, ReferenceIntent } from '../../ports/ledger/references.js'
 import type { OperationRecord } from '../../ports/operation.js'
+import { statementsFor } from '../changes.js'
 import { insertOf } from '../columns.js'
 import type { Dialect } from '../dialect.js'
 import { Lost } from '../hook.js'
 import { changes, type Plan, rows } from '../query.js'
-import { assignments, OPEN, OPERATION_COLUMNS, toOperation } from '../rows.js'
+import { OPEN, OPERATION_COLUMNS, toOperation } from '../rows.js'
 import { EFFECTS, REFERENCES } from '../tables.js'
 import { completable, updatePicked, writeBoth } from './due.js'
 import { FENCE, fence } from './leases.js'
@@ -26,7 +27,19 @@ export function referenceStatements(dialect: Dialect) {
   const effect = insertOf(EFFECTS, now)
   const OWE = `${effect.into} SELECT ${effect.values}`
   const COMPLETE = updatePicked(completable(dialect), `point = 'completed', updated_at = ${now}`)
-  const REFERENCED = { alias: 'operation', named: ['owner', 'id', 'blob_key', 'file_size', 'updated_at'] } as const
+  // Any open point: the same holder may have recorded an earlier one while the hook ran. The primary key of the references
+  // is invariant 2, whatever else may fail.
+  const referring = statementsFor(now, (set) =>
+    writeBoth(
+      dialect,
+      `UPDATE landfall_operations SET ${set}, ${owed.column} = :owed WHERE ${FENCE} AND point IN ${OPEN} RETURNING ${OPERATION_COLUMNS}`,
+      {
+        alias: 'operation',
+        named: ['owner', 'id', 'blob_key', 'file_size', 'updated_at'],
+        second: (row) => `${reference.into} SELECT ${reference.values} FROM ${row}`,
+      },
+    ),
+  )
 
   return {
     /** The last statements of the application's transaction. @throws Lost */
@@ -48,14 +61,7 @@ export function referenceStatements(dialect: Dialect) {
         uncleanHolder: null,
         release: true,
       }
-      const { sql: set, args } = assignments(final, now)
-      // Any open point: the same holder may have recorded an earlier one while the hook ran. The primary key of the
-      // references is invariant 2, whatever else may fail.
-      const write = writeBoth(
-        dialect,
-        `UPDATE landfall_operations SET ${set}, ${owed.column} = :owed WHERE ${FENCE} AND point IN ${OPEN} RETURNING ${OPERATION_COLUMNS}`,
-        { ...REFERENCED, second: (row) => `${reference.into} SELECT ${reference.values} FROM ${row}` },
-      )
+      const { made: write, args } = referring(final)
       const referenced = yield* write({
         ...args,
         ...fence(lease, from),
