@@ -52,7 +52,7 @@ test('each look is a search in an index', () => {
   const connection = openConnection(join(directory.path, 'plan.db'))
   for (const statement of MIGRATIONS.flat()) connection.exec(statement)
   const plan = (text: string, args: Args) => {
-    const { sql, values } = numbered(text, args)
+    const { sql, values } = numbered(text, [args])
     return connection.all(`EXPLAIN QUERY PLAN ${sql}`, values).map(({ detail }) => detail)
   }
   expect(plan(dueOperations(SQLITE), { holder: 'n1', in_use: '[]', limit: 1 })[0]).toBe(

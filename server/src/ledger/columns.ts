@@ -149,6 +149,13 @@ type RecordOf<C extends Columns, K extends keyof C> = {
 }
 export type Shown<C extends Columns> = { [P in keyof C]: C[P]['hidden'] extends true ? never : P }[keyof C]
 
+/**
+ * Copied before its properties are set: V8 keeps an object that is made with its properties in a fast form, and not one to
+ * which dozens are added by name, which takes several times as long.
+ */
+const blankOf = (names: readonly string[]): Record<string, SqlValue> =>
+  JSON.parse(JSON.stringify(Object.fromEntries(names.map((name) => [name, null])))) as Record<string, SqlValue>
+
 /** Some columns of a table: as a list for statements, and what is made of a row that has them. */
 export interface Selection<R> {
   /** `owner, id, …`, or `o.owner, o.id, …`. */
@@ -176,9 +183,7 @@ export function selection<C extends Columns, K extends keyof C & string>(
     if (column === undefined) throw new RangeError(`there is no column ${property}`)
     return { property, name: prefix + nameOf(property), read: column.read }
   })
-  // Copied for each row: V8 keeps an object that is made with its properties in a fast form, and not one to which dozens
-  // are added by name, which takes twenty times as long.
-  const blank = JSON.parse(JSON.stringify(Object.fromEntries(chosen.map((property) => [property, null])))) as object
+  const blank = blankOf(chosen)
   return {
     list: (alias) =>
       chosen
@@ -235,11 +240,12 @@ export function insertOf<C extends Columns, Given>(
     return [{ property, name, value, argumentOf }]
   })
   const given = filled.filter(({ property }) => instead[property] === undefined)
+  const blank = blankOf(given.map(({ name }) => name))
   return {
     into: `INSERT INTO ${table} (${filled.map(({ property }) => columnName(property)).join(', ')})`,
     values: filled.map(({ value }) => value).join(', '),
     args(from) {
-      const args: Record<string, SqlValue> = {}
+      const args: Record<string, SqlValue> = { ...blank }
       for (const { name, argumentOf } of given) args[name] = argumentOf(from)
       return args
     },

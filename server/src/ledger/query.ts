@@ -12,7 +12,8 @@ export interface Statement {
   /** The first row, all rows, or how many rows the statement changed. */
   readonly wants: 'row' | 'rows' | 'changes'
   readonly sql: string
-  readonly args: Args
+  /** Each argument is in one of them. Not put together: to copy objects takes longer than to look into several. */
+  readonly args: readonly Args[]
 }
 
 /**
@@ -22,16 +23,16 @@ export interface Statement {
  */
 export type Plan<T> = Generator<Statement, T, unknown>
 
-export function* row(sql: string, args: Args = {}): Plan<SqlRow | undefined> {
+export function* row(sql: string, ...args: readonly Args[]): Plan<SqlRow | undefined> {
   return (yield { wants: 'row', sql, args }) as SqlRow | undefined
 }
 
-export function* rows(sql: string, args: Args = {}): Plan<SqlRow[]> {
+export function* rows(sql: string, ...args: readonly Args[]): Plan<SqlRow[]> {
   return (yield { wants: 'rows', sql, args }) as SqlRow[]
 }
 
 /** How many rows the statement changed. */
-export function* changes(sql: string, args: Args = {}): Plan<number> {
+export function* changes(sql: string, ...args: readonly Args[]): Plan<number> {
   return (yield { wants: 'changes', sql, args }) as number
 }
 
@@ -77,20 +78,22 @@ function compile(sql: string): Compiled {
   return made
 }
 
-function valueOf(args: Args, name: string): SqlValue {
-  const value = args[name]
-  if (value === undefined) throw new RangeError(`a statement has no value for its argument ${name}`)
-  return value
+function valueOf(args: readonly Args[], name: string): SqlValue {
+  for (const each of args) {
+    const value = each[name]
+    if (value !== undefined) return value
+  }
+  throw new RangeError(`a statement has no value for its argument ${name}`)
 }
 
 /** With numbers for the arguments, as SQLite takes it. */
-export function numbered(sql: string, args: Args): { sql: string; values: SqlValue[] } {
+export function numbered(sql: string, args: readonly Args[]): { sql: string; values: SqlValue[] } {
   const { numbered: text, distinct } = compile(sql)
   return { sql: text, values: distinct.map((name) => valueOf(args, name)) }
 }
 
 /** For Drizzle, which gives the arguments the form that its driver takes. */
-export function queryOf(sql: string, args: Args): SQL {
+export function queryOf(sql: string, args: readonly Args[]): SQL {
   const { parts, names } = compile(sql)
   const chunks: (StringChunk | Param)[] = []
   for (const [index, part] of parts.entries()) {

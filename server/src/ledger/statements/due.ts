@@ -52,21 +52,21 @@ export function writeBoth(
   { hasOneWriter }: Dialect,
   first: string,
   { alias, named, second }: { alias: string; named: readonly string[]; second: (from: string) => string },
-): (args: Args) => Plan<SqlRow | undefined> {
+): (...args: readonly Args[]) => Plan<SqlRow | undefined> {
   if (!hasOneWriter) {
     const sql = `WITH ${alias} AS (${first}), second AS (${second(alias)}) SELECT * FROM ${alias}`
-    return (args) => row(sql, args)
+    return (...args) => row(sql, ...args)
   }
   const handed = named.map((name) => ({ name, argument: `first_${name}` }))
   const next = second(
     `(SELECT ${handed.map(({ name, argument }) => `:${argument} AS ${name}`).join(', ')}) AS ${alias}`,
   )
-  return function* (args) {
-    const changed = yield* row(first, args)
+  return function* (...args) {
+    const changed = yield* row(first, ...args)
     if (changed === undefined) return undefined
-    const given: Record<string, SqlValue> = { ...args }
+    const given: Record<string, SqlValue> = {}
     for (const { name, argument } of handed) given[argument] = changed[name] ?? null
-    yield* changes(next, given)
+    yield* changes(next, given, ...args)
     return changed
   }
 }

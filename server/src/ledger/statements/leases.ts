@@ -101,7 +101,7 @@ export function leaseStatements(dialect: Dialect) {
 
     *record(lease: Lease, from: OperationRecord, given: Changes): Plan<OperationRecord | null> {
       const { made, args } = recording(given)
-      const recorded = yield* row(made, { ...args, ...fence(lease, from), point: from.point })
+      const recorded = yield* row(made, args, fence(lease, from), { point: from.point })
       return recorded === undefined ? null : toOperation(recorded)
     },
 

@@ -58,16 +58,15 @@ export function operationStatements(dialect: Dialect, table: typeof OPERATIONS =
     *declare(intent: Intent, ownerHash: string): Plan<Declared> {
       const { owner, id, rate } = intent
       const { insert, after } = rate === null ? unrated : rated
-      const given = {
+      const limits = {
         max_open: intent.maxOpenPerOwner,
         quota_bytes: intent.quotaBytes,
         quota_files: intent.quotaFiles,
         ...(rate === null ? {} : rateArgs(rate)),
-        ...args({ ownerHash, ...intent }),
       }
-      const inserted = yield* row(insert, given)
+      const inserted = yield* row(insert, args({ ownerHash, ...intent }), limits)
       if (inserted !== undefined) {
-        if (after !== null) yield* changes(after, given)
+        if (after !== null) yield* changes(after, { owner }, limits)
         return { outcome: 'created', operation: toOperation(inserted) }
       }
       const existing = yield* row(`SELECT facts FROM landfall_operations WHERE ${ONE}`, { owner, id })

@@ -62,10 +62,7 @@ export function referenceStatements(dialect: Dialect) {
         release: true,
       }
       const { made: write, args } = referring(final)
-      const referenced = yield* write({
-        ...args,
-        ...fence(lease, from),
-        ...reference.args({ content, digestSource, data }),
+      const referenced = yield* write(args, fence(lease, from), reference.args({ content, digestSource, data }), {
         owed: owed.of(effects.length),
       })
       if (referenced === undefined) throw new Lost()
