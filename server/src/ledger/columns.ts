@@ -61,7 +61,7 @@ export interface Index {
 export interface Table<Name extends string = string, C extends Columns = Columns, Given = never> {
   readonly name: Name
   readonly columns: C
-  readonly key: readonly (keyof C & string)[]
+  readonly key: readonly string[]
   readonly indexes: readonly Index[]
   readonly checks: Readonly<Record<string, string>>
   /** Never there: the type of what a new row is filled from. */
@@ -132,7 +132,11 @@ export function definition<Given = never>() {
     table: <const Name extends string, C extends Columns>(
       name: Name,
       columns: C,
-      { key, indexes = [], checks = {} }: Pick<Table<Name, C>, 'key'> & Partial<Pick<Table, 'indexes' | 'checks'>>,
+      {
+        key,
+        indexes = [],
+        checks = {},
+      }: { readonly key: readonly (keyof C & string)[] } & Partial<Pick<Table, 'indexes' | 'checks'>>,
     ): Table<Name, C, Given> => ({ name, columns, key, indexes, checks }),
   }
 }

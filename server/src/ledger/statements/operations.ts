@@ -2,7 +2,7 @@ import type { Problem } from '@landfall/shared'
 import type { Declared, Intent, TombstonePoint } from '../../ports/ledger/operations.js'
 import type { OperationKey, OperationRecord } from '../../ports/operation.js'
 import { NO_LEASE } from '../changes.js'
-import { insertOf } from '../columns.js'
+import { type Columns, insertOf, type Table } from '../columns.js'
 import type { Dialect } from '../dialect.js'
 import { changes, type Plan, row, rows, type SqlValue } from '../query.js'
 import { rateArgs } from '../rate.js'
@@ -15,7 +15,7 @@ import {
   toVersion,
   usageWords,
 } from '../rows.js'
-import { OPERATIONS } from '../tables.js'
+import { type Declaration, OPERATIONS } from '../tables.js'
 import { TOMBSTONE, toTombstone } from '../tombstones.js'
 import { pairs } from './due.js'
 
@@ -31,7 +31,7 @@ export function* find({ owner, id }: OperationKey): Plan<OperationRecord | null>
 export const cancelled = (now: string): string =>
   `point = 'cancelled', stalled = 0, lease_token = lease_token + 1, ${NO_LEASE}, cleanup_due = 1, attempts = 0, due_at = ${now}`
 
-export function operationStatements(dialect: Dialect, table: typeof OPERATIONS = OPERATIONS) {
+export function operationStatements(dialect: Dialect, table: Table<string, Columns, Declaration> = OPERATIONS) {
   const { now, eachJson } = dialect
   const { into, values, args } = insertOf(table, now)
   const declaring = (isRated: boolean): { insert: string; after: string | null } => {
