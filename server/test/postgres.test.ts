@@ -308,8 +308,8 @@ test("the completer's pick and the sweep for what is completed go by their index
   const plans: string[] = []
   pool.on('connect', () => {})
   const plan = async (statement: string, args: Args): Promise<void> => {
-    const { sql, values } = numbered(statement, [args])
-    const { rows } = await pool.query<{ 'QUERY PLAN': string }>(`EXPLAIN ${sql.replaceAll('?', '$')}`, values)
+    const { sql: text, values } = numbered(statement, [args])
+    const { rows } = await pool.query<{ 'QUERY PLAN': string }>(`EXPLAIN ${text.replaceAll('?', '$')}`, values)
     plans.push(rows.map((row) => row['QUERY PLAN']).join('\n'))
   }
   await plan(dueOperations(POSTGRES), { holder: 'n1', in_use: '[]', limit: 100 })

@@ -52,8 +52,8 @@ interface Compiled {
   readonly parts: readonly string[]
   /** The argument behind each part but the last. One that is used twice is here twice. */
   readonly names: readonly string[]
-  /** The text with `?1`, `?2`, … */
-  readonly numbered: string
+  /** With `?1`, `?2`, … */
+  readonly text: string
   /** The argument of each number. */
   readonly distinct: readonly string[]
 }
@@ -71,8 +71,8 @@ function compile(sql: string): Compiled {
   const parts = pieces.filter((_, index) => index % 2 === 0)
   const names = pieces.filter((_, index) => index % 2 === 1)
   const distinct = [...new Set(names)]
-  const numbered = parts.reduce((text, part, index) => `${text}?${distinct.indexOf(names[index - 1] ?? '') + 1}${part}`)
-  const made = { parts, names, numbered, distinct }
+  const text = parts.reduce((before, part, index) => `${before}?${distinct.indexOf(names[index - 1] ?? '') + 1}${part}`)
+  const made = { parts, names, text, distinct }
   if (compiled.size >= MOST_COMPILED) compiled.delete(compiled.keys().next().value ?? '')
   compiled.set(sql, made)
   return made
@@ -88,7 +88,7 @@ function valueOf(args: readonly Args[], name: string): SqlValue {
 
 /** With numbers for the arguments, as SQLite takes it. */
 export function numbered(sql: string, args: readonly Args[]): { sql: string; values: SqlValue[] } {
-  const { numbered: text, distinct } = compile(sql)
+  const { text, distinct } = compile(sql)
   return { sql: text, values: distinct.map((name) => valueOf(args, name)) }
 }
 

@@ -47,7 +47,7 @@ export type PostgresColumns<C extends Columns> = {
 }
 
 /** The Drizzle table of a definition. */
-export function postgresTableOf<const Name extends string, C extends Columns>(definition: Table<Name, C, never>) {
+export function postgresTableOf<const Name extends string, C extends Columns>(definition: Table<Name, C>) {
   const { name, columns, key, indexes, checks } = definition
   const built = Object.entries(columns).flatMap(([property, column]) => {
     if (!column.on.includes('postgres')) return []

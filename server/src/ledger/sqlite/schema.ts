@@ -24,7 +24,7 @@ export type SqliteColumns<C extends Columns> = {
 }
 
 /** The Drizzle table of a definition. */
-export function sqliteTableOf<const Name extends string, C extends Columns>(definition: Table<Name, C, never>) {
+export function sqliteTableOf<const Name extends string, C extends Columns>(definition: Table<Name, C>) {
   const { name, columns, key, indexes, checks } = definition
   const built = Object.entries(columns).flatMap(([property, column]) => {
     if (!column.on.includes('sqlite')) return []
