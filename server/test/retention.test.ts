@@ -249,8 +249,8 @@ test('what is due is found by an index, however much there is that is not', asyn
   const connection = openConnection(join(directory.path, 'plan.db'))
   for (const statement of MIGRATIONS.flat()) connection.exec(statement)
   const plan = (text: string) => {
-    const { sql, values } = numbered(text, [{ until: 1, limit: 1 }])
-    return connection.all(`EXPLAIN QUERY PLAN ${sql}`, values).map(({ detail }) => detail)
+    const { sql: words, values } = numbered(text, [{ until: 1, limit: 1 }])
+    return connection.all(`EXPLAIN QUERY PLAN ${words}`, values).map(({ detail }) => detail)
   }
   expect(plan(ENDED_OPERATIONS)[0]).toBe('SEARCH o USING INDEX landfall_operations_ended (updated_at<?)')
   expect(plan(FORGOTTEN_OPERATIONS)[0]).toBe('SEARCH o USING INDEX landfall_operations_forgotten (forgotten_at>?)')

@@ -25,7 +25,7 @@ export function referenceStatements(dialect: Dialect) {
     storedAt: 'updated_at',
   })
   const effect = insertOf(EFFECTS, now)
-  const OWE = `${effect.into} SELECT ${effect.values}`
+  const OWE = `${effect.into} VALUES (${effect.values})`
   const COMPLETE = updatePicked(completable(dialect), `point = 'completed', updated_at = ${now}`)
   // Any open point: the same holder may have recorded an earlier one while the hook ran. The primary key of the references
   // is invariant 2, whatever else may fail.
