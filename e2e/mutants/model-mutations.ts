@@ -11,16 +11,16 @@ export interface ModelMutation {
   readonly where: string
 }
 
-const OPERATIONS = 'ledger/sqlite/operations.js'
+const FENCE = 'ledger/statements/leases.js'
 
 export const MODEL_MUTATIONS: readonly ModelMutation[] = [
   {
     name: 'writes ignore the lease token',
     edits: [
       {
-        file: OPERATIONS,
-        find: 'owner = ? AND id = ? AND lease_token = ? AND lease_holder = ? AND digest IS ?`',
-        put: 'owner = ? AND id = ? AND ? IS NOT NULL AND ? IS NOT NULL AND digest IS ?`',
+        file: FENCE,
+        find: 'id = :id AND lease_token = :lease_token AND lease_holder = :lease_holder AND digest',
+        put: 'id = :id AND digest',
       },
     ],
     where: 'two chunks:',
@@ -44,9 +44,9 @@ export const MODEL_MUTATIONS: readonly ModelMutation[] = [
         put: 'CREATE INDEX landfall_effects_name',
       },
       {
-        file: OPERATIONS,
+        file: 'ledger/statements/references.js',
         find: 'WHERE ${FENCE} AND point IN ${OPEN} RETURNING',
-        put: 'WHERE owner = ? AND id = ? AND ? IS NOT NULL AND ? IS NOT NULL AND ? IS ?5 RETURNING',
+        put: 'WHERE owner = :owner AND id = :id RETURNING',
       },
     ],
     where: 'a small file:',
@@ -80,9 +80,7 @@ export const MODEL_MUTATIONS: readonly ModelMutation[] = [
   },
   {
     name: 'a reference does not look at the digest that it was decided without',
-    edits: [
-      { file: OPERATIONS, find: 'AND lease_holder = ? AND digest IS ?`', put: 'AND lease_holder = ? AND ? IS NOT 0`' },
-    ],
+    edits: [{ file: FENCE, find: ' AND digest IS NOT DISTINCT FROM :known_digest`', put: '`' }],
     where: 'a small file:',
   },
 ]

@@ -122,9 +122,9 @@ export const MUTATIONS: readonly Mutation[] = [
     name: 'the point is recorded before the reference',
     edits: [
       {
-        file: 'ledger/sqlite/operations.js',
-        find: /on\.run\(`INSERT INTO landfall_references/,
-        put: "on.exec('RELEASE landfall_job; COMMIT; BEGIN IMMEDIATE; SAVEPOINT landfall_job'); on.run(`INSERT INTO landfall_references",
+        file: 'ledger/sqlite/run.js',
+        find: 'switch (wants) {',
+        put: "if (sql.startsWith('INSERT INTO landfall_references')) on.exec('RELEASE landfall_job; COMMIT; BEGIN IMMEDIATE; SAVEPOINT landfall_job'); switch (wants) {",
       },
     ],
   },
@@ -133,9 +133,9 @@ export const MUTATIONS: readonly Mutation[] = [
     edits: [
       {
         file: 'ledger/sqlite/ledger.js',
-        find: "return { outcome: 'referenced', operation: await write((on) => referIn(on, lease, from, intent, NO_HOOK)) };",
-        put: `const operation = await write((on) => referIn(on, lease, from, { ...intent, effects: [] }, NO_HOOK));
-            await write((on) => intent.effects.forEach((e) => on.run("INSERT INTO landfall_effects (effect_id, owner, operation_id, kind, name, type, payload, due_at, created_at) VALUES (?, ?, ?, ?, ?, ?, ?, 0, 0)", [e.effectId, from.owner, from.id, from.kind, e.name, e.type, JSON.stringify(e.payload(operation.reference))])));
+        find: "return { outcome: 'referenced', operation: await write(() => statements.refer(lease, from, intent, NO_HOOK)) };",
+        put: `const operation = await write(() => statements.refer(lease, from, { ...intent, effects: [] }, NO_HOOK));
+            await access.writer.write((on) => intent.effects.forEach((e) => on.run("INSERT INTO landfall_effects (effect_id, owner, operation_id, kind, name, type, payload, due_at, created_at) VALUES (?, ?, ?, ?, ?, ?, ?, 0, 0)", [e.effectId, from.owner, from.id, from.kind, e.name, e.type, JSON.stringify(e.payload(operation.reference))])));
             return { outcome: 'referenced', operation };`,
       },
     ],
@@ -154,9 +154,9 @@ export const MUTATIONS: readonly Mutation[] = [
     name: 'what a dead receiver left is believed without a look',
     edits: [
       {
-        file: 'ledger/sqlite/ledger.js',
-        find: /unclean_holder = COALESCE\(unclean_holder, CASE lease_purpose WHEN 'receive' THEN lease_holder END\),/,
-        put: 'unclean_holder = NULL, "offset" = file_size,',
+        file: 'ledger/statements/leases.js',
+        find: 'SET ${UNCLEAN}, ${NO_LEASE},',
+        put: 'SET unclean_holder = NULL, "offset" = file_size, ${NO_LEASE},',
       },
     ],
   },

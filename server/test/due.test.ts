@@ -3,8 +3,10 @@ import { join } from 'node:path'
 import { afterEach, beforeEach, expect, test } from 'vitest'
 import { intentOf } from '../src/contract/ledger.js'
 import { MIGRATIONS } from '../src/ledger/sqlite/migrations.js'
-import { BACKLOG } from '../src/ledger/sqlite/inventory.js'
-import { COMPLETABLE, DUE_EFFECTS, DUE_OPERATIONS, NEXT_DUE } from '../src/ledger/sqlite/due.js'
+import { type Args, numbered } from '../src/ledger/query.js'
+import { SQLITE } from '../src/ledger/sqlite/dialect.js'
+import { completable, dueEffects, dueOperations, NEXT_DUE } from '../src/ledger/statements/due.js'
+import { backlogWords } from '../src/ledger/statements/inventory.js'
 import { sqliteLedger } from '../src/ledger/sqlite/ledger.js'
 import { openConnection } from '../src/ledger/sqlite/client/connection.js'
 import { photos, openDatabase, temporaryDirectory } from './fixtures.js'
@@ -49,23 +51,25 @@ test('who finds nothing due does not wait for the writer, who finds something do
 test('each look is a search in an index', () => {
   const connection = openConnection(join(directory.path, 'plan.db'))
   for (const statement of MIGRATIONS.flat()) connection.exec(statement)
-  const plan = (sql: string, args: readonly (string | number)[]) =>
-    connection.all(`EXPLAIN QUERY PLAN ${sql}`, args).map(({ detail }) => detail)
-  expect(plan(DUE_OPERATIONS, ['n1', '[]', 1])[0]).toBe(
-    'SEARCH landfall_operations USING INDEX landfall_operations_due (due_at>? AND due_at<?)',
+  const plan = (text: string, args: Args) => {
+    const { sql, values } = numbered(text, [args])
+    return connection.all(`EXPLAIN QUERY PLAN ${sql}`, values).map(({ detail }) => detail)
+  }
+  expect(plan(dueOperations(SQLITE), { holder: 'n1', in_use: '[]', limit: 1 })[0]).toBe(
+    'SEARCH o USING INDEX landfall_operations_due (due_at>? AND due_at<?)',
   )
-  expect(plan(DUE_EFFECTS, ['photo', 'notify', 1])).toEqual([
-    'SEARCH landfall_effects USING INDEX landfall_effects_target (kind=? AND name=? AND due_at>? AND due_at<?)',
+  expect(plan(dueEffects(SQLITE), { kind: 'photo', name: 'notify', limit: 1 })).toEqual([
+    'SEARCH e USING INDEX landfall_effects_target (kind=? AND name=? AND due_at>? AND due_at<?)',
   ])
-  expect(plan(COMPLETABLE, [1])[0]).toBe('SCAN o USING INDEX landfall_operations_incomplete')
-  expect(plan(NEXT_DUE, [])[0]).toMatch(/^S\w+ landfall_operations USING INDEX landfall_operations_due/)
+  expect(plan(completable(SQLITE), { limit: 1 })[0]).toBe('SCAN o USING INDEX landfall_operations_incomplete')
+  expect(plan(NEXT_DUE, {})[0]).toMatch(/^S\w+ o USING INDEX landfall_operations_due/)
   connection.close()
 })
 
 test('metrics count what is unfinished, and never look at what is finished', () => {
   const connection = openConnection(join(directory.path, 'plan.db'))
   for (const statement of MIGRATIONS.flat()) connection.exec(statement)
-  const tables = Object.values(BACKLOG).flatMap((sql) =>
+  const tables = Object.values(backlogWords(SQLITE)).flatMap((sql) =>
     connection
       .all(`EXPLAIN QUERY PLAN ${sql}`)
       .map(({ detail }) => String(detail))

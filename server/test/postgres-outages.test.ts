@@ -238,7 +238,7 @@ describe.each(['node-postgres', 'postgres.js'] as const)('%s', (driver) => {
     expect([silent.isSuspect(), answers.isSuspect()]).toEqual([false, false])
     await later(10)
     const askedAtMs = performance.now()
-    await queriesOn(answers.session, answers.heard).get('SELECT 1')
+    await queriesOn(answers.session, answers.heard).ask({ wants: 'row', sql: 'SELECT 1', args: [] })
     connections.distrust(askedAtMs)
     expect([silent.isSuspect(), answers.isSuspect()]).toEqual([true, false])
     for (const connection of [silent, answers]) connection.release()

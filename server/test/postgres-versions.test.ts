@@ -7,7 +7,8 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { type Postgres, startPostgres } from '../../e2e/ground/postgres.js'
 import { ledgerContract, type LedgerFixture } from '../src/contract/ledger.js'
 import { POSTGRES_MIGRATIONS } from '../src/ledger/postgres/migrations.js'
-import { migrate } from '../src/ledger/postgres/operations.js'
+import { runOn } from '../src/ledger/query.js'
+import { POSTGRES_TABLES } from '../src/ledger/postgres/tables.js'
 import { queriesOn } from '../src/ledger/postgres/query.js'
 import { postgresLedger, type PostgresTx } from '../src/ledger/postgres/ledger.js'
 import { later } from './harness.js'
@@ -98,7 +99,7 @@ test('a node that starts while the next version migrates waits for it, and leave
     let isOver = false
     let starting: Promise<unknown> = Promise.resolve()
     const { identity } = await db.transaction(async (next) => {
-      const migrated = await migrate(queriesOn(next))
+      const migrated = await runOn(queriesOn(next), POSTGRES_TABLES.migrate())
       await toNext(next)
       starting = postgresLedger(db)
         .migrate()

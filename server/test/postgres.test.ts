@@ -8,6 +8,9 @@ import { problem } from '@landfall/shared'
 import { v7 as uuidv7 } from 'uuid'
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 import { intentOf, ledgerContract } from '../src/contract/ledger.js'
+import { type Args, numbered } from '../src/ledger/query.js'
+import { POSTGRES } from '../src/ledger/postgres/dialect.js'
+import { completable, dueOperations, NEXT_DUE } from '../src/ledger/statements/due.js'
 import { POSTGRES_MIGRATIONS } from '../src/ledger/postgres/migrations.js'
 import * as tables from '../src/ledger/postgres/schema.js'
 import { postgresLedger } from '../src/ledger/postgres/ledger.js'
@@ -304,18 +307,14 @@ test("the completer's pick and the sweep for what is completed go by their index
   await pool.query('ANALYZE landfall_operations')
   const plans: string[] = []
   pool.on('connect', () => {})
-  const plan = async (statement: string, args: unknown[]): Promise<void> => {
-    const { rows } = await pool.query<{ 'QUERY PLAN': string }>(`EXPLAIN ${statement}`, args)
+  const plan = async (statement: string, args: Args): Promise<void> => {
+    const { sql: text, values } = numbered(statement, [args])
+    const { rows } = await pool.query<{ 'QUERY PLAN': string }>(`EXPLAIN ${text.replaceAll('?', '$')}`, values)
     plans.push(rows.map((row) => row['QUERY PLAN']).join('\n'))
   }
-  const { COMPLETABLE, DUE_OPERATIONS, NEXT_DUE } = await import('../src/ledger/postgres/due.js')
-  const numbered = (statement: string): string => {
-    let n = 0
-    return statement.replaceAll('?', () => `$${(n += 1)}`)
-  }
-  await plan(numbered(DUE_OPERATIONS), ['n1', '[]', 100])
-  await plan(numbered(COMPLETABLE), [100])
-  await plan(NEXT_DUE, [])
+  await plan(dueOperations(POSTGRES), { holder: 'n1', in_use: '[]', limit: 100 })
+  await plan(completable(POSTGRES), { limit: 100 })
+  await plan(NEXT_DUE, {})
   expect(plans[0]).toContain('landfall_operations_due')
   expect(plans[1]).toContain('landfall_operations_incomplete')
   expect(plans[2]).toContain('landfall_operations_due')

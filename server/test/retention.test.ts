@@ -10,11 +10,12 @@ import { afterEach, describe, expect, test } from 'vitest'
 import { kind, reject } from '../src/kinds/kind.js'
 import { intentOf } from '../src/contract/ledger.js'
 import { attended, attendedSince } from '../src/ledger/clock-marks.js'
+import { numbered } from '../src/ledger/query.js'
 import { MIGRATIONS } from '../src/ledger/sqlite/migrations.js'
 import { untilNextMs } from '../src/ledger/rate.js'
 import { sqliteLedger } from '../src/ledger/sqlite/ledger.js'
 import { openConnection } from '../src/ledger/sqlite/client/connection.js'
-import { DELIVERED_EFFECTS, ENDED_OPERATIONS, FORGOTTEN_OPERATIONS } from '../src/ledger/tombstones.js'
+import { DELIVERED_EFFECTS, ENDED_OPERATIONS, FORGOTTEN_OPERATIONS } from '../src/ledger/statements/retention.js'
 import { UploadError } from '../src/lib/errors.js'
 import { openDatabase, photos, temporaryDirectory, type Tx } from './fixtures.js'
 import { brokenBody, content, eventually, newId, type Options, startServer, type TestServer } from './harness.js'
@@ -247,14 +248,14 @@ test('what is due is found by an index, however much there is that is not', asyn
   close.push(() => directory.remove())
   const connection = openConnection(join(directory.path, 'plan.db'))
   for (const statement of MIGRATIONS.flat()) connection.exec(statement)
-  const plan = (text: string, args: readonly number[]) =>
-    connection.all(`EXPLAIN QUERY PLAN ${text}`, args).map(({ detail }) => detail)
-  expect(plan(ENDED_OPERATIONS, [1, 1, 1])[0]).toBe('SEARCH o USING INDEX landfall_operations_ended (updated_at<?)')
-  expect(plan(FORGOTTEN_OPERATIONS, [1, 1])[0]).toBe(
-    'SEARCH o USING INDEX landfall_operations_forgotten (forgotten_at>?)',
-  )
-  expect(plan(DELIVERED_EFFECTS, [1, 1])).toEqual([
-    'SEARCH landfall_effects USING INDEX landfall_effects_delivered (delivered_at>? AND delivered_at<?)',
+  const plan = (text: string) => {
+    const { sql: words, values } = numbered(text, [{ until: 1, limit: 1 }])
+    return connection.all(`EXPLAIN QUERY PLAN ${words}`, values).map(({ detail }) => detail)
+  }
+  expect(plan(ENDED_OPERATIONS)[0]).toBe('SEARCH o USING INDEX landfall_operations_ended (updated_at<?)')
+  expect(plan(FORGOTTEN_OPERATIONS)[0]).toBe('SEARCH o USING INDEX landfall_operations_forgotten (forgotten_at>?)')
+  expect(plan(DELIVERED_EFFECTS)).toEqual([
+    'SEARCH e USING INDEX landfall_effects_delivered (delivered_at>? AND delivered_at<?)',
   ])
   connection.close()
 })

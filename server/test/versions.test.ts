@@ -19,7 +19,7 @@ async function nextVersion(): Promise<string> {
     name: 'the next version',
     edits: [
       {
-        file: 'ledger/postgres-migrations.js',
+        file: 'ledger/postgres/migrations.js',
         find: /\n\];\n/,
         put: `
     [

@@ -1,6 +1,6 @@
 import { BACKLOG_MOST, type LedgerBacklog } from '../ports/ledger/inventory.js'
+import type { SqlRow } from './query.js'
 import { OPEN } from './rows.js'
-import type { SqlRow } from './sqlite/client/connection.js'
 
 /** What is open, a row for each point. */
 export const OPEN_BACKLOG = `SELECT point, COUNT(*) AS n, SUM(stalled) AS stalled,

@@ -36,6 +36,9 @@ export interface ClockStep {
   readonly at: number
   readonly byMs: number
 }
+export const stepsIn = (value: unknown): ClockStep[] =>
+  typeof value === 'string' ? (JSON.parse(value) as ClockStep[]) : []
+
 /** More than there are in any week. */
 const MOST_STEPS = 200
 

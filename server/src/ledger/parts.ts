@@ -1,11 +1,17 @@
 import { UploadError } from '../lib/errors.js'
 import { OPEN } from './rows.js'
 
-/** What the migrations make beside columns, as it stands after the last of them. */
+/** An index, a trigger, or a trigger's function, with the statement that makes it. */
+export interface Part {
+  readonly kind: 'INDEX' | 'TRIGGER' | 'FUNCTION'
+  readonly statement: string
+}
+
+/** What the migrations make apart from columns, as it is after the last of them. */
 export interface Parts {
   readonly tables: readonly string[]
-  /** Indexes, triggers and their functions, by name, each with the statement that makes it. In the order of making. */
-  readonly others: ReadonlyMap<string, { readonly kind: 'INDEX' | 'TRIGGER' | 'FUNCTION'; readonly statement: string }>
+  /** By name, in the order of making. */
+  readonly others: ReadonlyMap<string, Part>
 }
 
 const MAKES = /^CREATE (?:OR REPLACE )?(?:UNIQUE )?(TABLE|INDEX|TRIGGER|FUNCTION) (?:IF NOT EXISTS )?(\w+)/
@@ -14,7 +20,7 @@ const DROPS = /^DROP (TABLE|INDEX|TRIGGER|FUNCTION) (?:IF EXISTS )?(\w+)/
 /** Read from the migrations themselves, so that no list of them can be forgotten. */
 export function partsOf(migrations: readonly (readonly string[])[]): Parts {
   const tables = new Set<string>()
-  const others = new Map<string, { kind: 'INDEX' | 'TRIGGER' | 'FUNCTION'; statement: string }>()
+  const others = new Map<string, Part>()
   for (const statement of migrations.flat()) {
     const [, dropped, gone = ''] = DROPS.exec(statement) ?? []
     if (dropped === 'TABLE') tables.delete(gone)

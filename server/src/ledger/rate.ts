@@ -1,4 +1,5 @@
 import type { DeclarationRate } from '../ports/ledger/operations.js'
+import type { Args } from './query.js'
 
 // How often an owner may declare: the generic cell rate algorithm (ITU-T I.371), which needs one number for an owner.
 // `until` is when all that was declared so far would have been declared one by one, each after its interval. It may be
@@ -9,7 +10,6 @@ const SET_BACK_US = 60_000_000
 
 const limitsOf = ({ count, perMs }: DeclarationRate): { intervalUs: number; mostAheadUs: number } => {
   const [intervalUs, mostAheadUs] = [Math.ceil((perMs * 1_000) / count), perMs * 1_000]
-  // They become a part of the statement's text.
   if (![intervalUs, mostAheadUs].every((number) => Number.isSafeInteger(number) && number > 0))
     throw new RangeError('a rate of declarations has a count and a time of at least 1')
   return { intervalUs, mostAheadUs }
@@ -22,14 +22,20 @@ const limitsOf = ({ count, perMs }: DeclarationRate): { intervalUs: number; most
  * @param greater The database's function for the greater one of two numbers.
  */
 export function rateWords(
-  rate: DeclarationRate,
-  { until, now, greater }: { until: string; now: string; greater: 'MAX' | 'GREATEST' },
+  until: string,
+  { now, greater }: { readonly now: string; readonly greater: 'MAX' | 'GREATEST' },
 ): { allowed: string; next: string } {
-  const { intervalUs, mostAheadUs } = limitsOf(rate)
   const nowUs = `(${now} * 1000)`
-  const from = `(CASE WHEN ${until} > ${nowUs} + ${mostAheadUs + SET_BACK_US} THEN ${nowUs} ELSE ${greater}(${until}, ${nowUs}) END)`
-  const next = `${from} + ${intervalUs}`
-  return { allowed: `${next} <= ${nowUs} + ${mostAheadUs}`, next }
+  const [interval, mostAhead] = ['CAST(:interval_us AS bigint)', 'CAST(:most_ahead_us AS bigint)']
+  const from = `(CASE WHEN ${until} > ${nowUs} + ${mostAhead} + ${SET_BACK_US} THEN ${nowUs} ELSE ${greater}(${until}, ${nowUs}) END)`
+  const next = `${from} + ${interval}`
+  return { allowed: `${next} <= ${nowUs} + ${mostAhead}`, next }
+}
+
+/** The arguments of `rateWords`. */
+export function rateArgs(rate: DeclarationRate): Args {
+  const { intervalUs, mostAheadUs } = limitsOf(rate)
+  return { interval_us: intervalUs, most_ahead_us: mostAheadUs }
 }
 
 /** How long until one more may be declared. In milliseconds; not above 0: now. */

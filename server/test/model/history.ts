@@ -1,7 +1,7 @@
 import { sql } from 'drizzle-orm'
 import { v7 as uuidv7 } from 'uuid'
 import type { EffectFunction } from '../../src/kinds/effect.js'
-import type { SqlRow } from '../../src/ledger/sqlite/client/connection.js'
+import type { SqlRow } from '../../src/ledger/query.js'
 import { createClient, type Client } from './client.js'
 import { DUE, type ModelDatabase } from './database.js'
 import { applies, ENDING, type Fault, type Stage, strikeOf } from './faults.js'

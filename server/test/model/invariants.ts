@@ -1,4 +1,4 @@
-import type { SqlRow } from '../../src/ledger/sqlite/client/connection.js'
+import type { SqlRow } from '../../src/ledger/query.js'
 import type { Told } from './client.js'
 import { digestOf, type Disk } from './memory-blobs.js'
 

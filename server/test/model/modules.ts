@@ -19,7 +19,4 @@ export const { wroteInThisBoot, createHolderName } = await load(
   'lib/holder-name.js',
 )
 export const { rules, drivable } = await load(() => import('../../src/sequence/rules.js'), 'sequence/rules.js')
-export const { NOW } = await load(
-  () => import('../../src/ledger/sqlite/client/connection.js'),
-  'ledger/sqlite/client/connection.js',
-)
+export const { NOW } = await load(() => import('../../src/ledger/sqlite/dialect.js'), 'ledger/sqlite/dialect.js')

@@ -1,57 +1,27 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import { problem } from '@landfall/shared'
 import type { PgDatabase, PgQueryResultHKT } from 'drizzle-orm/pg-core'
-import { v7 as uuidv7 } from 'uuid'
+import { hookTimeout, Lost, Rejected } from '../hook.js'
+import { type Plan, row, runOn } from '../query.js'
+import { ledgerStatements } from '../statements/index.js'
+import { tombstoneKey } from '../statements/marks.js'
+import { ownerHash } from '../tombstones.js'
 import { deadline, type Limit } from '../../lib/deadline.js'
 import { UploadError } from '../../lib/errors.js'
-import { type HookOutcome, NO_HOOK, type ReferenceIntent, type Referred } from '../../ports/ledger/references.js'
-import { REMOVAL } from '../../ports/ledger/effects.js'
-import type { Lease } from '../../ports/ledger/leases.js'
-import type { Ledger } from '../../ports/ledger.js'
-import type { OperationRecord } from '../../ports/operation.js'
-import { hookTimeout, Lost, Rejected } from '../hook.js'
-import { attendedMs, lookAtClock, settleClock } from './clock.js'
-import { NEXT_DUE } from './due.js'
-import {
-  effectsDueAt,
-  effectsOf,
-  forgetOtherHoldersOfEffects,
-  retryEffects,
-  settleEffect,
-  takeEffects,
-} from './effects.js'
-import { advanceMark, backlog, claims, health, heartbeat, list, mark, pulse } from './inventory.js'
-import {
-  ask,
-  askedOf,
-  cancel,
-  clearStall,
-  complete,
-  declare,
-  find,
-  findMany,
-  forgetOtherHolders,
-  leaseDue,
-  listOpen,
-  migrate,
-  ownerKey,
-  migrated,
-  record,
-  referIn,
-  rememberStore,
-  renew,
-  setDigest,
-  takeLease,
-  unready,
-  versions,
-} from './operations.js'
-import { connectionsOf, type Session } from './connections.js'
-import { codesOf, type Executes, faultOf, isStopped, NOW, type Queries, queriesOn } from './query.js'
-import { forgetOwner, holdings, retire, tombstone, tombstoneKey } from './retention.js'
-import { refusePastTx, revocable, type Scope, withinHook } from './scope.js'
-import { ANSWER_MS, createTurns, LONG_MS, type Running } from './turns.js'
 import { remembered } from '../../lib/remembered.js'
-import { ownerHash } from '../tombstones.js'
+import type { Ledger } from '../../ports/ledger.js'
+import type { Lease } from '../../ports/ledger/leases.js'
+import { type HookOutcome, NO_HOOK, type ReferenceIntent, type Referred } from '../../ports/ledger/references.js'
+import type { OperationRecord } from '../../ports/operation.js'
+import type { Session } from './connection.js'
+import { connectionsOf } from './connections.js'
+import { POSTGRES } from './dialect.js'
+import { codesOf, type Executes, faultOf, isStopped, queriesOn } from './query.js'
+import { refusePastTx, revocable, type Scope, withinHook } from './scope.js'
+import { POSTGRES_TABLES } from './tables.js'
+import { ANSWER_MS, createTurns, LONG_MS, type Running } from './turns.js'
+
+const { migrate, migrated, unready } = POSTGRES_TABLES
+const statements = ledgerStatements(POSTGRES)
 
 type AnySchema = Record<string, unknown>
 type AnyDatabase = PgDatabase<PgQueryResultHKT, AnySchema>
@@ -68,6 +38,7 @@ const MIGRATE_AGAIN_MS = 2_000
 const FORGET_MS = 15 * 60_000
 /** What a hook may take longer than its own limit before the database ends its transaction: then its process stands still. */
 const GRACE_MS = 5_000
+const ENDS_AFTER = `SELECT set_config('statement_timeout', :ms, true), set_config('idle_in_transaction_session_timeout', :ms, true)`
 /** A busy server may take as long, whatever the lease. */
 const LEAST_RENEWAL_MS = 1_000
 
@@ -87,17 +58,17 @@ export function postgresLedger<Database extends Executes & Pick<AnyDatabase, 'tr
   }
   const connections = connectionsOf(db, refusePastTx)
   const turns = createTurns(connections)
-  const on = <T>(work: (queries: Queries) => Promise<T>, answerMs?: number): Promise<T> =>
-    told(turns.take((session, _limit, { heard }) => work(queriesOn(session, heard)), answerMs))
-  /** Past the crowd: what must not come late, because others would take its silence for a death. */
-  const atOnce = <T>(work: (queries: Queries) => Promise<T>, answerMs?: number): Promise<T> =>
-    told(turns.takeAtOnce((session, _limit, { heard }) => work(queriesOn(session, heard)), answerMs))
-  const within = <T>(work: (queries: Queries) => Promise<T>, answerMs?: number): Promise<T> =>
+  const on = <T>(plan: () => Plan<T>, answerMs?: number): Promise<T> =>
+    told(turns.take((session, _limit, { heard }) => runOn(queriesOn(session, heard), plan()), answerMs))
+  /** Before all others that wait: what must not come late, because other nodes would take its silence for a death. */
+  const atOnce = <T>(plan: () => Plan<T>, answerMs?: number): Promise<T> =>
+    told(turns.takeAtOnce((session, _limit, { heard }) => runOn(queriesOn(session, heard), plan()), answerMs))
+  const within = <T>(plan: () => Plan<T>, answerMs?: number): Promise<T> =>
     told(
       turns.take(
         (session, _limit, connection) =>
           session.transaction(async (tx) => {
-            const result = await work(queriesOn(tx, connection.heard))
+            const result = await runOn(queriesOn(tx, connection.heard), plan())
             connection.commits()
             return result
           }),
@@ -105,11 +76,13 @@ export function postgresLedger<Database extends Executes & Pick<AnyDatabase, 'tr
       ),
     )
   /** Read once: it is committed before anything can be declared, and never changes. */
-  let hash: ((owner: string) => string) | null = null
-  const hashOn = async (queries: Queries): Promise<(owner: string) => string> => {
-    if (hash !== null) return hash
-    const key = await tombstoneKey(queries)
-    return (hash = remembered((owner) => ownerHash(key, owner)))
+  let known: ((owner: string) => string) | null = null
+  function* hashOf(owner: string): Plan<string> {
+    if (known === null) {
+      const key = yield* tombstoneKey()
+      known = remembered((each) => ownerHash(key, each))
+    }
+    return known(owner)
   }
 
   return {
@@ -125,49 +98,51 @@ export function postgresLedger<Database extends Executes & Pick<AnyDatabase, 'tr
         }
     },
 
-    rememberStore: () => on(async (queries) => void (await rememberStore(queries))),
+    rememberStore: () => on(statements.rememberStore),
 
-    ownerKey: () => on(ownerKey),
+    ownerKey: () => on(statements.ownerKey),
 
     async declare(intent) {
-      const declared = await on(async (queries) => declare(queries, intent, (await hashOn(queries))(intent.owner)))
+      const declared = await on(function* () {
+        return yield* statements.declare(intent, yield* hashOf(intent.owner))
+      })
       if (declared.outcome === 'created') changed(declared.operation)
       return declared
     },
 
-    find: (key) => on((queries) => find(queries, key)),
+    find: (key) => on(() => statements.find(key)),
 
-    tombstone: (key) => on(async (queries) => tombstone(queries, key.id, (await hashOn(queries))(key.owner))),
+    tombstone: ({ owner, id }) =>
+      on(function* () {
+        return yield* statements.tombstone(id, yield* hashOf(owner))
+      }),
 
-    findMany: (owner, ids) => on((queries) => findMany(queries, owner, ids)),
+    findMany: (owner, ids) => on(() => statements.findMany(owner, ids)),
 
-    listOpen: (owner, { after, limit }) => on((queries) => listOpen(queries, owner, after, limit)),
+    listOpen: (owner, page) => on(() => statements.listOpen(owner, page)),
 
     async setDigest(key, digest) {
-      const { outcome, operation } = await on((queries) => setDigest(queries, key, digest))
+      const { outcome, operation } = await on(() => statements.setDigest(key, digest))
       changed(operation)
       return outcome
     },
 
-    lease: (key, request) => on((queries) => takeLease(queries, key, request)),
+    lease: (key, request) => on(() => statements.lease(key, request)),
 
-    leaseDue: (request) => on((queries) => leaseDue(queries, request)),
+    leaseDue: (request) => on(() => statements.leaseDue(request)),
 
-    ask: (key, request) => on((queries) => ask(queries, key, request)),
+    ask: (key, request) => on(() => statements.ask(key, request)),
 
-    askedOf: (holder) => on((queries) => askedOf(queries, holder)),
+    askedOf: (holder) => on(() => statements.askedOf(holder)),
 
-    versions: (keys) => on((queries) => versions(queries, keys)),
+    versions: (keys) => on(() => statements.versions(keys)),
 
     // So that there is time for another try before they expire.
     renew: (leases, leaseMs) =>
-      atOnce(
-        (queries) => renew(queries, leases, leaseMs),
-        Math.min(ANSWER_MS, Math.max(LEAST_RENEWAL_MS, leaseMs / 3)),
-      ),
+      atOnce(() => statements.renew(leases, leaseMs), Math.min(ANSWER_MS, Math.max(LEAST_RENEWAL_MS, leaseMs / 3))),
 
     async record(lease, from, changes) {
-      return changed(await on((queries) => record(queries, lease, from, changes)))
+      return changed(await on(() => statements.record(lease, from, changes)))
     },
 
     async refer(lease, from, intent, hook) {
@@ -179,66 +154,58 @@ export function postgresLedger<Database extends Executes & Pick<AnyDatabase, 'tr
     },
 
     async cancel(key, why) {
-      return changed(await on((queries) => cancel(queries, key, why)))
+      return changed(await on(() => statements.cancel(key, why)))
     },
 
-    retry: (key) =>
-      within(async (queries) => (await clearStall(queries, key)) + (await retryEffects(queries, key)) > 0),
+    retry: (key) => within(() => statements.retry(key)),
 
-    effectsOf: (key) => on((queries) => effectsOf(queries, key)),
+    effectsOf: (key) => on(() => statements.effectsOf(key)),
 
-    remove: (tx, id, owner) => remove(queriesOn(tx), id, owner),
+    remove: (tx, id, owner) => runOn(queriesOn(tx), statements.remove(id, owner)),
 
     forgetOwner: (tx, owner) =>
-      tx === null ? within((queries) => forgetOwner(queries, owner), FORGET_MS) : forgetOwner(queriesOn(tx), owner),
+      tx === null
+        ? within(() => statements.forgetOwner(owner), FORGET_MS)
+        : runOn(queriesOn(tx), statements.forgetOwner(owner)),
 
     // It counts all rows of the owner, and only operators ask.
-    holdings: (owner) => on((queries) => holdings(queries, owner), LONG_MS),
+    holdings: (owner) => on(() => statements.holdings(owner), LONG_MS),
 
-    retire: (retention, limit) => within((queries) => retire(queries, retention, limit)),
+    retire: (retention, limit) => within(() => statements.retire(retention, limit)),
 
-    complete: (limit) => on((queries) => complete(queries, limit)),
+    complete: (limit) => on(() => statements.complete(limit)),
 
-    takeEffects: (target, request) => on((queries) => takeEffects(queries, target, request)),
+    takeEffects: (target, request) => on(() => statements.takeEffects(target, request)),
 
-    settleEffect: (effect, result) => on((queries) => settleEffect(queries, effect, result)),
+    settleEffect: (effect, result) => on(() => statements.settleEffect(effect, result)),
 
-    forgetOtherHolders: (holder) =>
-      within(async (queries) => {
-        await forgetOtherHoldersOfEffects(queries, holder)
-        return forgetOtherHolders(queries, holder)
-      }, LONG_MS),
+    forgetOtherHolders: (holder) => within(() => statements.forgetOtherHolders(holder), LONG_MS),
 
-    claims: (range) => on((queries) => claims(queries, range), LONG_MS),
+    claims: (range) => on(() => statements.claims(range), LONG_MS),
 
-    list: (page) => on((queries) => list(queries, page), LONG_MS),
+    list: (page) => on(() => statements.list(page), LONG_MS),
 
-    mark: () => on(mark),
+    mark: () => on(statements.mark),
 
-    advanceMark: (to) => within((queries) => advanceMark(queries, to)),
+    advanceMark: (to) => within(() => statements.advanceMark(to)),
 
-    heartbeat: () => atOnce(async (queries) => void (await heartbeat(queries))),
+    heartbeat: () => atOnce(statements.heartbeat),
 
     async settleClock(look) {
-      const found = await on((queries) => lookAtClock(queries, look))
-      return found.due ? within((queries) => settleClock(queries, look), LONG_MS) : { nowAt: found.nowAt, steppedMs: 0 }
+      const found = await on(() => statements.lookAtClock(look))
+      return found.due ? within(() => statements.settleClock(look), LONG_MS) : { nowAt: found.nowAt, steppedMs: 0 }
     },
 
-    attendedMs: (sinceAt) => on((queries) => attendedMs(queries, sinceAt)),
+    attendedMs: (sinceAt) => on(() => statements.attendedMs(sinceAt)),
 
     // It counts all rows: `pulse` does not, and is what load balancers ask.
-    health: () => on(health, LONG_MS),
+    health: () => on(statements.health, LONG_MS),
 
-    pulse: () => atOnce(pulse),
+    pulse: () => atOnce(statements.pulse),
 
-    backlog: () => on(backlog),
+    backlog: () => on(statements.backlog),
 
-    nextDueInMs: (targets) =>
-      on(async (queries) => {
-        const row = await queries.get(`SELECT (${NEXT_DUE}) AS due, ${NOW} AS now`)
-        const due = [row?.['due'] ?? null, await effectsDueAt(queries, targets)].filter((at) => at !== null)
-        return due.length === 0 ? null : Math.max(0, Math.min(...due.map(Number)) - Number(row?.['now']))
-      }),
+    nextDueInMs: (targets) => on(() => statements.nextDueInMs(targets)),
 
     onChange(listener) {
       listeners.add(listener)
@@ -262,11 +229,7 @@ export function postgresLedger<Database extends Executes & Pick<AnyDatabase, 'tr
         const own = (scope = revocable(tx))
         const queries = queriesOn(tx)
         // A process that stands still must not keep what its transaction has locked.
-        const endsAfterMs = String(timeLimitMs + GRACE_MS)
-        await queries.all(
-          `SELECT set_config('statement_timeout', ?, true), set_config('idle_in_transaction_session_timeout', ?, true)`,
-          [endsAfterMs, endsAfterMs],
-        )
+        await runOn(queries, row(ENDS_AFTER, { ms: String(timeLimitMs + GRACE_MS) }))
         limit.again(timeLimitMs + ANSWER_MS)
         try {
           const outcome =
@@ -280,7 +243,7 @@ export function postgresLedger<Database extends Executes & Pick<AnyDatabase, 'tr
                 )
           if (outcome.outcome === 'rejected') throw new Rejected(outcome.problem)
           limit.again(ANSWER_MS)
-          const operation = await referIn(queries, lease, from, intent, outcome)
+          const operation = await runOn(queries, statements.refer(lease, from, intent, outcome))
           connection.commits()
           return operation
         } catch (error) {
@@ -327,28 +290,4 @@ async function told<T>(work: Promise<T>): Promise<T> {
   } catch (error) {
     throw faultOf(error)
   }
-}
-
-/** In the application's own transaction: the reference goes and the removal of its bytes is owed, or neither. */
-async function remove(on: Queries, id: string, owner: string | null): Promise<boolean> {
-  const [reference, another] = await on.all(
-    `SELECT owner, blob_key FROM landfall_references WHERE operation_id = ? ${owner === null ? '' : 'AND owner = ?'} FOR UPDATE`,
-    [id, ...(owner === null ? [] : [owner])],
-  )
-  if (reference === undefined) return false
-  if (another !== undefined)
-    throw new UploadError('ambiguous-operation', 'several owners use this operation id: name the owner')
-  const of = reference['owner'] ?? null
-  await on.run(`DELETE FROM landfall_references WHERE owner = ? AND operation_id = ?`, [of, id])
-  await on.run(
-    `INSERT INTO landfall_effects (effect_id, owner, operation_id, name, type, payload, due_at, created_at)
-     VALUES (?, ?, ?, ?, 'remove-bytes', ?, ${NOW}, ${NOW})`,
-    [uuidv7(), of, id, REMOVAL.name, JSON.stringify({ blobKey: reference['blob_key'] })],
-  )
-  await on.run(
-    `UPDATE landfall_operations SET owed_effects = owed_effects + 1, removed_at = ${NOW}, problem = ?, updated_at = ${NOW}
-     WHERE owner = ? AND id = ?`,
-    [JSON.stringify(problem('removed')), of, id],
-  )
-  return true
 }

@@ -1,51 +1,21 @@
-import { Param, SQL, StringChunk } from 'drizzle-orm'
+import type { SQL } from 'drizzle-orm'
+import { type Queries, queryOf, type SqlRow } from '../query.js'
 import { UploadError } from '../../lib/errors.js'
-import type { SqlRow, SqlValue } from '../sqlite/client/connection.js'
 
-/**
- * PostgreSQL's clock in milliseconds since 1970. Not `clock_timestamp()`: that differs between two places of one
- * statement, and no index serves a condition on it. This one stands still within a statement and moves on between those
- * of a transaction; a statement that had to wait for a row judges by when it began, which ends no lease too early.
- */
-export const NOW = `CAST(FLOOR(EXTRACT(EPOCH FROM statement_timestamp()) * 1000) AS bigint)`
-
-/** A Drizzle database or transaction, as far as statements of ours need it. */
+/** A Drizzle database or transaction, as far as the ledger's statements need it. */
 export interface Executes {
   execute(query: SQL): PromiseLike<unknown>
 }
 
-/** Statements with `?` for their arguments, on whatever driver Drizzle has below it. */
-export interface Queries {
-  all(sql: string, args?: readonly SqlValue[]): Promise<SqlRow[]>
-  get(sql: string, args?: readonly SqlValue[]): Promise<SqlRow | undefined>
-  /** How many rows it changed. */
-  run(sql: string, args?: readonly SqlValue[]): Promise<number>
-}
-
-export function queriesOn(on: Executes, heard: () => void = () => {}): Queries {
-  const all = async (sql: string, args: readonly SqlValue[] = []) => {
+/** @param heard Called after each answer. */
+export const queriesOn = (on: Executes, heard: () => void = () => {}): Queries => ({
+  async ask({ wants, sql, args }) {
     const result = await on.execute(queryOf(sql, args))
     heard()
-    return resultOf(result)
-  }
-  return {
-    all: async (sql, args) => (await all(sql, args)).rows,
-    get: async (sql, args) => (await all(sql, args)).rows[0],
-    run: async (sql, args) => (await all(sql, args)).changed,
-  }
-}
-
-/** No text of ours has a question mark but for an argument. */
-export function queryOf(sql: string, args: readonly SqlValue[]): SQL {
-  const parts = sql.split('?')
-  if (parts.length !== args.length + 1) throw new RangeError(`${args.length} arguments for: ${sql}`)
-  const chunks: (StringChunk | Param)[] = []
-  for (const [index, part] of parts.entries()) {
-    if (index > 0) chunks.push(new Param(args[index - 1] ?? null))
-    chunks.push(new StringChunk(part))
-  }
-  return new SQL(chunks)
-}
+    const { rows, changed } = resultOf(result)
+    return wants === 'rows' ? rows : wants === 'row' ? rows[0] : changed
+  },
+})
 
 /** node-postgres answers an object with `rows` and `rowCount`, postgres.js the rows with a `count`. */
 function resultOf(result: unknown): { rows: SqlRow[]; changed: number } {

@@ -1,7 +1,7 @@
 import pLimit, { type LimitFunction } from 'p-limit'
 import { deadline, grantedWithin, type Limit } from '../../lib/deadline.js'
 import { UploadError } from '../../lib/errors.js'
-import type { Connection, Connections, Session } from './connections.js'
+import type { Connection, Connections, Session } from './connection.js'
 import { faultOf, isAway } from './query.js'
 
 /** How long a call may take from when it has its connection, in milliseconds. */

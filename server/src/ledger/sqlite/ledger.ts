@@ -1,46 +1,30 @@
-import { problem } from '@landfall/shared'
-import { sql } from 'drizzle-orm'
 import type { LibSQLDatabase } from 'drizzle-orm/libsql'
-import { v7 as uuidv7 } from 'uuid'
+import { hookTimeout, Lost, Rejected } from '../hook.js'
+import { type Args, type Plan, type Queries, queryOf, row, runOn, type SqlRow } from '../query.js'
+import { completable, dueArgs, dueEffects, dueOperations } from '../statements/due.js'
+import { ledgerStatements } from '../statements/index.js'
+import { meta, tombstoneKey } from '../statements/marks.js'
+import { ownerHash, TOMBSTONE_KEY } from '../tombstones.js'
 import { deadline, type Limit } from '../../lib/deadline.js'
 import { faultCode, UploadError } from '../../lib/errors.js'
-import { type HookOutcome, NO_HOOK, type ReferenceIntent, type Referred } from '../../ports/ledger/references.js'
-import { REMOVAL } from '../../ports/ledger/effects.js'
-import type { Lease } from '../../ports/ledger/leases.js'
-import type { Ledger } from '../../ports/ledger.js'
-import type { OperationRecord } from '../../ports/operation.js'
 import { remembered } from '../../lib/remembered.js'
-import { hookTimeout, Lost, Rejected } from '../hook.js'
+import type { Ledger } from '../../ports/ledger.js'
+import type { Lease } from '../../ports/ledger/leases.js'
+import { type HookOutcome, NO_HOOK, type ReferenceIntent, type Referred } from '../../ports/ledger/references.js'
+import type { OperationRecord } from '../../ports/operation.js'
+import { type Connection, isAway, isSaid } from './client/connection.js'
 import { hooks, type HookScope, openTransaction, sqliteAccess } from './client/serialized-libsql.js'
-import {
-  ask,
-  askedOf,
-  cancel,
-  complete,
-  declare,
-  find,
-  leaseDue,
-  listOpen,
-  migrate,
-  ownerKey,
-  migrated,
-  record,
-  referIn,
-  rememberStore,
-  renewLease,
-  setDigest,
-  takeLease,
-  unready,
-  versions,
-} from './operations.js'
-import { advanceMark, backlog, claims, health, heartbeat, list, mark, pulse } from './inventory.js'
-import { attendedMs, lookAtClock, settleClock } from './clock.js'
-import { COMPLETABLE, DUE_EFFECTS, DUE_OPERATIONS, dueArgs, NEXT_DUE } from './due.js'
-import { effectsDueAt, effectsOf, retryEffects, settleEffect, takeEffects } from './effects.js'
-import { type Queries, queryOf } from '../postgres/query.js'
-import { forgetOwner, holdings, retire, tombstone, tombstoneKey, toRetire } from './retention.js'
-import { ownerHash } from '../tombstones.js'
-import { type Connection, isAway, isSaid, NOW, type SqlRow, type SqlValue } from './client/connection.js'
+import { SQLITE } from './dialect.js'
+import { runNow } from './run.js'
+import { SQLITE_TABLES } from './tables.js'
+
+const { migrate, migrated, unready } = SQLITE_TABLES
+const statements = ledgerStatements(SQLITE)
+const DUE = {
+  operations: dueOperations(SQLITE),
+  effects: dueEffects(SQLITE),
+  completable: completable(SQLITE),
+}
 
 type AnySchema = Record<string, unknown>
 /** The transaction that Drizzle hands to the callback of `db.transaction`. */
@@ -60,20 +44,20 @@ export function sqliteLedger<Schema extends AnySchema>(db: LibSQLDatabase<Schema
     if (operation !== null) for (const listener of listeners) listener(operation)
     return operation
   }
-  const read = <T>(query: (connection: Connection) => T): Promise<T> => told(async () => query(await access.reader()))
-  const write = <T>(work: (connection: Connection) => T): Promise<T> => told(() => access.writer.write(work))
-  /** Takes the writer only where a reader finds something; what comes a moment later is found by the next look. */
-  const writeIfAny = async <T>(pick: string, args: SqlValue[], none: T, work: (on: Connection) => T): Promise<T> =>
-    (await read((on) => on.get(pick, [...args, 1]))) === undefined ? none : write(work)
+  const read = <T>(plan: () => Plan<T>): Promise<T> => told(async () => runNow(await access.reader(), plan()))
+  const write = <T>(plan: () => Plan<T>): Promise<T> => told(() => access.writer.write((on) => runNow(on, plan())))
+  /** Takes the writer only where a reader finds something; what comes a moment later is found the next time. */
+  const writeIfAny = async <T>(pick: string, args: Args, none: T, plan: () => Plan<T>): Promise<T> =>
+    (await read(() => row(pick, { ...args, limit: 1 }))) === undefined ? none : write(plan)
 
   /** The key is read once: it is committed before anything can be declared, and never changes. */
-  let hash: ((owner: string) => string) | null = null
-  const hashOn = (on: Connection): ((owner: string) => string) => {
-    if (hash === null) {
-      const key = tombstoneKey(on)
-      hash = remembered((owner) => ownerHash(key, owner))
+  let known: ((owner: string) => string) | null = null
+  function* hashOf(owner: string): Plan<string> {
+    if (known === null) {
+      const key = yield* tombstoneKey()
+      known = remembered((each) => ownerHash(key, each))
     }
-    return hash
+    return known(owner)
   }
 
   return {
@@ -84,45 +68,51 @@ export function sqliteLedger<Schema extends AnySchema>(db: LibSQLDatabase<Schema
       return write(migrate)
     },
 
-    rememberStore: () => write(rememberStore),
+    rememberStore: () => write(statements.rememberStore),
 
-    ownerKey: () => write(ownerKey),
+    ownerKey: () => write(statements.ownerKey),
 
     async declare(intent) {
-      const declared = await write((on) => declare(on, intent, hashOn(on)(intent.owner)))
+      const declared = await write(function* () {
+        return yield* statements.declare(intent, yield* hashOf(intent.owner))
+      })
       if (declared.outcome === 'created') changed(declared.operation)
       return declared
     },
 
-    find: (key) => read((on) => find(on, key)),
+    find: (key) => read(() => statements.find(key)),
 
-    tombstone: (key) => read((on) => tombstone(on, key)),
+    tombstone: ({ owner, id }) =>
+      read(function* () {
+        // A reader cannot make the key; where there is none yet, there are no tombstones.
+        const key = yield* meta(TOMBSTONE_KEY)
+        return key === null ? null : yield* statements.tombstone(id, ownerHash(key, owner))
+      }),
 
-    findMany: (owner, ids) =>
-      read((on) => ids.map((id) => find(on, { owner, id })).filter((operation) => operation !== null)),
+    findMany: (owner, ids) => read(() => statements.findMany(owner, ids)),
 
-    listOpen: (owner, { after, limit }) => read((on) => listOpen(on, owner, after, limit)),
+    listOpen: (owner, page) => read(() => statements.listOpen(owner, page)),
 
     async setDigest(key, digest) {
-      const { outcome, operation } = await write((on) => setDigest(on, key, digest))
+      const { outcome, operation } = await write(() => statements.setDigest(key, digest))
       changed(operation)
       return outcome
     },
 
-    lease: (key, request) => write((on) => takeLease(on, key, request)),
+    lease: (key, request) => write(() => statements.lease(key, request)),
 
-    leaseDue: (request) => writeIfAny(DUE_OPERATIONS, dueArgs(request), [], (on) => leaseDue(on, request)),
+    leaseDue: (request) => writeIfAny(DUE.operations, dueArgs(request), [], () => statements.leaseDue(request)),
 
-    ask: (key, request) => write((on) => ask(on, key, request)),
+    ask: (key, request) => write(() => statements.ask(key, request)),
 
-    askedOf: (holder) => read((on) => askedOf(on, holder)),
+    askedOf: (holder) => read(() => statements.askedOf(holder)),
 
-    versions: (keys) => read((on) => versions(on, keys)),
+    versions: (keys) => read(() => statements.versions(keys)),
 
-    renew: (leases, leaseMs) => write((on) => leases.filter((lease) => renewLease(on, lease, leaseMs))),
+    renew: (leases, leaseMs) => write(() => statements.renew(leases, leaseMs)),
 
     async record(lease, from, changes) {
-      return changed(await write((on) => record(on, lease, from, changes)))
+      return changed(await write(() => statements.record(lease, from, changes)))
     },
 
     async refer(lease, from, intent, hook) {
@@ -132,89 +122,60 @@ export function sqliteLedger<Schema extends AnySchema>(db: LibSQLDatabase<Schema
     },
 
     async cancel(key, why) {
-      return changed(await write((on) => cancel(on, key, why)))
+      return changed(await write(() => statements.cancel(key, why)))
     },
 
-    retry: (key) =>
-      write((on) => {
-        const stalls = on.run(
-          `UPDATE landfall_operations SET stalled = 0, attempts = 0, problem = 'null', due_at = ${NOW}, updated_at = ${NOW}
-           WHERE owner = ? AND id = ? AND stalled = 1`,
-          [key.owner, key.id],
-        )
-        return stalls + retryEffects(on, key) > 0
-      }),
+    retry: (key) => write(() => statements.retry(key)),
 
-    effectsOf: (key) => read((on) => effectsOf(on, key)),
+    effectsOf: (key) => read(() => statements.effectsOf(key)),
 
-    remove: (tx, id, owner) => remove(tx, id, owner),
+    remove: (tx, id, owner) => runOn(queriesIn(tx), statements.remove(id, owner)),
 
     async forgetOwner(tx, owner) {
-      if (tx !== null) return forgetOwner(queriesIn(tx), owner)
-      return told(() => db.transaction(async (own) => forgetOwner(queriesIn(own), owner)))
+      if (tx !== null) return runOn(queriesIn(tx), statements.forgetOwner(owner))
+      return told(() => db.transaction((own) => runOn(queriesIn(own), statements.forgetOwner(owner))))
     },
 
-    holdings: (owner) => read((on) => holdings(on, owner)),
+    holdings: (owner) => read(() => statements.holdings(owner)),
 
     async retire(retention, limit) {
-      const { operations, effects } = await read((on) => toRetire(on, retention, 1))
-      if (operations.length + effects.length === 0) return { operations: 0, effects: 0 }
-      return write((on) => retire(on, retention, limit))
+      const isAny = await read(() => statements.isAnyEnded(retention))
+      return isAny ? write(() => statements.retire(retention, limit)) : { operations: 0, effects: 0 }
     },
 
-    complete: (limit) => writeIfAny(COMPLETABLE, [], 0, (on) => complete(on, limit)),
+    complete: (limit) => writeIfAny(DUE.completable, {}, 0, () => statements.complete(limit)),
 
     takeEffects: (target, request) =>
-      writeIfAny(DUE_EFFECTS, [target.kind, target.name], [], (on) => takeEffects(on, target, request)),
+      writeIfAny(DUE.effects, { ...target }, [], () => statements.takeEffects(target, request)),
 
-    settleEffect: (effect, result) => write((on) => settleEffect(on, effect, result)),
+    settleEffect: (effect, result) => write(() => statements.settleEffect(effect, result)),
 
-    forgetOtherHolders: (holder) =>
-      write((on) => {
-        on.run(
-          `UPDATE landfall_effects SET holder = NULL, due_at = ${NOW} WHERE due_at IS NOT NULL AND holder IS NOT NULL AND holder <> ?`,
-          [holder],
-        )
-        return on.run(
-          // A lease always has a due time: the index of due operations finds them without a scan.
-          `UPDATE landfall_operations SET
-             unclean_holder = COALESCE(unclean_holder, CASE lease_purpose WHEN 'receive' THEN lease_holder END),
-             lease_holder = NULL, lease_purpose = NULL, lease_expires_at = NULL, lease_asked = 0, lease_token = lease_token + 1, due_at = ${NOW}
-           WHERE due_at IS NOT NULL AND lease_holder IS NOT NULL AND lease_holder <> ?`,
-          [holder],
-        )
-      }),
+    forgetOtherHolders: (holder) => write(() => statements.forgetOtherHolders(holder)),
 
-    claims: (range) => read((on) => claims(on, range)),
+    claims: (range) => read(() => statements.claims(range)),
 
-    list: (page) => read((on) => list(on, page)),
+    list: (page) => read(() => statements.list(page)),
 
-    mark: () => read(mark),
+    mark: () => read(statements.mark),
 
-    advanceMark: (to) => write((on) => advanceMark(on, to)),
+    advanceMark: (to) => write(() => statements.advanceMark(to)),
 
-    heartbeat: () => write(heartbeat),
+    heartbeat: () => write(statements.heartbeat),
 
-    pulse: () => read(pulse),
+    pulse: () => read(statements.pulse),
 
-    backlog: () => read(backlog),
+    backlog: () => read(statements.backlog),
 
     async settleClock(look) {
-      const found = await read((on) => lookAtClock(on, look))
-      return found.due ? write((on) => settleClock(on, look)) : { nowAt: found.nowAt, steppedMs: 0 }
+      const found = await read(() => statements.lookAtClock(look))
+      return found.due ? write(() => statements.settleClock(look)) : { nowAt: found.nowAt, steppedMs: 0 }
     },
 
-    attendedMs: (sinceAt) => read((on) => attendedMs(on, sinceAt)),
+    attendedMs: (sinceAt) => read(() => statements.attendedMs(sinceAt)),
 
-    health: () => read(health),
+    health: () => read(statements.health),
 
-    nextDueInMs: (targets) =>
-      read((on) => {
-        const row = on.get(`SELECT (${NEXT_DUE}) AS due, ${NOW} AS now`)
-        const now = Number(row?.['now'])
-        const due = [row?.['due'] ?? null, effectsDueAt(on, targets)].filter((at) => at !== null)
-        return due.length === 0 ? null : Math.max(0, Math.min(...due.map(Number)) - now)
-      }),
+    nextDueInMs: (targets) => read(() => statements.nextDueInMs(targets)),
 
     onChange(listener) {
       listeners.add(listener)
@@ -225,7 +186,7 @@ export function sqliteLedger<Schema extends AnySchema>(db: LibSQLDatabase<Schema
   /** Without a hook there is nothing that Drizzle would have to see: a job of the queue like any other. */
   async function referAlone(lease: Lease, from: OperationRecord, intent: ReferenceIntent): Promise<Referred> {
     try {
-      return { outcome: 'referenced', operation: await write((on) => referIn(on, lease, from, intent, NO_HOOK)) }
+      return { outcome: 'referenced', operation: await write(() => statements.refer(lease, from, intent, NO_HOOK)) }
     } catch (error) {
       if (error instanceof Lost) return { outcome: 'lost' }
       throw error
@@ -250,7 +211,7 @@ export function sqliteLedger<Schema extends AnySchema>(db: LibSQLDatabase<Schema
     const last = (on: Connection): void => {
       if (accepted === null)
         throw new UploadError('transaction-closed', 'the transaction was committed before its hook had answered')
-      operation = referIn(on, lease, from, intent, accepted)
+      operation = runNow(on, statements.refer(lease, from, intent, accepted))
     }
     let opened = false
     const taken = new AbortController()
@@ -315,36 +276,12 @@ async function told<T>(work: () => Promise<T>): Promise<T> {
   }
 }
 
-/** Statements with `?` for their arguments, in a transaction of Drizzle's. */
-function queriesIn<Schema extends AnySchema>(tx: SqliteTx<Schema>): Queries {
-  const all = (text: string, args: readonly SqlValue[] = []): Promise<SqlRow[]> => tx.all<SqlRow>(queryOf(text, args))
-  return {
-    all,
-    get: async (text, args) => (await all(text, args))[0],
-    run: async (text, args = []) => (await tx.run(queryOf(text, args))).rowsAffected,
-  }
-}
-
-/** In the application's own transaction: the reference goes and the removal of its bytes is owed, or neither. */
-async function remove<Schema extends AnySchema>(
-  tx: SqliteTx<Schema>,
-  id: string,
-  owner: string | null,
-): Promise<boolean> {
-  const found = await tx.all<{ owner: string; blob_key: string }>(
-    owner === null
-      ? sql`SELECT owner, blob_key FROM landfall_references WHERE operation_id = ${id}`
-      : sql`SELECT owner, blob_key FROM landfall_references WHERE operation_id = ${id} AND owner = ${owner}`,
-  )
-  const [reference, another] = found
-  if (reference === undefined) return false
-  if (another !== undefined)
-    throw new UploadError('ambiguous-operation', 'several owners use this operation id: name the owner')
-  const now = sql.raw(NOW)
-  await tx.run(sql`DELETE FROM landfall_references WHERE owner = ${reference.owner} AND operation_id = ${id}`)
-  await tx.run(sql`INSERT INTO landfall_effects (effect_id, owner, operation_id, name, type, payload, due_at, created_at)
-    VALUES (${uuidv7()}, ${reference.owner}, ${id}, ${REMOVAL.name}, 'remove-bytes', ${JSON.stringify({ blobKey: reference.blob_key })}, ${now}, ${now})`)
-  await tx.run(sql`UPDATE landfall_operations SET removed_at = ${now}, problem = ${JSON.stringify(problem('removed'))}, updated_at = ${now}
-    WHERE owner = ${reference.owner} AND id = ${id}`)
-  return true
-}
+/** Statements in a transaction of the application's own, through its Drizzle. */
+const queriesIn = <Schema extends AnySchema>(tx: SqliteTx<Schema>): Queries => ({
+  async ask({ wants, sql, args }) {
+    const query = queryOf(sql, args)
+    if (wants === 'changes') return (await tx.run(query)).rowsAffected
+    const found = await tx.all<SqlRow>(query)
+    return wants === 'rows' ? found : found[0]
+  },
+})

@@ -2,14 +2,9 @@ import type { InStatement, InValue, IntMode, ResultSet, Row } from '@libsql/clie
 import { LibsqlError } from '@libsql/core/api'
 import { ResultSetImpl } from '@libsql/core/util'
 import Database from 'libsql'
+import type { SqlRow, SqlValue } from '../../query.js'
 import { UploadError } from '../../../lib/errors.js'
 import { statementsIn } from './sql-statements.js'
-
-/** SQLite's clock in milliseconds since 1970. It is the same for all statements of one transaction step. */
-export const NOW = `CAST(unixepoch('subsec') * 1000 AS INTEGER)`
-
-export type SqlValue = string | number | bigint | null | Uint8Array
-export type SqlRow = Readonly<Record<string, SqlValue>>
 
 /** One SQLite connection, which keeps its prepared statements. */
 export interface Connection {

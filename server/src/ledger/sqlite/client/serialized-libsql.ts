@@ -1,12 +1,12 @@
 import { AsyncLocalStorage } from 'node:async_hooks'
+import { setTimeout as sleep } from 'node:timers/promises'
 import type { Client, InStatement, IntMode, ResultSet, Transaction } from '@libsql/client'
 import { LibsqlBatchError, LibsqlError } from '@libsql/core/api'
 import { UploadError } from '../../../lib/errors.js'
 import { milliseconds, optional, readOptions } from '../../../lib/options.js'
-import { type Sort, type Statement, statementsIn } from './sql-statements.js'
 import { type Connection, isBusy, openConnection, said } from './connection.js'
+import { type Sort, type Statement, statementsIn } from './sql-statements.js'
 import { createWriter, type Hold, JOB_SAVEPOINT, type Writer } from './writer.js'
-import { setTimeout as sleep } from 'node:timers/promises'
 
 const ACCESS = Symbol.for('landfall.sqlite')
 

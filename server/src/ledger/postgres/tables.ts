@@ -1,0 +1,82 @@
+import { type Part, partsOf, type Standing } from '../parts.js'
+import { changes, type Plan, row, rows } from '../query.js'
+import { tableStatements } from '../statements/tables.js'
+import { POSTGRES } from './dialect.js'
+import { POSTGRES_MIGRATIONS } from './migrations.js'
+
+// How the tables are made, and made whole again, in PostgreSQL, where several processes may start at once.
+
+/** Of `pg_advisory_xact_lock`: one process migrates at a time. Any number would do that nobody else uses. */
+const MIGRATION_LOCK = 7_203_155_221
+/** So long a change of the tables waits for those who use them just now: a long transaction, a dump. */
+const LOCK_MS = 2_000
+
+const PARTS = partsOf(POSTGRES_MIGRATIONS)
+const namesOf = (wanted: Part['kind']): string[] =>
+  [...PARTS.others].filter(([, { kind }]) => kind === wanted).map(([name]) => name)
+const NAMES = {
+  tables: JSON.stringify(PARTS.tables),
+  relations: JSON.stringify([...PARTS.tables, ...namesOf('INDEX')]),
+  functions: JSON.stringify(namesOf('FUNCTION')),
+  triggers: JSON.stringify(namesOf('TRIGGER')),
+}
+const named = (argument: keyof typeof NAMES): string =>
+  `(SELECT given.value #>> '{}' AS name FROM ${POSTGRES.eachJson(`:${argument}`, 'given')}) AS ${argument}`
+
+/** A trigger that is disabled is none. */
+function* standing(): Plan<Standing> {
+  const there = yield* row(`SELECT to_regclass('landfall_meta') IS NOT NULL AS there`)
+  if (String(there?.['there']) !== 'true') return { version: 0, identity: null, missing: [] }
+  const all = yield* rows(`SELECT key, value FROM landfall_meta WHERE key IN ('version', 'identity')`)
+  const meta = new Map(all.map(({ key, value }) => [key, String(value)]))
+  const version = Number(meta.get('version') ?? 0)
+  const identity = meta.get('identity') ?? null
+  if (version !== POSTGRES_MIGRATIONS.length) return { version, identity, missing: [] }
+  const missing = yield* rows(
+    `SELECT name FROM ${named('relations')} WHERE to_regclass(name) IS NULL
+     UNION ALL SELECT name FROM ${named('functions')} WHERE to_regproc(name) IS NULL
+     UNION ALL SELECT name FROM ${named('triggers')} WHERE NOT EXISTS (
+       SELECT 1 FROM pg_trigger t JOIN ${named('tables')} ON t.tgrelid = to_regclass(tables.name)
+       WHERE t.tgname = triggers.name AND t.tgenabled IN ('O', 'A'))`,
+    NAMES,
+  )
+  return { version, identity, missing: missing.map(({ name }) => String(name)) }
+}
+
+const ifMissing = (statement: string): string =>
+  statement
+    .replace(/^CREATE (UNIQUE )?(TABLE|INDEX) /, 'CREATE $1$2 IF NOT EXISTS ')
+    .replace(/^CREATE (FUNCTION|TRIGGER) /, 'CREATE OR REPLACE $1 ')
+    .replace(/^ALTER TABLE (\w+) ADD COLUMN /, 'ALTER TABLE $1 ADD COLUMN IF NOT EXISTS ')
+
+function* apply(statement: string): Plan<void> {
+  yield* changes(ifMissing(statement))
+}
+
+function* mend(parts: readonly Part[]): Plan<void> {
+  // What other processes write while it is mended would be counted by nobody, or twice.
+  yield* rows(`LOCK TABLE landfall_operations, landfall_references, landfall_usage IN SHARE ROW EXCLUSIVE MODE`)
+  // A trigger needs its function, whichever of them is missing.
+  for (const { kind, statement } of PARTS.others.values()) if (kind === 'FUNCTION') yield* apply(statement)
+  for (const { kind, statement } of parts) if (kind !== 'FUNCTION') yield* apply(statement)
+  for (const { kind, statement } of parts) {
+    if (kind !== 'TRIGGER') continue
+    // One that somebody has disabled is there, and stays disabled.
+    const [, name, table] = /^CREATE TRIGGER (\w+)[^]*? ON (\w+)/.exec(statement) ?? []
+    yield* changes(`ALTER TABLE ${table} ENABLE TRIGGER ${name}`)
+  }
+}
+
+/** `migrate` fails with `lock_not_available` (55P03) where somebody uses a table for longer than `LOCK_MS`. */
+export const POSTGRES_TABLES = tableStatements({
+  migrations: POSTGRES_MIGRATIONS,
+  metaTable: `CREATE TABLE IF NOT EXISTS landfall_meta (key text PRIMARY KEY, value text NOT NULL)`,
+  standing,
+  *begin() {
+    yield* rows(`SELECT pg_advisory_xact_lock(${MIGRATION_LOCK})`)
+    // A process that asks for a table behind this one waits for it, readers too: better to give way, and to come again.
+    yield* rows(`SELECT set_config('lock_timeout', :lock_ms, true)`, { lock_ms: String(LOCK_MS) })
+  },
+  apply,
+  mend,
+})

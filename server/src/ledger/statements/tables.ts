@@ -1,0 +1,66 @@
+import { v7 as uuidv7 } from 'uuid'
+import { isReady, notReady, type Part, partsOf, RECOUNT, refuseLostTables, type Standing } from '../parts.js'
+import { changes, type Plan } from '../query.js'
+import type { UploadError } from '../../lib/errors.js'
+import { meta, metaOnce, setMeta, store, tombstoneKey } from './marks.js'
+
+/** In what the engines differ when they make the tables. */
+export interface TableMaking {
+  readonly migrations: readonly (readonly string[])[]
+  /** The table that says which version the others have: it comes before all migrations. */
+  readonly metaTable: string
+  /** How the tables stand, by reading only. */
+  standing(): Plan<Standing>
+  /** What comes first in the transaction that makes them. */
+  begin(): Plan<void>
+  /** Runs a statement of a migration; the application's drizzle-kit may have done before what it does. */
+  apply(statement: string): Plan<void>
+  /** Makes again what somebody has dropped. */
+  mend(parts: readonly Part[]): Plan<void>
+}
+
+export interface Opened {
+  readonly identity: string
+  readonly store: 'new' | 'known'
+}
+
+export function tableStatements({ migrations, metaTable, standing, begin, apply, mend }: TableMaking) {
+  const { tables, others } = partsOf(migrations)
+
+  /** Null: there is something to migrate. */
+  function* migrated(): Plan<Opened | null> {
+    const now = yield* standing()
+    return now.identity !== null && isReady(now, migrations.length)
+      ? { identity: now.identity, store: yield* store() }
+      : null
+  }
+
+  return {
+    migrated,
+
+    *unready(): Plan<UploadError> {
+      return notReady(yield* standing(), migrations.length)
+    },
+
+    /** In a transaction. */
+    *migrate(): Plan<Opened> {
+      yield* begin()
+      // Another process may have been here while this one waited.
+      const ready = yield* migrated()
+      if (ready !== null) return ready
+      yield* changes(metaTable)
+      const version = Number((yield* meta('version')) ?? 0)
+      for (const statement of migrations.slice(version).flat()) yield* apply(statement)
+      // A newer version of the server may have been here: its tables are its own to count.
+      if (version < migrations.length) yield* setMeta('version', String(migrations.length))
+      const { missing } = yield* standing()
+      refuseLostTables(tables, missing)
+      const parts = missing.map((name) => others.get(name)).filter((part) => part !== undefined)
+      if (parts.length > 0) yield* mend(parts)
+      if (parts.some(({ kind }) => kind === 'TRIGGER')) for (const statement of RECOUNT) yield* changes(statement)
+      const identity = yield* metaOnce('identity', uuidv7)
+      yield* tombstoneKey()
+      return { identity, store: yield* store() }
+    },
+  }
+}
