@@ -8,7 +8,7 @@ let server: TestServer
 afterEach(() => server.close())
 
 // Several times as many as the completer has hands, and a completer that looks by itself only once a minute.
-test('what is due beyond the hands of the completer is taken as soon as a hand is free', async () => {
+test('due operations beyond the number of workers are taken as soon as a worker is free', async () => {
   const file = kind({
     onReference: async (tx: Tx, { operation }) => {
       await tx.insert(photos).values({ name: operation.id })

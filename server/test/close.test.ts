@@ -26,7 +26,7 @@ async function end(server: TestServer): Promise<void> {
 }
 
 test.each(['leaseDue', 'nextDueInMs', 'complete', 'heartbeat', 'advanceMark', 'renew'] as const)(
-  'while %s of the ledger hangs',
+  'close ends in time while %s of the ledger hangs',
   async (call) => {
     let hangs = false
     const server = await startServer(
@@ -49,7 +49,7 @@ test.each(['leaseDue', 'nextDueInMs', 'complete', 'heartbeat', 'advanceMark', 'r
   },
 )
 
-test('while a hook, a prepare step and an effect hang that listen to nobody', async () => {
+test('close ends in time while a hook, a prepare step and an effect hang and ignore their signal', async () => {
   const hooks = { prepare: 0, onReference: 0, effect: 0 }
   const hang = (which: keyof typeof hooks) => (): Promise<never> => {
     hooks[which] += 1
@@ -74,7 +74,7 @@ test('while a hook, a prepare step and an effect hang that listen to nobody', as
   await end(server)
 })
 
-test('while a client waits for the digest of a long prefix, who is told to ask again', async () => {
+test('close ends in time while a client waits for the digest of a long prefix, and that client gets 503', async () => {
   const size = 400 * 1024 * 1024
   const server = await startServer({ file: kind({ onReference: async () => null }) })
   const id = newId()

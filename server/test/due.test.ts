@@ -26,7 +26,7 @@ afterEach(async () => {
 const TARGET = { kind: 'photo', name: 'notify' }
 const TAKING = { holder: 'n1', leaseMs: 30_000, limit: 10 }
 
-test('who finds nothing due does not wait for the writer, who finds something does', async () => {
+test('a search that finds nothing due does not wait for the writer, and one that finds something does', async () => {
   const ledger = sqliteLedger(database.db)
   await ledger.migrate()
   const looks = () => [
@@ -48,7 +48,7 @@ test('who finds nothing due does not wait for the writer, who finds something do
   expect(await found).toHaveLength(1)
 })
 
-test('each look is a search in an index', () => {
+test('each search uses an index', () => {
   const connection = openConnection(join(directory.path, 'plan.db'))
   for (const statement of MIGRATIONS.flat()) connection.exec(statement)
   const plan = (text: string, args: Args) => {
@@ -66,7 +66,7 @@ test('each look is a search in an index', () => {
   connection.close()
 })
 
-test('metrics count what is unfinished, and never look at what is finished', () => {
+test('metrics count unfinished operations, and never read finished ones', () => {
   const connection = openConnection(join(directory.path, 'plan.db'))
   for (const statement of MIGRATIONS.flat()) connection.exec(statement)
   const tables = Object.values(backlogWords(SQLITE)).flatMap((sql) =>

@@ -33,7 +33,7 @@ const heartbeatSecondsAgo = ({ db }: TestServer, seconds: number) =>
     sql`UPDATE landfall_meta SET value = CAST(CAST(unixepoch('subsec') * 1000 AS INTEGER) - ${seconds * 1000} AS TEXT) WHERE key = 'heartbeat'`,
   )
 
-test('a process is ready when a completer is alive, and tells it by status and by name', async () => {
+test('a process is ready when a completer is alive; the answer says so by its status and names the check that failed', async () => {
   const { uploads } = await start({ completerIntervalMs: 1_000 })
   const app = new Hono().route('/health', healthRoutes(uploads))
   const live = await app.request('/health/live')
@@ -48,7 +48,7 @@ test('a process is ready when a completer is alive, and tells it by status and b
   expect((await app.request('/health/ready', { method: 'HEAD' })).status).toBe(200)
 })
 
-test('a completer of any process counts, and one that has said nothing for long is dead', async () => {
+test('a completer of any process counts, and one without a recent heartbeat counts as dead', async () => {
   const { uploads, ledger } = await start({ completerIntervalMs: 1_000 })
   await ledger.heartbeat()
   expect(await uploads.health()).toEqual(READY)
@@ -64,12 +64,12 @@ test('a completer of any process counts, and one that has said nothing for long 
   expect(await uploads.health()).toEqual(READY)
 })
 
-test('where nobody says how often runOnce is called, the completer does not count', async () => {
+test('the completer is not checked if no interval for runOnce is configured', async () => {
   const { uploads } = await start()
   expect(await uploads.health()).toEqual(READY)
 })
 
-test('many who ask at once ask the database once', async () => {
+test('100 checks at once read the database once', async () => {
   let asked = 0
   const { uploads } = await start({
     ledgerOf: (ledger) => ({
@@ -88,7 +88,7 @@ test('many who ask at once ask the database once', async () => {
   expect(asked).toBe(2)
 })
 
-test('a database that refuses, and one that does not answer, is said within a second', async () => {
+test('a database that refuses or does not answer is reported within a second', async () => {
   let asked = 0
   let pulse = (): Promise<LedgerPulse> => Promise.reject(new UploadError('ledger-unavailable', 'away'))
   const { uploads } = await start({
@@ -121,7 +121,7 @@ test('a database that refuses, and one that does not answer, is said within a se
   ).toEqual(READY)
 })
 
-test('a store whose disk is full is named, until there is room', async () => {
+test('a store whose disk is full is reported until there is space', async () => {
   let isFull = true
   const room = { freeBytes: 1, totalBytes: 2, reserveBytes: 1 }
   const { uploads } = await start({ blobsOf: (blobs) => ({ ...blobs, room: async () => ({ ...room, isFull }) }) })
@@ -131,7 +131,7 @@ test('a store whose disk is full is named, until there is room', async () => {
   expect(await uploads.health()).toEqual(READY)
 })
 
-test('what cannot be opened is named, and is tried again by whoever asks', async () => {
+test('a ledger or store that cannot be opened is reported, and opened again with the next check', async () => {
   const first = await start()
   const ledger = sqliteLedger(first.db)
   await first.uploads.close()
@@ -160,7 +160,7 @@ test('what cannot be opened is named, and is tried again by whoever asks', async
   await second.close()
 })
 
-test('a process that drains is not ready from the first moment, and serves for as long as was announced', async () => {
+test('a process that drains is not ready from the first moment, and serves requests for the announced time', async () => {
   const { uploads, get } = await start()
   expect(await uploads.health()).toEqual(READY)
   const closed = uploads.close({ announcedMs: 300 })

@@ -43,7 +43,7 @@ async function hold(
   return { held: taken.held, leases, warnings }
 }
 
-test('a lease that somebody else has taken stops its holder', async () => {
+test('a holder stops when another one has taken its lease', async () => {
   const { held, warnings } = await hold(async (ledger) => {
     await later(LEASE_MS + 10)
     await ledger.lease(held.lease, { holder: 'there', leaseMs: 60_000, purpose: 'drive' })
@@ -52,7 +52,7 @@ test('a lease that somebody else has taken stops its holder', async () => {
   expect(warnings).toEqual(['a lease was lost'])
 })
 
-test('a lease given back while it is being prolonged is no loss', async () => {
+test('a lease that is released while it is being prolonged does not count as lost', async () => {
   let renewals = 0
   const { held, warnings } = await hold(async (ledger) => {
     if ((renewals += 1) > 1) return
@@ -69,7 +69,7 @@ test('a lease given back while it is being prolonged is no loss', async () => {
   expect(warnings).toEqual([])
 })
 
-test('a receiver whose client has vanished without a word lets go; one with a live client and one that drives do not', async () => {
+test('a receiver stops when its client sends nothing for too long; one with a live client and one that drives do not', async () => {
   const vanished = await hold(async () => {}, 'receive', 100)
   await eventually(async () => vanished.held.signal.aborted, Boolean)
   await server.close()
@@ -87,7 +87,7 @@ test('a receiver whose client has vanished without a word lets go; one with a li
   expect(driving.held.signal.aborted).toBe(false)
 })
 
-test('asked to let go of receiving while its last bytes came in, it drives on undisturbed', async () => {
+test('a receiver that is asked to stop while its last bytes arrive goes over to driving and is not stopped', async () => {
   const { held, leases } = await hold(async () => {}, 'receive')
   const asking = leases.settleReceiver(held.lease, { patienceMs: 0, waitMs: 500 })
   await eventually(async () => held.signal.aborted, Boolean)
@@ -96,7 +96,7 @@ test('asked to let go of receiving while its last bytes came in, it drives on un
   expect(await asking).toBe(true)
 })
 
-test('a renewal that hangs for ever keeps no lease from being prolonged', async () => {
+test('a renewal that hangs does not keep leases from being prolonged', async () => {
   let renewals = 0
   const { held, leases, warnings } = await hold(async () => {
     renewals += 1

@@ -43,7 +43,7 @@ async function measured(
 
 const onReference = async () => null
 
-test('says where operations went, how long it took and what was stored', async () => {
+test('count the points that operations reached, the time that it took, and the bytes that were stored', async () => {
   const { declare, patch, request, uploads, samples, metrics } = await measured({
     file: kind({ onReference, effects: { notify: async () => {} } }),
     picky: kind({ onReference: async () => reject('no', 'never') }),
@@ -85,7 +85,7 @@ test('says where operations went, how long it took and what was stored', async (
   expect(now['landfall_completer_heartbeat_age_seconds']).toBeLessThan(60)
 })
 
-test('the lag counts from the last byte, whoever failed meanwhile', async () => {
+test('the lag counts from the last byte, including failed attempts', async () => {
   let fails = 1
   const { declare, patch, uploads, get, samples } = await measured({
     file: kind({
@@ -111,7 +111,7 @@ test('the lag counts from the last byte, whoever failed meanwhile', async () => 
   expect(now['landfall_finalise_lag_seconds_sum']).toBeGreaterThanOrEqual(0.05)
 })
 
-test('a lease that was lost, and the write that it refused, are counted', async () => {
+test('a lost lease and the write that was refused because of it are counted', async () => {
   const { declare, patch, ledger, samples, get } = await measured({ file: kind({ onReference }) }, { leaseMs: 300 })
   const id = newId()
   await declare(id, { size: 100 })
@@ -131,7 +131,7 @@ test('a lease that was lost, and the write that it refused, are counted', async 
   expect(await get(id)).toMatchObject({ offset: 0 })
 })
 
-test('what a user cancels is no sign of nodes in trouble', async () => {
+test('a cancellation by a user does not count as a lost lease', async () => {
   const { declare, patch, request, ledger, samples } = await measured({ file: kind({ onReference }) })
   const id = newId()
   await declare(id, { size: 100 })
@@ -149,7 +149,7 @@ test('what a user cancels is no sign of nodes in trouble', async () => {
   })
 })
 
-test('a store that fails is counted by what failed', async () => {
+test('failed calls of the store are counted by call and outcome', async () => {
   let failing = true
   const { declare, patch, samples } = await measured(
     { file: kind({ onReference }) },
@@ -172,7 +172,7 @@ test('a store that fails is counted by what failed', async () => {
   ).toMatchObject({ 'landfall_store_calls_total{call="seal",outcome="storage-unavailable"}': 1 })
 })
 
-test('of a ledger that is away nothing is said, and the rest goes out', async () => {
+test('if the ledger is unavailable its numbers are NaN, and all others are still sent', async () => {
   const metrics = openMetrics()
   expect(samplesOf((await metrics.expose()).text)['landfall_ledger_up']).toBe(0)
   metrics.observe(() => Promise.reject(new UploadError('ledger-unavailable', 'away')))
@@ -183,7 +183,7 @@ test('of a ledger that is away nothing is said, and the rest goes out', async ()
     expect(now[name]).toBe(Number.NaN)
 })
 
-test('many scrapes look into the ledger once, and a hanging one keeps no scrape', async () => {
+test('many scrapes read the ledger once, and a ledger that hangs does not delay a scrape', async () => {
   const metrics = openMetrics()
   let looks = 0
   metrics.observe(() => {
@@ -197,13 +197,13 @@ test('many scrapes look into the ledger once, and a hanging one keeps no scrape'
   expect(looks).toBe(1)
 })
 
-test('the process may be measured beside, in a page of its own for each call', async () => {
+test('metrics of the process can be added, and each call answers its own page', async () => {
   const { text } = await openMetrics({ process: true }).expose()
   expect(samplesOf(text)['process_resident_memory_bytes']).toBeGreaterThan(1e6)
   expect((await openMetrics().expose()).text).not.toContain('process_')
 })
 
-test('where nobody counts, nothing is wrapped; and what is wrapped may be frozen, or a class', async () => {
+test('nothing is wrapped if there are no metrics; a wrapped port may be a frozen object or an instance of a class', async () => {
   class Store {
     readonly exclusive = true
     readonly #sizes = new Map([['a', 7]])

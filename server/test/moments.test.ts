@@ -149,7 +149,7 @@ describe.each([
   ['in process', inProcess],
   ['over HTTP', overHttp],
 ])('DELETE %s', (_name, sender) => {
-  test('at 50 moments around the reference: a reference with its bytes and 409, or cancelled and nothing', async () => {
+  test('at 50 moments around the reference ends in a reference with its bytes and 409, or in a cancellation without a reference', async () => {
     const server = await start()
     const send = await sender(server)
     let referenced = 0
@@ -195,7 +195,7 @@ describe.each([
   }, 120_000)
 })
 
-describe('the client vanishes before its digest, and a wrong one comes later', () => {
+describe('a wrong digest that comes after its client had vanished', () => {
   const GRACE_MS = 60_000
   const declare = (server: TestServer, id: string, digest: string) =>
     server.declare(id, { size: BYTES.length, name: id }, { digest })
@@ -229,7 +229,7 @@ describe('the client vanishes before its digest, and a wrong one comes later', (
     await expectReferenced(server, id)
   }
 
-  test('within the grace: rejected for ever, also with the right one after it and after a start', async () => {
+  test('rejects the operation permanently during the grace period, even if the right digest follows or the server restarts', async () => {
     const server = await start({ digestGraceMs: GRACE_MS })
     const id = await vanished(server)
     expect(await declare(server, id, WRONG)).toMatchObject(REJECTED)
@@ -239,7 +239,7 @@ describe('the client vanishes before its digest, and a wrong one comes later', (
     await expectNoBytes(server, [id])
   })
 
-  test('after the server took its own: the reference stays, and the wrong one is told as a conflict', async () => {
+  test('is answered 409 once the server has used its own digest, and the reference stays', async () => {
     const server = await start({ digestGraceMs: GRACE_MS })
     const id = await vanished(server)
     await endGrace(server)
@@ -249,7 +249,7 @@ describe('the client vanishes before its digest, and a wrong one comes later', (
     await expectKept(server, id)
   })
 
-  test('a process that dies between the digest and the verdict: the next one rejects, without any client', async () => {
+  test('is compared by the next process, without any client, if the first one dies before it has compared it', async () => {
     const server = await start({ digestGraceMs: GRACE_MS })
     const id = await vanished(server)
     const dead = await server.ledger.lease({ owner: 'ann', id }, { holder: 'dead', leaseMs: 60_000, purpose: 'drive' })
@@ -261,7 +261,7 @@ describe('the client vanishes before its digest, and a wrong one comes later', (
     await expectNoBytes(server, [id])
   })
 
-  test('a process that dies while it waits for the digest: the next one takes it all the same', async () => {
+  test('is accepted by the next process if the first one dies while it waits for it', async () => {
     const server = await start({ digestGraceMs: GRACE_MS })
     const id = await vanished(server)
     await server.restart()
@@ -270,7 +270,7 @@ describe('the client vanishes before its digest, and a wrong one comes later', (
     await expectNoBytes(server, [id])
   })
 
-  test('at 50 moments around the verdict: never a reference and a rejection, and the first answer stays', async () => {
+  test('at 50 moments around the decision never gives both a reference and a rejection, and the first answer stays', async () => {
     const server = await start({ digestGraceMs: GRACE_MS })
     let kept = 0
     const rejected: string[] = []

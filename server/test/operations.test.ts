@@ -42,7 +42,7 @@ const PNG = Uint8Array.from([
 ])
 
 describe('declare or continue', () => {
-  test('what was declared without a kind when there was one is replayed without when there are two', async () => {
+  test('an operation that was declared without a kind, when there was only one, can still be repeated without it when there are two', async () => {
     const { declare, kinds } = await start({ file: plain })
     const id = newId()
     await declare(id, { size: 10 })
@@ -94,7 +94,7 @@ describe('declare or continue', () => {
     ).toMatchObject({ status: 200, recoveryPoint: 'referenced', reference: { operationId: id } })
   })
 
-  test('replayed at once and later, it is one operation; with other facts it is refused and nothing changes', async () => {
+  test('the same declaration, at once or later, is one operation; other facts are refused, and nothing changes', async () => {
     const { declare, patch, get } = await start()
     const id = newId()
     const answers = await Promise.all(Array.from({ length: 10 }, () => declare(id, { size: 10 })))
@@ -120,7 +120,7 @@ describe('declare or continue', () => {
     expect(await declare(id, { size: 11 })).toMatchObject({ status: 422, code: 'operation-mismatch' })
   })
 
-  test('metadata in another order are the same facts; lastModified and digest are none', async () => {
+  test('the order of metadata, lastModified and the digest are not compared as facts', async () => {
     const { declare } = await start()
     const id = newId()
     const withTime = { size: 10, lastModified: 5 }
@@ -133,7 +133,7 @@ describe('declare or continue', () => {
     })
   })
 
-  test('bad input is refused, and leaves nothing', async () => {
+  test('invalid input is refused and stores nothing', async () => {
     const { declare, request, ledger } = await start({ photo }, { limits: { maxMetadataBytes: 200 } })
     const good = { size: 10, type: 'image/png' }
     const metadata = { albumId: '7' }
@@ -164,13 +164,13 @@ describe('declare or continue', () => {
     expect(answers[0][0]).toMatchObject({ detail: 'at most 1000000 bytes', title: 'The file is too large' })
   })
 
-  test('of several kinds one must be named', async () => {
+  test('the kind must be named if there are several', async () => {
     const { declare } = await start({ a: plain, b: plain })
     expect(await declare(newId(), { size: 1 })).toMatchObject({ status: 422, code: 'unknown-kind' })
     expect(await declare(newId(), { size: 1 }, { kind: 'b' })).toMatchObject({ status: 201, kind: 'b' })
   })
 
-  test('limits the open operations of an owner, and says when to come again', async () => {
+  test('the number of open operations of an owner is limited, and the answer says when to retry', async () => {
     const { declare, request } = await start({ file: plain }, { limits: { maxOpenPerOwner: 1 } })
     await declare(newId(), { size: 1 })
     const refused = await request('PUT', `/operations/${newId()}`, {
@@ -233,8 +233,8 @@ describe('ids', () => {
   })
 })
 
-describe("somebody else's operation", () => {
-  test('is 404 on every route and method, and stands in nobody’s way', async () => {
+describe("another owner's operation", () => {
+  test('is 404 on every route and method, and does not prevent the same id for this owner', async () => {
     const { declare, patch, request, head, get } = await start()
     for (const finished of [false, true]) {
       const id = newId()
@@ -281,7 +281,7 @@ describe('cookies and other sites', () => {
     expect(answer.status).toBe(status)
   })
 
-  test('CORS is off unless configured, then it says all that tus and we need', async () => {
+  test('CORS is off unless it is configured, and then it names all headers that tus and Landfall need', async () => {
     const { request } = await start()
     const preflight = { Origin: 'https://app.test', 'Access-Control-Request-Method': 'PATCH' }
     for (const [method, path] of [
@@ -334,7 +334,7 @@ describe('cookies and other sites', () => {
 })
 
 describe('the digest', () => {
-  test('that was promised is waited for, and compared with the stored bytes', async () => {
+  test('that the client promised is waited for, and compared with the stored bytes', async () => {
     const { declare, patch, get, photos: rows } = await start({ photo })
     const facts = [{ size: PNG.length, type: 'image/png' }, { metadata: { albumId: '1' } }] as const
     const good = newId()
@@ -365,7 +365,7 @@ describe('the digest', () => {
     expect(await rows()).toHaveLength(1)
   })
 
-  test('that never comes is replaced by the server’s own after the grace', async () => {
+  test('that never arrives is replaced by the server’s own after the grace period', async () => {
     const { declare, patch, get, uploads } = await start({ file: plain }, { digestGraceMs: 150 })
     const id = newId()
     await declare(id, { size: 5 }, { digest: 'pending' })
@@ -403,7 +403,7 @@ describe('the digest', () => {
     expect(await get(id)).toMatchObject({ recoveryPoint: 'rejected', problem: { code: 'expired' } })
   })
 
-  test('of the accepted prefix is told for the proof of a new pick', async () => {
+  test('of the accepted prefix is given to the client, so that it can check a file that is picked again', async () => {
     const { declare, patch, request } = await start()
     const id = newId()
     await declare(id, { size: 3_000_000 })
@@ -417,8 +417,8 @@ describe('the digest', () => {
   })
 })
 
-describe('a final no', () => {
-  test('of the application is kept for ever, and the bytes are removed', async () => {
+describe('a final refusal', () => {
+  test('by the application is kept permanently, and the bytes are removed', async () => {
     const scanned = kind({
       prepare: {
         scan: async ({ blob }) =>
@@ -469,7 +469,7 @@ describe('a final no', () => {
     expect(await rows()).toEqual(['{"scan":{"clean":true}}'])
   })
 
-  test('bytes with another digest go, also where nobody asks for them again', async () => {
+  test('bytes with another digest are removed, even if no client asks again', async () => {
     const { declare, patch, uploads, get, directory } = await start()
     for (const size of [1_000, 9_000_000]) {
       const id = newId()
@@ -487,7 +487,7 @@ describe('a final no', () => {
     }
   })
 
-  test('content that is not of an accepted type', async () => {
+  test('of content that is not of an accepted type', async () => {
     const { declare, patch, get, directory, uploads, photos: rows } = await start({ photo })
     for (const [body, detail] of [
       ['<html><script>alert(1)</script></html>', 'the content is not image/png'],
@@ -505,7 +505,7 @@ describe('a final no', () => {
     expect(await filesBelow(directory)).toEqual([])
   })
 
-  test('cancelling is idempotent, and 409 once there is a reference', async () => {
+  test('cancelling can be repeated, and is 409 once there is a reference', async () => {
     const { declare, patch, request, uploads, get, directory } = await start()
     const id = newId()
     await declare(id, { size: 10 })
@@ -528,7 +528,7 @@ describe('a final no', () => {
     expect(await get(stored)).toMatchObject({ recoveryPoint: 'referenced' })
   })
 
-  test('a DELETE that is overtaken by the declaration cancels what was declared', async () => {
+  test('a DELETE that arrives while the operation is being declared cancels it', async () => {
     let overtake: (() => Promise<unknown>) | null = null
     const { declare, request, get } = await start(undefined, {
       ledgerOf: (ledger) => ({
@@ -549,7 +549,7 @@ describe('a final no', () => {
     expect(await get(id)).toMatchObject({ recoveryPoint: 'cancelled' })
   })
 
-  test('cancelled while bytes come in: the receiver stops, and nothing stays', async () => {
+  test('a cancellation while bytes arrive stops the receiver, and no bytes remain', async () => {
     const { declare, patch, request, uploads, directory } = await start()
     const id = newId()
     await declare(id, { size: 10_000 })
@@ -561,7 +561,7 @@ describe('a final no', () => {
     expect(await filesBelow(directory)).toEqual([])
   })
 
-  test('acknowledged bytes that are gone are told, and never taken for complete', async () => {
+  test('an upload whose acknowledged bytes are gone is rejected as bytes-lost and never completed', async () => {
     const { declare, patch, get, restart, directory } = await start()
     const id = newId()
     await declare(id, { size: 10 })
@@ -574,8 +574,8 @@ describe('a final no', () => {
   })
 })
 
-describe('where it stands', () => {
-  test('a list tells of several, waits for a change, and says 304 when there is none', async () => {
+describe('the state of operations', () => {
+  test('a request for several operations waits for a change, and is 304 when there is none', async () => {
     const { declare, patch, request } = await start()
     const ids = [newId(), newId()]
     for (const id of ids) await declare(id, { size: 10 })
@@ -606,7 +606,7 @@ describe('where it stands', () => {
     expect(changed.headers.get('ETag')).not.toBe(tag)
   })
 
-  test('one operation waits for a change, and not where there will be none', async () => {
+  test('a request for one operation waits for a change, unless the operation has ended', async () => {
     const { declare, patch, get } = await start()
     const id = newId()
     await declare(id, { size: 10 })
@@ -617,7 +617,7 @@ describe('where it stands', () => {
     expect(await get(id, '?wait=20')).toMatchObject({ recoveryPoint: 'referenced' })
   })
 
-  test('the open ones are listed in pages', async () => {
+  test('open operations are listed in pages', async () => {
     const { declare, request } = await start()
     const ids = Array.from({ length: 103 }, newId)
     for (const id of ids) await declare(id, { size: 1 })

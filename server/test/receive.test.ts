@@ -52,7 +52,7 @@ async function receiveLate(now: OperationRecord, exclusive: boolean): Promise<st
   return removed
 }
 
-test('what a node of several stores after its operation was ended goes again, and nothing else does', async () => {
+test('bytes that one of several nodes stores after the operation has ended are removed, and no other bytes are', async () => {
   const cancelled = { ...declared, point: 'cancelled' } as OperationRecord
   const referenced = { ...declared, point: 'referenced' } as OperationRecord
   expect(await receiveLate(cancelled, false)).toEqual(['k'])

@@ -91,7 +91,7 @@ describe('the completer alone continues from', () => {
     expect(await rows()).toEqual(['a.bin'])
   })
 
-  test('declared, after a receiver that died without a word: what survived is used', async () => {
+  test('declared, after its receiver died: bytes that survived are used', async () => {
     const { calls, file } = counted()
     const { declare, get, ledger, blobs, uploads } = await start({ file }, { digestGraceMs: 10 })
     for (const [holder, survives] of [
@@ -120,7 +120,7 @@ describe('the completer alone continues from', () => {
     expect(calls.reference).toBe(1)
   })
 
-  test('a point whose blob has gone: told as lost, never complete', async () => {
+  test('a point whose blob has gone: the operation is rejected as bytes-lost and never completed', async () => {
     const { file } = counted()
     for (const point of ['declared', 'received', 'sealed'] as const) {
       const { declare, patch, get, uploads, directory } = await start({ file }, { digestGraceMs: 10 })
@@ -138,7 +138,7 @@ describe('the completer alone continues from', () => {
   })
 })
 
-test('what is referenced waits for nothing that was to be recorded before it', async () => {
+test('the answer to the last PATCH does not wait for an earlier record that hangs', async () => {
   let release = (): void => {}
   const held = new Promise<void>((resolve) => (release = resolve))
   const file = kind({
@@ -167,7 +167,7 @@ test('what is referenced waits for nothing that was to be recorded before it', a
 })
 
 describe('a failing application', () => {
-  test('onReference throws twice, then works: exactly one reference, and its writes once', async () => {
+  test('when onReference throws twice and then works, there is exactly one reference, and its rows are written once', async () => {
     let calls = 0
     const file = kind({
       onReference: async (tx: Tx, { operation }) => {
@@ -224,7 +224,7 @@ describe('a failing application', () => {
     )
   })
 
-  test('that has stalled is run for nobody who asks, by no way in which a client can ask, until an operator retries', async () => {
+  test('that has stalled is not run again by any request of a client, until an operator retries', async () => {
     let runs = 0
     let broken = true
     const file = kind({
@@ -258,7 +258,7 @@ describe('a failing application', () => {
     expect(runs).toBe(2)
   }, 30_000)
 
-  test('a prepare step that hangs is ended at its limit, and tried again under the same key', async () => {
+  test('a prepare step that hangs is ended at its time limit, and tried again with the same idempotency key', async () => {
     const keys: string[] = []
     const file = kind({
       prepareTimeoutMs: 100,
@@ -285,7 +285,7 @@ describe('a failing application', () => {
     expect(keys.length).toBeGreaterThanOrEqual(2)
   })
 
-  test('PUT, PATCH and the completer at once: onReference counts once', async () => {
+  test('when PUT, PATCH and the completer drive at once, onReference takes effect once', async () => {
     const { calls, file } = counted()
     const { declare, patch, get, uploads, photos: rows } = await start({ file })
     const ids = Array.from({ length: 10 }, newId)
@@ -309,7 +309,7 @@ describe('a failing application', () => {
     expect(calls.scan).toBe(10)
   })
 
-  test('kinds that it does not know are left to a version that does', async () => {
+  test('operations of a kind that this version does not know are left to a version that knows it', async () => {
     const { file } = counted()
     const { declare, patch, get, restart } = await start({ file, other: file }, { digestGraceMs: 60_000 })
     const id = newId()
@@ -323,8 +323,8 @@ describe('a failing application', () => {
   })
 })
 
-describe('surroundings that fail', () => {
-  test('a ledger that is away for a second when the last bytes are in: they are acknowledged, and not sent again', async () => {
+describe('a ledger or a store that fails', () => {
+  test('if the ledger is unavailable for a second after the last bytes, they are acknowledged and not sent again', async () => {
     let backAtMs = Number.POSITIVE_INFINITY
     let isAway = false
     const away =
@@ -362,7 +362,7 @@ describe('surroundings that fail', () => {
     )
   })
 
-  test('a COMMIT whose answer is lost: read again before anything else, one reference', async () => {
+  test('if the answer to COMMIT is lost, the row is read again first, and there is one reference', async () => {
     const { calls, file } = counted()
     const ledgerOf = (ledger: Ledger<Tx>): Ledger<Tx> => ({
       ...ledger,
@@ -384,7 +384,7 @@ describe('surroundings that fail', () => {
     expect(await rows()).toEqual(['a.bin'])
   })
 
-  test('a store that is away for a while is no reason to stall', async () => {
+  test('an operation does not stall because the store is unavailable for a while', async () => {
     const { file } = counted()
     // One more than what would stall, if these failures counted.
     let failures = 3
@@ -411,7 +411,7 @@ describe('surroundings that fail', () => {
     expect((await ledger.find({ owner: 'ann', id }))?.attempts).toBe(0)
   })
 
-  test('a ledger that is away after the last byte: nobody is told anything untrue, and nothing is sent again', async () => {
+  test('if the ledger is unavailable after the last byte, no answer is false, and nothing is sent again', async () => {
     const { file } = counted()
     const { ledgerOf, lastBytes, comeBack } = unreliable()
     const { create, patch, head, get } = await start({ file }, { ledgerOf })
@@ -431,7 +431,7 @@ describe('surroundings that fail', () => {
     )
   })
 
-  test('a ledger that stays away after the last byte: 503, no offset that it does not know, and its lease is no orphan', async () => {
+  test('if the ledger stays unavailable after the last byte, the answer is 503 without an offset, and the same process takes the lease again later', async () => {
     const { file, calls } = counted()
     const { ledgerOf, lastBytes, comeBack } = unreliable()
     const { declare, patch, get, ledger } = await start(
@@ -453,7 +453,7 @@ describe('surroundings that fail', () => {
     expect(calls.reference).toBe(1)
   })
 
-  test('a digest that comes while a drive leaves to wait for it is seen at once', async () => {
+  test('a digest that arrives while a drive stops to wait for it is used at once', async () => {
     const { file } = counted()
     let between = async (): Promise<void> => {}
     const ledgerOf = (ledger: Ledger<Tx>): Ledger<Tx> => ({
@@ -477,7 +477,7 @@ describe('surroundings that fail', () => {
     )
   })
 
-  test('a full disk is said, keeps what was acknowledged, and passes', async () => {
+  test('a full disk is answered with 507, and the upload succeeds once there is space', async () => {
     const { file } = counted()
     let full = true
     const blobsOf = (blobs: BlobStore): BlobStore => ({
@@ -507,7 +507,7 @@ describe('surroundings that fail', () => {
 })
 
 describe('time', () => {
-  test('what was abandoned expires, its bytes go, and its id keeps the answer', async () => {
+  test('an abandoned upload expires, its bytes are removed, and its id is still answered with "expired"', async () => {
     const { file } = counted()
     const { declare, patch, get, uploads, directory } = await start({ file }, { expiresAfterMs: 400 })
     const id = newId()
@@ -525,7 +525,7 @@ describe('time', () => {
     await expect(rm(join(directory, 'blobs', 'blobs'))).rejects.toThrow()
   })
 
-  test('a clock that was set ends nothing: eight days ahead, and back', async () => {
+  test('an upload survives a clock that is set eight days ahead and back', async () => {
     const { file } = counted()
     let aheadMs = 0
     const clock: Clock = { ...systemClock, now: () => Date.now() + aheadMs }
@@ -545,7 +545,7 @@ describe('time', () => {
     )
   })
 
-  test('after a start the clients have time to come back before anything expires', async () => {
+  test('after a start, clients have time to return before their uploads expire', async () => {
     const { file } = counted()
     const { declare, get, uploads, restart } = await start({ file }, { expiresAfterMs: 400 })
     const id = newId()
@@ -561,7 +561,7 @@ describe('time', () => {
   })
 })
 
-test('draining ends requests at an acknowledged offset, and gives the leases back', async () => {
+test('draining ends requests at an acknowledged offset and releases the leases', async () => {
   const { file } = counted()
   const { declare, patch, restart } = await start({ file })
   const id = newId()
@@ -575,7 +575,7 @@ test('draining ends requests at an acknowledged offset, and gives the leases bac
   expect([operation?.offset, operation?.leaseHolder, operation?.uncleanHolder]).toEqual([4_000, null, null])
 })
 
-test('a directory belongs to one process, and to one database', async () => {
+test('a directory that one process has open is refused to another one', async () => {
   const { file } = counted()
   const { directory } = await start({ file })
   const { fileBlobs } = await import('../src/blobs/file/file-blobs.js')
@@ -584,7 +584,7 @@ test('a directory belongs to one process, and to one database', async () => {
   await second.close()
 })
 
-test('a disk that is not mounted at the start: nothing is refused for good, nothing forgotten, and it passes', async () => {
+test('if the disk is not mounted at the start, requests get 503, nothing is lost, and uploads resume once it is mounted', async () => {
   const { file } = counted()
   const { declare, patch, get, request, directory } = await start({ file })
   const [stored, half] = [newId(), newId()]
@@ -644,7 +644,7 @@ function kindsWithout(started: TestServer, name: string): void {
   delete started.kinds[name]
 }
 
-test('draining ends long polls with what there is', async () => {
+test('draining answers long polls with the present state', async () => {
   const { file } = counted()
   const { declare, request, uploads } = await start({ file })
   const id = newId()

@@ -6,7 +6,7 @@ afterEach(() => void vi.useRealTimers())
 
 const forEver = new Promise<never>(() => {})
 
-test('an answer is good for a while, and many ask at once', async () => {
+test('an answer is reused for a while, and calls at the same time share one check', async () => {
   let asked = 0
   const look = createThrottledCheck(async () => (asked += 1), { everyMs: 1_000, waitMs: 500 })
   expect(await Promise.all([look(), look()])).toEqual([{ answer: 1 }, { answer: 1 }])
@@ -16,7 +16,7 @@ test('an answer is good for a while, and many ask at once', async () => {
   expect(await look()).toEqual({ answer: 2 })
 })
 
-test('one question that is never answered is given up, and the next ones are asked as ever', async () => {
+test('a check that is never answered is given up, and the next ones run as usual', async () => {
   let asked = 0
   const look = createThrottledCheck(() => ((asked += 1) === 1 ? forEver : Promise.resolve(asked)), {
     everyMs: 1_000,
@@ -33,7 +33,7 @@ test('one question that is never answered is given up, and the next ones are ask
   expect(await look()).toEqual({ answer: 3 })
 })
 
-test('where none is answered, a few are asked and no more', async () => {
+test('if no check is ever answered, only a few are started', async () => {
   let asked = 0
   const look = createThrottledCheck(
     () => {

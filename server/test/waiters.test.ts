@@ -43,7 +43,7 @@ const wait = (ids: readonly string[], seconds: number, { owner = 'ann', tag = ''
     ...(tag === '' ? {} : { headers: { 'If-None-Match': tag } }),
   })
 
-test('all who wait for the same are answered by a few looks', async () => {
+test('60 requests that wait for the same operation are answered by a few reads', async () => {
   const id = await declared()
   const tag = (await wait([id], 0)).headers.get('ETag') ?? ''
   const waiting = Array.from({ length: 60 }, () => wait([id], 10, { tag }))
@@ -59,7 +59,7 @@ test('all who wait for the same are answered by a few looks', async () => {
   expect(asked).toBeLessThan(10)
 })
 
-test('a change reaches nobody who waits for something else', async () => {
+test('a change causes no read for requests that wait for other operations', async () => {
   const [mine, other] = [await declared(), await declared()]
   const tag = (await wait([other], 0)).headers.get('ETag') ?? ''
   const waiting = wait([other], 2, { tag })
@@ -71,7 +71,7 @@ test('a change reaches nobody who waits for something else', async () => {
   expect((await waiting).status).toBe(304)
 })
 
-test('who waits beyond the places of an owner looks now and then, and still beyond that is told to come back', async () => {
+test('after 64 waiting requests of one owner, 192 more read every 5 s, and further ones get 429', async () => {
   const ids = await Promise.all(Array.from({ length: 5 }, () => declared()))
   const tag = (await wait(ids, 0)).headers.get('ETag') ?? ''
   const from = performance.now()
@@ -108,7 +108,7 @@ test('who waits beyond the places of an owner looks now and then, and still beyo
   expect((await wait(ids, 1)).status).toBe(200)
 }, 30_000)
 
-test('a look that was asked for begins after the asking, and one that fails hinders no other', async () => {
+test('a read begins after the request for it, and a read that fails does not affect others', async () => {
   const waiters = createWaiters(systemClock)
   let now = 0
   const look = (question: string): Promise<number> =>
@@ -137,7 +137,7 @@ function sleepers() {
   return { slept, clock: { monotonicMs: () => nowMs, sleep } }
 }
 
-test('different questions of one owner cost one pause and not one for each', async () => {
+test('different reads of one owner share one pause', async () => {
   const { slept, clock } = sleepers()
   const waiters = createWaiters(clock)
   const never = new Promise(() => {})
@@ -164,7 +164,7 @@ test('different questions of one owner cost one pause and not one for each', asy
   expect(most).toBe(1)
 })
 
-test('who waits no longer is let go before its look, and what nobody else asks is not asked', async () => {
+test('a request that no longer waits is released before its read, and the read is left out if no other request wants it', async () => {
   const waiters = createWaiters(systemClock)
   const begun: string[] = []
   let open = (): void => {}
@@ -193,7 +193,7 @@ test('who waits no longer is let go before its look, and what nobody else asks i
   expect(begun).toEqual(['hanging', 'shared'])
 })
 
-test('an answer that is due waits for no pause, and takes nobody else along', async () => {
+test('a request whose time is over is answered without a pause, and does not hurry other requests', async () => {
   const waiters = createWaiters(systemClock)
   for (let n = 0; n < 256; n++) waiters.enter('ann')
   const never = new Promise(() => {})
@@ -207,7 +207,7 @@ test('an answer that is due waits for no pause, and takes nobody else along', as
   expect(await patient).toBeGreaterThan(900)
 })
 
-test('two hundred who wait for different things are answered when their time is over', async () => {
+test('200 requests that wait for different operations are answered when their time is over', async () => {
   const tag = (await wait([newId()], 0)).headers.get('ETag') ?? ''
   const from = performance.now()
   const answers = await Promise.all(Array.from({ length: 200 }, () => wait([newId()], 3, { tag })))
@@ -215,7 +215,7 @@ test('two hundred who wait for different things are answered when their time is 
   expect(performance.now() - from).toBeLessThan(8_000)
 }, 30_000)
 
-test('while the ledger hangs, clients that have gone keep no place', async () => {
+test('while the ledger hangs, clients that have disconnected do not count as waiting', async () => {
   let open = (): void => {}
   gate = new Promise((resolve) => (open = resolve))
   try {
@@ -237,7 +237,7 @@ test('while the ledger hangs, clients that have gone keep no place', async () =>
   }
 })
 
-test('while the ledger hangs, the end of the server ends all waiting', async () => {
+test('while the ledger hangs, closing the server ends all waiting', async () => {
   const id = await declared()
   const asking = Array.from({ length: 8 }, async () => {
     const ids = [id, newId()]
