@@ -91,7 +91,7 @@ const completes = (server: TestServer, id: string) =>
     (point) => point === 'completed',
   )
 
-test('a webhook is signed, says what was referenced, and the operation completes with its 2xx', async () => {
+test('a webhook is signed and names the reference, and the operation is completed after a 2xx answer', async () => {
   const { url, received } = await receiver(204)
   const server = await serverWith({ notify: hookTo(url) })
   const id = await upload(server)
@@ -132,7 +132,7 @@ test('a webhook is signed, says what was referenced, and the operation completes
   })
 })
 
-test('a kind without onReference owes its effects with the reference, whose data is null', async () => {
+test('effects of a kind without onReference get a reference whose data is null', async () => {
   const told: unknown[] = []
   const tell: Effect<unknown, unknown> = async ({ reference }) => void told.push(reference.data)
   const server = await startServer({ file: kind({ effects: { tell } }) }, QUICK)
@@ -144,7 +144,7 @@ test('a kind without onReference owes its effects with the reference, whose data
   expect(told).toEqual([null])
 })
 
-test('while a secret is replaced, receivers with the old and with the new one accept it', async () => {
+test('while a secret is replaced, receivers with the old or the new secret accept the webhook', async () => {
   const { url, received } = await receiver(200)
   const server = await serverWith({ notify: hookTo(url, { secret: [NEXT_SECRET, SECRET] }) })
   await completes(server, await upload(server))
@@ -157,7 +157,7 @@ test('while a secret is replaced, receivers with the old and with the new one ac
   expect(() => other.verify(body, headers as Record<string, string>)).toThrow()
 })
 
-test('it comes again under the same id and with the same body until it is answered with 2xx', async () => {
+test('a delivery is repeated with the same id and body until the answer is 2xx', async () => {
   const { url, received } = await receiver(500, 'reset', 404, 302, 200)
   const server = await serverWith({ notify: hookTo(url) })
   await completes(server, await upload(server))
@@ -166,7 +166,7 @@ test('it comes again under the same id and with the same body until it is answer
   expect(new Set(received.map(({ body }) => body)).size).toBe(1)
 })
 
-test('a delivery whose end could not be recorded comes again, after a restart too', async () => {
+test('a delivery whose outcome could not be recorded is repeated, also after a restart', async () => {
   const { url, received } = await receiver(200)
   let isAway = true
   const server = await serverWith(
@@ -193,7 +193,7 @@ test('a delivery whose end could not be recorded comes again, after a restart to
   ])
 })
 
-test('what fails for too long is given up visibly, and comes again when it is asked for', async () => {
+test('an effect that fails for too long is given up visibly, and delivered again after a retry', async () => {
   const { url, received } = await receiver(500, 500, 500, 500, 500, 200)
   const server = await serverWith({ notify: hookTo(url) })
   const id = await upload(server)
@@ -212,7 +212,7 @@ test('what fails for too long is given up visibly, and comes again when it is as
   expect(new Set(received.map(({ headers }) => headers['webhook-id'])).size).toBe(1)
 })
 
-test('410 ends all deliveries to that receiver, until one is asked for again', async () => {
+test('410 ends all deliveries to that receiver until a retry', async () => {
   const { url, received } = await receiver(410, 200)
   const other = await receiver(200)
   const server = await serverWith({ notify: hookTo(url), other: hookTo(other.url) })
@@ -234,7 +234,7 @@ test('410 ends all deliveries to that receiver, until one is asked for again', a
 test.each([
   ['in seconds', () => '120'],
   ['as a date', () => new Date(Date.now() + 121_000).toUTCString()],
-])('Retry-After is heeded %s, for everything that goes there', async (_name, retryAfter) => {
+])('Retry-After %s delays all deliveries to that receiver', async (_name, retryAfter) => {
   const { url, received } = await receiver({ status: 503, headers: { 'Retry-After': retryAfter() } }, 200)
   const server = await serverWith({ notify: hookTo(url) })
   const id = await upload(server)
@@ -247,7 +247,7 @@ test.each([
   expect(received).toHaveLength(1)
 })
 
-test('what was taken already waits as well, and has had no attempt', async () => {
+test('effects that were already taken are also delayed, and no attempt is counted for them', async () => {
   const { url, received } = await receiver({ status: 429, headers: { 'Retry-After': '120' } }, 200)
   const server = await serverWith({ notify: hookTo(url) })
   const ids = []
@@ -311,7 +311,7 @@ test.each([
   )
 })
 
-test('a function gets the reference, its id and which attempt it is; what it throws is tried again', async () => {
+test("a function gets the reference, the effect's id and the number of the attempt, and is called again after it throws", async () => {
   const calls: unknown[] = []
   const server = await serverWith({
     index: async ({ effectId, attempt, operation, reference, signal }) => {
@@ -355,7 +355,7 @@ test('a receiver that hangs delays neither uploads nor the effects of others', a
   )
 })
 
-test('the removal of the bytes waits for no webhook, and the webhook outlives the reference', async () => {
+test('the bytes are removed without waiting for a webhook, and the webhook is still delivered after the removal', async () => {
   const { url, received } = await receiver(500, 200)
   const server = await serverWith({ notify: hookTo(url) })
   const id = await upload(server)
@@ -368,7 +368,7 @@ test('the removal of the bytes waits for no webhook, and the webhook outlives th
   expect((await effectsOf(server, id)).map(({ deliveredAt }) => deliveredAt !== null)).toEqual([true, true])
 })
 
-test('what is owed under a name that is not declared any more waits', async () => {
+test('an effect whose name is not declared any more stays owed', async () => {
   let calls = 0
   const server = await serverWith({ old: async () => void (calls += 1) })
   const id = await upload(server)
@@ -391,7 +391,7 @@ describe('a drain', () => {
     return all.flat()
   }
 
-  test('gives back what was taken and not begun, without an attempt, and leaves what is on its way', async () => {
+  test('releases effects that were taken and not begun, without counting an attempt, and leaves running deliveries alone', async () => {
     const server = await serverWith({ hangs: () => hanging })
     const ids: string[] = []
     for (let n = 0; n < 32; n += 1) ids.push(await upload(server))
@@ -413,7 +413,7 @@ describe('a drain', () => {
     letGo()
   })
 
-  test('waits for what is on its way, and records how it ended', async () => {
+  test('waits for running deliveries, and records their outcome', async () => {
     let calls = 0
     const server = await serverWith({ slow: () => later(400).then(() => (calls += 1)) })
     const ids: string[] = []
@@ -431,7 +431,7 @@ describe('a drain', () => {
     expect(all.filter(({ attempts, deliveredAt }) => attempts === 0 && deliveredAt === null)).toHaveLength(4)
   })
 
-  test('gives back what the ledger hands out while it begins', async () => {
+  test('releases effects that the ledger hands out while the drain begins', async () => {
     let asked = (): void => {}
     const isAsked = new Promise<void>((resolve) => (asked = resolve))
     let calls = 0
@@ -463,7 +463,7 @@ describe('a drain', () => {
   })
 })
 
-test('effects that one question of the ledger brought are delivered, also where another question fails', async () => {
+test('effects from one read of the ledger are delivered even if another read fails', async () => {
   let calls = 0
   let isBroken = true
   const server = await serverWith(

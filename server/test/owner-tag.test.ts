@@ -84,8 +84,8 @@ const rowsOf = (server: TestServer) =>
     'SELECT owner, id, point, "offset", lease_token, lease_asked, unclean_holder, updated_at FROM landfall_operations ORDER BY owner, id',
   )
 
-describe('whose uploads', () => {
-  test("a request with another owner's tag is 412, writes nothing and asks for no lease, whatever its method and route", async () => {
+describe('the owner tag', () => {
+  test("a request with another owner's tag is 412, writes nothing and takes no lease, whatever its method and route", async () => {
     const started = await start()
     const { server, writes } = started
     const id = await sharedId(started)
@@ -111,7 +111,7 @@ describe('whose uploads', () => {
       expect((await server.patch(id, 4, content(10).subarray(4), { owner })).status).toBe(204)
   })
 
-  test('what would change something and comes from our own client without a tag is 428, and changes nothing', async () => {
+  test("a changing request of Landfall's own client without a tag is 428 and changes nothing", async () => {
     const started = await start()
     const { server, writes } = started
     const id = await sharedId(started)
@@ -144,7 +144,7 @@ describe('whose uploads', () => {
     expect((await rowsOf(server)).rows).toEqual(before)
   })
 
-  test('each answer to an authenticated request carries the tag: 2xx, 304, 4xx, 404 of no route and faults', async () => {
+  test('each answer to an authenticated request carries the tag, also 304, 4xx, 404 without a route, and faults', async () => {
     const { server } = await start()
     const id = newId()
     await server.declare(id, { size: 5 })
@@ -184,7 +184,7 @@ describe('whose uploads', () => {
       expect((await server.request(method, '/files', { owner, headers })).headers.has('Landfall-Owner')).toBe(false)
   })
 
-  test('a fault behind authentication carries the tag too', async () => {
+  test('a fault after authentication carries the tag too', async () => {
     let away = false
     const { server } = await start({
       ledgerOf: (ledger) =>
@@ -201,7 +201,7 @@ describe('whose uploads', () => {
     expect([answer.status, answer.headers.get('Landfall-Owner')]).toEqual([503, await server.uploads.ownerTag('ann')])
   })
 
-  test('stock tus clients, which know no tags, are served as ever', async () => {
+  test('stock tus clients, which know no tags, are served without one', async () => {
     const { server } = await start()
     const id = newId()
     expect((await server.create(5, { operationId: id, filename: 'a' })).status).toBe(201)
@@ -213,7 +213,7 @@ describe('whose uploads', () => {
     )
   })
 
-  test('a tag tells owners apart, says nothing of their names, and is the same after a restart', async () => {
+  test('a tag distinguishes owners, does not reveal their names, and is the same after a restart', async () => {
     const { server } = await start()
     const names = ['ann', 'Ann', 'ann ', 'änn', 'a'.repeat(10_000)]
     const tags = await Promise.all(names.map((name) => server.uploads.ownerTag(name)))
@@ -226,7 +226,7 @@ describe('whose uploads', () => {
     expect(await another.server.uploads.ownerTag('ann')).not.toBe(tags[0])
   })
 
-  test('the cookie changes while a request waits for a change: its answer is still about whom it was asked for', async () => {
+  test('if the cookie changes while a request waits, its answer is still about the owner for whom it was sent', async () => {
     const { server } = await start()
     const id = newId()
     await server.declare(id, { size: 5 })

@@ -37,7 +37,7 @@ const isCompletion = ({ method, path }: RecordedRequest): boolean =>
   method === 'POST' && /[?&]uploadId=/.test(path) && !/[?&]uploads/.test(path)
 
 describe.skipIf(missing !== null)(
-  `a node that stood still on PostgreSQL and S3${missing === null ? '' : ` (${missing})`}`,
+  `a node on PostgreSQL and S3 that was suspended${missing === null ? '' : ` (${missing})`}`,
   () => {
     const program = useProgram()
     let postgres: Postgres
@@ -144,7 +144,7 @@ describe.skipIf(missing !== null)(
       ['the write of a tail', 'during'],
       ['the write of a tail', 'after'],
     ] as const)(
-      'inside %s; goes on %s completion by another: changes nothing, and counts it',
+      'inside %s and wakes up %s another node’s completion changes nothing, and the refused writes are counted',
       async (inside, when) => {
         const { a, b, url, prefix } = await twoNodes()
         const [id, bytes] = [newId(), content(SIZE_BYTES)]

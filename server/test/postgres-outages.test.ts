@@ -93,7 +93,7 @@ async function timed(call: Promise<unknown>): Promise<{ ms: number; code: string
 }
 
 describe.each(['node-postgres', 'postgres.js'] as const)('%s', (driver) => {
-  test('connections that go silent under load: each call ends in time, and the next ones get new connections', async () => {
+  test('when connections go silent under load, each call ends in time, and the next ones get new connections', async () => {
     const { line, ledger, driven } = await opened(driver)
     const { lease } = await driven()
     const calls: (() => Promise<unknown>)[] = [
@@ -128,7 +128,7 @@ describe.each(['node-postgres', 'postgres.js'] as const)('%s', (driver) => {
     expect(Math.max(...failed.map(({ endedAtMs }) => endedAtMs - strandedAtMs))).toBeLessThan(BACK_MS)
   }, 60_000)
 
-  test('connections that go silent while they lie idle cost one call its time, and not each the next one', async () => {
+  test('after idle connections go silent, only one call waits until its time limit', async () => {
     const { line, ledger } = await opened(driver)
     await Promise.all(Array.from({ length: 9 }, () => ledger.find(intentOf())))
     line.strandConnections()
@@ -140,7 +140,7 @@ describe.each(['node-postgres', 'postgres.js'] as const)('%s', (driver) => {
   }, 60_000)
 
   test.each(['before BEGIN', 'within the hook', 'at COMMIT'] as const)(
-    'a transaction whose connection goes silent %s ends in time, and what became of it is read on another one',
+    'a transaction whose connection goes silent %s ends in time, and its outcome is read on another connection',
     async (when) => {
       // A statement that was prepared before does not show its text.
       const { line, ledger, driven, past } = await opened(driver, { prepare: when !== 'at COMMIT' })
@@ -170,7 +170,7 @@ describe.each(['node-postgres', 'postgres.js'] as const)('%s', (driver) => {
     60_000,
   )
 
-  test('calls that a lock keeps waiting end in time, and the server is asked not to do them later', async () => {
+  test('calls that wait for a lock end in time, and the server is asked to cancel them', async () => {
     const { url, ledger, past } = await opened(driver)
     const blocker = new Client({ connectionString: url })
     await blocker.connect()
@@ -188,7 +188,7 @@ describe.each(['node-postgres', 'postgres.js'] as const)('%s', (driver) => {
     expect(await ledger.listOpen('ann', { after: null, limit: 100 })).toHaveLength(1)
   }, 60_000)
 
-  test('a COMMIT that waits for a synchronous standby is left to it: nobody sees the reference before the standby has it', async () => {
+  test('a COMMIT that waits for a synchronous standby is not cancelled, and the reference is visible only after the standby has it', async () => {
     const { url, ledger, driven, past } = await opened(driver)
     const { lease, operation } = await driven()
     await past(`ALTER SYSTEM SET synchronous_standby_names = 'nobody'`)
@@ -212,7 +212,7 @@ describe.each(['node-postgres', 'postgres.js'] as const)('%s', (driver) => {
     expect(await past('SELECT name FROM photos')).toEqual([{ name: 'a' }])
   }, 60_000)
 
-  test('a call that may take long is not cut short because another one is late: an owner is forgotten behind a lock', async () => {
+  test('a call that may take long, such as forgetting an owner, is not cut short because another call is late', async () => {
     const { url, ledger, driven } = await opened(driver)
     const { lease } = await driven()
     const blocker = new Client({ connectionString: url })
@@ -230,7 +230,7 @@ describe.each(['node-postgres', 'postgres.js'] as const)('%s', (driver) => {
     expect(await ledger.find(lease)).toBe(null)
   }, 60_000)
 
-  test('a connection that was just made, and one that answers statement after statement, are not suspect', async () => {
+  test('a new connection, and one that answers statement after statement, do not count as silent', async () => {
     const { db } = await opened(driver)
     const connections = connectionsOf(db, { statement: () => {}, transaction: () => {} })
     connections.distrust(performance.now())
@@ -244,7 +244,7 @@ describe.each(['node-postgres', 'postgres.js'] as const)('%s', (driver) => {
     for (const connection of [silent, answers]) connection.release()
   })
 
-  test("a hook's statement that takes too long is the hook's fault, also where only the server could end it", async () => {
+  test("a hook's statement that takes too long is the hook's fault, also if only the server could end it", async () => {
     const { ledger, driven } = await opened(driver)
     const { lease, operation } = await driven()
     const referred = await timed(
@@ -258,7 +258,7 @@ describe.each(['node-postgres', 'postgres.js'] as const)('%s', (driver) => {
     expect((await ledger.refer(lease, operation, referring(), async () => accepted)).outcome).toBe('referenced')
   }, 60_000)
 
-  test("what a hook's own surroundings fail with is its own fault; what its transaction's connection says is not", async () => {
+  test("a failure of the hook's own services is the hook's fault, and a failure of its transaction's connection is not", async () => {
     const { line, ledger, driven, past } = await opened(driver)
     const { lease, operation } = await driven()
     const refused = async (): Promise<never> => {
@@ -296,7 +296,7 @@ describe.each(['node-postgres', 'postgres.js'] as const)('%s', (driver) => {
     expect(await past('SELECT name FROM photos')).toEqual([])
   }, 60_000)
 
-  test('a write past `tx` within a hook is refused, a read is not', async () => {
+  test('a write without `tx` in a hook is refused, and a read is not', async () => {
     const { db, ledger, driven, past } = await opened(driver)
     const { lease, operation } = await driven()
     const refused: unknown[] = []
@@ -319,7 +319,7 @@ describe.each(['node-postgres', 'postgres.js'] as const)('%s', (driver) => {
   })
 })
 
-test('postgres.js with an address that this machine has no way to: each call fails at once, and the process goes on', async () => {
+test('postgres.js with an address without a route: each call fails at once, and the process continues', async () => {
   const uncaught: unknown[] = []
   const listener = (error: unknown): void => void uncaught.push(error)
   process.on('uncaughtException', listener)
@@ -356,7 +356,7 @@ describe('postgres.js with several hosts', () => {
     return { codes: new Set(all.map(({ code }) => code)), mostMs: Math.max(...all.map(({ ms }) => ms)) }
   }
 
-  test('of which the first refuses connections: each call goes to the next one', async () => {
+  test('of which the first refuses connections sends each call to the next one', async () => {
     const ledger = await clientOf([await freePort(), server.port])
     await ledger.migrate()
     const { codes, mostMs } = await calls(ledger)
@@ -364,13 +364,13 @@ describe('postgres.js with several hosts', () => {
     expect(mostMs).toBeLessThan(2_000)
   })
 
-  test('that all refuse connections: each call fails at once', async () => {
+  test('that all refuse connections fails each call at once', async () => {
     const { codes, mostMs } = await calls(await clientOf([await freePort(), await freePort()]))
     expect(codes).toEqual(new Set(['ledger-unavailable']))
     expect(mostMs).toBeLessThan(2_000)
   })
 
-  test('of which the first may only be read, where target_session_attrs asks for one to write to: the second is taken', async () => {
+  test('of which the first is read-only takes the second if target_session_attrs asks for a writable one', async () => {
     const readOnly = await startPostgres()
     ends.push(() => readOnly.stop())
     const operator = new Client({ connectionString: await readOnly.database() })
@@ -386,7 +386,7 @@ describe('postgres.js with several hosts', () => {
   }, 60_000)
 })
 
-test('postgres.js with a user that the server does not know: each call says so, and new connections are tried', async () => {
+test('postgres.js with a user that the server does not know: each call reports this, and new connections are tried', async () => {
   const client = postgres({ host: '127.0.0.1', port: server.port, user: 'nobody', database: 'postgres', max: 10 })
   ends.push(() => client.end({ timeout: 1 }))
   const ledger = postgresLedger(drizzleJs(client, { schema }))
@@ -421,7 +421,7 @@ function silenceAt(bytes: Buffer, line: Proxy): ReturnType<Parameters<Proxy['int
   }
 }
 
-test('what is not a pool, or not a Drizzle that is known, is refused at once', async () => {
+test('anything but a pool with a known Drizzle is refused at once', async () => {
   const client = new Client({ connectionString: await server.database() })
   expect(() => postgresLedger(drizzleNode(client, { schema }))).toThrow(/needs a Drizzle database on a Pool/)
   const pool = new Pool()

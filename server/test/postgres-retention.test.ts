@@ -128,7 +128,7 @@ test('nothing of a forgotten owner is left in any table', async () => {
     expect(await ledger.tombstone(key)).toBe(point)
 })
 
-test('to forget an owner with very much may take longer than a call for which a client waits', async () => {
+test('forgetting an owner with very many operations may take longer than other calls', async () => {
   const { pool, ledger } = await open()
   await ledger.declare(intentOf({ owner: 'ann' }))
   await pool.query(
@@ -197,7 +197,7 @@ test('while an owner is forgotten, the leases of others are prolonged', async ()
   expect(await ledger.renew([anns, bobs], 60_000)).toEqual([bobs])
 }, 30_000)
 
-test('of nodes that start at once, one makes the key of the tombstones', async () => {
+test('if several nodes start at once, one of them makes the key of the tombstones', async () => {
   const url = await server.database()
   const nodes = Array.from({ length: 5 }, () => openOn(url))
   await Promise.all(nodes.map(({ ledger }) => ledger.migrate()))
@@ -222,7 +222,7 @@ describe('against every writer', () => {
       [id, hash],
     )
 
-  test('no operation goes without its tombstone, and no tombstone goes', async () => {
+  test('no operation is deleted without its tombstone, and no tombstone is deleted', async () => {
     const { pool } = await open()
     await insert(pool, 'one', 'hash')
     const noTombstone = 'never deleted without its tombstone'
@@ -236,7 +236,7 @@ describe('against every writer', () => {
     await expect(pool.query(`UPDATE landfall_tombstones SET id = 'two'`)).rejects.toThrow('a tombstone stays')
   })
 
-  test('a version that knows no tombstones cannot use an id again', async () => {
+  test('a version without tombstones cannot use an id again', async () => {
     const { pool } = await open()
     await pool.query(`INSERT INTO landfall_tombstones VALUES ('one', 'hash', 'cancelled')`)
     await expect(insert(pool, 'one', null)).rejects.toThrow('an id is never used again')
@@ -246,7 +246,7 @@ describe('against every writer', () => {
   })
 })
 
-test('what an older version has made is counted, retired and forgotten', async () => {
+test('operations of an older version are counted, retired and forgotten', async () => {
   const url = await server.database()
   const { pool, ledger } = openOn(url)
   await pool.query(`CREATE TABLE landfall_meta (key text PRIMARY KEY, value text NOT NULL)`)
@@ -277,7 +277,7 @@ test('what an older version has made is counted, retired and forgotten', async (
   expect((await ledger.declare(intentOf(within))).outcome).toBe('created')
 })
 
-test('an upgrade that has to wait for somebody keeps nobody else waiting for long', async () => {
+test('an upgrade that has to wait for a transaction does not delay other calls for long', async () => {
   const { pool, ledger } = openOn(await server.database())
   for (const statement of POSTGRES_MIGRATIONS[0] ?? []) await pool.query(statement)
   await pool.query(`CREATE TABLE landfall_meta (key text PRIMARY KEY, value text NOT NULL)`)
@@ -297,7 +297,7 @@ test('an upgrade that has to wait for somebody keeps nobody else waiting for lon
   expect(await upgrading).toMatchObject({ identity: 'this' })
 }, 30_000)
 
-test('what is due is found by an index, among many that are not', async () => {
+test('due operations are found by an index among many others', async () => {
   const { pool, ledger, sent } = await open()
   await pool.query(`SET session_replication_role = replica`)
   await pool.query(

@@ -71,7 +71,7 @@ async function fixture(): Promise<LedgerFixture<PostgresTx<Database>>> {
 
 describe('ledger contract: PostgreSQL that the next version has migrated', () => ledgerContract(test, fixture))
 
-test('nodes that start at once migrate once', async () => {
+test('several nodes that start at once migrate once', async () => {
   for (let round = 0; round < 5; round += 1) {
     const url = await server.database()
     const sent: string[] = []

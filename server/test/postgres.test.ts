@@ -92,7 +92,7 @@ async function opened(driver: keyof typeof DRIVERS) {
 }
 
 describe.each(['node-postgres', 'postgres.js'] as const)('PostgreSQL by %s', (driver) => {
-  test('what a hook writes after its end is refused, and reaches nobody', async () => {
+  test('a write of a hook after its end is refused and changes nothing', async () => {
     const { ledger, driven, written } = await opened(driver)
     const late: unknown[] = []
     let over = Promise.resolve()
@@ -134,7 +134,7 @@ describe.each(['node-postgres', 'postgres.js'] as const)('PostgreSQL by %s', (dr
     expect(await written()).toEqual(['answered, in time'])
   })
 
-  test('declared at once on three nodes, an owner has no more open than the limit says', async () => {
+  test('an owner who declares on three nodes at once stays within the limit of open operations', async () => {
     const { url, ledger } = await opened(driver)
     const nodes = [ledger, ...[1, 2].map(() => postgresLedger(DRIVERS[driver](url) as NodeDatabase))]
     const intents = Array.from({ length: 60 }, () => intentOf({ maxOpenPerOwner: 10 }))
@@ -170,7 +170,7 @@ describe.each(['node-postgres', 'postgres.js'] as const)('PostgreSQL by %s', (dr
     expect(new Set((await Promise.all(referred)).map(({ outcome }) => outcome))).toEqual(new Set(['referenced']))
   })
 
-  test('a crowd that waits for the database lets leases be prolonged, and says that it lives', async () => {
+  test('leases are prolonged and heartbeats written while many calls wait for the database', async () => {
     const { url, ledger, driven } = await opened(driver)
     const { lease } = await driven()
     const blocker = await poolOn(url).connect()
@@ -186,7 +186,7 @@ describe.each(['node-postgres', 'postgres.js'] as const)('PostgreSQL by %s', (dr
     expect(new Set((await crowd).map(({ outcome }) => outcome))).toEqual(new Set(['created']))
   })
 
-  test('the last two effects, delivered at once on two nodes, complete their operation', async () => {
+  test('an operation is completed when its last two effects are delivered at once by two nodes', async () => {
     const { url, ledger, driven } = await opened(driver)
     const other = postgresLedger(DRIVERS[driver](url) as NodeDatabase)
     for (let n = 0; n < 20; n += 1) {
@@ -212,7 +212,7 @@ describe.each(['node-postgres', 'postgres.js'] as const)('PostgreSQL by %s', (dr
 
 // Not with postgres.js: 3.4.9 throws where nobody can catch it when it is about to write to a connection that has just
 // died ("Cannot read properties of null (reading 'write')"); the process ends, and goes on where it was.
-test('a database that was away is a fault that passes, and no operation is given up for it', async () => {
+test('calls fail while the database is unavailable, succeed afterwards, and no operation is given up', async () => {
   const { ledger, driven, written } = await opened('node-postgres')
   const { lease, operation } = await driven()
   await ledger.find(lease)
@@ -252,7 +252,7 @@ test('a database that was away is a fault that passes, and no operation is given
   expect(await written()).toEqual(['kept'])
 }, 60_000)
 
-test('a connection from before the ledger that dies while a hook has it is a fault, and no end of the process', async () => {
+test('a connection that was opened before the ledger and dies during a hook is a fault and does not end the process', async () => {
   const url = await server.database()
   const db = drizzleNode(poolOn(url, 1), { schema })
   await db.execute(sql`CREATE TABLE photos (name text NOT NULL)`)
@@ -294,7 +294,7 @@ test('drizzle-kit makes the same tables as the migrations', async () => {
   expect(await columnsOf(generated)).toEqual(await columnsOf([meta, ...POSTGRES_MIGRATIONS.flat()]))
 })
 
-test("the completer's pick and the sweep for what is completed go by their indexes", async () => {
+test('the search for due operations and the search for completed ones use their indexes', async () => {
   const { url, ledger } = await opened('node-postgres')
   const pool = poolOn(url)
   await pool.query(

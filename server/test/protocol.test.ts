@@ -123,7 +123,7 @@ describe('Tus-Resumable, for every method, version and outcome', () => {
   test.each<[string, () => Error, number]>([
     ['answers itself', () => new HTTPException(418, { message: 'no' }), 418],
     ['fails', () => new Error('the sessions are away'), 500],
-  ])('is on the answer also where the application %s', async (_what, thrown, status) => {
+  ])('is on the answer also if the application %s', async (_what, thrown, status) => {
     await start({
       authenticate: () => {
         throw thrown()
@@ -135,7 +135,7 @@ describe('Tus-Resumable, for every method, version and outcome', () => {
     }
   })
 
-  test('OPTIONS and GET need none', async () => {
+  test('OPTIONS and GET do not need it', async () => {
     await start()
     const id = await made('stored')
     for (const path of ['/files', '/files/', `/files/${id}`, `/files/${id}/`])
@@ -212,7 +212,7 @@ describe('what a stock client or its proxy sends', () => {
     expect(await (await server.request('GET', '/operations?open')).json()).toEqual({ operations: [] })
   })
 
-  test('HEAD gives Upload-Metadata back as it came, also where a value is not UTF-8 or a key not ASCII', async () => {
+  test('HEAD returns Upload-Metadata unchanged, also if a value is not UTF-8 or a key is not ASCII', async () => {
     await start()
     const header = `filename ${Buffer.from('f\xe9.txt', 'latin1').toString('base64')}, k\u00e9y YQ, b`
     const id = idOf(await create({ 'Upload-Metadata': header }))
@@ -221,7 +221,7 @@ describe('what a stock client or its proxy sends', () => {
     expect((await server.head(id)).headers.get('Upload-Metadata')).toBe(header)
   })
 
-  test('a refused creation with a wrong type of operation id names it', async () => {
+  test('a creation with an invalid operation id is refused, and the answer names the id', async () => {
     await start()
     const refused = await create({ 'Upload-Metadata': 'operationId YQ==' })
     expect([refused.status, await refused.json()]).toMatchObject([400, { code: 'invalid-operation-id' }])
@@ -229,7 +229,7 @@ describe('what a stock client or its proxy sends', () => {
 })
 
 describe('answers that tell what to do', () => {
-  test('409 says the offset', async () => {
+  test('409 contains the offset', async () => {
     const { create, patch } = await start()
     const id = newId()
     await create(10, { operationId: id, filename: 'a' })
@@ -243,7 +243,7 @@ describe('answers that tell what to do', () => {
     expect([after.status, after.headers.get('Upload-Offset')]).toEqual([409, '10'])
   })
 
-  test('a stock client is never told the full offset before the reference, not by 409 either', async () => {
+  test('a stock client is not told the full offset before the reference, not even by 409', async () => {
     let release = (): void => {}
     const released = new Promise<void>((resolve) => (release = resolve))
     const { create, patch } = await start(
@@ -278,7 +278,7 @@ describe('answers that tell what to do', () => {
     expect((await patch(id, 0, content(4), { headers: { 'Content-Encoding': 'Identity' } })).status).toBe(204)
   })
 
-  test('401 carries a challenge, as RFC 9110 section 11.6.1 wants', async () => {
+  test('401 carries a challenge, as RFC 9110 section 11.6.1 requires', async () => {
     const { request } = await start()
     const refused = await request('GET', '/operations?open', { owner: null })
     expect([refused.status, refused.headers.get('WWW-Authenticate')]).toEqual([401, 'Landfall realm="uploads"'])
@@ -293,13 +293,13 @@ describe('answers that tell what to do', () => {
     expect(await (await request('GET', '/operations?open')).json()).toEqual({ operations: [] })
   })
 
-  test('an owner that UTF-8 cannot hold is a fault of the application: a database would make two owners one', async () => {
+  test('an owner that UTF-8 cannot hold is a fault of the application, because a database would take two owners for one', async () => {
     await start({ authenticate: () => 'ann\ud83c' })
     expect((await server.request('GET', '/operations?open')).status).toBe(500)
   })
 })
 
-describe('what the application throws as an answer is the answer', () => {
+describe('an answer that the application throws is sent', () => {
   const always = (answer: Response) => () => answer
   const answers: [string, () => unknown, number, string][] = [
     ['an HTTPException', () => new HTTPException(401, { message: 'sign in' }), 401, 'sign in'],
@@ -370,7 +370,7 @@ describe('what the application throws as an answer is the answer', () => {
     expect(await (await server.request('GET', '/operations?open')).json()).toEqual({ operations: [] })
   })
 
-  test('anything else that is thrown is 500, also what is no Error', async () => {
+  test('anything else that is thrown is 500, also if it is not an Error', async () => {
     await start({
       authenticate: () => {
         // oxlint-disable-next-line only-throw-error -- what must not bring a process down
@@ -381,7 +381,7 @@ describe('what the application throws as an answer is the answer', () => {
     expect([response.status, await response.json()]).toMatchObject([500, { code: 'internal' }])
   })
 
-  test('but a HEAD of tus never answers 5xx or 429: it waits, because a stock client would begin anew', async () => {
+  test('but a HEAD of tus waits and never answers 5xx or 429, because a stock client would begin again', async () => {
     let status = 0
     await start({
       authenticate: () => {

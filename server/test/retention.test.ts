@@ -88,7 +88,7 @@ const everywhere = (code: string) => ({
   download: [410, code],
 })
 
-describe('after its time an operation is a tombstone, and is answered as before', () => {
+describe('a retired operation is a tombstone and is answered as before', () => {
   test('cancelled', async () => {
     const server = await start()
     const id = newId()
@@ -133,7 +133,7 @@ describe('after its time an operation is a tombstone, and is answered as before'
     expect(await server.uploads.operator.reconcile()).toMatchObject({ difference: 0, blobs: 0 })
   })
 
-  test('also where its declaration would be refused by now', async () => {
+  test('also if a new declaration would be refused now', async () => {
     const server = await start({ ...AT_ONCE, limits: { maxSizeBytes: 10, maxOpenPerOwner: 1 } })
     const id = newId()
     await server.declare(id, { size: 5 })
@@ -148,7 +148,7 @@ describe('after its time an operation is a tombstone, and is answered as before'
       expect((await server.declare(id, { size }, { kind: kindOf })).code).toBe('cancelled')
   })
 
-  test('but never while its reference is there: that is told again', async () => {
+  test('but an operation with a reference is never retired, and its reference is answered again', async () => {
     const server = await start()
     const id = await upload(server)
     await settle(server)
@@ -157,7 +157,7 @@ describe('after its time an operation is a tombstone, and is answered as before'
     expect([again.status, again.reference?.size]).toEqual([200, 5])
   })
 
-  test('another owner may use its id', async () => {
+  test('and another owner may use its id', async () => {
     const server = await start()
     const id = newId()
     await server.declare(id, { size: 5 })
@@ -168,7 +168,7 @@ describe('after its time an operation is a tombstone, and is answered as before'
   })
 })
 
-test('by default what has ended stays for a time', async () => {
+test('by default an operation that has ended is kept for a time', async () => {
   const server = await start({})
   const id = newId()
   await server.declare(id, { size: 5 })
@@ -177,7 +177,7 @@ test('by default what has ended stays for a time', async () => {
   expect((await server.get(id)).recoveryPoint).toBe('cancelled')
 })
 
-test('a clock that is not trusted retires nothing', async () => {
+test('no operation is retired while the clock is not trusted', async () => {
   let atMs = 0
   const clock = {
     // A wall clock that has gone ahead by a day since the start, while no time has passed.
@@ -217,7 +217,7 @@ describe('against every writer', () => {
     return { client, db, insert }
   }
 
-  test('no operation goes without its tombstone, and no tombstone goes', async () => {
+  test('no operation is deleted without its tombstone, and no tombstone is deleted', async () => {
     const { client, insert } = await open()
     await insert('one', 'hash')
     await expect(client.execute(`DELETE FROM landfall_operations`)).rejects.toThrow(
@@ -233,7 +233,7 @@ describe('against every writer', () => {
     await expect(client.execute(`UPDATE landfall_tombstones SET id = 'two'`)).rejects.toThrow('a tombstone stays')
   })
 
-  test('a version that knows no tombstones cannot use an id again', async () => {
+  test('a version without tombstones cannot use an id again', async () => {
     const { client, insert } = await open()
     await client.execute(`INSERT INTO landfall_tombstones VALUES ('one', 'hash', 'cancelled')`)
     await expect(insert('one', null)).rejects.toThrow('an id is never used again')
@@ -243,7 +243,7 @@ describe('against every writer', () => {
   })
 })
 
-test('what is due is found by an index, however much there is that is not', async () => {
+test('due operations are found by an index, however many others there are', async () => {
   const directory = await temporaryDirectory()
   close.push(() => directory.remove())
   const connection = openConnection(join(directory.path, 'plan.db'))
@@ -260,7 +260,7 @@ test('what is due is found by an index, however much there is that is not', asyn
   connection.close()
 })
 
-test('what an older version has made is counted, retired and forgotten', async () => {
+test('operations of an older version are counted, retired and forgotten', async () => {
   const directory = await temporaryDirectory()
   const { client, db } = await openDatabase(join(directory.path, 'app.db'))
   close.push(async () => {
@@ -297,7 +297,7 @@ test('what an older version has made is counted, retired and forgotten', async (
   expect((await ledger.declare(intentOf(within))).outcome).toBe('created')
 })
 
-test('what is left of an operation takes little, whatever its metadata took', async () => {
+test('a retired operation takes little space, however large its metadata was', async () => {
   const server = await start()
   const metadata = { note: 'n'.repeat(16_000) }
   const bytes = async (): Promise<number> => {
@@ -345,7 +345,7 @@ describe('the right to erasure', () => {
     },
   })
 
-  test('nothing of an owner is left in the database’s files nor in the log', async () => {
+  test('nothing of an owner is left in the files of the database or in the log', async () => {
     let log = ''
     const logger = pino(
       { level: 'trace' },
@@ -403,7 +403,7 @@ describe('the right to erasure', () => {
     expect(await server.uploads.operator.reconcile()).toMatchObject({ difference: 0, blobs: 0 })
   })
 
-  test('an upload that runs ends, and its bytes go; new ids may be used at once', async () => {
+  test('a running upload ends, its bytes are removed, and new ids may be used at once', async () => {
     const server = await start()
     const id = newId()
     await server.declare(id, { size: 1_000 })
@@ -426,7 +426,7 @@ describe('the right to erasure', () => {
     expect((await server.ledger.list({ after: null, limit: 10 })).map((row) => row.id)).toEqual([fresh])
   })
 
-  test('its bytes are removed after a crash as well, and reconcile leaves them to that', async () => {
+  test('the bytes are removed also after a crash, and reconcile does not touch them before', async () => {
     const server = await start()
     const id = await upload(server, 1_000)
     await server.db.transaction((tx) => server.uploads.forgetOwner(tx, 'ann'))
@@ -444,7 +444,7 @@ describe('the right to erasure', () => {
 })
 
 describe('declarations', () => {
-  test('more often than the rate is 429 with the time to wait, and a repeated one is not counted', async () => {
+  test('above the rate are answered 429 with the time to wait, and a repeated one is not counted', async () => {
     const server = await start({ limits: { declarationsPerOwner: { count: 2, perMs: 60 * 60_000 } } })
     const [first, second] = [newId(), newId()]
     expect((await server.declare(first, { size: 5 })).status).toBe(201)
@@ -464,7 +464,7 @@ describe('declarations', () => {
     expect((await server.declare(newId(), { size: 5 }, {}, 'bob')).status).toBe(201)
   })
 
-  test('a quota of files counts empty ones', async () => {
+  test('of empty files count towards a quota of files', async () => {
     const server = await start({ limits: { quotaFiles: (owner) => (owner === 'ann' ? 2 : null) } })
     for (let n = 0; n < 2; n += 1) expect((await server.declare(newId(), { size: 0 })).status).toBe(201)
     const refused = await server.declare(newId(), { size: 0 })
@@ -490,7 +490,7 @@ describe('declarations', () => {
   })
 })
 
-test('the time since when something is over is what the time that has passed says', () => {
+test('at least the wanted attended time has passed since the moment that is computed', () => {
   const steps = fc.array(fc.record({ at: fc.integer({ min: 0, max: 1_000 }), byMs: fc.integer({ min: 1, max: 300 }) }))
   fc.assert(
     fc.property(steps, fc.integer({ min: 0, max: 2_000 }), (unordered, ms) => {
@@ -501,7 +501,7 @@ test('the time since when something is over is what the time that has passed say
   )
 })
 
-test('a rate lets through no more than it says, whenever they come', () => {
+test('a rate never lets through more declarations than it allows', () => {
   const rate = { count: 5, perMs: 1_000 }
   fc.assert(
     fc.property(fc.array(fc.integer({ min: 0, max: 400 }), { minLength: 20, maxLength: 200 }), (pausesMs) => {

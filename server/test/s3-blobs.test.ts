@@ -104,7 +104,7 @@ describe.skipIf(missing !== null)(`S3${missing === null ? '' : ` (${missing})`}`
     for (const each of opened.splice(0)) await each.close()
   })
 
-  test('a MiB costs two calls: its put, and the look at what is stored', async () => {
+  test('one MiB costs two calls, one that stores it and one that reads it back', async () => {
     const bytes = randomBytes(MiB)
     const to = createRow(MiB)
     expect(await send(store, to, chunksOf(bytes))).toMatchObject({ offset: MiB, ended: 'whole' })
@@ -115,7 +115,7 @@ describe.skipIf(missing !== null)(`S3${missing === null ? '' : ` (${missing})`}`
     expect(await (await open(new Wire())).seal(to.ref())).toBe('sealed')
   })
 
-  test('parts go up at their places, and only all of the ledger are completed', async () => {
+  test('parts are stored at their places, and an upload is completed only with all parts of the ledger', async () => {
     const bytes = randomBytes(3 * PART + 1_234)
     const to = createRow(bytes.length)
     await send(store, to, chunksOf(bytes.subarray(0, PART + 77), 'broken'))
@@ -133,7 +133,7 @@ describe.skipIf(missing !== null)(`S3${missing === null ? '' : ` (${missing})`}`
     expect(await everything()).toEqual([`blobs/${to.key}`])
   })
 
-  test('one part fails while later ones succeed: only what has no gap is acknowledged', async () => {
+  test('if one part fails while later ones succeed, only bytes without a gap are acknowledged', async () => {
     const bytes = randomBytes(6 * PART)
     const to = createRow(bytes.length)
     wire.interfere = async (call, through) => (call === 'UploadPart 2' ? answer(500, 'InternalError') : through())
@@ -146,7 +146,7 @@ describe.skipIf(missing !== null)(`S3${missing === null ? '' : ` (${missing})`}`
     expect(await stored(to)).toBe(digestOf(bytes))
   })
 
-  test('a store that gives ETags now with quotes and now without: a refused completion takes no part for another', async () => {
+  test('if the store sends ETags with or without quotes, a refused completion does not take one part for another', async () => {
     const bytes = randomBytes(2 * PART + 5)
     const to = createRow(bytes.length)
     let isRefused = false
@@ -167,7 +167,7 @@ describe.skipIf(missing !== null)(`S3${missing === null ? '' : ` (${missing})`}`
     expect(await stored(to)).toBe(digestOf(bytes))
   })
 
-  test('a part that fails once is sent again from memory', async () => {
+  test('a part that fails once is repeated from memory', async () => {
     const bytes = randomBytes(2 * PART + 5)
     const to = createRow(bytes.length)
     const failed = new Set<string>()
@@ -190,7 +190,7 @@ describe.skipIf(missing !== null)(`S3${missing === null ? '' : ` (${missing})`}`
     ['an upload in parts', 2 * PART + 5, 'Create'],
     ['a part', 2 * PART + 5, 'UploadPart 1'],
   ] as const)
-    test(`a store that is away for some seconds is waited for: ${what}`, async () => {
+    test(`a store that is unavailable for some seconds is waited for: ${what}`, async () => {
       store = await open(wire, { patienceMs: 6_000 })
       const bytes = randomBytes(size)
       const to = createRow(bytes.length)
@@ -221,7 +221,7 @@ describe.skipIf(missing !== null)(`S3${missing === null ? '' : ` (${missing})`}`
       },
     }),
   }))
-    test(`the answer to the completion is ${how}: sealed is what is there`, async () => {
+    test(`if the answer to the completion is ${how}, the stored object decides, and the blob is sealed`, async () => {
       const bytes = randomBytes(PART + 10)
       const to = createRow(bytes.length)
       await send(store, to, chunksOf(bytes))
@@ -233,7 +233,7 @@ describe.skipIf(missing !== null)(`S3${missing === null ? '' : ` (${missing})`}`
       expect(await stored(to)).toBe(digestOf(bytes))
     })
 
-  test('a store that is away is a fault, and never reads as absent', async () => {
+  test('a store that is unavailable is a fault, and blobs never count as absent because of it', async () => {
     const bytes = randomBytes(PART + 10)
     const to = createRow(bytes.length)
     await send(store, to, chunksOf(bytes))
@@ -253,7 +253,7 @@ describe.skipIf(missing !== null)(`S3${missing === null ? '' : ` (${missing})`}`
     await expect(store.seal(to.ref())).rejects.toThrow(/refuses .*credentials/)
   }, 60_000)
 
-  test('a bucket in which the store itself is not found has lost nothing', async () => {
+  test("if the store's own object is missing from the bucket, its blobs do not count as lost", async () => {
     const to = createRow(2 * PART)
     await send(store, to, chunksOf(randomBytes(PART), 'broken'))
     await bare.deleteObject({ Bucket: config.bucket, Key: `${prefix}store.json` })
@@ -265,7 +265,7 @@ describe.skipIf(missing !== null)(`S3${missing === null ? '' : ` (${missing})`}`
     await expect(store.seal(empty.ref())).rejects.toMatchObject({ code: 'storage-unavailable' })
   })
 
-  test('an upload that was aborted from outside is lost, and never complete', async () => {
+  test('a multipart upload that was aborted from outside is lost and never completed', async () => {
     const bytes = randomBytes(2 * PART)
     const to = createRow(bytes.length)
     await send(store, to, chunksOf(bytes))
@@ -283,7 +283,7 @@ describe.skipIf(missing !== null)(`S3${missing === null ? '' : ` (${missing})`}`
     expect(await store.seal(half.ref())).toBe('absent')
   })
 
-  test('acknowledged parts that another content has replaced are lost, and never spliced', async () => {
+  test('acknowledged parts that were replaced by other content are lost, and no object is made of them', async () => {
     const bytes = randomBytes(2 * PART)
     const to = createRow(bytes.length)
     await send(store, to, chunksOf(bytes))
@@ -297,7 +297,7 @@ describe.skipIf(missing !== null)(`S3${missing === null ? '' : ` (${missing})`}`
     expect(await store.seal(to.ref())).toBe('absent')
   })
 
-  test('a stored tail goes only after the ledger has what replaces it', async () => {
+  test('a stored tail is removed only after the ledger has recorded what replaces it', async () => {
     const bytes = randomBytes(MiB)
     const to = createRow(MiB)
     await send(store, to, chunksOf(bytes.subarray(0, 1_000), 'broken'))
@@ -332,7 +332,7 @@ describe.skipIf(missing !== null)(`S3${missing === null ? '' : ` (${missing})`}`
     expect(await everything()).toEqual([`blobs/${to.key}`])
   })
 
-  test('a put overwrites nothing: whoever comes second finds the blob whole', async () => {
+  test('a put overwrites nothing, and a second writer finds the whole blob', async () => {
     const bytes = randomBytes(10_000)
     const to = createRow(bytes.length)
     const other = await open(new Wire())
@@ -342,7 +342,7 @@ describe.skipIf(missing !== null)(`S3${missing === null ? '' : ` (${missing})`}`
     expect(await stored(to)).toBe(digestOf(bytes))
   })
 
-  test('the answer to a put is lost after its effect: it is found whole', async () => {
+  test('if the answer to a put is lost after its effect, the blob is found whole', async () => {
     const bytes = randomBytes(10_000)
     const to = createRow(bytes.length)
     let isFirst = true
@@ -360,7 +360,7 @@ describe.skipIf(missing !== null)(`S3${missing === null ? '' : ` (${missing})`}`
 
   for (const where of ['UploadPart 2', 'PUT tail', 'PUT blob', 'Create'] as const)
     for (const moment of ['before', 'after'] as const)
-      test(`a node that stood still ${moment} its ${where} and lost the lease changes nothing`, async () => {
+      test(`a node that was suspended ${moment} its ${where} and has lost the lease changes nothing`, async () => {
         const size = where === 'PUT blob' || where === 'PUT tail' ? MiB : 3 * PART + 9
         const bytes = randomBytes(size)
         const to = createRow(size)
@@ -413,7 +413,7 @@ describe.skipIf(missing !== null)(`S3${missing === null ? '' : ` (${missing})`}`
     expect(await stored(to)).toBe(digestOf(bytes))
   })
 
-  test('whoever goes on with what another node has sealed is told that it is whole', async () => {
+  test('a node that continues an upload which another node has sealed learns that it is whole', async () => {
     const bytes = randomBytes(2 * PART)
     const to = createRow(bytes.length)
     await send(store, to, chunksOf(bytes.subarray(0, PART), 'broken'))
@@ -430,7 +430,7 @@ describe.skipIf(missing !== null)(`S3${missing === null ? '' : ` (${missing})`}`
     })
   })
 
-  test('memory is bounded, and clients that send nothing are in nobody’s way', async () => {
+  test('memory is bounded, and clients that send nothing do not delay others', async () => {
     const small = await open(wire, { memoryBytes: 12 * MiB, checkpointMs: 600_000 })
     const size = 2 * PART
     const stalled = await Promise.all(
@@ -462,7 +462,7 @@ describe.skipIf(missing !== null)(`S3${missing === null ? '' : ` (${missing})`}`
     }
   }, 60_000)
 
-  test('a slow client is acknowledged every so often, in pieces that are put together', async () => {
+  test('bytes of a slow client are acknowledged at intervals, in pieces that become one object', async () => {
     const slow = await open(wire, { checkpointMs: 150 })
     const fromMs = performance.now()
     const bytes = randomBytes(40 * 1_000)
@@ -493,7 +493,7 @@ describe.skipIf(missing !== null)(`S3${missing === null ? '' : ` (${missing})`}`
     expect(await everything()).toEqual([`blobs/${to.key}`])
   }, 30_000)
 
-  test('who is asked to let go cuts what is in flight', async () => {
+  test('a writer that is asked to stop aborts its running calls', async () => {
     const bytes = randomBytes(3 * PART)
     const to = createRow(bytes.length)
     wire.interfere = async (call, through) => (call === 'UploadPart 2' ? new Promise<never>(() => {}) : through())
@@ -516,7 +516,7 @@ describe.skipIf(missing !== null)(`S3${missing === null ? '' : ` (${missing})`}`
     expect(performance.now() - fromMs).toBeLessThan(2_000)
   })
 
-  test('removal leaves nothing: no object, no upload, no piece', async () => {
+  test('a removal leaves no object, no upload and no piece', async () => {
     const finished = createRow(2 * PART)
     await send(store, finished, chunksOf(randomBytes(2 * PART)))
     await store.seal(finished.ref())
@@ -532,7 +532,7 @@ describe.skipIf(missing !== null)(`S3${missing === null ? '' : ` (${missing})`}`
     expect(await everything()).toEqual([])
   })
 
-  test('lists objects, unfinished uploads and what is not ours, each once', async () => {
+  test('the inventory lists objects, unfinished uploads and foreign objects, each once', async () => {
     const rows = [createRow(100), createRow(2 * PART), createRow(MiB)] as const
     await send(store, rows[0], chunksOf(randomBytes(100)))
     await send(store, rows[1], chunksOf(randomBytes(PART + 5), 'broken'))
@@ -548,7 +548,7 @@ describe.skipIf(missing !== null)(`S3${missing === null ? '' : ` (${missing})`}`
     expect(found.filter(({ key }) => key === null).length).toBe(1)
   })
 
-  test('lists more than one answer of the store holds, in order', async () => {
+  test('the inventory is complete and in order if it takes more than one answer of the store', async () => {
     const keys = Array.from({ length: 1_050 }, () => createRow(1).key)
     for (let at = 0; at < keys.length; at += 50)
       await Promise.all(
@@ -566,7 +566,7 @@ describe.skipIf(missing !== null)(`S3${missing === null ? '' : ` (${missing})`}`
     expect(found).toEqual(keys.toSorted())
   })
 
-  test('a signed address gives the blob to whoever has it', async () => {
+  test('a signed URL gives access to the blob', async () => {
     const bytes = randomBytes(1_000)
     const to = createRow(bytes.length)
     await send(store, to, chunksOf(bytes))
@@ -579,13 +579,13 @@ describe.skipIf(missing !== null)(`S3${missing === null ? '' : ` (${missing})`}`
     await plain.close()
   })
 
-  test('names that would not tell their key are refused', () => {
+  test('object names that do not contain their key are refused', () => {
     const backwards = (key: string): string => `${(15 - Number.parseInt(key.slice(3, 4), 16)).toString(16)}/${key}`
     for (const objectName of [() => 'x', (key: string) => `${key}.bin`, backwards])
       expect(() => s3Blobs({ s3ClientConfig: config, objectName })).toThrow(expect.objectContaining({ code: 'setup' }))
   })
 
-  test('parts that the ledger keeps as a digest are listed, and complete the upload', async () => {
+  test("parts that the ledger keeps as a digest are read from the store's list, and the upload is completed", async () => {
     const bytes = randomBytes(3 * PART + 1_000)
     const to = createRow(bytes.length)
     await send(store, to, chunksOf(bytes.subarray(0, 2 * PART + 70_000), 'broken'))
@@ -614,7 +614,7 @@ describe.skipIf(missing !== null)(`S3${missing === null ? '' : ` (${missing})`}`
     })
   })
 
-  test('parts that are not those of the digest are lost bytes, and make no object', async () => {
+  test('parts that do not match the digest count as lost bytes, and no object is made', async () => {
     const bytes = randomBytes(3 * PART)
     const to = createRow(bytes.length)
     await send(store, to, chunksOf(bytes))

@@ -12,7 +12,7 @@ import { answer, Wire } from './s3-wire.js'
 const { missing, config } = await s3Server()
 const DAY_MS = 24 * 60 * 60_000
 
-describe.skipIf(missing !== null)(`what the service can do${missing === null ? '' : ` (${missing})`}`, () => {
+describe.skipIf(missing !== null)(`the check of the object store${missing === null ? '' : ` (${missing})`}`, () => {
   const bare = new S3(config)
   let prefix: string
   let wire: Wire
@@ -35,13 +35,13 @@ describe.skipIf(missing !== null)(`what the service can do${missing === null ? '
   const rules = (...Rules: LifecycleRule[]) =>
     bare.putBucketLifecycleConfiguration({ Bucket: config.bucket, LifecycleConfiguration: { Rules } })
 
-  test('is tried out, and nothing stays behind', async () => {
+  test('tries out what the service can do, and leaves nothing behind', async () => {
     const before = await names()
     expect(await examined('abilities')).toMatchObject({ state: 'ok', advice: null })
     expect(await names()).toBe(before)
   })
 
-  test('what it lacks is said, one by one', async () => {
+  test('names each ability that is missing', async () => {
     let puts = 0
     wire.interfere = async (call, through) => {
       // Says that it has overwritten what was there.
@@ -60,7 +60,7 @@ describe.skipIf(missing !== null)(`what the service can do${missing === null ? '
     })
   })
 
-  test('a service that is away is a check that failed', async () => {
+  test('fails if the service is unavailable', async () => {
     wire.interfere = async () => answer(403, 'AccessDenied')
     expect(await examined('abilities')).toMatchObject({
       state: 'failed',
@@ -72,7 +72,7 @@ describe.skipIf(missing !== null)(`what the service can do${missing === null ? '
     })
   })
 
-  test('rules that remove references or running uploads are found, others are not meant', async () => {
+  test('finds lifecycle rules that remove references or running uploads, and ignores others', async () => {
     const Status = 'Enabled' as const
     await bare.deleteBucketLifecycle({ Bucket: config.bucket })
     expect(await examined('lifecycle')).toMatchObject({
@@ -97,7 +97,7 @@ describe.skipIf(missing !== null)(`what the service can do${missing === null ? '
     await bare.deleteBucketLifecycle({ Bucket: config.bucket })
   })
 
-  test('each request is told of, with how it ended', async () => {
+  test('reports each request with its outcome', async () => {
     const seen: StoreRequest[] = []
     store.observe?.((request) => seen.push(request))
     let failures = 2
@@ -114,7 +114,7 @@ describe.skipIf(missing !== null)(`what the service can do${missing === null ? '
     for (const { tookMs } of seen) expect(tookMs).toBeGreaterThan(0)
   })
 
-  test('doctor and the metrics of a server say it', async () => {
+  test('is part of doctor and of the metrics of a server', async () => {
     const metrics = openMetrics()
     const server = await startServer(
       { file: kind({ onReference: async () => null }) },

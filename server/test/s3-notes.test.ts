@@ -45,7 +45,7 @@ async function upload(parts: number): Promise<{ writtenBytes: number; largest: n
   return { writtenBytes, largest, state }
 }
 
-test('an upload of 10,000 parts writes megabytes of notes, and not its square', async () => {
+test('the notes of 10,000 parts are megabytes, so they do not grow with the square of the number', async () => {
   const { writtenBytes, largest, state } = await upload(10_000)
   process.stdout.write(
     `10,000 parts: ${writtenBytes} bytes of notes in 5,000 checkpoints, at most ${largest} at once\n`,
@@ -59,13 +59,13 @@ test('an upload of 10,000 parts writes megabytes of notes, and not its square', 
   expect(foldedWith(notes.folded?.etags ?? '', notes.parts)).toBe(foldedWith('', all))
 })
 
-test('an upload of few parts keeps them all, in the form of before', async () => {
+test('an upload of few parts keeps all of them, in the earlier format', async () => {
   const { state } = await upload(128)
   expect(state).toMatchObject({ parts: Array.from({ length: 128 }, (_, index) => etag(index + 1)) })
   expect(readNotes(state)).toMatchObject({ folded: null })
 })
 
-test('what is kept of a sealed blob is small, and knows how far it came', async () => {
+test('the notes of a sealed blob are small, and still contain its offset', async () => {
   const { state } = await upload(400)
   const kept = sealedState(state)
   expect(JSON.stringify(kept).length).toBeLessThan(300)

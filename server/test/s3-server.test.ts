@@ -81,7 +81,7 @@ describe.skipIf(missing !== null)(`the server on S3${missing === null ? '' : ` (
     }
   })
 
-  test('where it is asked for, a download is sent on to the object store', async () => {
+  test('a download is redirected to the object store if this is configured', async () => {
     const { server } = await serverOnS3({ signedUrlSeconds: 60 })
     try {
       const id = uuidv4()
@@ -100,7 +100,7 @@ describe.skipIf(missing !== null)(`the server on S3${missing === null ? '' : ` (
     }
   })
 
-  test('small and empty files', async () => {
+  test('small and empty files are stored and read', async () => {
     const { server, names } = await serverOnS3()
     try {
       for (const size of [0, 1, 100_000]) {
@@ -116,7 +116,7 @@ describe.skipIf(missing !== null)(`the server on S3${missing === null ? '' : ` (
     }
   })
 
-  test('an upload that stands open costs no call of the store, nor does asking for what is open', async () => {
+  test('neither an open upload nor a request for open uploads calls the store', async () => {
     const store = await startProxy({ targetPort: Number(new URL(config.endpoint).port) })
     const { server } = await serverOnS3({ endpoint: store.origin })
     try {
@@ -139,7 +139,7 @@ describe.skipIf(missing !== null)(`the server on S3${missing === null ? '' : ` (
     }
   })
 
-  test('what lies beside a stored blob is found by reconcile, and goes; the blob stays', async () => {
+  test('reconcile finds and removes leftovers of a stored blob, and keeps the blob', async () => {
     const { server, names, prefix } = await serverOnS3()
     try {
       const id = uuidv4()
@@ -167,7 +167,7 @@ describe.skipIf(missing !== null)(`the server on S3${missing === null ? '' : ` (
     }
   })
 
-  test('a cancelled upload leaves nothing, and reconcile finds no difference', async () => {
+  test('a cancelled upload leaves nothing in the store, and reconcile finds no difference', async () => {
     const { server, names } = await serverOnS3()
     try {
       const id = uuidv4()

@@ -86,7 +86,7 @@ describe.skipIf(missing !== null)(
       ],
       ['HeadObject', 7 * MIB, SILENT, asks('HEAD', null)],
       ['GetObject', MIB, SILENT, asks('GET', null)],
-    ])('%s: made again after its time', async (_call, size, fault, match) => {
+    ])('%s is repeated after its time limit', async (_call, size, fault, match) => {
       const bytes = randomBytes(size)
       const armed = proxy.arm(fault, { match })
       const startedMs = performance.now()
@@ -97,7 +97,7 @@ describe.skipIf(missing !== null)(
       expect(performance.now() - startedMs).toBeLessThan(8_000)
     })
 
-    test('bytes that stop to come while they are read are a fault that passes', async () => {
+    test('if the bytes of an answer stop, the read fails, and a later read succeeds', async () => {
       const bytes = randomBytes(3 * MIB)
       const blob = await send(bytes)
       proxy.setRate({ down: MIB })
@@ -112,7 +112,7 @@ describe.skipIf(missing !== null)(
       expect((await store.inspect(blob, never)).digest).toBe(digestOf(bytes))
     })
 
-    test('calls leave nothing behind on a signal that outlives them', async () => {
+    test('calls leave no listener on a signal that outlives them', async () => {
       const bytes = randomBytes(1_000)
       const blob = await send(bytes)
       // What Node 20 keeps of a signal that depends on another one it keeps as long as that other one.
@@ -141,7 +141,7 @@ describe.skipIf(missing !== null)(
       }
     })
 
-    test('a body that comes still ends with the signal of its reader', async () => {
+    test('a body that still arrives is ended by the signal of its reader', async () => {
       const blob = await send(randomBytes(3 * MIB))
       proxy.setRate({ down: MIB })
       const gone = new AbortController()

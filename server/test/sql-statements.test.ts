@@ -91,7 +91,7 @@ describe('transactions by hand', () => {
     expect(statementsIn(text)[0]?.savepoint).toBe(savepoint)
   })
 
-  test('a word that only looks like one is none', () => {
+  test('a word that only looks like such a statement is ignored', () => {
     for (const text of [`SELECT 'COMMIT'`, 'INSERT INTO "commit" VALUES (1)', 'UPDATE t SET "end" = 1', '"COMMIT"'])
       expect(sortsOf(text)).not.toContain('transaction')
   })
@@ -154,7 +154,7 @@ describe('PRAGMA', () => {
   )
 })
 
-test('a long statement is told apart in one pass', () => {
+test('a long statement is classified in one pass', () => {
   const rows = Array.from({ length: 20_000 }, (_, n) => `(${n}, 'it''s; COMMIT', ?)`).join(', ')
   const from = performance.now()
   expect(sortsOf(`INSERT INTO t VALUES ${rows}; SELECT 1`)).toEqual(['write', 'read'])

@@ -38,7 +38,7 @@ const CONTROL = [
 
 describe('a statement that controls transactions', () => {
   test.each(CONTROL)(
-    '%s in a batch is refused before anything runs, and a neighbour is written once',
+    '%s in a batch is refused before anything runs, and other writes of the same commit are written once',
     async (control) => {
       const results = await Promise.allSettled([
         client.execute(insert('before')),
@@ -62,7 +62,7 @@ describe('a statement that controls transactions', () => {
     expect(await names()).toEqual([])
   })
 
-  test('in a transaction, a batch of it and a script of it, it is refused and the transaction goes on', async () => {
+  test('is refused in a transaction, in its batches and in its scripts, and the transaction continues', async () => {
     const tx = await client.transaction('write')
     await tx.execute(insert('a'))
     for (const control of ['COMMIT', ';END', 'ROLLBACK', 'release "landfall_job"', 'ROLLBACK TO [Landfall_Job]']) {
@@ -81,7 +81,7 @@ describe('a statement that controls transactions', () => {
     expect(await names()).toEqual([])
   })
 
-  test('a script that runs alone may commit, and is told when it left a transaction open', async () => {
+  test('a script that runs alone may commit, and fails if it leaves a transaction open', async () => {
     await client.executeMultiple(`BEGIN; INSERT INTO t VALUES ('a'); COMMIT; INSERT INTO t VALUES ('b')`)
     expect(await names()).toEqual(['a', 'b'])
     await expect(client.executeMultiple(`BEGIN; INSERT INTO t VALUES ('c')`)).rejects.toMatchObject({
@@ -92,7 +92,7 @@ describe('a statement that controls transactions', () => {
   })
 })
 
-test('a second statement in one text is refused instead of left out', async () => {
+test('a second statement in one text is refused and not silently left out', async () => {
   const two = `INSERT INTO t VALUES ('a'); INSERT INTO t VALUES ('b')`
   const refused = { code: 'statement-refused' }
   await expect(client.execute(two)).rejects.toMatchObject(refused)
@@ -103,7 +103,7 @@ test('a second statement in one text is refused instead of left out', async () =
   expect(await names()).toEqual(['a'])
 })
 
-test('a PRAGMA that would take durability or constraints from everybody is refused, in a script too', async () => {
+test('a PRAGMA that would switch off durability or constraints is refused, also in a script', async () => {
   const refused = { code: 'statement-refused' }
   for (const harm of ['PRAGMA synchronous = OFF', 'PRAGMA journal_mode(delete)', 'PRAGMA ignore_check_constraints=1']) {
     await expect(client.execute(harm)).rejects.toMatchObject(refused)
@@ -114,7 +114,7 @@ test('a PRAGMA that would take durability or constraints from everybody is refus
   expect((await client.execute('PRAGMA synchronous')).rows[0]?.[0]).toBe(2)
 })
 
-test('reads of every form wait for no writer', async () => {
+test('no form of read waits for the writer', async () => {
   const held = await client.transaction('write')
   await held.execute(insert('held'))
   const from = performance.now()

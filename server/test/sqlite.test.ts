@@ -77,7 +77,7 @@ const names = async ({ db }: Opened): Promise<string[]> =>
 const later = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms))
 
 describe('one queue of writes', () => {
-  test('the application writes in loops beside, and nothing is ever locked', async () => {
+  test('the application and Landfall write at the same time without any "database is locked"', async () => {
     const opened = await open()
     const { db } = opened
     const loops = Array.from({ length: 4 }, async (_, loop) => {
@@ -99,7 +99,7 @@ describe('one queue of writes', () => {
     expect(await names(opened)).toHaveLength(4 * 30 + 60)
   })
 
-  test('a hook that waits before it writes keeps nobody from writing', async () => {
+  test('a hook that waits before its first write does not block other writes', async () => {
     const opened = await open()
     const slow = refer(opened, async (tx) => {
       await later(400)
@@ -113,7 +113,7 @@ describe('one queue of writes', () => {
     expect((await slow).outcome).toBe('referenced')
   })
 
-  test('a hook that keeps the writer without using it loses it, and the others go on', async () => {
+  test('a hook that keeps the writer without using it loses it, and other writes continue', async () => {
     const opened = await open({ idleLimitMs: 150 })
     const stuck = refer(opened, async (tx) => {
       await tx.insert(photos).values({ name: 'stuck' })
@@ -129,7 +129,7 @@ describe('one queue of writes', () => {
     expect(await names(opened)).toEqual(['other'])
   })
 
-  test('hooks that keep the writer again and again get less and less of it', async () => {
+  test('hooks that keep the writer repeatedly lose it sooner each time', async () => {
     const opened = await open({ idleLimitMs: 1_000 })
     const stuck = Array.from({ length: 4 }, (_, n) =>
       refer(opened, async (tx) => {
@@ -148,7 +148,7 @@ describe('one queue of writes', () => {
     expect((await refer(opened, async () => accepted)).outcome).toBe('referenced')
   })
 
-  test("the application's own transaction that waits for its own write past it is ended, not hung", async () => {
+  test('a transaction of the application that waits for its own write outside of it is ended and does not hang', async () => {
     const opened = await open({ idleLimitMs: 150 })
     const waitingForItself = opened.db.transaction(async (tx) => {
       await tx.insert(photos).values({ name: 'inside' })
@@ -159,7 +159,7 @@ describe('one queue of writes', () => {
     expect(await names(opened)).toEqual(['outside'])
   })
 
-  test('a neighbour that rolls everything back harms only itself', async () => {
+  test('a write that rolls everything back affects no other write of the same commit', async () => {
     const opened = await open()
     await opened.db.run(
       sql`CREATE TRIGGER strict_photos BEFORE INSERT ON photos WHEN NEW.name = 'bad' BEGIN SELECT RAISE(ROLLBACK, 'not this one'); END`,
@@ -177,7 +177,7 @@ describe('one queue of writes', () => {
     expect(await names(opened)).toEqual(['a', 'b', 'c', 'd'])
   })
 
-  test('a COMMIT that fails for one of many harms only that one', async () => {
+  test('a write that makes the COMMIT fail affects no other write of the same commit', async () => {
     const opened = await openWithPrints()
     const { db } = opened
     const orphan = db.run(sql`INSERT INTO prints VALUES ('no such photo')`)
@@ -195,7 +195,7 @@ describe('one queue of writes', () => {
     expect((await names(opened)).filter((name) => name !== 'hooked')).toEqual(['a', 'b'])
   })
 
-  test('hooks whose COMMIT fails end alone, and are told why', async () => {
+  test('only the hook whose COMMIT fails ends, and it gets the reason', async () => {
     const opened = await openWithPrints()
     const hooked = async (name: string) => {
       const [result] = await Promise.allSettled([
@@ -214,7 +214,7 @@ describe('one queue of writes', () => {
     )
   })
 
-  test('what shared a COMMIT that failed is run once more, each in a commit of its own', async () => {
+  test('the writes of a COMMIT that failed are run once more, each in a commit of its own', async () => {
     const { writer } = await openWithPrints()
     const runs = [0, 0, 0]
     const write = (index: number, statement: string) =>
@@ -231,7 +231,7 @@ describe('one queue of writes', () => {
     expect(Math.max(...runs)).toBe(2)
   })
 
-  test('a hook that breaks commits comes back alone, however long the pauses between its attempts', async () => {
+  test('after a hook has made a COMMIT fail, its later attempts get a commit of their own, however long the pauses', async () => {
     const { writer } = await openWithPrints()
     vi.useFakeTimers({ toFake: ['performance'] })
     close.push(() => vi.useRealTimers())
@@ -253,7 +253,7 @@ describe('one queue of writes', () => {
     }
   })
 
-  test('a full database is a typed fault of the ledger, and passes', async () => {
+  test('calls fail with a typed fault while the database is full, and succeed afterwards', async () => {
     const opened = await open()
     const { client, db, ledger } = opened
     await client.execute('PRAGMA max_page_count = 1')
@@ -275,7 +275,7 @@ describe('one queue of writes', () => {
     expect((await ledger.declare(intentOf({ metadata: large }))).outcome).toBe('created')
   })
 
-  test('a database that is full for a hook is a typed fault of the ledger, and the hook sees its own', async () => {
+  test("if the database is full for a hook, the ledger reports a typed fault, and the hook gets the database's own error", async () => {
     const opened = await open()
     await opened.client.execute('PRAGMA max_page_count = 1')
     let seen: unknown
@@ -310,7 +310,7 @@ describe('one queue of writes', () => {
     await holder.release()
   })
 
-  test('who never got the writer cannot commit: a hook that overlooks it ends without a reference', async () => {
+  test('a hook that ignores that it did not get the writer cannot commit and makes no reference', async () => {
     const opened = await open({ busyTimeoutMs: 100 })
     const overlooked = refer(opened, async (tx) => {
       const holder = await lockFrom(path)
@@ -373,7 +373,7 @@ describe('one queue of writes', () => {
     expect(await names(opened)).toEqual(['a', 'b'])
   })
 
-  test('a database that another process has locked is a typed fault after a while, blocks nothing, and passes', async () => {
+  test('while another process has locked the database, writes fail with a typed fault after a while and do not block the event loop', async () => {
     const opened = await open({ busyTimeoutMs: 300 })
     const holder = await lockFrom(path)
     const startedAt = performance.now()
@@ -433,7 +433,7 @@ describe('a write past tx', () => {
     expect(await names(opened)).toEqual([])
   })
 
-  test('does not concern reading, nested transactions, and what comes after the hook', async () => {
+  test('does not include reads, nested transactions, or writes after the hook', async () => {
     const opened = await open()
     let after: Promise<unknown> = Promise.resolve()
     const referred = await refer(opened, async (tx) => {
@@ -453,7 +453,7 @@ describe('a write past tx', () => {
     expect(await names(opened)).toEqual(['after', 'nested'])
   })
 
-  test('a write that was not awaited reaches nobody', async () => {
+  test('a write that is not awaited changes nothing after the hook', async () => {
     const opened = await open()
     let late: Promise<unknown> = Promise.resolve()
     await refer(opened, async (tx) => {
@@ -485,7 +485,7 @@ describe('a write past tx', () => {
 })
 
 describe('a libsql client', () => {
-  test('answers what @libsql/client answers', async () => {
+  test('gives the same answers as @libsql/client', async () => {
     const plain = createClient({ url: `file:${join(directory.path, 'plain.db')}` })
     const serialized = serializedLibsql(createClient({ url: `file:${path}` }))
     close.push(
@@ -524,7 +524,7 @@ describe('a libsql client', () => {
     ])
   })
 
-  test('a statement that has failed does not run again with its old arguments', () => {
+  test('does not run a failed statement again with its old arguments', () => {
     const connection = openConnection(path)
     connection.exec('CREATE TABLE t (n INTEGER CHECK (n < 10))')
     expect(() => connection.get('INSERT INTO t VALUES (?) RETURNING n', [11])).toThrow()
@@ -532,7 +532,7 @@ describe('a libsql client', () => {
     connection.close()
   })
 
-  test('sees columns that were added behind its back', async () => {
+  test('sees columns that another connection has added', async () => {
     const { client } = await open()
     await client.execute('INSERT INTO photos (name) VALUES (?) RETURNING *', ['a'])
     const other = createClient({ url: `file:${path}` })
@@ -542,7 +542,7 @@ describe('a libsql client', () => {
     expect(columns).toEqual(['name', 'size'])
   })
 
-  test('refuses a database in memory, and a ledger on a client that is not serialised', async () => {
+  test('refuses a database in memory, and a ledger refuses a client that is not serialised', async () => {
     const memory = serializedLibsql(createClient({ url: ':memory:' }))
     close.push(() => memory.close())
     await expect(memory.execute('CREATE TABLE t (n)')).rejects.toMatchObject({ code: 'setup' })
@@ -590,7 +590,7 @@ test('the tables of drizzle-kit and those of the migrations are the same', async
   ours.close()
 })
 
-test("migrates tables that came by the application's drizzle-kit", async () => {
+test("migrates tables that the application's drizzle-kit has made", async () => {
   const { client, db } = await openDatabase(path)
   close.push(() => client.close())
   for (const statement of await generateSQLiteMigration(

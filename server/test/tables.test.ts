@@ -104,7 +104,7 @@ describe.each(['sqlite', 'postgres'] as const)('%s', (which) => {
   const usage = `SELECT open_operations, reserved_bytes, stored_bytes, stored_references FROM landfall_usage WHERE owner = 'ann'`
   const numbers = (rows: readonly Record<string, unknown>[]) => rows.map((row) => Object.values(row).map(Number))
 
-  test('its parts are read from the migrations: none is forgotten', () => {
+  test('all of its parts are read from the migrations', () => {
     expect(tables).toEqual(expect.arrayContaining(['landfall_operations', 'landfall_references', 'landfall_effects']))
     const kinds = [...others.values()].map(({ kind: one }) => one)
     expect(kinds.filter((one) => one === 'TRIGGER').length).toBeGreaterThanOrEqual(which === 'sqlite' ? 7 : 3)
@@ -112,7 +112,7 @@ describe.each(['sqlite', 'postgres'] as const)('%s', (which) => {
   })
 
   test.each([...others])(
-    '%s, dropped by somebody: it is said, made again, and what it counts is counted anew',
+    'if %s is dropped, this is reported, it is made again, and usage is counted again',
     async (name, { statement, kind: type }) => {
       const ground = await GROUNDS[which]()
       const { ledger, run } = ground
@@ -141,7 +141,7 @@ describe.each(['sqlite', 'postgres'] as const)('%s', (which) => {
     30_000,
   )
 
-  test('dropped while a server runs: doctor says what is missing and what to do', async () => {
+  test('doctor names a part that was dropped while a server runs, and says what to do', async () => {
     const ground = await GROUNDS[which]()
     const uploads = await uploadsOn(ground, 'automatic')
     await uploads.ready()
@@ -160,7 +160,7 @@ describe.each(['sqlite', 'postgres'] as const)('%s', (which) => {
     expect((await uploads.operator.doctor()).find((check) => check.name === 'tables')).toMatchObject({ state: 'ok' })
   }, 30_000)
 
-  test('tables that were dropped are not made anew behind the back of the stored files, and it is said who may have done it', async () => {
+  test('tables that were dropped are not made again while the recorded version says that they exist, and the error names the likely cause', async () => {
     const { ledger, run } = await GROUNDS[which]()
     await ledger.migrate()
     await run(`DROP TABLE landfall_references${which === 'postgres' ? ' CASCADE' : ''}`)
@@ -173,7 +173,7 @@ describe.each(['sqlite', 'postgres'] as const)('%s', (which) => {
       })
   })
 
-  test("with migrate: 'off' the start changes nothing and says by number what is missing; uploads.migrate() makes it", async () => {
+  test("with migrate: 'off' the start changes nothing and names the present and the needed version, and uploads.migrate() migrates", async () => {
     const ground = await GROUNDS[which]()
     const uploads = await uploadsOn(ground, 'off')
     await expect(uploads.ready()).rejects.toMatchObject({
@@ -206,7 +206,7 @@ describe.each(['sqlite', 'postgres'] as const)('%s', (which) => {
   }, 60_000)
 })
 
-test('PostgreSQL: a user who may only read and write starts on tables that are in order, and is told where they are not', async () => {
+test('PostgreSQL: a user who may not change tables can start if they are in order, and otherwise learns what is missing', async () => {
   const { ledger, run, env } = await onPostgres()
   await ledger.migrate()
   const schema = String((await run('SELECT current_schema() AS name'))[0]?.['name'])
@@ -228,7 +228,7 @@ test('PostgreSQL: a user who may only read and write starts on tables that are i
   })
 })
 
-test('PostgreSQL: a trigger that is disabled is missing, and is enabled again', async () => {
+test('PostgreSQL: a disabled trigger counts as missing and is enabled again', async () => {
   const { ledger, run } = await onPostgres()
   await ledger.migrate()
   await run('ALTER TABLE landfall_operations DISABLE TRIGGER USER')
@@ -239,7 +239,7 @@ test('PostgreSQL: a trigger that is disabled is missing, and is enabled again', 
   await expect(run(`DELETE FROM landfall_operations`)).rejects.toThrow(/never deleted/)
 })
 
-test('SQLite: tables that are in order are only read, also while another process writes', async () => {
+test('SQLite: tables that are in order are only read, so the start does not wait for another process that writes', async () => {
   const { ledger, env } = await onSqlite()
   await ledger.migrate()
   const other = createClient({ url: env['LANDFALL_DATABASE_URL'] ?? '' })

@@ -45,7 +45,7 @@ function gated(outcome: 'accept' | 'reject' = 'accept') {
 }
 
 describe('tus 1.0.0', () => {
-  test('says what it offers, also where other origins are allowed', async () => {
+  test('OPTIONS names the extensions, also if other origins are allowed', async () => {
     const allowedOrigins = ['https://app.test']
     const { request } = await start({ file: plain }, { limits: { maxSizeBytes: 1_000 }, allowedOrigins })
     const preflight = await request('OPTIONS', '/files', {
@@ -64,7 +64,7 @@ describe('tus 1.0.0', () => {
     expect(options.headers.get('Tus-Max-Size')).toBe('1000')
   })
 
-  test('creates, tells, resumes and finishes', async () => {
+  test('an upload can be created, queried, resumed and finished', async () => {
     const { create, head, patch, get } = await start()
     const id = newId()
     const created = await create(10, { operationId: id, filename: 'ä.txt', filetype: 'text/plain', albumId: '7' })
@@ -92,13 +92,13 @@ describe('tus 1.0.0', () => {
     expect(offsetOf(await head(id))).toBe(10)
   })
 
-  test('makes an id where none is given', async () => {
+  test('an id is made if the client gives none', async () => {
     const { create, get } = await start()
     const location = (await create(10, { filename: 'a' })).headers.get('Location') ?? ''
     expect(await get(location.split('/').at(-1) ?? '')).toMatchObject({ status: 200, file: { name: 'a' } })
   })
 
-  test('a replayed creation, also at once and after completion: the same Location, and the bytes intact', async () => {
+  test('a repeated creation, also at once and after completion, gets the same Location, and the bytes stay', async () => {
     const { create, patch, get } = await start()
     const id = newId()
     const metadata = { operationId: id, filename: 'a' }
@@ -117,7 +117,7 @@ describe('tus 1.0.0', () => {
     expect(await get(id)).toMatchObject({ recoveryPoint: 'referenced', reference: { digest: digestOf(content(10)) } })
   })
 
-  test('data in the creation request is taken once; a replay does not write at offset 0', async () => {
+  test('data in the creation request is taken once, and a repeated request does not write at offset 0', async () => {
     const { create, get, patch } = await start()
     const id = newId()
     const metadata = { operationId: id, filename: 'a' }
@@ -139,7 +139,7 @@ describe('tus 1.0.0', () => {
     expect(await get(whole)).toMatchObject({ recoveryPoint: 'referenced' })
   })
 
-  test('refuses what the protocol forbids and what is not offered', async () => {
+  test('requests that the protocol forbids or that need a missing extension are refused', async () => {
     const { create, patch, request, head, get } = await start()
     const id = newId()
     await create(10, { operationId: id, filename: 'a' })
@@ -174,7 +174,7 @@ describe('tus 1.0.0', () => {
     expect((await patch(id, 0, content(10))).status).toBe(204)
   })
 
-  test('termination: only of what has no reference', async () => {
+  test('an upload can be terminated only before it has a reference', async () => {
     const { create, patch, request, head } = await start()
     const [open, stored] = [newId(), newId()]
     for (const id of [open, stored]) await create(10, { operationId: id, filename: 'a' })
@@ -193,7 +193,7 @@ describe('tus 1.0.0', () => {
     expect((await head(stored)).status).toBe(200)
   })
 
-  test('HEAD: who asks and whether all is open are waited for, because at a fault a stock client begins anew', async () => {
+  test('HEAD waits while authentication fails and is then 423, because a stock client begins again after any other fault', async () => {
     let failing = false
     const { create, head, request } = await start(
       { file: plain },
@@ -221,7 +221,7 @@ describe('tus 1.0.0', () => {
     )
   }, 15_000)
 
-  test('X-HTTP-Method-Override stands for PATCH and DELETE', async () => {
+  test('X-HTTP-Method-Override can name PATCH and DELETE', async () => {
     const { create, request, get } = await start()
     const id = newId()
     await create(4, { operationId: id, filename: 'a' })
@@ -252,7 +252,7 @@ describe('bytes', () => {
     expect(await get(id)).toMatchObject({ offset: 5_000 })
   })
 
-  test('a silent connection lets go for the next request, and keeps what it had', async () => {
+  test('a silent connection gives way to the next request, and its bytes are kept', async () => {
     const { declare, patch, head } = await start()
     const id = newId()
     const bytes = content(10_000)
@@ -277,7 +277,7 @@ describe('bytes', () => {
     expect((await patch(id, 7_000, bytes.subarray(7_000))).headers.get('Landfall-Recovery-Point')).toBe('referenced')
   })
 
-  test('two requests at once for the same bytes: one takes them, and they are right', async () => {
+  test('if two requests send the same bytes at once, one of them is taken, and the stored bytes are right', async () => {
     const { declare, patch, get } = await start()
     const id = newId()
     const bytes = content(200_000)
@@ -291,7 +291,7 @@ describe('bytes', () => {
 })
 
 describe('the withheld tail', () => {
-  test('a stock client is shown less than the length until there is a reference, and never less than before', async () => {
+  test('a stock client is shown an offset below the length until there is a reference, and the offset never falls', async () => {
     const { file, release } = gated()
     const { create, patch, head, photos: rows } = await start({ file })
     const id = newId()
@@ -320,7 +320,7 @@ describe('the withheld tail', () => {
     expect(offsetOf(await head(id))).toBe(size)
   })
 
-  test('other offsets are a conflict, and a PATCH for the tail is held at most 8 s', async () => {
+  test('other offsets are a conflict, and a PATCH for the tail waits for at most 8 s', async () => {
     const { file, release } = gated()
     const { create, patch } = await start({ file })
     const id = newId()
@@ -343,7 +343,7 @@ describe('the withheld tail', () => {
     )
   })
 
-  test('a rejection is 422 for PATCH, HEAD stays short, and a new creation gets the same answer', async () => {
+  test('after a rejection PATCH is 422, HEAD shows an offset below the length, and a new creation gets the same answer', async () => {
     const { file, release } = gated('reject')
     const { create, patch, head } = await start({ file })
     const id = newId()
@@ -379,7 +379,7 @@ describe('the withheld tail', () => {
     expect([refused.status, await refused.json()]).toMatchObject([422, { code: 'infected' }])
   })
 
-  test('our own client is told at once that all bytes are durable', async () => {
+  test("Landfall's own client is told at once that all bytes are durable", async () => {
     const { file, release } = gated()
     const { declare, patch, get } = await start({ file })
     const id = newId()
@@ -398,7 +398,7 @@ describe('the withheld tail', () => {
     ).toBeTruthy()
   })
 
-  test('nor must it wait for a hook that hangs before it writes', async () => {
+  test("Landfall's own client does not wait for a hook that hangs before it writes", async () => {
     let release = (): void => {}
     const released = new Promise<void>((resolve) => (release = resolve))
     const file = kind({
