@@ -20,7 +20,7 @@ const CSV = bytes('a,b\n1,2\n')
 const IMAGES = ['image/*']
 const DOCUMENTS = ['application/pdf', 'application/zip', 'audio/*', 'video/*']
 
-describe('the type that is stored is one that is accepted', () => {
+describe('the stored type is always an accepted one', () => {
   const rows: readonly (readonly [Uint8Array, string, readonly string[] | null, string | null])[] = [
     // A signature decides alone.
     [PNG, 'image/png', IMAGES, 'image/png'],

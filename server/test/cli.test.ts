@@ -61,14 +61,14 @@ async function stop({ child, exited }: Server, signal: NodeJS.Signals = 'SIGTERM
 }
 
 // Every command does the same through the server's socket and by itself.
-describe.each(['beside a running server', 'while no server runs'] as const)('%s', (where) => {
-  const isBeside = where === 'beside a running server'
+describe.each(['with a running server', 'while no server runs'] as const)('%s', (where) => {
+  const isBeside = where === 'with a running server'
   /** Leaves the server running, or stops it. */
   const then = async (server: Server): Promise<void> => {
     if (!isBeside) await stop(server)
   }
 
-  test('operations list is a table, newest first, with bytes and times; filters and pages', async () => {
+  test('operations list prints a table, newest first, with bytes and times, and has filters and pages', async () => {
     const server = await serve()
     const first = await upload(server, 12_345)
     const second = await upload(server, 100, 40)
@@ -106,7 +106,7 @@ describe.each(['beside a running server', 'while no server runs'] as const)('%s'
     expect(await landfall('operations', 'list', '--given-up')).toMatchObject({ code: 0, out: 'none\n', err: '' })
   })
 
-  test('operations show says where one stands and why, and what is owed', async () => {
+  test('operations show prints the state of an operation, the reason for it, and the effects that it owes', async () => {
     const server = await serve({
       LANDFALL_WEBHOOK_URL: 'http://127.0.0.1:9/hook',
       LANDFALL_WEBHOOK_SECRET: 'whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw',
@@ -133,7 +133,7 @@ describe.each(['beside a running server', 'while no server runs'] as const)('%s'
     ])
   })
 
-  test('operations retry clears a stall, and says when there is none', async () => {
+  test('operations retry ends a stall, and says if there is none', async () => {
     const server = await serve()
     const id = await upload(server, 100, 40)
     expect((await server.request('GET', `/operations/${id}`)).status).toBe(200)
@@ -153,7 +153,7 @@ describe.each(['beside a running server', 'while no server runs'] as const)('%s'
     })
   })
 
-  test('operations cancel ends what has no reference, again and again, and refuses the rest', async () => {
+  test('operations cancel ends an operation without a reference, can be repeated, and refuses all others', async () => {
     const server = await serve()
     const half = await upload(server, 100, 40)
     const whole = await upload(server)
@@ -165,7 +165,7 @@ describe.each(['beside a running server', 'while no server runs'] as const)('%s'
     expect(refused.err).toBe('The file is stored already\n')
   })
 
-  test('an id that several owners use, or nobody, is not guessed', async () => {
+  test('an id that several owners use, or that no owner uses, is refused', async () => {
     const server = await serve()
     const id = newId()
     await server.declare(id, 5)
@@ -191,7 +191,7 @@ describe.each(['beside a running server', 'while no server runs'] as const)('%s'
     ])
   })
 
-  test('reconcile only looks; its exit status is 0 only for a zero difference', async () => {
+  test('reconcile without --apply changes nothing, and its exit status is 0 only if nothing differs', async () => {
     const server = await serve()
     await upload(server)
     await upload(server, 100, 40)
@@ -218,7 +218,7 @@ describe.each(['beside a running server', 'while no server runs'] as const)('%s'
     ])
   })
 
-  test('reconcile --apply sets aside what --force allows, and deletes it when its time in quarantine is over', async () => {
+  test('reconcile --apply quarantines blobs that --force allows, and deletes them when their time in quarantine is over', async () => {
     const server = await serve()
     await upload(server)
     plant(UNKNOWN)
@@ -241,7 +241,7 @@ describe.each(['beside a running server', 'while no server runs'] as const)('%s'
     expect(await landfall('reconcile')).toMatchObject({ code: 0 })
   })
 
-  test('doctor says a line on each thing, and what to do about it', async () => {
+  test('doctor prints one line for each check, and what to do about it', async () => {
     const server = await serve()
     const id = await upload(server, 100, 40)
     stall(id)
@@ -278,7 +278,7 @@ describe.each(['beside a running server', 'while no server runs'] as const)('%s'
 })
 
 describe('a ledger that does not belong to the bytes', () => {
-  test('restored from an older backup: reconcile --apply deletes nothing and says why, until that is accepted', async () => {
+  test('restored from an older backup: reconcile --apply deletes nothing and says why, until --accept-restored', async () => {
     const first = await serve()
     await upload(first)
     await stop(first)
@@ -364,10 +364,10 @@ describe('a ledger that does not belong to the bytes', () => {
   })
 })
 
-describe('nothing is made, and nothing guessed', () => {
+describe('a command that cannot run changes nothing', () => {
   const COMMANDS = [['operations', 'list'], ['reconcile', '--apply'], ['doctor']]
 
-  test.each(COMMANDS)('%s %s on a directory that is not there', async (...args) => {
+  test.each(COMMANDS)('%s %s on a directory that does not exist', async (...args) => {
     expect(await landfall(...args)).toMatchObject({
       code: 2,
       out: '',
@@ -376,7 +376,7 @@ describe('nothing is made, and nothing guessed', () => {
     expect(readdirSync(program.directory)).toEqual([])
   })
 
-  test.each(COMMANDS)("%s %s on somebody's directory, with a database of theirs", async (...args) => {
+  test.each(COMMANDS)('%s %s on a directory and a database of another program', async (...args) => {
     mkdirSync(data)
     writeFileSync(join(data, 'thesis.txt'), 'mine')
     const none = await landfall(...args)
@@ -399,7 +399,7 @@ describe('nothing is made, and nothing guessed', () => {
     [['operations', 'explode'], "unknown command 'explode'"],
     [['reconcile', '--database-url', 'mysql://x'], 'LANDFALL_DATABASE_URL'],
     [['operations'], 'Usage: landfall operations'],
-  ])('%j: exit status 2, and what is wrong', async (args, message) => {
+  ])('%j: the exit status is 2, and the error says what is wrong', async (args, message) => {
     const server = await serve()
     plant(UNKNOWN)
     const { code, out, err } = await start(args, { LANDFALL_DATA_DIR: data }).exited
@@ -410,7 +410,7 @@ describe('nothing is made, and nothing guessed', () => {
     await stop(server)
   })
 
-  test('--help and --version are answers', async () => {
+  test('--help and --version exit with 0', async () => {
     const help = await start(['reconcile', '--help']).exited
     expect(help).toMatchObject({ code: 0, err: '' })
     expect(help.out).toContain('Exit status: 0 nothing differs, 1 something differs, 2 it could not compare.')
@@ -422,7 +422,7 @@ describe('nothing is made, and nothing guessed', () => {
 })
 
 describe("the server's socket", () => {
-  test('only its own user may open it, and it goes with the server', async () => {
+  test('may be opened only by its own user, and is removed with the server', async () => {
     const server = await serve()
     const socket = join(data, 'landfall.sock')
     expect(statSync(socket).mode & 0o777).toBe(0o600)
@@ -430,7 +430,7 @@ describe("the server's socket", () => {
     expect(existsSync(socket)).toBe(false)
   })
 
-  test('one that a killed server left behind stands in nobody’s way', async () => {
+  test('that a killed server has left behind is ignored and replaced', async () => {
     const server = await serve()
     const id = await upload(server)
     await stop(server, 'SIGKILL')
@@ -441,7 +441,7 @@ describe("the server's socket", () => {
     await stop(again)
   })
 
-  test('a server that hangs is told, and not waited for', async () => {
+  test('of a server that hangs is not waited for, and the command says so', async () => {
     const server = await serve()
     server.child.kill('SIGSTOP')
     try {
@@ -456,7 +456,7 @@ describe("the server's socket", () => {
     expect(await landfall('operations', 'list')).toMatchObject({ code: 0 })
   })
 
-  test('a server of another version is told', async () => {
+  test('of a server of another version is refused, and the command says so', async () => {
     const first = await serve()
     await stop(first)
     const other = createServer((socket) => {
@@ -473,7 +473,7 @@ describe("the server's socket", () => {
     ])
   })
 
-  test('where its path is too long the command asks for the server to be stopped', async () => {
+  test('whose path would be too long does not exist, and the command asks to stop the server', async () => {
     data = join(program.directory, 'd'.repeat(120))
     const server = await serve({ LANDFALL_DATA_DIR: data })
     const { code, err } = await landfall('operations', 'list')
@@ -484,13 +484,13 @@ describe("the server's socket", () => {
   })
 })
 
-describe('output that goes elsewhere', () => {
+describe('output that is not a terminal', () => {
   /** Many findings: more than a pipe holds. */
   const plantMany = (count: number): void => {
     for (let n = 0; n < count; n += 1) plant(`0190000000007000800000000${n.toString(16).padStart(7, '0')}`)
   }
 
-  test('a reader that goes away ends the command quietly', async () => {
+  test('ends the command without an error when its reader goes away', async () => {
     const server = await serve()
     plantMany(3_000)
     for (const beside of [true, false]) {
@@ -514,7 +514,7 @@ describe('output that goes elsewhere', () => {
     expect(server.output.err).not.toMatch(/Warning|unhandled/i)
   })
 
-  test('no colours and no bar without a terminal; names that would move the cursor are spelt out', async () => {
+  test('has no colours and no progress bar, and escapes control characters in names', async () => {
     const server = await serve()
     await server.request('PUT', `/operations/${newId()}`, {
       headers: { 'X-Owner': 'a\u009b31m' },
@@ -532,7 +532,7 @@ describe('output that goes elsewhere', () => {
     await stop(server)
   })
 
-  test('findings that pile up before a slow reader are kept back by the server, without a warning', async () => {
+  test('is held back by the server while a slow reader falls behind, without a warning', async () => {
     const server = await serve()
     plantMany(3_000)
     const { child, exited } = start(['reconcile', '--json', '--data-dir', data])
@@ -549,7 +549,7 @@ describe('output that goes elsewhere', () => {
   })
 })
 
-test('Ctrl-C ends reconcile by the signal; the server stops working for it, and goes on', async () => {
+test('Ctrl-C ends reconcile by the signal, and the server stops that work and continues to serve', async () => {
   const server = await serve()
   for (let n = 0; n < 4_000; n += 1) plant(`0190000000007000800000000${n.toString(16).padStart(7, '0')}`)
   const before = stored().length

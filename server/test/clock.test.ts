@@ -66,7 +66,7 @@ const looks: [string, (world: World) => Promise<unknown>][] = [
 ]
 
 describe.each(looks)('%s', (_name, look) => {
-  test('eight days ahead nothing expires; it does a week later', async () => {
+  test('nothing expires while the clock is eight days ahead, and uploads expire after one more week', async () => {
     const world = await start()
     const { server, jump, pass, now } = world
     const id = newId()
@@ -85,7 +85,7 @@ describe.each(looks)('%s', (_name, look) => {
     expect(await server.get(id)).toMatchObject({ recoveryPoint: 'expired' })
   })
 
-  test('eight days ahead and back nothing has expired, and it goes on', async () => {
+  test('nothing expires when the clock is set eight days ahead and back, and the uploads continue', async () => {
     const world = await start()
     const { server, jump, pass } = world
     const id = newId()
@@ -108,7 +108,7 @@ describe.each(looks)('%s', (_name, look) => {
     expect(declared).toMatchObject({ recoveryPoint: 'referenced' })
   })
 
-  test('what failed while the clock was ahead is tried again soon after it is right', async () => {
+  test('what failed while the clock was ahead is tried again soon after the clock is right', async () => {
     const world = await start()
     const { server, jump, pass, trouble, delivered } = world
     trouble.effect = true
@@ -134,7 +134,7 @@ describe.each(looks)('%s', (_name, look) => {
     expect(delivered.toSorted()).toEqual([referenced, failed].toSorted())
   })
 
-  test('a digest that was promised while the clock was ahead is waited for as long as ever', async () => {
+  test('a digest that was promised while the clock was ahead is waited for as long as usual', async () => {
     const world = await start({ digestGraceMs: 60_000 })
     const { server, jump, pass } = world
     await jump(JUMP_MS)
@@ -151,7 +151,7 @@ describe.each(looks)('%s', (_name, look) => {
     expect(await server.get(id)).toMatchObject({ recoveryPoint: 'completed', reference: { digestSource: 'server' } })
   })
 
-  test('a lease of somebody who died while the clock was ahead ends as soon as ever, and no sooner', async () => {
+  test('the lease of a process that died while the clock was ahead ends after its usual time, and not earlier', async () => {
     const world = await start()
     const { server, jump, pass } = world
     const id = newId()
@@ -169,7 +169,7 @@ describe.each(looks)('%s', (_name, look) => {
     expect((await server.patch(id, 0, content(10))).status).toBe(204)
   })
 
-  test('a clock set back by eight days lets nothing stand still', async () => {
+  test('nothing stops when the clock is set back by eight days', async () => {
     const world = await start()
     const { server, jump, pass, trouble, delivered } = world
     trouble.effect = true
@@ -210,7 +210,7 @@ test.each(looks)('%s deletes nothing from quarantine because of the clock', asyn
   expect(await reconcile()).toMatchObject({ quarantined: 0, done: { deleted: 1 } })
 })
 
-test('ahead and back between two looks: seen by whoever asked whether the clock can be trusted', async () => {
+test('a clock that is set ahead and back between two checks is noticed if anything asked in between whether it can be trusted', async () => {
   const { server, jump, pass, trouble } = await start()
   trouble.hook = true
   const id = newId()
@@ -224,7 +224,7 @@ test('ahead and back between two looks: seen by whoever asked whether the clock 
   expect(await server.get(id)).toMatchObject({ recoveryPoint: 'completed' })
 })
 
-test('killed while the clock was ahead, before anybody saw it: found at the start', async () => {
+test('a clock that was ahead when the server was killed is noticed at the next start', async () => {
   const { server } = await start()
   const id = newId()
   await server.declare(id, { size: 5 }, FILE)
@@ -244,7 +244,7 @@ test('killed while the clock was ahead, before anybody saw it: found at the star
   expect(await server.ledger.find(key(id))).toMatchObject({ point: 'rejected', cleanupDue: false })
 })
 
-test('pauses that a receiver asked for are kept by a start', async () => {
+test('pauses that a receiver asked for survive a start', async () => {
   const { server, pass, trouble, delivered } = await start()
   trouble.effect = true
   const id = newId()
@@ -263,7 +263,7 @@ test('pauses that a receiver asked for are kept by a start', async () => {
   expect(delivered).toEqual([id])
 })
 
-test('time in which no server was there counts for nobody', async () => {
+test('time in which no server runs does not count', async () => {
   const { server, pass, now } = await start()
   const id = newId()
   await server.declare(id, { size: 10 }, FILE)

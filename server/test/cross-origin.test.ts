@@ -118,7 +118,7 @@ describe('CORS', () => {
       headers: { Origin: origin, 'Access-Control-Request-Method': method },
     })
 
-  test('a preflight allows what stock clients and players send', async () => {
+  test('a preflight allows the headers that stock clients and players send', async () => {
     await start({ allowedOrigins: [APP] })
     const allowed = listIn(await preflight(APP), 'Access-Control-Allow-Headers')
     for (const name of [
@@ -132,13 +132,13 @@ describe('CORS', () => {
       expect(allowed).toContain(name.toLowerCase())
   })
 
-  test('applications add headers of their own', async () => {
+  test('applications can add headers', async () => {
     await start({ allowedOrigins: [APP], allowedHeaders: ['X-CSRF-Token', 'X-Api-Key'] })
     const allowed = listIn(await preflight(APP), 'Access-Control-Allow-Headers')
     expect(allowed).toEqual(expect.arrayContaining(['x-csrf-token', 'x-api-key', 'tus-resumable']))
   })
 
-  test('a function says which origins may', async () => {
+  test('a function can decide which origins are allowed', async () => {
     const asked: string[] = []
     await start({
       allowedOrigins: async (origin) => {
@@ -193,7 +193,7 @@ describe('a request with cookies that changes something', () => {
     ['https://x.test', 'x.test/'],
     ['https://x.test', 'a@x.test:1'],
     ['capacitor://localhost', 'x.test'],
-  ])('of the page %s to the host %s is refused, and is told what differs', async (origin, host) => {
+  ])('of the page %s to the host %s is refused, and the answer says what differs', async (origin, host) => {
     await start()
     const refused = await put({ Origin: origin, Host: host })
     const { code, detail = '' } = (await refused.json()) as { code: string; detail?: string }
@@ -238,7 +238,7 @@ describe('a request with cookies that changes something', () => {
     'mailto:a@b',
     'file:///',
     'https://user@app.test',
-  ])('%s is no origin', async (text) => {
+  ])('%s is not an origin', async (text) => {
     await start()
     expect(isOrigin(text)).toBe(false)
   })

@@ -8,7 +8,7 @@ const never = <T>(): Promise<T> => new Promise<T>(() => {})
 const after = <T>(ms: number, value: T): Promise<T> => new Promise((resolve) => setTimeout(() => resolve(value), ms))
 
 describe('deadline', () => {
-  test('answers what the work answers, and leaves no timer behind', async () => {
+  test('returns the result of the work, and leaves no timer behind', async () => {
     const working = deadline(() => after(50, 'done'), 100)
     await vi.advanceTimersByTimeAsync(50)
     expect(await working).toBe('done')
@@ -23,7 +23,7 @@ describe('deadline', () => {
     expect(vi.getTimerCount()).toBe(0)
   })
 
-  test('gives up work that listens to nobody, and tells work that does', async () => {
+  test('gives up work that ignores its signal, and aborts the signal of the work', async () => {
     const told: unknown[] = []
     const why = new Error('too late')
     const working = deadline(
@@ -41,7 +41,7 @@ describe('deadline', () => {
     expect(told).toEqual([why])
   })
 
-  test('ends with the signal from outside, and before the work where that has fired already', async () => {
+  test("ends with the caller's signal, and does not begin the work if that signal has already fired", async () => {
     const outside = new AbortController()
     const working = deadline(never, 100, outside.signal)
     const rejected = expect(working).rejects.toThrow('stopped')
@@ -53,7 +53,7 @@ describe('deadline', () => {
     expect(vi.getTimerCount()).toBe(0)
   })
 
-  test('begins anew as often as the work says so, with another time where it names one', async () => {
+  test('begins again as often as the work asks for it, also with another time', async () => {
     const working = deadline(async ({ again }) => {
       for (let chunk = 0; chunk < 5; chunk += 1) {
         await after(80, null)
@@ -66,7 +66,7 @@ describe('deadline', () => {
     expect(await working).toBe('whole')
   })
 
-  test('a signal that is asked for only when it is over has fired', async () => {
+  test('a signal that is first used after the deadline has already fired', async () => {
     let late: () => AbortSignal = () => AbortSignal.abort()
     const working = deadline((limit) => {
       late = () => limit.signal
@@ -78,7 +78,7 @@ describe('deadline', () => {
     expect(late().aborted).toBe(true)
   })
 
-  test('what fails after it was given up is nobody’s unhandled rejection', async () => {
+  test('work that fails after it was given up causes no unhandled rejection', async () => {
     const unhandled: unknown[] = []
     const note = (error: unknown): void => void unhandled.push(error)
     process.on('unhandledRejection', note)
@@ -93,14 +93,14 @@ describe('deadline', () => {
   })
 })
 
-test('endsWithin says whether it ended, well or not', async () => {
+test('endsWithin says whether work has ended, also if it failed', async () => {
   expect(await endsWithin(Promise.reject(new Error('badly')), 10)).toBe(true)
   const working = endsWithin(never(), 10)
   await vi.advanceTimersByTimeAsync(10)
   expect(await working).toBe(false)
 })
 
-test('what is granted too late is given back, once', async () => {
+test('a grant that comes too late is given back once', async () => {
   const back: string[] = []
   const late = (): Error => new Error('nothing in time')
   const granted = grantedWithin(after(50, 'a'), 100, { late, giveBack: (one) => back.push(one) })

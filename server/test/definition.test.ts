@@ -96,7 +96,7 @@ describe('arguments of statements', () => {
   test('have numbers, one for each name', () => {
     expect(numbered('SELECT :b, :a, :b', [{ a: 1 }, { b: 2 }])).toEqual({ sql: 'SELECT ?1, ?2, ?1', values: [2, 1] })
   })
-  test('are not looked for within words, nor in casts', () => {
+  test('are not found within words or casts', () => {
     const sql = `SELECT 'landfall:remove-bytes', x::text`
     expect(numbered(sql, [])).toEqual({ sql, values: [] })
   })

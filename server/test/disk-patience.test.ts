@@ -14,13 +14,13 @@ function refusing(code: string, times: number) {
   return { work, calls: () => calls }
 }
 
-test.each(['ENOSPC', 'EDQUOT', 'EROFS', 'EACCES', 'EMFILE'])('%s passes while it is waited for', async (code) => {
+test.each(['ENOSPC', 'EDQUOT', 'EROFS', 'EACCES', 'EMFILE'])('%s is waited for until it passes', async (code) => {
   const disk = refusing(code, 3)
   expect(await patiently(disk.work, createStop(), 5_000)).toBe('written')
   expect(disk.calls()).toBe(4)
 })
 
-test('a file system that takes no more bytes is asked again', async () => {
+test('a write that the file system takes no bytes of is tried again', async () => {
   let full = true
   const work = async (): Promise<string> => {
     if (!full) return 'written'
@@ -30,13 +30,13 @@ test('a file system that takes no more bytes is asked again', async () => {
   expect(await patiently(work, createStop(), 5_000)).toBe('written')
 })
 
-test('what does not pass is said at once', async () => {
+test('an error that does not pass is thrown at once', async () => {
   const disk = refusing('EIO', 1)
   await expect(patiently(disk.work, createStop(), 5_000)).rejects.toMatchObject({ code: 'EIO' })
   expect(disk.calls()).toBe(1)
 })
 
-test('patience ends', async () => {
+test('waiting ends after the time limit', async () => {
   const disk = refusing('ENOSPC', Number.POSITIVE_INFINITY)
   const fromMs = performance.now()
   await expect(patiently(disk.work, createStop(), 300)).rejects.toMatchObject({ code: 'ENOSPC' })
@@ -44,7 +44,7 @@ test('patience ends', async () => {
   expect(disk.calls()).toBeGreaterThan(1)
 })
 
-test('whoever is to let go waits no longer', async () => {
+test('waiting ends when the writer is asked to stop', async () => {
   const disk = refusing('ENOSPC', Number.POSITIVE_INFINITY)
   const stop = createStop()
   setTimeout(() => stop.ask(), 100)

@@ -65,11 +65,11 @@ describe('settings.md', () => {
   const needed = { LANDFALL_OWNER_HEADER: 'X-User' }
   const flagOf = (name: string): string => `--${name.slice('LANDFALL_'.length).toLowerCase().replaceAll('_', '-')}`
 
-  test('has every setting once, and no other', () => {
+  test('has every setting once, and nothing else', () => {
     expect(rows.flatMap((row) => codesIn(row['setting'])).toSorted()).toEqual(SETTING_NAMES.toSorted())
   })
 
-  test('says of each its default and its unit', () => {
+  test('has the default and the unit of each setting', () => {
     const settings = readSettings(needed)
     const facts = SETTING_NAMES.map((name) => {
       const value = settings[name]
@@ -91,7 +91,7 @@ describe('settings.md', () => {
     }
   }
 
-  test('says of each what it may be', () => {
+  test('has the allowed values of each setting', () => {
     for (const name of SETTING_NAMES) expectType(name, rowOf(name)['type'] ?? '')
   })
 
@@ -248,14 +248,14 @@ describe('options.md', () => {
     expect(tables.get(name)?.filter((row) => row['effect'] === '')).toEqual([])
   })
 
-  test('has the options of openMetrics, which adds numbers of the process only where it is asked to', async () => {
+  test('has the options of openMetrics, which adds metrics of the process only on request', async () => {
     expect(codesOf(tables.get('openMetrics'), 'option')).toEqual(metricsTypes.members('OpenMetricsOptions'))
     expect(codesOf(tables.get('openMetrics'), 'default')).toEqual(['false'])
     expect((await openMetrics().expose()).text).not.toContain('process_')
     expect((await openMetrics({ process: true }).expose()).text).toContain('process_')
   })
 
-  test('has what nodeServerOptions answers', () => {
+  test('has the result of nodeServerOptions', () => {
     const rows = tables.get('nodeServerOptions') ?? []
     const documented = rows.map((row) => [codesIn(row['member'])[0], codesIn(row['value'])[0]])
     expect(documented).toEqual(Object.entries(nodeServerOptions()).map(([name, value]) => [name, literal(value)]))
@@ -342,7 +342,7 @@ describe('problems.md', () => {
     server = undefined
   })
 
-  test('has every problem code, with its status and what it asks of a client', () => {
+  test('has every problem code, with its status and what the client should do', () => {
     const rows = tables.get('Problem codes') ?? []
     const documented = rows.map((row) => [codesIn(row['code']), Number(row['status']), codesIn(row['consequence'])])
     const real = PROBLEM_CODES.map((code) => [[code], PROBLEMS[code].status, [consequenceOf(problem(code))]])
@@ -440,13 +440,13 @@ describe('problems.md', () => {
     ],
   ]
 
-  test('has every other status with which a code is answered', () => {
+  test('has every further status with which a code is answered', () => {
     const rows = tables.get('The same code with another status') ?? []
     const documented = rows.map((row) => [codesIn(row['code'])[0], Number(row['status'])])
     expect(documented.toSorted(byJson)).toEqual(others.map(([code, status]) => [code, status]).toSorted(byJson))
   })
 
-  test.each(others)('%s is answered with %i too', async (code, status, ask) => {
+  test.each(others)('%s is also answered with %i', async (code, status, ask) => {
     const response = await ask()
     expect([response.status, await response.json()]).toMatchObject([status, { code, status }])
   })
@@ -472,7 +472,7 @@ describe('problems.md', () => {
     }
   })
 
-  test('stalled is what an operation says of itself, and never an answer of its own', async () => {
+  test('stalled is a problem within an operation, and never an answer of its own', async () => {
     const broken = kind({ onReference: () => Promise.reject(new Error('of a test')) })
     server = await startServer({ file: broken }, { maxAttempts: 1 })
     const { declare, patch, get, request, uploads } = server

@@ -29,7 +29,7 @@ async function storedBytes(): Promise<Buffer[]> {
   )
 }
 
-test('slow uploads in flight are answered with what is in the ledger and on the disk, and leave no lease', async () => {
+test('slow uploads that run are answered with the offset that the ledger and the disk have, and leave no lease', async () => {
   const { child, address, tagOf, declare, exited } = await serve()
   const bytes = content(10_000_000)
   const ids = Array.from({ length: 6 }, newId).toSorted()
@@ -66,7 +66,7 @@ test('slow uploads in flight are answered with what is in the ledger and on the 
   for (const each of stored) expect(each.equals(bytes.subarray(0, each.length))).toBe(true)
 })
 
-test('who waits for a change is answered at once', async () => {
+test('a request that waits for a change is answered at once', async () => {
   const { child, request, declare, exited } = await serve()
   const id = newId()
   const { headers } = await declare(id, 10)
@@ -80,7 +80,7 @@ test('who waits for a change is answered at once', async () => {
   expect(await exited).toMatchObject({ code: 0 })
 })
 
-test('it is not ready first, serves on for as long as it was told to, and ends then', async () => {
+test('the server is not ready at once, serves requests for the configured delay, and then ends', async () => {
   const { child, address, tagOf, request, declare, patch, exited } = await serve({ LANDFALL_DRAIN_DELAY_MS: '1500' })
   const health = (name: string) => fetch(new URL(`/health/${name}`, address))
   await eventually(
@@ -116,7 +116,7 @@ test('it is not ready first, serves on for as long as it was told to, and ends t
   ])
 })
 
-test('a connection that was kept open is no way around the drain', async () => {
+test('a request on a kept-alive connection does not prevent the drain', async () => {
   const { child, address, tagOf, declare, exited } = await serve()
   const agent = new Agent({ keepAlive: true, maxSockets: 1 })
   const bytes = content(10_000_000)
@@ -135,7 +135,7 @@ test('a connection that was kept open is no way around the drain', async () => {
   for (const row of await rows()) expect(row).toMatchObject({ lease_holder: null, unclean_holder: null })
 })
 
-test('a drive of the completer that hangs does not keep an upload waiting for its acknowledgement', async () => {
+test('a drive of the completer that hangs does not delay the acknowledgement of an upload', async () => {
   let attempts = 0
   let letGo = (): void => {}
   const hangs = new Promise<null>((resolve) => (letGo = () => resolve(null)))
@@ -180,7 +180,7 @@ test('a drive of the completer that hangs does not keep an upload waiting for it
   await server.close()
 })
 
-test('a signal that comes twice ends it at once', async () => {
+test('a second signal ends the server at once', async () => {
   const { child, exited } = await serve({ LANDFALL_DRAIN_DELAY_MS: '60000' })
   child.kill('SIGTERM')
   await later(300)

@@ -46,7 +46,7 @@ const sqliteSchema = (...columns: string[]) => `
   export const photos = sqliteTable('photos', {
     id: integer('id').primaryKey(), ${columns.map((name) => `${name}: text('${name}')`).join(', ')} })`
 
-test('SQLite: pushed with the filter, Landfall is left alone, and a second push wants nothing', async () => {
+test("SQLite: a push with the filter leaves Landfall's tables alone, and a second push changes nothing", async () => {
   const url = `file:${join(directory.path, 'app.db')}`
   const serialized = serializedLibsql(createClient({ url }))
   await sqliteLedger(drizzle(serialized)).migrate()
@@ -75,7 +75,7 @@ describe('PostgreSQL', () => {
   }, 60_000)
   afterAll(() => server.stop())
 
-  test('pushed with the filter, Landfall is left alone, and a second push wants nothing', async () => {
+  test("a push with the filter leaves Landfall's tables alone, and a second push changes nothing", async () => {
     // The schema `public`: drizzle-kit looks nowhere else.
     const url = (await server.database()).replace(/\?.*$/, '')
     const pool = new Pool({ connectionString: url })

@@ -45,17 +45,17 @@ const patch = (id: string, headers: Record<string, string> = {}) => ({
 
 const EARLY: readonly Early[] = [
   {
-    name: 'nobody is signed in',
+    name: 'a request without a user',
     status: 401,
     request: async () => ({ method: 'PATCH', target: path(newId()), headers: { ...PATCH } }),
   },
   {
-    name: 'a declaration of nobody',
+    name: 'a declaration without a user',
     status: 401,
     request: async () => ({ method: 'PUT', target: `/uploads/operations/${newId()}` }),
   },
   {
-    name: 'a declaration under no id',
+    name: 'a declaration with an invalid id',
     status: 400,
     request: async () => ({ method: 'PUT', target: '/uploads/operations/x', headers: { 'X-Owner': 'ann' } }),
   },
@@ -81,7 +81,7 @@ const EARLY: readonly Early[] = [
     },
   },
   {
-    name: 'no version of tus',
+    name: 'an unknown version of tus',
     status: 412,
     request: async () => patch(await declared(), { 'Tus-Resumable': '0.2.2' }),
   },
@@ -109,7 +109,7 @@ const EARLY: readonly Early[] = [
     },
   },
   {
-    name: 'a path that is not ours',
+    name: 'a path outside of Landfall',
     status: 404,
     elsewhere: true,
     request: async () => ({ method: 'POST', target: '/elsewhere' }),
@@ -137,7 +137,7 @@ async function listen(guarded: boolean): Promise<number> {
 
 describe.each([
   { what: 'a guarded server', guarded: true },
-  { what: "somebody's own server", guarded: false },
+  { what: "the application's own server", guarded: false },
 ])('on $what', ({ guarded }) => {
   // Of what is not below our routes only the guard knows.
   test.each(EARLY.filter(({ elsewhere }) => guarded || elsewhere !== true))(
@@ -164,7 +164,7 @@ describe.each([
     },
   )
 
-  test('of a long body that was refused only so much is still read', async () => {
+  test('of a long body that was refused, only a limited part is still read', async () => {
     const line = await openLine(await listen(guarded))
     const { method, target, headers } = patch(newId())
     line.send(head(method, target, { ...headers, 'Content-Length': String(100 * LARGE) }))
@@ -182,7 +182,7 @@ describe.each([
     line.destroy()
   })
 
-  test('a body that was read to its end leaves the connection open, whatever the answer', async () => {
+  test('after a body that was read to its end the connection stays open, whatever the answer', async () => {
     const line = await openLine(await listen(guarded))
     for (const [id, status] of [
       ['x', 400],
@@ -199,7 +199,7 @@ describe.each([
     line.destroy()
   })
 
-  test('an upload that is stopped in the middle is answered, told to close, and ends in order', async () => {
+  test('an upload that is stopped in the middle is answered with Connection: close and ends in order', async () => {
     const port = await listen(guarded)
     const id = await declared()
     const first = await openLine(port)
@@ -221,7 +221,7 @@ describe.each([
     first.destroy()
   })
 
-  test('three PATCHes of one upload at once by fetch, again and again: no request fails by a connection that was closed', async () => {
+  test('when fetch sends three PATCHes of one upload at once, repeatedly, no request fails because of a closed connection', async () => {
     const port = await listen(guarded)
     for (let round = 0; round < 5; round++) {
       const id = await declared()

@@ -83,14 +83,14 @@ const mounted =
     return handler(incoming, outgoing)
   }
 
-describe('below a prefix', () => {
-  test('that Express takes away, by uploads.node', async () => {
+describe('an upload below a prefix', () => {
+  test('that Express removes, by uploads.node', async () => {
     const { uploads } = await start()
     const url = await listen(mounted('/api/uploads', (incoming, outgoing) => void uploads.node(incoming, outgoing)))
     expect(await upload(`${url}/api/uploads`)).toMatch(/^\/api\/uploads\/files\/[0-9a-f-]{36}$/)
   })
 
-  test("that Express takes away, by Hono's own listener", async () => {
+  test("that Express removes, by Hono's own listener", async () => {
     const { uploads } = await start()
     const listener = getRequestListener(uploads.routes.fetch)
     const url = await listen(mounted('/uploads', (incoming, outgoing) => void listener(incoming, outgoing)))
@@ -103,7 +103,7 @@ describe('below a prefix', () => {
     expect(await upload(`${url}/files/operations`)).toMatch(/^\/files\/operations\/files\//)
   })
 
-  test("that Hono's mount takes away", async () => {
+  test("that Hono's mount removes", async () => {
     const { uploads } = await start()
     const app = new Hono().mount('/a/b', uploads.routes.fetch)
     const listener = getRequestListener(app.fetch)
@@ -111,20 +111,17 @@ describe('below a prefix', () => {
     expect(await upload(`${url}/a/b`)).toMatch(/^\/a\/b\/files\//)
   })
 
-  test.each(['/public/uploads', '/public/uploads/'])(
-    'that a proxy takes away: basePath %s names it',
-    async (basePath) => {
-      const { uploads } = await start({ basePath })
-      const strip = (incoming: IncomingMessage) => (incoming.url = (incoming.url ?? '').replace('/public', ''))
-      const url = await listen((incoming, outgoing) => {
-        strip(incoming)
-        void uploads.node(incoming, outgoing)
-      })
-      expect(await upload(`${url}/public/uploads`)).toMatch(/^\/public\/uploads\/files\//)
-    },
-  )
+  test.each(['/public/uploads', '/public/uploads/'])('that a proxy removes and basePath %s names', async (basePath) => {
+    const { uploads } = await start({ basePath })
+    const strip = (incoming: IncomingMessage) => (incoming.url = (incoming.url ?? '').replace('/public', ''))
+    const url = await listen((incoming, outgoing) => {
+      strip(incoming)
+      void uploads.node(incoming, outgoing)
+    })
+    expect(await upload(`${url}/public/uploads`)).toMatch(/^\/public\/uploads\/files\//)
+  })
 
-  test('a query that looks like a route is none', async () => {
+  test('a query that looks like a route is not taken for one', async () => {
     const { uploads } = await start()
     const url = await listen((incoming, outgoing) => void uploads.node(incoming, outgoing))
     const created = await fetch(`${url}/uploads/files?from=/files/x`, {
@@ -151,37 +148,40 @@ describe('a body parser in front', () => {
     ],
   ]
 
-  test.each(parsers)('%s: 500 says what to do, the log too, and nothing is stored', async (_what, parse) => {
-    const logged: unknown[] = []
-    const { uploads, get } = await start({ logger: { ...silent, error: (fields: unknown) => logged.push(fields) } })
-    const listeners = [
-      getRequestListener(uploads.routes.fetch),
-      (incoming: IncomingMessage, outgoing: Parameters<RequestListener>[1]) => uploads.node(incoming, outgoing),
-    ]
-    let at = 0
-    const url = await listen((incoming, outgoing) => {
-      const handled = () => void listeners[at]?.(incoming, outgoing)
-      if (incoming.method !== 'POST') void parse(incoming).then(handled)
-      else handled()
-    })
-    for (at of [0, 1]) {
+  test.each(parsers)(
+    '%s: the answer is 500, says what to do and is logged, and nothing is stored',
+    async (_what, parse) => {
+      const logged: unknown[] = []
+      const { uploads, get } = await start({ logger: { ...silent, error: (fields: unknown) => logged.push(fields) } })
+      const listeners = [
+        getRequestListener(uploads.routes.fetch),
+        (incoming: IncomingMessage, outgoing: Parameters<RequestListener>[1]) => uploads.node(incoming, outgoing),
+      ]
+      let at = 0
+      const url = await listen((incoming, outgoing) => {
+        const handled = () => void listeners[at]?.(incoming, outgoing)
+        if (incoming.method !== 'POST') void parse(incoming).then(handled)
+        else handled()
+      })
+      for (at of [0, 1]) {
+        const id = newId()
+        await create(url, id)
+        for (const answer of [await patch(url, id), await put(url, newId())]) {
+          expect(answer.status).toBe(500)
+          const { detail = '', code } = (await answer.json()) as { detail?: string; code: string }
+          expect(code).toBe('internal')
+          expect(detail).toMatch(/has read the body.*Mount the routes before body parsers/)
+        }
+        expect(await get(id)).toMatchObject({ offset: 0, recoveryPoint: 'declared' })
+      }
+      // There is nothing to read in a request without a body.
       const id = newId()
       await create(url, id)
-      for (const answer of [await patch(url, id), await put(url, newId())]) {
-        expect(answer.status).toBe(500)
-        const { detail = '', code } = (await answer.json()) as { detail?: string; code: string }
-        expect(code).toBe('internal')
-        expect(detail).toMatch(/has read the body.*Mount the routes before body parsers/)
-      }
-      expect(await get(id)).toMatchObject({ offset: 0, recoveryPoint: 'declared' })
-    }
-    // There is nothing to read in a request without a body.
-    const id = newId()
-    await create(url, id)
-    expect((await fetch(`${url}/operations/${id}`, { method: 'DELETE', headers: TUS })).status).toBe(200)
-    expect(logged).toHaveLength(4)
-    expect(logged[0]).toMatchObject({ err: { message: expect.stringMatching(/body parsers/) as string } })
-  })
+      expect((await fetch(`${url}/operations/${id}`, { method: 'DELETE', headers: TUS })).status).toBe(200)
+      expect(logged).toHaveLength(4)
+      expect(logged[0]).toMatchObject({ err: { message: expect.stringMatching(/body parsers/) as string } })
+    },
+  )
 
   test('of a creation with its bytes', async () => {
     const { uploads, request } = await start()
@@ -198,7 +198,7 @@ describe('a body parser in front', () => {
     expect(await (await request('GET', '/operations?open')).json()).toEqual({ operations: [] })
   })
 
-  test('of Hono that reads by itself is noticed as well', async () => {
+  test('of Hono that reads the body is noticed as well', async () => {
     const { uploads } = await start()
     const app = new Hono()
       .use(async (c, next) => {
@@ -211,7 +211,7 @@ describe('a body parser in front', () => {
     expect((await put(url, newId())).status).toBe(500)
   })
 
-  test('of Hono that hands the body on is none', async () => {
+  test('of Hono that passes the body on is no problem', async () => {
     const { uploads } = await start()
     const app = new Hono()
       .use(bodyLimit({ maxSize: 100_000 }))
@@ -225,7 +225,7 @@ describe('a body parser in front', () => {
     await upload(url)
   })
 
-  test('a cloud function that keeps what it has read as rawBody is none', async () => {
+  test('of a cloud function that keeps the body as rawBody is no problem', async () => {
     const { uploads } = await start()
     const url = await listen(async (incoming, outgoing) => {
       const chunks: Buffer[] = []
@@ -258,7 +258,7 @@ describe('headers of a stored file stay', () => {
     ['whole', {}, 200],
     ['a range', { Range: 'bytes=0-1' }, 206],
     ['not modified', { 'If-None-Match': '*' }, 304],
-  ])('whatever middleware behind sets: %s', async (_what, headers, status) => {
+  ])('whatever headers middleware sets: %s', async (_what, headers, status) => {
     const { uploads } = await start({ allowedOrigins: ['https://app.test'] })
     const listener = getRequestListener(app(uploads.routes).fetch)
     const url = await listen((incoming, outgoing) => {

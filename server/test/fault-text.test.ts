@@ -97,7 +97,7 @@ const postgres = (): Promise<Postgres> => (server ??= startPostgres())
 afterAll(async () => (await server)?.stop())
 
 describe.each(['sqlite', 'postgres'] as const)('%s', (which) => {
-  test('faults of statements are told by name, code and constraint, and never with what was given to them', async () => {
+  test('faults of statements are logged with name, code and constraint, and never with the values of the statement', async () => {
     const ground = which === 'sqlite' ? await onSqlite() : await onPostgres()
     const directory = await temporaryDirectory()
     const { log, lines } = recording()
@@ -185,7 +185,7 @@ describe.each(['sqlite', 'postgres'] as const)('%s', (which) => {
   }, 60_000)
 })
 
-test('errors of the object store and of receivers are told without what was sent', () => {
+test('errors of the object store and of receivers are logged without what was sent to them', () => {
   const store = Object.assign(new Error('Access Denied'), {
     name: 'AccessDenied',
     $metadata: { httpStatusCode: 403 },
@@ -211,7 +211,7 @@ test('errors of the object store and of receivers are told without what was sent
   expect(loggable(receiver)).toMatchObject({ code: 'ENOTFOUND', message: 'getaddrinfo ENOTFOUND receiver.example' })
 })
 
-test('what is no error, a chain that ends in itself and one that is very long are told all the same', () => {
+test('thrown values that are no errors, circular causes and very long messages are logged as well', () => {
   const circle = new Error('round')
   circle.cause = circle
   expect(faultMessage(circle)).toContain('round')
@@ -221,7 +221,7 @@ test('what is no error, a chain that ends in itself and one that is very long ar
   expect(faultMessage(new Error('x'.repeat(5_000))).length).toBe(1_000)
 })
 
-test("what a hook's own surroundings fail with is its own fault on SQLite, too", async () => {
+test("a failure of the hook's own services is the hook's fault on SQLite, too", async () => {
   const ground = await onSqlite()
   const { ledger } = ground
   await ledger.migrate()

@@ -30,7 +30,7 @@ const append = (offset: number, bytes: Uint8Array<ArrayBuffer>) =>
     acknowledge: async () => true,
   })
 
-test('a directory that is not mounted is a fault that passes, and never "the bytes are gone"', async () => {
+test('a directory that is not mounted is a temporary fault, and bytes never count as lost because of it', async () => {
   await append(0, content(5))
   await rename(join(directory.path, 'blobs'), join(directory.path, 'elsewhere'))
   await mkdir(join(directory.path, 'blobs'))
@@ -48,7 +48,7 @@ test('a directory that is not mounted is a fault that passes, and never "the byt
   expect(await store.seal(blob)).toBe('sealed')
 })
 
-test('files lie in directories by time, are not for everybody, and leave no empty ones', async () => {
+test('files are in directories by time, have mode 0600, and leave no empty directories', async () => {
   await append(0, content(10))
   const path = join(directory.path, 'blobs', 'blobs', '0192f0', 'c1', blob.key)
   expect((await stat(path)).mode & 0o777).toBe(0o600)
@@ -59,7 +59,7 @@ test('files lie in directories by time, are not for everybody, and leave no empt
   expect(await store.seal(blob)).toBe('sealed')
 })
 
-test('a name that somebody has removed and not synced is synced by who removes it again', async () => {
+test('a removal that was not synced is synced by the next removal of the same name', async () => {
   await append(0, content(10))
   const neighbour = { ...blob, key: '0192f0c1ffff'.padEnd(32, '0') }
   await store.append(neighbour, {
@@ -89,7 +89,7 @@ test('a name that somebody has removed and not synced is synced by who removes i
   }
 })
 
-test('a file is made, also where its directory is removed at the same moment', async () => {
+test('a file is made even if its directory is removed at the same moment', async () => {
   const other = '0192f0c1ffff'.padEnd(32, '0')
   for (let round = 0; round < 300; round += 1) {
     const [appended] = await Promise.all([
@@ -102,7 +102,7 @@ test('a file is made, also where its directory is removed at the same moment', a
   }
 })
 
-test('a store that the ledger knows is never made anew where its disk is not mounted', async () => {
+test('a store that the ledger knows is not made again if its disk is not mounted', async () => {
   await store.close()
   const empty = join(directory.path, 'mount-point')
   await mkdir(empty)
@@ -118,7 +118,7 @@ test('a store that the ledger knows is never made anew where its disk is not mou
   expect(await append(0, content(10))).toMatchObject({ offset: 10 })
 })
 
-test('a store is known once it carries its identity, and never taken from another ledger', async () => {
+test('a store is known once it has its identity, and is never taken over from another ledger', async () => {
   const server = await startServer({ file: kind({ onReference: async (_tx: Tx) => null }) })
   try {
     const path = join(server.directory, 'blobs', 'store.json')
@@ -139,7 +139,7 @@ test('a store is known once it carries its identity, and never taken from anothe
   }
 })
 
-test('the digest is that of the stored bytes, also where bytes that nobody acknowledged were cut off', async () => {
+test('the digest is that of the stored bytes, also if bytes that were not acknowledged were cut off', async () => {
   const pieceBytes = 1024 * 1024
   await store.close()
   store = fileBlobs({ directory: join(directory.path, 'blobs'), checkpointBytes: pieceBytes })
@@ -176,19 +176,19 @@ test('the digest is that of the stored bytes, also where bytes that nobody ackno
   )
 })
 
-test('an identity that cannot be read is said, and not written anew', async () => {
+test('an identity that cannot be read is an error, and is not overwritten', async () => {
   await store.close()
   await writeFile(join(directory.path, 'blobs', 'store.json'), '{"format":1,"led')
   store = fileBlobs({ directory: join(directory.path, 'blobs') })
   await expect(store.open('ledger-1', 'known')).rejects.toMatchObject({ code: 'setup' })
 })
 
-test('a closed store takes nothing', async () => {
+test('a closed store refuses bytes', async () => {
   await store.close()
   await expect(append(0, content(5))).rejects.toMatchObject({ code: 'storage-unavailable' })
 })
 
-test('a disk that refuses for a while is waited for, and its bytes are taken only then', async () => {
+test('the store waits for a disk that refuses for a while, and reads the request only afterwards', async () => {
   let refusals = 0
   let pulled = false
   const denied = Object.assign(new Error('permission denied'), { code: 'EACCES' })

@@ -19,7 +19,7 @@ const fetchFile = (headers: Record<string, string> = {}, method = 'GET') =>
   server.request(method, `/files/${id}`, { headers })
 const body = async (response: Response) => new Uint8Array(await response.arrayBuffer())
 
-test('is sent whole, to be saved and not to be run', async () => {
+test('a stored file is sent whole, with headers that make the browser save it and not run it', async () => {
   const response = await fetchFile()
   expect(response.status).toBe(200)
   expect(await body(response)).toEqual(bytes)
@@ -37,7 +37,7 @@ test('is sent whole, to be saved and not to be run', async () => {
   })
 })
 
-test('HEAD says the same without the bytes', async () => {
+test('HEAD is answered with the same headers and without the bytes', async () => {
   // Ranges are defined only for GET.
   for (const headers of [{}, { Range: 'bytes=0-1' }]) {
     const response = await fetchFile(headers, 'HEAD')
@@ -83,7 +83,7 @@ test('a range outside of the file is 416', async () => {
   }
 })
 
-test('validators: not modified, and a range only of what the client knows', async () => {
+test('validators give 304 if nothing changed, and a range only of the version that the client knows', async () => {
   const etag = (await fetchFile()).headers.get('ETag') ?? ''
   expect((await fetchFile({ 'If-None-Match': etag })).status).toBe(304)
   expect((await fetchFile({ 'If-None-Match': `"x", W/${etag}` })).status).toBe(304)
@@ -112,7 +112,7 @@ test.each([
   expect((await server.request('GET', `/files/${other}`)).headers.get('Content-Type')).toBe(sent)
 })
 
-test('is not there before the reference, and gone after its removal', async () => {
+test('a file is 404 before its reference and after its removal', async () => {
   const open = newId()
   await server.declare(open, { size: 1_000 })
   await server.patch(open, 0, bytes.subarray(0, 500))
@@ -144,7 +144,7 @@ async function serve(type: string, options: Parameters<typeof startServer>[1], n
   return fetchFile()
 }
 
-test('may be shown in place where the application says so', async () => {
+test('a file may be shown inline if the application allows it', async () => {
   const response = await serve('text/plain', { inlineTypes: ['text/*'] })
   expect(response.headers.get('Content-Disposition')).toMatch(/^inline/)
   expect(response.headers.get('Content-Security-Policy')).toContain('sandbox')
@@ -161,15 +161,15 @@ test.each([
   'text/xsl',
   'multipart/related',
   'message/rfc822',
-])('%s is never shown in place, whatever the application says', async (type) => {
+])('%s is never shown inline, even if the application allows it', async (type) => {
   const response = await serve(type, { inlineTypes: ['*/*', type.replace(/;.*/, '')] })
   expect([response.status, response.headers.get('Content-Type')]).toEqual([200, type])
   expect(response.headers.get('Content-Disposition')).toMatch(/^attachment/)
 })
 
-describe('what a browser wants it for', () => {
+describe('a file that a browser loads as', () => {
   test.each(['document', 'iframe', 'image', 'video', 'audio', 'track', 'font', 'embed', 'object', 'empty'])(
-    '%s: it gets it',
+    '%s is sent',
     async (destination) => expect((await fetchFile({ 'Sec-Fetch-Dest': destination })).status).toBe(200),
   )
 
@@ -184,7 +184,7 @@ describe('what a browser wants it for', () => {
     'manifest',
     'xslt',
     'something-new',
-  ])('%s: it is refused', async (destination) => {
+  ])('%s is refused', async (destination) => {
     for (const method of ['GET', 'HEAD']) {
       const response = await fetchFile({ 'Sec-Fetch-Dest': destination }, method)
       expect(response.status).toBe(403)
@@ -242,7 +242,7 @@ describe('conditions, in the order of RFC 9110 section 13.2.2', () => {
     expect((await fetchFile(headers, 'HEAD')).status).toBe(status === 206 ? 200 : status)
   })
 
-  test("the file's own date is its date, to the second", async () => {
+  test('the date of a file is compared to the second', async () => {
     const date = await at()
     expect((await fetchFile({ 'If-Modified-Since': date })).status).toBe(304)
     expect((await fetchFile({ 'If-Modified-Since': plusSeconds(date, -1) })).status).toBe(200)

@@ -55,7 +55,7 @@ function databaseBytes(): Buffer {
   return readFileSync(join(data(), 'landfall.db'))
 }
 
-test('says what there is, and with --yes erases it beside a running server', async () => {
+test('forget says what an owner has, and with --yes erases it while a server runs', async () => {
   const server = await serve({ LANDFALL_LOG_LEVEL: 'debug', LANDFALL_COMPLETER_INTERVAL_MS: '100' })
   const [whole, open] = [await upload(server, 5), await upload(server, 2)]
   const said = await landfall('forget', '--owner', OWNER)
@@ -90,7 +90,7 @@ test('says what there is, and with --yes erases it beside a running server', asy
   await upload(server, 5)
 })
 
-test('without a server it erases as well, and the bytes go when one runs', async () => {
+test('without a server forget erases the rows, and the bytes are removed when a server runs', async () => {
   const server = await serve()
   const id = await upload(server, 5)
   server.child.kill('SIGTERM')

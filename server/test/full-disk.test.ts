@@ -114,7 +114,7 @@ async function sendUntilRefused({ declare, request }: Server, id: string): Promi
 }
 
 describe.skipIf(reason !== null)('one disk for the database and the bytes', () => {
-  test('bytes are refused before the last of it is taken, and a cancellation frees it again', async () => {
+  test('bytes are refused before the disk is full, and a cancellation frees space', async () => {
     const server = await serve()
     const id = newId()
     const refused = await sendUntilRefused(server, id)
@@ -144,7 +144,7 @@ describe.skipIf(reason !== null)('one disk for the database and the bytes', () =
     expect((await server.patch(next, 0, content(MIB))).status).toBe(204)
   }, 120_000)
 
-  test('an upload that expires frees it too', async () => {
+  test('an upload that expires frees space, too', async () => {
     const server = await serve({ LANDFALL_EXPIRES_AFTER_MS: '6000' })
     const id = newId()
     expect((await sendUntilRefused(server, id)).status).toBe(507)
@@ -156,7 +156,7 @@ describe.skipIf(reason !== null)('one disk for the database and the bytes', () =
     await nothingLeft()
   }, 120_000)
 
-  test('what waited for room goes on where it was when there is some', async () => {
+  test('an upload that waits for space resumes when there is some', async () => {
     const server = await serve()
     const path = join(disk, 'of-another-program')
     await writeFile(path, randomBytes(66 * MIB))
@@ -181,7 +181,7 @@ describe.skipIf(reason !== null)('one disk for the database and the bytes', () =
     })
   }, 120_000)
 
-  test('a disk that another program has filled to its last byte is emptied by a cancellation', async () => {
+  test('a cancellation frees space on a disk that another program has filled to its last byte', async () => {
     const server = await serve()
     const ids = [newId(), newId(), newId()]
     for (const id of ids) {
@@ -201,7 +201,7 @@ describe.skipIf(reason !== null)('one disk for the database and the bytes', () =
     expect(await freeBytes()).toBeGreaterThan(15 * MIB)
   }, 120_000)
 
-  test('nobody is refused for what was: room that is there again is seen by who asks next', async () => {
+  test('space that was freed is noticed by the next request', async () => {
     const room = createRoom(disk, 32 * MIB, noStore)
     await room.open()
     const filler = await fillUp()
@@ -214,7 +214,7 @@ describe.skipIf(reason !== null)('one disk for the database and the bytes', () =
     await room.close()
   })
 
-  test('uploads that run at the same time cannot take the same room twice', async () => {
+  test('uploads that run at the same time cannot take the same space twice', async () => {
     await mkdir(join(disk, 'room'))
     const reserveBytes = (await freeBytes()) - 4 * MIB
     const room = createRoom(join(disk, 'room'), reserveBytes, noStore)
@@ -241,7 +241,7 @@ describe.skipIf(reason !== null)('one disk for the database and the bytes', () =
 /** Without a store no ballast is made, which would take the room that these tests count. */
 const noStore = (): Promise<void> => Promise.reject(new Error('there is no store here'))
 
-test('a reserve that the disk does not have refuses bytes before a file is made', async () => {
+test('if the disk is smaller than the reserve, bytes are refused before a file is made', async () => {
   const directory = await temporaryDirectory()
   const store = fileBlobs({ directory: directory.path, reserveBytes: Number.MAX_SAFE_INTEGER, patienceMs: 100 })
   try {

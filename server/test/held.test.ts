@@ -42,7 +42,7 @@ async function start() {
   }
 }
 
-test('connections that send ahead and are reset leave no descriptor behind', async () => {
+test('connections that send requests ahead and are reset leave no file descriptor behind', async () => {
   const { port, upload, declare, descriptors } = await start()
   const id = await upload('ann', 3_000_000)
   const open = newId()
@@ -66,7 +66,7 @@ test('connections that send ahead and are reset leave no descriptor behind', asy
   process.stdout.write(`descriptors: ${before} before, ${attacked} just after, ${after} at the end\n`)
 }, 60_000)
 
-test('requests that one connection sends ahead by the megabyte cost the server little', async () => {
+test('megabytes of requests that one connection sends ahead cost the server little memory', async () => {
   const { port, upload, declare, residentMB } = await start()
   const open = newId()
   await declare(open, 5)
@@ -92,10 +92,10 @@ test('requests that one connection sends ahead by the megabyte cost the server l
 }, 60_000)
 
 test.each([
-  ['that ask the same', () => []],
-  ['each of which asks something else', () => [newId()]],
+  ['which all ask the same', () => []],
+  ['which all ask something else', () => [newId()]],
 ] as const)(
-  'two thousand polls, %s, and a stream of changes keep no other owner waiting',
+  'two thousand polls, %s, and a stream of changes do not delay other owners',
   async (_, own) => {
     const { port, upload, declare, patch, residentMB } = await start()
     const ids = Array.from({ length: 39 }, newId)

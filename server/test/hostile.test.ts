@@ -58,7 +58,7 @@ const expectTellsNothing = (text: string): void => {
 }
 
 describe("another owner's operations do not exist", () => {
-  test('whatever the method, the route and the headers', async () => {
+  test('for any method, route and headers', async () => {
     const done = newId()
     const open = newId()
     await server.declare(done, { size: 10, name: SECRET })
@@ -109,7 +109,7 @@ describe("another owner's operations do not exist", () => {
     expect((await server.ledger.listOpen('bob', { after: null, limit: 10 })).length).toBe(0)
   })
 
-  test('an equal id of another owner is another operation', async () => {
+  test('and the same id of another owner is another operation', async () => {
     const id = newId()
     await server.declare(id, { size: 10, name: SECRET })
     await server.patch(id, 0, content(10))
@@ -127,7 +127,7 @@ describe("another owner's operations do not exist", () => {
   })
 })
 
-test('a path that leads elsewhere leads nowhere', async () => {
+test('a path that leaves the routes finds nothing', async () => {
   const id = newId()
   await server.declare(id, { size: 1 })
   await server.patch(id, 0, content(1))
@@ -146,7 +146,7 @@ test('a path that leads elsewhere leads nowhere', async () => {
   }
 })
 
-test('a request from another site changes nothing, whatever its method', async () => {
+test('a request from another site changes nothing, with any method', async () => {
   const id = newId()
   await server.declare(id, { size: 10 })
   const before = await annsState([id])
@@ -178,7 +178,7 @@ test('a request from another site changes nothing, whatever its method', async (
   expect(await server.ledger.listOpen('ann', { after: null, limit: 10 })).toHaveLength(1)
 })
 
-test('requests that are smuggled behind a body are none', async () => {
+test('requests that are smuggled behind a body are not executed', async () => {
   const id = newId()
   await server.declare(id, { size: 10 })
   const before = await annsState([id])
@@ -239,7 +239,7 @@ const wellFormed = (text: string): string => new TextDecoder().decode(new TextEn
 /** A header's value as far as a client can send it at all. */
 const sendable = (text: string): string => text.replaceAll(/[^\u0020-\u007e]/g, '?').trim()
 
-test('random requests get an answer of ours: no fault of the server, nothing of its inside', async () => {
+test("random requests get one of Landfall's own answers, never a fault of the server or anything of its internals", async () => {
   const id = newId()
   await server.declare(id, { size: 10, name: SECRET })
   const before = await annsState([id])
@@ -270,7 +270,7 @@ test('random requests get an answer of ours: no fault of the server, nothing of 
   expect(await annsState([id])).toBe(before)
 }, 120_000)
 
-describe('what is limited holds when many come at once', () => {
+describe('limits hold when many requests come at once', () => {
   const declared = async (count: number): Promise<number[]> => {
     const answers = await Promise.all(Array.from({ length: count }, () => server.declare(newId(), { size: 100 })))
     return answers.map(({ status }) => status)
@@ -282,14 +282,14 @@ describe('what is limited holds when many come at once', () => {
     await start({ limits: limits ?? {} })
   }
 
-  test('the quota: ten of sixty', async () => {
+  test('the quota admits ten of sixty', async () => {
     await restarted({ quotaBytes: () => 1_000 })
     const statuses = await declared(60)
     expect(statuses.filter((status) => status === 201)).toHaveLength(10)
     expect(statuses.filter((status) => status >= 500 && status !== 507)).toEqual([])
   })
 
-  test('the open uploads: fifty of a hundred', async () => {
+  test('the limit of open uploads admits fifty of a hundred', async () => {
     await restarted({ maxOpenPerOwner: 50 })
     const statuses = await declared(100)
     expect(statuses.filter((status) => status === 201)).toHaveLength(50)

@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'vitest'
 import { isMediaType, judgeType } from '../src/kinds/media-type.js'
 
-describe('what is a media type', () => {
+describe('a media type', () => {
   test.each([
     'text/plain',
     'image/svg+xml',
@@ -20,11 +20,11 @@ describe('what is a media type', () => {
     'text/plain;charset',
     'text/plain;a="b',
     'text/plain\r\nX: y',
-  ])('%j is none', (text) => {
+  ])('%j is not one', (text) => {
     expect(isMediaType(text)).toBe(false)
   })
 
-  test.each([';  ', '; a=b', '; a="\\""', ' \t'])('%j again and again makes nobody search', (repeated) => {
+  test.each([';  ', '; a=b', '; a="\\""', ' \t'])('%j is parsed in linear time if it is repeated', (repeated) => {
     // The short one first: what takes for ever fails, and does not hang.
     for (const times of [18, 10_000]) {
       const startedAt = performance.now()
@@ -38,6 +38,6 @@ test.each([
   [null, { ok: true, type: 'application/octet-stream' }],
   [['*/*'], { ok: true, type: 'application/octet-stream' }],
   [['text/*'], { ok: false, detail: 'the declared type is no media type' }],
-])('a declared type that is none counts as unknown where %j is accepted', async (accept, verdict) => {
+])('a declared type that is not a media type counts as unknown if %j is accepted', async (accept, verdict) => {
   expect(await judgeType(Buffer.from('plain'), 'text/日本', accept)).toEqual(verdict)
 })

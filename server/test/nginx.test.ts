@@ -86,7 +86,7 @@ async function before(nodePorts: readonly number[]) {
   return { proxy, tagOf: () => tagOf(as('ann').Authorization), request, declare, patch, stored }
 }
 
-test('a file of several megabytes goes through and comes back, though one of two nodes is not there', async () => {
+test('a file of several megabytes can be uploaded and read although one of two nodes does not exist', async () => {
   const { request, declare } = await start()
   const bytes = content(5_000_000)
   // Often enough that each of the two is asked first.
@@ -107,7 +107,7 @@ test('a file of several megabytes goes through and comes back, though one of two
   }
 })
 
-test('who asks is said by nginx and by nobody else, and what is not for the world is not served', async () => {
+test('only nginx names the owner, and health and metrics are not served to clients', async () => {
   const { request, declare } = await start()
   const id = newId()
   expect((await declare(id, 5)).status).toBe(201)
@@ -118,7 +118,7 @@ test('who asks is said by nginx and by nobody else, and what is not for the worl
     expect((await request('GET', path)).status).toBe(404)
 })
 
-test('bytes are acknowledged while they are still being sent, and what is answered early arrives', async () => {
+test('bytes are acknowledged while they are still being sent, and an early answer arrives', async () => {
   const { child, exited, proxy, tagOf, request, declare } = await start()
   const id = newId()
   const bytes = content(20_000_000)
@@ -138,7 +138,7 @@ test('bytes are acknowledged while they are still being sent, and what is answer
   expect(await exited).toMatchObject({ code: 0 })
 })
 
-test('a client that waits for a change is held for as long as it asked for', async () => {
+test('a client that waits for a change is held as long as it asks for', async () => {
   const { request, declare } = await start()
   const id = newId()
   const declared = await declare(id, 5)
@@ -149,7 +149,7 @@ test('a client that waits for a change is held for as long as it asked for', asy
   expect(performance.now() - from).toBeGreaterThan(2_500)
 })
 
-test("a long name and large metadata, which are nobody's fault, go through both ways", async () => {
+test('a long name and large metadata pass in both directions', async () => {
   const { proxy, request, stored } = await start()
   const name = `${'漢'.repeat(400)}.txt`
   const file = await request('GET', `/uploads/files/${await stored(name)}`)
@@ -167,7 +167,7 @@ test("a long name and large metadata, which are nobody's fault, go through both 
   }
 })
 
-test('a head that is too large is refused by nginx, and none that it passes on by a node', async () => {
+test('a head that is too large is refused by nginx, and a head that nginx passes on is accepted by a node', async () => {
   const { request } = await start()
   const answered = async (lines: number, kilobytes: number) => {
     const line = 'x'.repeat(kilobytes * 1024)
@@ -255,7 +255,7 @@ async function attack({ proxy, request, declare, patch, stored }: Awaited<Return
   process.stdout.write(`${attacked} attacks; the other user's answers by status: ${JSON.stringify(statuses)}\n`)
 }
 
-test('one user who asks for all that a node or nginx refuses takes it from nobody else', async () => {
+test('a user who sends everything that a node or nginx refuses does not affect other users', async () => {
   await attack(await start())
 })
 
@@ -282,7 +282,7 @@ vitest.skipIf('missing' in found || noStore !== null)(
   120_000,
 )
 
-test('a path means the same to nginx and to the node', async () => {
+test('a path means the same to nginx and to a node', async () => {
   const { proxy } = await start()
   for (const path of [
     '/uploads/a%2fb/../../metrics',
@@ -303,7 +303,7 @@ test('a path means the same to nginx and to the node', async () => {
   }
 })
 
-test('an answer that comes before the body was read arrives, and the next request too', async () => {
+test('an answer that is sent before the body was read arrives, and so does the next request', async () => {
   const { request, declare, patch } = await start()
   const id = newId()
   await declare(id, 4_000_000)
@@ -333,7 +333,7 @@ async function distantLine(toPort: number, delayMs: number) {
   return { port: (server.address() as AddressInfo).port, close: () => server.close() }
 }
 
-test('by HTTP/2 a distant client is not held to a few kilobytes for each round trip', async () => {
+test('a distant client on HTTP/2 is not limited to a few kilobytes per round trip', async () => {
   const { proxy, declare, tagOf } = await start()
   const line = await distantLine(proxy.http2Port, 30)
   const id = newId()

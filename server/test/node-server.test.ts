@@ -93,10 +93,10 @@ const blobsOpen = (): number =>
     }
   }).length
 
-describe('a head that is not sent to its end', () => {
+describe('a head that is not sent completely', () => {
   const options = { headersTimeout: 400, connectionsCheckingInterval: 50 }
 
-  test('is refused after the time for heads, though a request as a whole may take any time', async () => {
+  test('is refused after the time limit for heads, although a whole request may take any time', async () => {
     const port = await listen({ options })
     const lines = await Promise.all(Array.from({ length: 30 }, () => openLine(port)))
     const from = performance.now()
@@ -111,7 +111,7 @@ describe('a head that is not sent to its end', () => {
     expect(performance.now() - from).toBeLessThan(5_000)
   })
 
-  test('is not what waits between two requests', async () => {
+  test('is not assumed between two requests', async () => {
     const port = await listen({ options })
     const line = await openLine(port)
     for (let n = 0; n < 2; n++) {
@@ -123,7 +123,7 @@ describe('a head that is not sent to its end', () => {
     line.destroy()
   })
 
-  test('has half a minute on a server of ours', async () => {
+  test('is refused after 30 s by serveUploads', async () => {
     const server = await serveUploads({ fetch: app().fetch, port: 0 })
     listening.push(server)
     expect([server.headersTimeout, server.requestTimeout]).toEqual([30_000, 0])
@@ -134,7 +134,7 @@ describe('a head that is not sent to its end', () => {
   })
 })
 
-test('a head that is too large is refused with a problem that can be read', async () => {
+test('a head that is too large is refused with a readable problem', async () => {
   const port = await listen()
   const answer = await fetch(`http://127.0.0.1:${port}/uploads/operations?open`, {
     headers: { ...OURS, 'X-Large': 'x'.repeat(400_000) },
@@ -146,7 +146,7 @@ test('a head that is too large is refused with a problem that can be read', asyn
   garbage.destroy()
 })
 
-test('metadata may be as large by tus as by PUT, and what is larger is a problem', async () => {
+test('metadata may be as large by tus as by PUT, and larger metadata is refused with a problem', async () => {
   const port = await listen()
   const create = (bytes: number) =>
     fetch(`http://127.0.0.1:${port}/uploads/files`, {
@@ -172,7 +172,7 @@ test('metadata may be as large by tus as by PUT, and what is larger is a problem
   expect(await declaration(room + 1)).toMatchObject({ status: 413, code: 'metadata-too-large' })
 })
 
-test('what comes back with each HEAD is bounded, also where it is no metadata of the kind', async () => {
+test('metadata that each HEAD returns is limited, also if it is not metadata of the kind', async () => {
   const answer = await files.create(5, { filename: 'a', relativePath: 'x'.repeat(30_000) })
   expect([answer.status, await answer.json()]).toEqual([413, expect.objectContaining({ code: 'metadata-too-large' })])
 })
@@ -183,7 +183,7 @@ describe('a body that does not end', () => {
     return () => clearInterval(timer)
   }
 
-  test('of a declaration is refused after its time, byte by byte too', async () => {
+  test('of a declaration is refused after its time limit, also if it is sent byte by byte', async () => {
     const port = await listen()
     for (const keepsOn of [true, false]) {
       const line = await openLine(port)
@@ -199,7 +199,7 @@ describe('a body that does not end', () => {
     }
   })
 
-  test("of the application's own routes has as long as Node gives it", async () => {
+  test("of the application's own routes has the time limit that the guard sets", async () => {
     const port = await listen({ guard: { bodyMs: 400 } })
     const line = await openLine(port)
     line.send(head('POST', '/own', { 'Content-Length': '30000' }))
@@ -210,7 +210,7 @@ describe('a body that does not end', () => {
     line.destroy()
   })
 
-  test('ends where its client goes silent', async () => {
+  test('is ended when its client goes silent', async () => {
     const port = await listen({ guard: { idleMs: 300 } })
     const line = await openLine(port)
     line.send(head('POST', '/own', { 'Content-Length': '30000' }) + 'begun')
@@ -219,7 +219,7 @@ describe('a body that does not end', () => {
     expect(performance.now() - from).toBeLessThan(3_000)
   })
 
-  test('is not ended while it is an upload that lives, however slow', async () => {
+  test('of an upload is not ended while bytes arrive, however slowly', async () => {
     const port = await listen({ guard: { bodyMs: 300, idleMs: 600 } })
     const id = newId()
     await files.declare(id, { size: 10 })
@@ -238,7 +238,7 @@ describe('a body that does not end', () => {
     line.destroy()
   })
 
-  test('logs nothing where it is torn off', async () => {
+  test('is not logged when its connection is reset', async () => {
     const said: unknown[] = []
     const note = (...words: unknown[]): void => void said.push(words)
     await files.close()
@@ -258,7 +258,7 @@ describe('a body that does not end', () => {
 })
 
 describe('an answer', () => {
-  test('that is not read is given up, and its file closed', async () => {
+  test('that the client does not read is given up, and its file is closed', async () => {
     const id = await stored(LARGE)
     const port = await listen({ guard: { idleMs: 400 } })
     const before = blobsOpen()
@@ -293,7 +293,7 @@ describe('an answer', () => {
     line.destroy()
   })
 
-  test('that is waited for comes, however long nothing moves', async () => {
+  test('that the client waits for arrives, however long nothing is sent', async () => {
     const id = newId()
     await files.declare(id, { size: 5 })
     const port = await listen({ guard: { idleMs: 300 } })
@@ -305,7 +305,7 @@ describe('an answer', () => {
     line.destroy()
   })
 
-  test('that nobody reads holds no file open', async () => {
+  test('whose body the application does not read keeps no file open', async () => {
     const id = await stored(content(5_000))
     const before = descriptors()
     const answers = await Promise.all(Array.from({ length: 50 }, () => files.request('GET', `/files/${id}`)))
@@ -318,8 +318,8 @@ describe('an answer', () => {
 describe('requests that are sent ahead', () => {
   test.each([
     { guard: {}, what: 'a guarded server' },
-    { guard: null, what: "somebody's own server" },
-  ])('hold nothing on $what once their connection is gone', async ({ guard }) => {
+    { guard: null, what: "the application's own server" },
+  ])('leave nothing open on $what once their connection has ended', async ({ guard }) => {
     const id = await stored(LARGE)
     const open = newId()
     await files.declare(open, { size: 5 })
@@ -358,7 +358,7 @@ describe('requests that are sent ahead', () => {
     line.destroy()
   })
 
-  test('are not read on while so many wait', async () => {
+  test('are not read while many of them wait', async () => {
     let begun = 0
     const port = await listen({
       fetch: async () => {
@@ -384,7 +384,7 @@ describe('requests that are sent ahead', () => {
     line.destroy()
   })
 
-  test('by the thousand in one piece end their connection', async () => {
+  test('in thousands at once end their connection', async () => {
     const port = await listen()
     const open = newId()
     await files.declare(open, { size: 5 })

@@ -57,7 +57,7 @@ describe.skipIf(missing !== null)(
       return { end: () => void request.destroy() }
     }
 
-    test('an upload goes from node to node, and arrives once', async () => {
+    test('an upload that goes from node to node arrives once', async () => {
       const nodes = await startNodes(3)
       const id = newId()
       const bytes = content(20 * MIB)
@@ -74,7 +74,7 @@ describe.skipIf(missing !== null)(
       }
     }, 120_000)
 
-    test('a half-open connection to one node lets go within two seconds when another is asked', async () => {
+    test('a half-open connection to one node gives way within two seconds when another node is asked', async () => {
       const [a, b] = await startNodes(2)
       const id = newId()
       const bytes = content(3 * MIB)
@@ -91,7 +91,7 @@ describe.skipIf(missing !== null)(
       slow.end()
     }, 60_000)
 
-    test('a node that is killed in the middle of a request is followed by another within its lease, and no byte is asked for before', async () => {
+    test('after a node is killed in the middle of a request another one resumes when the lease has ended, and no byte is asked for before', async () => {
       // Longer than a declaration waits.
       const leaseMs = 9_000
       const [a, b] = await startNodes(2, { LANDFALL_LEASE_MS: String(leaseMs) })
@@ -125,7 +125,7 @@ describe.skipIf(missing !== null)(
       expect(digestOf(new Uint8Array(await stored.arrayBuffer()))).toBe(digestOf(bytes))
     }, 60_000)
 
-    test('who waits at one node hears of what another one has done', async () => {
+    test('a request that waits at one node is answered when another node makes a change', async () => {
       const [a, b] = await startNodes(2)
       const id = newId()
       await a.declare(id, 5)

@@ -46,7 +46,7 @@ test('commands find the application that has the directory, and use its kinds', 
   expect(existsSync(path)).toBe(false)
 })
 
-test('where it opens no socket, the command says who is in the way and what to do', async () => {
+test('if the application opens no socket, the command says which process has the directory and what to do', async () => {
   await embed(false)
   const { code, err } = await landfall('operations', 'list')
   expect(code).toBe(2)
@@ -69,7 +69,7 @@ test('a second server on one data directory leaves the socket to the first', asy
   if (third.outcome === 'served') await third.close()
 })
 
-test('a long list comes in pages, and each operation once', async () => {
+test('a long list is read in pages, and contains each operation once', async () => {
   await embed(true)
   const ids = Array.from({ length: 620 }, newId)
   for (const id of ids) expect((await declare(id)).status).toBe(201)
@@ -90,7 +90,7 @@ test('a long list comes in pages, and each operation once', async () => {
   expect(await server!.uploads.operator.list({ limit: 5_000_000 })).toHaveLength(ids.length)
 }, 60_000)
 
-test('what is no call of an operator is refused, and changes nothing', async () => {
+test("a request that is not an operator's call is refused and changes nothing", async () => {
   const calls: string[] = []
   const noted = (name: string) => async () => void calls.push(name)
   const app = operatorApp(new Proxy({} as Operator, { get: (_nothing, name) => noted(String(name)) }))

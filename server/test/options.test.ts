@@ -137,7 +137,7 @@ test.each<[Options, string]>([
   [{ host: '0.0.0.0' }, 'host: there is no such option'],
   [{ idleMs: -1 }, 'idleMs must be a whole number from 1'],
   [{ bodyMs: Number.NaN }, 'bodyMs must be a whole number from 1'],
-])('serveUploads refuses %j, and listens to nothing', async (options, message) => {
+])('serveUploads refuses %j and does not listen', async (options, message) => {
   const serving = serveUploads({ fetch: () => new Response(), port: 0, ...options })
   await expect(serving).rejects.toMatchObject({
     name: 'UploadError',
@@ -146,7 +146,7 @@ test.each<[Options, string]>([
   })
 })
 
-test('serveUploads takes undefined for the default', async () => {
+test('serveUploads uses the default for undefined', async () => {
   const undefinedOptions: object = { hostname: undefined, idleMs: undefined, bodyMs: undefined }
   const listening = await serveUploads({ fetch: () => new Response(), port: 0, ...undefinedOptions })
   try {
@@ -156,13 +156,13 @@ test('serveUploads takes undefined for the default', async () => {
   }
 })
 
-test('all that is wrong is said at once, and no text is repeated, which might be a secret', () => {
+test('all mistakes are named at once, and no given text is repeated, because it may be a secret', () => {
   const { message } = refusalOf('standardWebhook', { secret: { key: 'hidden' }, timeLimitMs: 'hidden', typ: 'hidden' })
   expect(message.split('\n').map((line) => line.split(' ', 2)[1])).toEqual(['secret', 'timeLimitMs', 'typ:'])
   expect(message).not.toContain('hidden')
 })
 
-describe('undefined is the default', () => {
+describe('undefined means the default', () => {
   test.each(Object.keys(makers))('of %s', (maker) => {
     const names = {
       createUploads: ['limits', 'effects', 'leaseMs', 'allowedOrigins', 'inlineTypes', 'logger', 'metrics', 'clock'],
@@ -177,7 +177,7 @@ describe('undefined is the default', () => {
     expect(() => makers[maker]?.(Object.fromEntries((names ?? []).map((name) => [name, undefined])))).not.toThrow()
   })
 
-  test('of a limit too, which stays', async () => {
+  test('of a limit, which still applies', async () => {
     const undefinedLimits = { maxSizeBytes: undefined, maxMetadataBytes: undefined, maxOpenPerOwner: 1 } as never
     server = await startServer({ file }, { limits: undefinedLimits })
     expect(await server.declare(newId(), { size: 1024 ** 4 + 1 })).toMatchObject({ status: 413 })

@@ -212,7 +212,7 @@ test('if several nodes start at once, one of them makes the key of the tombstone
   expect(await keyNow()).toHaveLength(1)
 })
 
-describe('against every writer', () => {
+describe('the database itself ensures that', () => {
   const insert = (pool: Pool, id: string, hash: string | null) =>
     pool.query(
       `INSERT INTO landfall_operations (owner, id, kind, point, file_name, file_size, file_type, metadata, validated, facts,

@@ -32,7 +32,7 @@ async function modesIn(root: string): Promise<{ directories: Set<string>; files:
   return { directories, files, names: entries.map(({ name }) => name) }
 }
 
-test('a server makes everything for its own user only', async () => {
+test('everything that a server makes is accessible to its own user only', async () => {
   const server = await program.serve()
   const [whole, part] = [newId(), newId()]
   await server.declare(whole, 1_000)
@@ -53,7 +53,7 @@ test('a server makes everything for its own user only', async () => {
   expect([[...directories], [...files]]).toEqual([['700'], ['600']])
 })
 
-test('a data directory that everybody could read is taken away from them', async () => {
+test('a data directory that everybody can read is made private', async () => {
   const data = join(program.directory, 'data')
   const first = await program.serve()
   first.child.kill('SIGTERM')
@@ -66,7 +66,7 @@ test('a data directory that everybody could read is taken away from them', async
     expect(await modeOf(join(data, path))).toBe('600')
 })
 
-test('a directory that holds other things as well stays as it is, and what is made in it is private', async () => {
+test('a directory with other files keeps its mode, and what the server makes in it is private', async () => {
   const directory = join(program.directory, 'shared')
   await mkdir(join(directory, 'blobs', '0192f0'), { recursive: true })
   await writeFile(join(directory, 'of-somebody-else'), '')
@@ -85,7 +85,7 @@ test('a directory that holds other things as well stays as it is, and what is ma
   expect(await modeOf(sticky)).toBe('777')
 })
 
-test('rights that only a group was given are somebody\u2019s wish, and stay', async () => {
+test('permissions that were given to a group are kept, because they were intended', async () => {
   const directory = join(program.directory, 'blobs')
   await mkdir(directory)
   await chmod(directory, 0o750)
@@ -110,7 +110,7 @@ except OSError as error:
     print(error.strerror, flush=True)
 `
 
-test.skipIf(reason !== null)('another user cannot read a byte, and cannot keep a server from starting', async () => {
+test.skipIf(reason !== null)('another user can neither read the data nor prevent a server from starting', async () => {
   // Not below the directory of the tests, which is nobody else's anyway.
   const open = await mkdtemp(join(tmpdir(), 'landfall-open-'))
   const data = join(open, 'data')

@@ -162,7 +162,7 @@ describe('what a stock client or its proxy sends', () => {
     ['Tus-Version', '0.2.0'],
     ['Upload-Offset', 'abc'],
     ['Content-Type', 'application/x-www-form-urlencoded'],
-  ])('%s: %s is nothing to Landfall', async (name, value) => {
+  ])('%s: %s is ignored', async (name, value) => {
     await start()
     const created = await create({ [name]: value })
     expect(created.status).toBe(201)

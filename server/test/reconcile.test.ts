@@ -51,7 +51,7 @@ const stored = async (): Promise<string[]> =>
     .map(({ name }) => name)
     .toSorted()
 
-test('nothing differs: referenced, half there, empty, declared only, cancelled, removed', async () => {
+test('no difference is found for operations that are referenced, incomplete, empty, declared, cancelled or removed', async () => {
   await upload()
   await upload(100, 40)
   await upload(0)
@@ -66,7 +66,7 @@ test('nothing differs: referenced, half there, empty, declared only, cancelled, 
   expect(await reconcile()).toMatchObject({ difference: 0, findings: [], operations: 6, blobs: 3 })
 })
 
-test('what nobody knows is set aside for a week, and then deleted; a dry run touches nothing', async () => {
+test('unknown blobs are quarantined for a week and then deleted, and a dry run changes nothing', async () => {
   const { key } = await upload()
   await plant(UNKNOWN)
   expect(await reconcile()).toMatchObject({
@@ -97,31 +97,37 @@ test.each([
   { known: 3, unknown: 1 },
   { known: 2, unknown: 2 },
   { known: 30, unknown: 10 },
-])('a few blobs go without force: $unknown beside $known', async ({ known, unknown }) => {
-  for (let n = 0; n < known; n += 1) await upload()
-  for (let n = 0; n < unknown; n += 1) await plant(unknownKey(n))
-  expect(await reconcile()).toMatchObject({ refused: null })
-  expect(await reconcile({ apply: true })).toMatchObject({
-    refused: null,
-    difference: 0,
-    done: { quarantined: unknown },
-  })
-})
+])(
+  'a few unknown blobs are quarantined without force: $unknown unknown and $known known ones',
+  async ({ known, unknown }) => {
+    for (let n = 0; n < known; n += 1) await upload()
+    for (let n = 0; n < unknown; n += 1) await plant(unknownKey(n))
+    expect(await reconcile()).toMatchObject({ refused: null })
+    expect(await reconcile({ apply: true })).toMatchObject({
+      refused: null,
+      difference: 0,
+      done: { quarantined: unknown },
+    })
+  },
+)
 
 test.each([
   { known: 0, unknown: 1 },
   { known: 2, unknown: 3 },
   { known: 30, unknown: 11 },
-])('more than 1 % and a few is not believed without force: $unknown beside $known', async ({ known, unknown }) => {
-  for (let n = 0; n < known; n += 1) await upload()
-  for (let n = 0; n < unknown; n += 1) await plant(unknownKey(n))
-  const { refused, done, difference } = await reconcile({ apply: true })
-  expect(refused).toMatch('more than 1 %')
-  expect([done, difference]).toEqual([{ 'taken-back': 0, quarantined: 0, deleted: 0 }, unknown])
-  expect(await stored()).toHaveLength(known + unknown)
-})
+])(
+  'more than a few unknown blobs and more than 1 % need force: $unknown unknown and $known known ones',
+  async ({ known, unknown }) => {
+    for (let n = 0; n < known; n += 1) await upload()
+    for (let n = 0; n < unknown; n += 1) await plant(unknownKey(n))
+    const { refused, done, difference } = await reconcile({ apply: true })
+    expect(refused).toMatch('more than 1 %')
+    expect([done, difference]).toEqual([{ 'taken-back': 0, quarantined: 0, deleted: 0 }, unknown])
+    expect(await stored()).toHaveLength(known + unknown)
+  },
+)
 
-test('what comes to light only while it is applied counts as well', async () => {
+test('unknown blobs that appear while reconcile is applied are counted as well', async () => {
   for (let n = 0; n < 10; n += 1) await upload()
   await plant(unknownKey(0))
   let isPlanted = false
@@ -138,7 +144,7 @@ test('what comes to light only while it is applied counts as well', async () => 
   expect(report.refused).toMatch('more blobs would be removed than the first pass had found')
 })
 
-test('once it has stopped for what came to light, it removes nothing more, the remains of uploads included', async () => {
+test('once reconcile has stopped because of such blobs it removes nothing more, not even leftovers of uploads', async () => {
   for (let n = 0; n < 10; n += 1) await upload()
   const removed: string[] = []
   let looks = 0
@@ -170,7 +176,7 @@ test('once it has stopped for what came to light, it removes nothing more, the r
   expect(removed).toHaveLength(5 + 20 + 10)
 })
 
-test('what a row counts on comes back from quarantine, also where deletions are refused', async () => {
+test('a blob that a row needs is taken back from quarantine, even if deletions are refused', async () => {
   const { id, key } = await upload()
   await server.blobs.quarantine.add(key, Date.now())
   await plant(UNKNOWN)
@@ -181,7 +187,7 @@ test('what a row counts on comes back from quarantine, also where deletions are 
   expect(new Uint8Array(await file.arrayBuffer())).toEqual(content(100))
 })
 
-test('bytes that are missing are told, and nothing is invented', async () => {
+test('missing bytes are reported, and nothing is made in their place', async () => {
   const gone = await upload()
   const short = await upload()
   const half = await upload(100, 50)
@@ -194,7 +200,7 @@ test('bytes that are missing are told, and nothing is invented', async () => {
   expect(await server.get(gone.id)).toMatchObject({ reference: { size: 100 } })
 })
 
-test('bytes that a final operation has left are deleted', async () => {
+test('bytes that are left of a final operation are deleted', async () => {
   const { id, key } = await upload(100, 50)
   await server.request('DELETE', `/operations/${id}`)
   await server.uploads.runOnce()
@@ -207,7 +213,7 @@ test('bytes that a final operation has left are deleted', async () => {
   expect(await stored()).toEqual([])
 })
 
-test('bytes whose removal was given up are left over', async () => {
+test('bytes whose removal was given up count as leftovers', async () => {
   const { id, key } = await upload()
   await server.db.transaction((tx) => server.uploads.remove(tx, id, 'ann'))
   // Its completer's work still.
@@ -220,7 +226,7 @@ test('bytes whose removal was given up are left over', async () => {
   expect(await stored()).toEqual([])
 })
 
-test('keys that differ in their last digit only are told apart', async () => {
+test('keys that differ only in their last digit are distinguished', async () => {
   const { key } = await upload()
   const [first, second] = [`${key.slice(0, -1)}3`, `${key.slice(0, -1)}a`]
   const other = await upload()
@@ -238,7 +244,7 @@ test('keys that differ in their last digit only are told apart', async () => {
   ])
 })
 
-test('files that are not ours are told, and never touched', async () => {
+test('foreign files are reported and never changed', async () => {
   await upload()
   for (const path of ['note.txt', '019000/note.txt', `019000/00/${UNKNOWN.toUpperCase()}`]) {
     await mkdir(join(server.directory, 'blobs/blobs', path, '..'), { recursive: true })
@@ -248,7 +254,7 @@ test('files that are not ours are told, and never touched', async () => {
   expect(await stored()).toHaveLength(4)
 })
 
-test('beside live traffic nothing is taken for garbage', async () => {
+test('no blob of a running upload is taken for unknown', async () => {
   const lanes = new Set([0, 1, 2, 3])
   const traffic = Array.from({ length: lanes.size }, async (_, lane) => {
     for (let n = 0; n < 60; n += 1) {
@@ -272,7 +278,7 @@ test('beside live traffic nothing is taken for garbage', async () => {
   expect(report).toMatchObject({ difference: 0, findings: [], operations: 240 })
 })
 
-test('a ledger that was restored from an older backup deletes nothing, and says why', async () => {
+test('after the ledger was restored from an older backup reconcile deletes nothing and says why', async () => {
   await upload()
   const database = join(server.directory, 'app.db')
   await server.db.run(sql`VACUUM INTO ${join(server.directory, 'backup.db')}`)
@@ -299,7 +305,7 @@ test('a ledger that was restored from an older backup deletes nothing, and says 
   })
 })
 
-test("another environment's database finds the store closed", async () => {
+test('the store refuses the database of another environment', async () => {
   await upload()
   const before = await stored()
   const other = await startServer(kinds)

@@ -64,7 +64,7 @@ const patch = ({ request }: Loaded, id: string, offset: number, body: Body) =>
 const operationOf = async ({ request }: Loaded, id: string) =>
   (await (await request('GET', `/operations/${id}`)).json()) as Operation
 
-test('a module that is loaded again goes on with the uploads of the one before', async () => {
+test('a module that is loaded again resumes the uploads of the earlier instance', async () => {
   const size = 3_000_000
   const bytes = content(size)
   const first = await loadModule()
@@ -91,7 +91,7 @@ test('a module that is loaded again goes on with the uploads of the one before',
   expect(done.reference?.digest).toBe(digestOf(bytes))
 }, 30_000)
 
-test('the one before writes nothing any more, and says why', async () => {
+test('the earlier instance writes nothing any more and says why', async () => {
   const first = await loadModule()
   const second = await loadModule()
   await first.uploads.ready()
@@ -104,7 +104,7 @@ test('the one before writes nothing any more, and says why', async () => {
   expect((await declare(second, newId(), 5)).status).toBe(201)
 })
 
-test('an older instance that is used only later does not take the directory back', async () => {
+test('an older instance that is first used later does not take the directory back', async () => {
   const older = await loadModule()
   const newer = await loadModule()
   await newer.uploads.ready()
@@ -119,7 +119,7 @@ test('an older instance that is used only later does not take the directory back
   expect((await declare(newer, newId(), 5)).status).toBe(201)
 })
 
-test('of many edits the last one has the directory', async () => {
+test('after many edits the last instance has the directory', async () => {
   const loaded: Loaded[] = []
   for (let edit = 0; edit < 5; edit += 1) loaded.push(await loadModule())
   const outcomes = await Promise.allSettled(loaded.map(({ uploads }) => uploads.ready()))

@@ -198,7 +198,7 @@ test('no operation is retired while the clock is not trusted', async () => {
   expect((await server.get(id)).recoveryPoint).toBe('cancelled')
 })
 
-describe('against every writer', () => {
+describe('the database itself ensures that', () => {
   async function open() {
     const directory = await temporaryDirectory()
     const { client, db } = await openDatabase(join(directory.path, 'app.db'))

@@ -79,7 +79,7 @@ const STEP_TABLE = {
   rest: { at: POINTS, to: [] },
 } as const satisfies Record<Next['step'], { at: readonly Point[]; to: readonly Point[] }>
 
-test('every situation in every world has one step, and its point allows it', () => {
+test('every situation has exactly one step, and the step is allowed at its point', () => {
   let situations = 0
   for (const [situation, world] of everything()) {
     situations++
@@ -92,7 +92,7 @@ test('every situation in every world has one step, and its point allows it', () 
   expect(situations).toBeGreaterThan(50_000)
 })
 
-test('what has stalled rests, whatever it waits for, until it is retried', () => {
+test('a stalled operation rests until it is retried', () => {
   for (const [situation, world] of everything())
     if (situation.stalled) expect(rules(situation, world).step).toBe('rest')
     else if (isOpen(situation.point)) expect(rules(situation, world).step).not.toBe('rest')
@@ -105,7 +105,7 @@ test('no step leads backwards', () => {
         if (next !== from) expect((NEXT[from] as readonly Point[]).includes(next), `${from} to ${next}`).toBe(true)
 })
 
-test('drivable agrees: who waits for the client or owes nothing is not driven, everybody else is', () => {
+test('drivable agrees with the rules: an operation that waits for its client or owes nothing is not driven, and all others are', () => {
   for (const [situation, world] of everything()) {
     const { step } = rules(situation, world)
     // Of an operation whose time is over PUT says nothing: its client is there, and goes on.
@@ -114,7 +114,7 @@ test('drivable agrees: who waits for the client or owes nothing is not driven, e
   }
 })
 
-test('nothing is ended by a clock that is not trusted, and nothing that has all its bytes by its expiry', () => {
+test('a clock that is not trusted ends nothing, and no operation with all its bytes expires', () => {
   for (const [situation, world] of everything()) {
     const { step } = rules(situation, world)
     if (step === 'expire') expect(world.clockTrusted && situation.offset < situation.file.size).toBe(true)
@@ -122,7 +122,7 @@ test('nothing is ended by a clock that is not trusted, and nothing that has all 
   }
 })
 
-test('no reference before every prepare step has its result', () => {
+test('there is no reference before every prepare step has its result', () => {
   for (const [situation, world] of everything()) {
     if (rules(situation, world).step !== 'refer') continue
     const missing = world.kind?.prepareSteps.filter((name) => !Object.hasOwn(situation.prepared, name))
@@ -163,7 +163,7 @@ function after(situation: Situation, world: Surroundings, next: Next): [Situatio
   return next satisfies never
 }
 
-test('every situation has a way to rest, and rests only where nothing is owed', () => {
+test('every situation comes to rest, and rests only if nothing is owed', () => {
   for (let [situation, world] of everything()) {
     for (let steps = 0; ; steps++) {
       const next = rules(situation, world)

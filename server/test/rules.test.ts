@@ -79,12 +79,15 @@ test.each(['referenced', 'completed'] as const)('%s rests', (point) =>
   expect(stepOf({ point })).toEqual({ step: 'rest' }),
 )
 
-test.each(['cancelled', 'expired', 'rejected'] as const)('%s: the bytes go, then it rests', (point) => {
-  expect(stepOf({ point, cleanupDue: true })).toEqual({ step: 'clean' })
-  expect(stepOf({ point, cleanupDue: false })).toEqual({ step: 'rest' })
-})
+test.each(['cancelled', 'expired', 'rejected'] as const)(
+  '%s: the bytes are removed, and then the operation rests',
+  (point) => {
+    expect(stepOf({ point, cleanupDue: true })).toEqual({ step: 'clean' })
+    expect(stepOf({ point, cleanupDue: false })).toEqual({ step: 'rest' })
+  },
+)
 
-test('time alone ends only what lacks bytes, and nothing while the clock is not trusted', () => {
+test('time alone ends only operations that lack bytes, and none while the clock is not trusted', () => {
   for (const point of POINTS)
     for (const offset of point === 'declared' ? [0, 5, 10] : [10])
       for (const clockTrusted of [true, false]) {
@@ -93,7 +96,7 @@ test('time alone ends only what lacks bytes, and nothing while the clock is not 
       }
 })
 
-test('drivable says what a drive has to do without the client', () => {
+test('drivable says whether a drive can do something without the client', () => {
   for (const point of POINTS)
     for (const offset of [5, 10])
       for (const uncleanHolder of [null, 'n1'])

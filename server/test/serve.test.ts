@@ -11,7 +11,7 @@ import { head, openLine } from './raw-http.js'
 const program = useProgram()
 const { start, serve } = program
 
-test('says one line with its address, and takes a file', async () => {
+test('serve prints one line with its address, and accepts a file', async () => {
   const { child, exited, address, request, declare, patch } = await serve()
   expect(address).not.toBe('')
   const id = newId()
@@ -30,7 +30,7 @@ test('says one line with its address, and takes a file', async () => {
   expect(lines.filter(({ msg }) => msg === 'referenced').map(({ operationId }) => operationId)).toEqual([id])
 })
 
-test('behind a proxy that takes a prefix away, answers have the path that clients see', async () => {
+test('behind a proxy that removes a prefix, answers contain the path that clients see', async () => {
   const { address } = await serve({ LANDFALL_BASE_PATH: '/media/uploads' })
   const created = await fetch(`${address}/files`, {
     method: 'POST',
@@ -42,7 +42,7 @@ test('behind a proxy that takes a prefix away, answers have the path that client
   ])
 })
 
-test('killed and started again, it goes on where it was, at once', async () => {
+test('a server that was killed and started again resumes uploads at once', async () => {
   const first = await serve()
   const id = newId()
   await first.declare(id, 10)
@@ -55,7 +55,7 @@ test('killed and started again, it goes on where it was, at once', async () => {
   expect((await second.patch(id, 4, content(10).subarray(4))).headers.get('Landfall-Recovery-Point')).toBe('referenced')
 })
 
-test('on SIGTERM a running request ends at an acknowledged offset, and the program with 0', async () => {
+test('on SIGTERM a running request ends at an acknowledged offset, and the program exits with 0', async () => {
   const { child, address, tagOf, declare, exited } = await serve()
   const id = newId()
   await declare(id, 100_000)
@@ -84,7 +84,7 @@ test('on SIGTERM a running request ends at an acknowledged offset, and the progr
   expect(await (await again.declare(id, 100_000)).json()).toMatchObject({ offset: 40_000 })
 })
 
-test('health is for everybody, metrics only for an operator who wants them', async () => {
+test('health is always served, and metrics only if they are configured', async () => {
   const { address, declare, patch } = await serve({ LANDFALL_METRICS_PATH: '/internal/metrics' })
   const get = (path: string) => fetch(new URL(path, address))
   const live = await get('/health/live')
@@ -113,7 +113,7 @@ test('health is for everybody, metrics only for an operator who wants them', asy
   expect((await fetch(new URL('/metrics', quiet.address))).status).toBe(404)
 })
 
-test('an owner holds no more than the quota, and another one has a quota of its own', async () => {
+test('each owner has a quota of its own, and cannot exceed it', async () => {
   const { declare, request } = await serve({ LANDFALL_QUOTA_BYTES: '1000' })
   const first = newId()
   expect((await declare(first, 600)).status).toBe(201)
@@ -124,7 +124,7 @@ test('an owner holds no more than the quota, and another one has a quota of its 
   expect((await declare(newId(), 600)).status).toBe(201)
 })
 
-test('a second one on the same data is refused, and harms nothing', async () => {
+test('a second server on the same data is refused and does not affect the first', async () => {
   const { declare } = await serve()
   const second = start([
     'serve',
@@ -141,7 +141,7 @@ test('a second one on the same data is refused, and harms nothing', async () => 
   expect((await declare(newId(), 5)).status).toBe(201)
 })
 
-test('an owner that is named twice is refused, and is nobody', async () => {
+test('a request that names the owner twice is refused and has no owner', async () => {
   const { address, declare } = await serve()
   const id = newId()
   expect((await declare(id, 5, 'ann')).status).toBe(201)
@@ -161,7 +161,7 @@ test('an owner that is named twice is refused, and is nobody', async () => {
   expect((await declare(id, 5, 'bob, ann')).status).toBe(201)
 })
 
-test('a port that is taken is said by name', async () => {
+test('the error for a port that is in use names the port', async () => {
   const taken = createServer().listen(0, '127.0.0.1')
   await once(taken, 'listening')
   const { port } = taken.address() as { port: number }
@@ -179,7 +179,7 @@ test('a port that is taken is said by name', async () => {
   expect(err).toMatch(/LANDFALL_PORT.*EADDRINUSE/)
 })
 
-test('bad settings are refused by name, all of them, and nothing is made', async () => {
+test('all invalid settings are refused by name at once, and nothing is made', async () => {
   const { code, out, err } = await start(['serve', '--port', 'http'], {
     LANDFALL_DATA_DIR: join(program.directory, 'data'),
     LANDFALL_LEASE_MS: '-5',
@@ -192,7 +192,7 @@ test('bad settings are refused by name, all of them, and nothing is made', async
   expect(await readdir(program.directory)).toEqual([])
 })
 
-test('starts in a pod beside a Service of its name, and says what it ignores', async () => {
+test('serve starts in a pod with a Service of its name, and says what it ignores', async () => {
   const started = await serveIn({
     LANDFALL_PORT: 'tcp://10.0.0.1:80',
     LANDFALL_SERVICE_HOST: '10.0.0.1',
@@ -283,7 +283,7 @@ describe('settings', () => {
     expect(() => readSettings({ ...least, [name]: value })).toThrow(name)
   })
 
-  test('a setting that is required says what it is for', () => {
+  test('a missing required setting is explained', () => {
     const required = 'LANDFALL_OWNER_HEADER: required; the name of the header in which your proxy sends the owner'
     expect(() => readSettings({})).toThrow(required)
     expect(() => readSettings({ LANDFALL_OWNER_HEADER: '' })).toThrow(required)
@@ -297,7 +297,7 @@ describe('settings', () => {
     }
   }
 
-  test('what Kubernetes sets beside a Service named landfall is ignored, and named', () => {
+  test('variables that Kubernetes sets for a Service named landfall are ignored and named', () => {
     const { settings, warnings } = warningsOf({
       LANDFALL_PORT: 'tcp://10.0.0.1:80',
       LANDFALL_SERVICE_HOST: '10.0.0.1',
@@ -316,11 +316,11 @@ describe('settings', () => {
     expect(warningsOf({ LANDFALL_PORT: '81' }).warnings).toEqual([])
   })
 
-  test('a flag is read strictly', () => {
+  test('flags are parsed strictly', () => {
     expect(() => warningsOf({}, { LANDFALL_PORT: 'tcp://10.0.0.1:80' })).toThrow('LANDFALL_PORT')
   })
 
-  test('secrets come from files, whose last newline is no part of them', async () => {
+  test('secrets can be read from files, without the last newline', async () => {
     const file = async (name: string, text: string) => {
       const path = join(program.directory, name)
       await writeFile(path, text)

@@ -142,12 +142,12 @@ describe('PRAGMA', () => {
     'PRAGMA query_only = 1',
     'PRAGMA ignore_check_constraints = yes',
     'PRAGMA writable_schema=ON',
-  ])('%s harms everybody', (text) => {
+  ])('%s would affect other users of the database', (text) => {
     expect(statementsIn(text)[0]?.harm).toMatch(/^PRAGMA [a-z_]+: /)
   })
 
   test.each(['PRAGMA journal_mode', 'PRAGMA journal_mode = wal', 'PRAGMA synchronous = FULL', 'PRAGMA query_only = 0'])(
-    '%s harms nobody',
+    '%s affects no other users of the database',
     (text) => {
       expect(statementsIn(text)[0]?.harm).toBeNull()
     },

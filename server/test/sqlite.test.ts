@@ -423,7 +423,7 @@ describe('a write past tx', () => {
       'in a batch',
       async (opened: Opened) => void (await opened.db.batch([opened.db.insert(photos).values({ name: 'x' })])),
     ],
-  ])('is found %s', async (_name, write) => {
+  ])('is detected %s', async (_name, write) => {
     const opened = await open()
     const past = refer(opened, async () => {
       await write(opened)

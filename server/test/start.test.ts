@@ -53,7 +53,7 @@ function create(
 /** What is in the directory, SQLite's own files of a database that is open left out. */
 const made = async (): Promise<string[]> => (await readdir(directory.path)).filter((name) => !name.startsWith('app.db'))
 
-test('mounting makes nothing, however often it is done', async () => {
+test('mounting makes no files and no tables', async () => {
   const { uploads } = create()
   new Hono().route('/other', uploads.routes)
   await later(200)
@@ -87,7 +87,7 @@ test('a program that only mounts ends by itself and leaves no file', async () =>
   expect(await made()).toEqual([])
 })
 
-test('the first request starts all of it, also one that nobody is signed in for', async () => {
+test('the first request starts everything, even if no user is signed in', async () => {
   const { app } = create((ledger) => ledger, 'manual')
   const id = newId()
   const declared = await app.request(`/uploads/operations/${id}`, {
@@ -109,7 +109,7 @@ test('the first request starts all of it, also one that nobody is signed in for'
   await eventually(point, (now) => now === 'completed')
 })
 
-test('start() begins without a request, and again after a failure, until it works', async () => {
+test('start() begins without a request, and tries again after a failure until it works', async () => {
   let failures = 2
   const { uploads } = create((ledger) => ({
     ...ledger,
@@ -144,7 +144,7 @@ test('start() ends with close()', async () => {
   expect(attempts).toBe(1)
 })
 
-test('ready() says at once what keeps it from starting, and a later one tries again', async () => {
+test('ready() fails at once with the reason, and a later call tries again', async () => {
   let isAway = true
   const { uploads } = create((ledger) => ({
     ...ledger,
@@ -156,7 +156,7 @@ test('ready() says at once what keeps it from starting, and a later one tries ag
   expect(await made()).toEqual(['blobs'])
 })
 
-test('what is closed while it still begins has let go of everything when close() has resolved', async () => {
+test('if close() is called during the start, everything is released when it has resolved', async () => {
   let begun = false
   const { uploads } = create((ledger) => ({
     ...ledger,

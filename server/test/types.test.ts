@@ -5,7 +5,7 @@ import { expectTypeOf, test } from 'vitest'
 import { createUploads, fileBlobs, kind, reject, sqliteLedger, standardWebhook, type Uploads } from '../src/index.js'
 import { openDatabase, photos, temporaryDirectory, type Tx } from './fixtures.js'
 
-test('types go from the kinds to the client, and from the ledger to the hooks', async () => {
+test('the client gets its types from the kinds, and the hooks get theirs from the ledger', async () => {
   const directory = await temporaryDirectory()
   const { client, db } = await openDatabase(`${directory.path}/app.db`)
   const base = { ledger: sqliteLedger(db), blobs: fileBlobs({ directory: directory.path }), authenticate: () => 'ann' }

@@ -45,7 +45,7 @@ describe.skipIf(missing !== null)(
     }, 60_000)
     afterAll(() => postgres.stop())
 
-    test('an upload goes through both, while the next one migrates and after it; both start again', async () => {
+    test('an upload goes through both versions while the next one migrates and afterwards, and both can start again', async () => {
       const url = await postgres.database()
       const shared = nodesOn(url, config)
       let started = 0
