@@ -51,7 +51,7 @@ async function expectGoesOn(
   return page
 }
 
-test('a tab that was closed at 40 % goes on by itself when the page is opened again', async ({
+test('an upload whose tab was closed at 40 % resumes by itself when the page is opened again', async ({
   begin,
   profile,
   sources,
@@ -68,7 +68,11 @@ test('a tab that was closed at 40 % goes on by itself when the page is opened ag
   await expectGoesOn(context, story, file, operations[0]?.offset ?? 0)
 })
 
-test('a browser that was killed at 40 % goes on when it is started again', async ({ begin, profile, sources }) => {
+test('an upload whose browser was killed at 40 % resumes when the browser is started again', async ({
+  begin,
+  profile,
+  sources,
+}) => {
   const story = await begin()
   const file = await sources.file('film.mov', BIG_BYTES)
   const page = await visit(await profile.openSignedIn(story), story)
@@ -79,7 +83,7 @@ test('a browser that was killed at 40 % goes on when it is started again', async
   await expectGoesOn(await profile.open(), story, file, operations[0]?.offset ?? 0)
 })
 
-test('a server that was killed and restarted gets the rest', async ({ begin, profile, sources }) => {
+test('an upload resumes after its server was killed and restarted', async ({ begin, profile, sources }) => {
   const story = await begin()
   const file = await sources.file('film.mov', BIG_BYTES)
   const page = await visit(await profile.open(), story)
@@ -100,7 +104,7 @@ test('a server that was killed and restarted gets the rest', async ({ begin, pro
   await expectLittleAgain(story, file, KEPT_ALIVE_LIMIT_BYTES)
 })
 
-test('a network that was cut for 30 s is waited for', async ({ begin, profile, sources }) => {
+test('an upload waits for a network that is cut for 30 s', async ({ begin, profile, sources }) => {
   const story = await begin()
   const file = await sources.file('talk.mp4', MIDDLE_BYTES)
   const page = await visit(await profile.open(), story)
@@ -115,7 +119,7 @@ test('a network that was cut for 30 s is waited for', async ({ begin, profile, s
   await expectLittleAgain(story, file, KEPT_ALIVE_LIMIT_BYTES)
 })
 
-test('a network that refuses every connection for 30 s is waited for', async ({ begin, profile, sources }) => {
+test('an upload waits for a network that refuses every connection for 30 s', async ({ begin, profile, sources }) => {
   const story = await begin()
   const file = await sources.file('talk.mp4', MIDDLE_BYTES)
   const page = await visit(await profile.open(), story)
@@ -131,7 +135,7 @@ test('a network that refuses every connection for 30 s is waited for', async ({ 
   await expectLittleAgain(story, file, FRESH_LIMIT_BYTES)
 })
 
-test('a link of 2 Mbit/s for 30 s loses nothing', async ({ begin, profile, sources }) => {
+test('an upload loses nothing on a link that has 2 Mbit/s for 30 s', async ({ begin, profile, sources }) => {
   const story = await begin()
   const file = await sources.file('talk.mp4', MIDDLE_BYTES)
   const context = await profile.open()

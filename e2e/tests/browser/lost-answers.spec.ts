@@ -43,7 +43,7 @@ for (const { of, match } of LOST) {
   })
 }
 
-test('with the page gone and the server killed after the last byte, the completer alone makes the reference', async ({
+test('if the page is closed and the server killed after the last byte, the completer alone makes the reference', async ({
   begin,
   profile,
   sources,
@@ -86,7 +86,7 @@ async function expectQuietAfterReload(page: Page, story: Story): Promise<void> {
   expect(story.proxy.requests.slice(before).filter(({ path }) => path.includes('/uploads/'))).toEqual([])
 }
 
-test('a page killed between the reference and its handler tells it after the reload, and once acknowledged never again', async ({
+test('if a page is killed between the reference and its handler, the handler is called after the reload, and not again once it has acknowledged', async ({
   begin,
   profile,
   sources,
@@ -125,7 +125,7 @@ test('a page killed between the reference and its handler tells it after the rel
 
 const HTML = '<!doctype html><title>Gateway</title><h1>Something is wrong here</h1>'
 
-test('a proxy that answers 404, 403 or 200 with HTML for 20 s is a fault that passes', async ({
+test('an upload survives a proxy that answers 404, 403 or 200 with HTML for 20 s', async ({
   begin,
   browser,
   sources,

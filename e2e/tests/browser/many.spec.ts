@@ -32,7 +32,7 @@ const tookMs = (page: Page): Promise<number[]> =>
   page.evaluate(() => (globalThis as unknown as { tookMs: number[] }).tookMs)
 
 for (const at of ['before-row', 'after-row'] as const) {
-  test(`six hooks that hang for 30 s ${at} hold up neither the other files nor the page`, async ({
+  test(`six hooks that hang for 30 s ${at} delay neither the other files nor the page`, async ({
     begin,
     visitor,
     sources,
@@ -73,7 +73,11 @@ async function expectLittleMemory(story: Story, run: () => Promise<void>): Promi
   expect(peakResidentBytes - residentBytes).toBeLessThanOrEqual(MEMORY_LIMIT_BYTES)
 }
 
-test('200 files of 1 MiB from one page all arrive, in little memory', async ({ begin, visitor, sources }) => {
+test('200 files of 1 MiB from one page all arrive, and the server uses little memory', async ({
+  begin,
+  visitor,
+  sources,
+}) => {
   const story = await begin()
   const files = await make(sources, 'photo', 200, MIB)
   await load(visitor, story)
@@ -84,7 +88,11 @@ test('200 files of 1 MiB from one page all arrive, in little memory', async ({ b
   await expectStored(story, files)
 })
 
-test('20 people at once all get their files through, in little memory', async ({ begin, browser, sources }) => {
+test('the files of 20 users at once all arrive, and the server uses little memory', async ({
+  begin,
+  browser,
+  sources,
+}) => {
   const story = await begin()
   const errors: Error[] = []
   const everybody: { context: BrowserContext; page: Page; files: MadeFile[] }[] = []
@@ -109,7 +117,7 @@ test('20 people at once all get their files through, in little memory', async ({
 
 const isFault = ({ path, status }: RecordedRequest): boolean => path.startsWith('/uploads/') && (status ?? 0) >= 400
 
-test('the application writes through its own database during 200 uploads, and nobody finds it locked', async ({
+test('the application writes through its own database during 200 uploads without any "database is locked"', async ({
   begin,
   visitor,
   sources,
@@ -130,7 +138,11 @@ test('the application writes through its own database during 200 uploads, and no
   expect(story.proxy.requests.filter(isFault)).toEqual([])
 })
 
-test('a write past tx is a typed error within 1 s, and the next upload works', async ({ begin, visitor, sources }) => {
+test('a write without tx is a typed error within 1 s, and the next upload works', async ({
+  begin,
+  visitor,
+  sources,
+}) => {
   const story = await begin({ hooks: [{ files: 'past', at: 'after-row', does: 'write-past-tx', times: 2 }] })
   const past = await sources.file('past.pdf', MIB)
   const next = await sources.file('next.pdf', MIB)

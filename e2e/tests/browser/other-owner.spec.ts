@@ -113,7 +113,7 @@ async function whileStopped<T>(pids: readonly number[], body: () => Promise<T>):
   }
 }
 
-test('signed in as somebody else in another tab: uploads in every state stop, and go on when the right one is back', async ({
+test('if another user signs in in another tab, uploads in every state stop, and resume when the right user is back', async ({
   begin,
   profile,
   sources,
@@ -153,7 +153,7 @@ test('signed in as somebody else in another tab: uploads in every state stop, an
   expect(saidOther).toHaveLength(1)
 })
 
-test('frozen while somebody else signs in, a page sends nothing for them when it wakes', async ({
+test('a page that is frozen while another user signs in sends nothing for that user when it wakes up', async ({
   begin,
   profile,
   sources,
@@ -182,7 +182,7 @@ test('frozen while somebody else signs in, a page sends nothing for them when it
   expect(new Set(rows.map(({ owner }) => owner))).toEqual(new Set(['ada']))
 })
 
-test('a page of the session before, restored when somebody else is signed in, sends nothing for them', async ({
+test('a page of an earlier session that is restored while another user is signed in sends nothing for that user', async ({
   begin,
   profile,
   sources,

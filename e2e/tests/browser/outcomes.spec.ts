@@ -16,7 +16,7 @@ import {
 } from './on-the-page.js'
 import { MIB, expect, expectStored, test } from './support.js'
 
-test('a hook that throws twice ends in one reference, and the page never says so before', async ({
+test('a hook that throws twice ends in one reference, and the page does not report it before', async ({
   begin,
   visitor,
   sources,
@@ -51,7 +51,11 @@ test('a hook that throws twice ends in one reference, and the page never says so
 const EICAR = String.raw`X5O!P%@AP[4\PZX54(P^)7CC)7}$EICAR-STANDARD-ANTIVIRUS-TEST-FILE!$H+H*`
 const WORDS = 'The scanner found a virus in this file.'
 
-test('a rejection is final: its words stay over a reload, the bytes go', async ({ begin, profile, sources }) => {
+test('a rejection is final: its message is still shown after a reload, and the bytes are removed', async ({
+  begin,
+  profile,
+  sources,
+}) => {
   const story = await begin()
   const path = join(sources.directory, 'invoice.exe')
   await writeFile(path, Buffer.concat([Buffer.from(EICAR), pseudoRandomBytes(2 * MIB, 'infected')]))

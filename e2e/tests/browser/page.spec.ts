@@ -82,7 +82,7 @@ test('everything can be done without a mouse', async ({ begin, visitor, sources 
 
 const PHONE = { viewport: { width: 390, height: 844 }, deviceScaleFactor: 2, isMobile: true, hasTouch: true }
 
-test('nothing scrolls sideways on a phone', async ({ begin, browser, sources }) => {
+test('the page does not scroll sideways on a phone', async ({ begin, browser, sources }) => {
   const story = await begin()
   const long = await sources.file(`${'holiday-in-the-mountains-'.repeat(6)}.mov`, 8 * MIB)
   const short = await sources.file('a.txt', MIB)
@@ -142,7 +142,7 @@ test('files that are dropped on the page arrive', async ({ begin, visitor, sourc
   await expectStored(story, files)
 })
 
-test('what was paused stays paused over a reload, sends nothing, and goes on when it is resumed', async ({
+test('a paused upload stays paused over a reload, sends nothing, and resumes on request', async ({
   begin,
   profile,
   sources,
@@ -171,7 +171,11 @@ test('what was paused stays paused over a reload, sends nothing, and goes on whe
   await expectStored(story, [file])
 })
 
-test('a cancelled upload leaves no bytes, neither here nor there', async ({ begin, profile, sources }) => {
+test('a cancelled upload leaves no bytes, neither in the browser nor on the server', async ({
+  begin,
+  profile,
+  sources,
+}) => {
   const story = await begin()
   const file = await sources.file('mistake.iso', 60 * MIB)
   const page = await visit(await profile.open(), story)
@@ -189,7 +193,7 @@ test('a cancelled upload leaves no bytes, neither here nor there', async ({ begi
   await expect(page.getByText(nameOf(file))).toHaveCount(0)
 })
 
-test('a download has the same bytes, and a removal leaves none', async ({ begin, visitor, sources }) => {
+test('a download has the same bytes, and a removal leaves no bytes', async ({ begin, visitor, sources }) => {
   const story = await begin()
   const [file, other] = [await sources.file('Bericht über Äpfel.pdf', 20 * MIB), await sources.file('stays.txt', MIB)]
   await load(visitor, story)

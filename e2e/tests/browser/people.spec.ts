@@ -17,7 +17,7 @@ const textOf = ({ path, headers, bodyStart }: RecordedRequest): string =>
 const isOf = (name: string, { headers }: RecordedRequest): boolean =>
   (headers['cookie'] ?? '').startsWith(`visitor=${name}.`)
 
-test("nobody else's requests carry an operation of somebody who left at 40 %; back again, it completes", async ({
+test("after a user leaves at 40 %, no other user's request carries the operation, and it is completed when the user is back", async ({
   begin,
   profile,
   sources,
@@ -57,7 +57,7 @@ test("nobody else's requests carry an operation of somebody who left at 40 %; ba
   expect(rows.find(({ name }) => name === 'film.mov')).toMatchObject({ owner: 'ada', id })
 })
 
-test('a tab that still sends for one stops before another tab signs somebody else in', async ({
+test('a tab that still sends for one user stops before another tab signs another user in', async ({
   begin,
   profile,
   sources,

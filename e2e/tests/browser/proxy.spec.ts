@@ -43,7 +43,7 @@ function put(sizeBytes: number): Promise<string> {
 
 const isPut = ({ method }: { method: string }): boolean => method === 'PUT'
 
-test('a reset kept-alive connection makes Chromium send the whole request again, unseen by the page', async ({
+test('when a kept-alive connection is reset, Chromium sends the whole request again without the page noticing', async ({
   page,
   line,
 }) => {
@@ -59,7 +59,7 @@ test('a reset kept-alive connection makes Chromium send the whole request again,
   expect(line.bodyBytes(isPut)).toBeGreaterThan(MIB + 100_000)
 })
 
-test('a reset fresh connection is an error at once', async ({ page, line }) => {
+test('when a fresh connection is reset, the page gets an error at once', async ({ page, line }) => {
   line.closeConnections()
   await expect.poll(() => line.connections.some(({ open }) => open)).toBe(false)
   line.arm({ kind: 'reset', afterBodyBytes: 100_000 }, { match: isPut })
@@ -67,7 +67,7 @@ test('a reset fresh connection is an error at once', async ({ page, line }) => {
   expect(line.requests.filter(isPut)).toMatchObject([{ nth: 1 }])
 })
 
-test('a swallowed answer on a kept-alive connection makes the server do it twice', async ({ page, line }) => {
+test('when an answer on a kept-alive connection is lost, the server gets the request twice', async ({ page, line }) => {
   line.arm({ kind: 'swallow-answer' }, { match: isPut })
   expect(await page.evaluate(put, 1000)).toBe('200 1000')
   expect(line.requests.filter(isPut)).toMatchObject([
@@ -76,7 +76,7 @@ test('a swallowed answer on a kept-alive connection makes the server do it twice
   ])
 })
 
-test('setOffline cuts nothing that is in flight, cut() does', async ({ page, context, line }) => {
+test('cut() interrupts running requests, and setOffline does not', async ({ page, context, line }) => {
   line.setRate({ up: 2 * MIB })
   const first = page.evaluate(put, 2 * MIB)
   await line.waitFor((request) => isPut(request) && request.bodyBytes > 100_000)
@@ -97,7 +97,7 @@ test('setOffline cuts nothing that is in flight, cut() does', async ({ page, con
   expect(await second).toBe(`200 ${2 * MIB}`)
 })
 
-test('the rate holds for what a browser sends, and little runs ahead of it', async ({ page, line }) => {
+test('the rate limits what a browser sends, and little is sent ahead', async ({ page, line }) => {
   line.setRate({ up: MIB })
   const startMs = performance.now()
   expect(await page.evaluate(put, 3 * MIB)).toBe(`200 ${3 * MIB}`)

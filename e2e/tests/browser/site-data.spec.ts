@@ -2,7 +2,7 @@
 import { cardOf, journalOf, pick, visit } from './on-the-page.js'
 import { MIB, expect, expectStored, inTheMiddle, test } from './support.js'
 
-test('site data that is deleted while an upload runs costs nothing: it stays in the list and arrives', async ({
+test('if the site data is deleted while an upload runs, the upload stays in the list and arrives', async ({
   begin,
   profile,
   sources,

@@ -58,7 +58,7 @@ async function chooseAgain(page: Page, file: MadeFile): Promise<void> {
   await (await choosing).setFiles(file.path)
 }
 
-test('another file of equal name, size and time is refused before a byte of it is sent; the right one goes on', async ({
+test('another file with the same name, size and time is refused before a byte of it is sent, and the right file resumes', async ({
   begin,
   profile,
   sources,
@@ -81,7 +81,7 @@ test('another file of equal name, size and time is refused before a byte of it i
   await expectStored(story, [file])
 })
 
-test('a file that differs only behind what was accepted never becomes a mixture of two', async ({
+test('a file that differs only after the accepted bytes is refused and never becomes a mixture', async ({
   begin,
   profile,
   sources,

@@ -81,14 +81,14 @@ const test = base.extend<{ application: Application }>({
   },
 })
 
-test('the page itself can do what the uploaded files try', async ({ application, page }) => {
+test("the application's own page can do what the uploaded files try", async ({ application, page }) => {
   await page.goto(application.address)
   await page.evaluate(STEAL)
   await expect.poll(() => application.stolen).toEqual([SECRET])
 })
 
 for (const name of ['a.svg', 'a.html'] as const)
-  test(`${name} is saved when it is opened, and reads nothing in a frame`, async ({ application, page }) => {
+  test(`${name} is saved when it is opened, and can read nothing in a frame`, async ({ application, page }) => {
     const path = application.pathOf(name)
     await page.goto(application.address)
     const saving = page.waitForEvent('download')
@@ -120,7 +120,7 @@ test('an SVG is shown as an image', async ({ application, page }) => {
   expect([loaded, application.stolen]).toEqual(['loaded', []])
 })
 
-test('an uploaded script is none of the page, and no worker of it', async ({ application, page }) => {
+test('an uploaded script cannot run as a script or a worker of the page', async ({ application, page }) => {
   const answers: number[] = []
   page.on('response', (response) => {
     if (response.url().endsWith(application.pathOf('a.js'))) answers.push(response.status())

@@ -54,7 +54,7 @@ async function rows(): Promise<{ id: string; size: number; name: string }[]> {
 }
 
 describe.each(['tus', 'tus-sync'])('the peer %s', (variant) => {
-  test('stores every upload whole, with one row each', async () => {
+  test('stores every upload completely, with one row each', async () => {
     const report = await load('tus', await startPeer(variant), 40, 10_240, 8)
     expect(report).toMatchObject({ uploads: 40, sizeBytes: 10_240, requests: 80 })
     const stored = await rows()
@@ -66,7 +66,7 @@ describe.each(['tus', 'tus-sync'])('the peer %s', (variant) => {
     }
   })
 
-  test('takes an upload that is larger than the block it is made of', async () => {
+  test('accepts an upload that is larger than the block that it is made of', async () => {
     await load('tus', await startPeer(variant), 1, 5_000_000, 1)
     const [row] = await rows()
     expect(row?.size).toBe(5_000_000)
@@ -74,7 +74,7 @@ describe.each(['tus', 'tus-sync'])('the peer %s', (variant) => {
   })
 })
 
-test('the peer tus-sync syncs each file before it answers, the peer tus none', async () => {
+test('the peer tus-sync syncs each file before it answers, and the peer tus does not', async () => {
   const syncs = (): number => (peer?.output() ?? '').split('synced\n').length - 1
   await load('tus', await startPeer('tus', { NODE_OPTIONS: TELL_SYNCS }), 3, 1000, 1)
   expect(syncs()).toBe(0)
@@ -91,7 +91,7 @@ test('the bare pipe stores every body', async () => {
 })
 
 describe('the load generator', () => {
-  test('speaks with Landfall as its own client does, two requests a small file, and waits for the reference', async () => {
+  test("sends two requests for a small file, as Landfall's own client does, and waits for the reference", async () => {
     const landfall = await startLandfall(directory.path)
     const proxy = await startProxy({ targetPort: portOf(landfall) })
     expect(await load('landfall', proxy.origin, 20, 10_240, 4)).toMatchObject({ uploads: 20, sizeBytes: 10_240 })
@@ -110,7 +110,7 @@ describe('the load generator', () => {
     await landfall.kill()
   })
 
-  test('reuses its connections, and counts what it measures', async () => {
+  test('reuses its connections, and counts its measurements', async () => {
     const proxy = await startProxy({ targetPort: Number(new URL(await startPeer('tus')).port) })
     const report = await load('tus', proxy.origin, 20, 1000, 4)
     expect(report).toMatchObject({ uploads: 20, requests: 40 })
@@ -164,7 +164,7 @@ describe('the table', () => {
     },
   }
 
-  test('takes medians, and ratios within a round', () => {
+  test('contains medians, and ratios within a round', () => {
     expect(median([3, 1, 2])).toBe(2)
     expect(median([4, 1, 2, 3])).toBe(2.5)
     expect(medianRatio(series, 'landfall', 'tus-sync', (m) => m.wallMs)).toBe(0.8)

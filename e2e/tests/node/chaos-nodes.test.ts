@@ -22,7 +22,7 @@ describe.skipIf(missing !== null)(`chaos on nodes${missing === null ? '' : ` (${
   })
   afterAll(() => browser.close())
 
-  test('three nodes on PostgreSQL and S3, all of which die and come back, tell nobody what is not so', async () => {
+  test('three nodes on PostgreSQL and S3, all of which die and restart, give no user a false answer', async () => {
     const report = await runChaos({
       system: nodesSystem(),
       seed,

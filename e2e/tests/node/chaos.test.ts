@@ -26,7 +26,7 @@ beforeAll(async () => {
 })
 afterAll(() => browser.close())
 
-test('through kills, cuts, stops, a full disk and torn files nobody is told what is not so', async () => {
+test('no user gets a false answer during kills, cuts, stops, a full disk and torn files', async () => {
   const report = await runChaos({
     system: landfallSystem(),
     seed,
@@ -40,7 +40,7 @@ test('through kills, cuts, stops, a full disk and torn files nobody is told what
   expect(Object.keys(report.faults)).toHaveLength(DIRECTORY_FAULTS.length - report.left.length)
 }, 900_000)
 
-test('the harness counts a success that was told without a row', async () => {
+test('the harness counts a success that was reported without a row', async () => {
   const system = peerSystem('lying')
   const report = await runChaos({
     system,

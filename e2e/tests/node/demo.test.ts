@@ -55,7 +55,7 @@ test('listens on this machine only', async () => {
   for (const { address: other } of others) expect([other, await answers(other)]).toEqual([other, false])
 })
 
-test('reads no more of a name than a name has', async () => {
+test('reads only a limited part of a name', async () => {
   const piece = new Uint8Array(1_000_000)
   let sent = 0
   const body = new ReadableStream<Uint8Array>({

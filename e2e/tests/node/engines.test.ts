@@ -105,7 +105,7 @@ describe.each(engines)('in %s', (_name, launch) => {
       { match: ({ path }) => /worker[^/]*\.js/.test(path), times: Infinity },
     )
 
-  test('a file that is edited while it is sent arrives whole as it was, from the verified copy', async () => {
+  test('a file that is edited while it is sent arrives in its old version, from the verified copy', async () => {
     await visit()
     const file = await begin('letter.odt')
     await copied()
@@ -117,7 +117,7 @@ describe.each(engines)('in %s', (_name, launch) => {
     expect(await storedDigests()).toEqual([file.sha256])
   })
 
-  test('a file that is edited after its tab was closed arrives whole as it was, from the copy', async () => {
+  test('a file that is edited after its tab was closed arrives in its old version, from the copy', async () => {
     await visit()
     const file = await begin('letter.odt')
     await copied()
@@ -131,7 +131,7 @@ describe.each(engines)('in %s', (_name, launch) => {
     expect(await storedDigests()).toEqual([file.sha256])
   })
 
-  test('a file that is edited after its tab was closed, and picked again: not a byte of it is sent', async () => {
+  test('if a file is edited after its tab was closed and then picked again, no byte of it is sent', async () => {
     await visit()
     await page.run(WITHOUT_COPIES)
     const file = await begin('letter.odt')
@@ -151,7 +151,7 @@ describe.each(engines)('in %s', (_name, launch) => {
     ['at its beginning', 0.01],
     ['in its middle', 0.4],
   ] as const) {
-    test(`edited ${how}, without a copy: no mixture is referenced, and the page says why not`, async () => {
+    test(`of a file that is edited ${how}, without a copy, no mixture is referenced, and the page says why`, async () => {
       await visit()
       await page.run(WITHOUT_COPIES)
       const file = await begin('letter.odt')
@@ -164,7 +164,7 @@ describe.each(engines)('in %s', (_name, launch) => {
       expect(said).not.toBe('')
     })
 
-    test(`edited ${how}, without a worker: no mixture is referenced, and the page says why not`, async () => {
+    test(`of a file that is edited ${how}, without a worker, no mixture is referenced, and the page says why`, async () => {
       withoutWorker()
       await visit()
       const file = await begin('letter.odt')
@@ -177,7 +177,7 @@ describe.each(engines)('in %s', (_name, launch) => {
     })
   }
 
-  test('without the worker a first file waits for nothing at its end, and its digest is told', async () => {
+  test('without the worker a first file is finished without a delay, and the client sends its digest', async () => {
     withoutWorker()
     await visit()
     const file = await begin('photo.heic', 5 * MIB)

@@ -118,7 +118,7 @@ describe.skipIf(opened instanceof Error)(`faults${missing === null ? '' : ` (${m
       PATIENCE_MS,
     )
 
-    test('the usual stack beside it', async () => {
+    test('the usual stack with the same faults', async () => {
       const between: Between[] = []
       const peer = await follow(stage, stage.peer, 'tus', losing('COMMIT', between))
       rows.push({ fault: LOST, landfall: byCommit, peer })

@@ -64,7 +64,7 @@ const EXPECTED: Message[] = [
 describe('requests', () => {
   const bytes = Buffer.from(REQUESTS)
 
-  test('come out whole when they arrive in one go', () => {
+  test('are read completely when they arrive at once', () => {
     expect(collect(createHttpStream(requestFraming), [bytes])).toEqual({
       messages: EXPECTED,
       raw: REQUESTS,
@@ -72,14 +72,14 @@ describe('requests', () => {
     })
   })
 
-  test('come out the same when they are split at any byte', () => {
+  test('are read in the same way when they are split at any byte', () => {
     for (let at = 1; at < bytes.length; at += 1) {
       const split = collect(createHttpStream(requestFraming), [bytes.subarray(0, at), bytes.subarray(at)])
       expect(split, `split at ${at}`).toEqual({ messages: EXPECTED, raw: REQUESTS, opaque: '' })
     }
   })
 
-  test('come out the same when each byte arrives alone', () => {
+  test('are read in the same way when each byte arrives alone', () => {
     const single = Array.from(bytes, (byte) => Buffer.from([byte]))
     expect(collect(createHttpStream(requestFraming), single)).toEqual({ messages: EXPECTED, raw: REQUESTS, opaque: '' })
   })

@@ -34,24 +34,27 @@ beforeAll(async () => {
 })
 afterAll(() => directory.remove())
 
-test.for(MAJORS)('Node %i takes an upload across a restart, and serves it after another', async (major, { skip }) => {
-  const binary = binaries.get(major)
-  if (binary?.outcome !== 'found') return skip(binary?.why)
-  expect(binary.version).toMatch(new RegExp(`^v${major}\\.`))
-  const server = await startProcess({
-    name: `landfall on Node ${binary.version}`,
-    command: binary.path,
-    args: [cli, 'serve'],
-    env: {
-      LANDFALL_PORT: '0',
-      LANDFALL_DATA_DIR: join(directory.path, `data-${major}`),
-      LANDFALL_OWNER_HEADER: UPLOAD_OWNER_HEADER,
-    },
-    ready: /landfall listens on (\S+)\n/,
-  })
-  try {
-    await uploadAcrossRestarts(server)
-  } finally {
-    expect(await server.kill('SIGTERM')).toEqual({ code: 0, signal: null })
-  }
-})
+test.for(MAJORS)(
+  'Node %i accepts an upload across a restart, and serves it after another restart',
+  async (major, { skip }) => {
+    const binary = binaries.get(major)
+    if (binary?.outcome !== 'found') return skip(binary?.why)
+    expect(binary.version).toMatch(new RegExp(`^v${major}\\.`))
+    const server = await startProcess({
+      name: `landfall on Node ${binary.version}`,
+      command: binary.path,
+      args: [cli, 'serve'],
+      env: {
+        LANDFALL_PORT: '0',
+        LANDFALL_DATA_DIR: join(directory.path, `data-${major}`),
+        LANDFALL_OWNER_HEADER: UPLOAD_OWNER_HEADER,
+      },
+      ready: /landfall listens on (\S+)\n/,
+    })
+    try {
+      await uploadAcrossRestarts(server)
+    } finally {
+      expect(await server.kill('SIGTERM')).toEqual({ code: 0, signal: null })
+    }
+  },
+)

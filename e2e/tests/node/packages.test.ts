@@ -37,7 +37,7 @@ async function readManifest(name: PackageName | 'server/deploy'): Promise<Record
 }
 
 describe.each(PACKAGES)('the tarball of %s', (name) => {
-  test('is what publint, strict, has nothing to say about', async () => {
+  test('passes publint in strict mode', async () => {
     const bytes = await readFile(tarball(name))
     const { messages } = await publint({ pack: { tarball: new Uint8Array(bytes).buffer }, strict: true })
     const manifest = await readManifest(name)
@@ -51,7 +51,7 @@ describe.each(PACKAGES)('the tarball of %s', (name) => {
     await expect(execute(attw, args)).resolves.toMatchObject({ stderr: '' })
   })
 
-  test('holds the build and the licence, and nothing of how it was made', async () => {
+  test('contains the build and the licence, and no development files', async () => {
     const files = await contents(tarball(name))
     expect(files).toEqual(expect.arrayContaining(['package.json', 'LICENSE', 'dist/index.js', 'dist/index.d.ts']))
     expect(
@@ -62,7 +62,7 @@ describe.each(PACKAGES)('the tarball of %s', (name) => {
     ).toEqual([])
   })
 
-  test('holds the source of each source map, or the map holds it itself', async () => {
+  test('contains the source of each source map, or the map contains it', async () => {
     const files = new Set(await contents(tarball(name)))
     const maps = [...files].filter((path) => path.endsWith('.map'))
     expect(maps).toEqual(expect.arrayContaining(['dist/index.d.ts.map', 'dist/index.js.map']))
@@ -80,7 +80,7 @@ describe.each(PACKAGES)('the tarball of %s', (name) => {
     expect(absent).toEqual([])
   })
 
-  test('says where it comes from, and is published for everybody', async () => {
+  test('names its repository and is published publicly', async () => {
     const url = 'https://github.com/landfall-uploads/landfall'
     expect(await readManifest(name)).toMatchObject({
       license: 'MIT',
@@ -95,7 +95,7 @@ describe.each(PACKAGES)('the tarball of %s', (name) => {
   })
 })
 
-test('the client carries the licence of each package whose code is in its files', async () => {
+test('the client contains the licence of each package whose code is in its files', async () => {
   const folder = join(project, 'node_modules/@landfall/client')
   const licences = await readFile(join(folder, 'THIRD-PARTY-LICENSES'), 'utf8')
   const { sources }: { sources: string[] } = JSON.parse(await readFile(join(folder, 'dist/index.js.map'), 'utf8'))
@@ -123,7 +123,7 @@ describe('installed from the tarballs', () => {
   const node = async (script: string): Promise<string> =>
     (await execute(process.execPath, ['--input-type=module', '-e', script], { cwd: project })).stdout
 
-  test('the client imports under server rendering, and makes an uploader without touching a browser global', async () => {
+  test('the client can be imported under server rendering, and makes an uploader without using a browser global', async () => {
     const script = `
       for (const name of ['window', 'document', 'navigator', 'indexedDB', 'localStorage', 'location', 'self', 'Worker', 'BroadcastChannel', 'XMLHttpRequest', 'fetch'])
         Object.defineProperty(globalThis, name, { configurable: true, get() { throw new Error('touched ' + name) } })
@@ -135,7 +135,7 @@ describe('installed from the tarballs', () => {
     expect(await node(script)).toBe('{"uploads":[],"recovered":false,"warnings":[]} true\n')
   })
 
-  test('the server and the words of the wire import beside hono and drizzle-orm, without any driver', async () => {
+  test('the server and @landfall/shared can be imported with hono and drizzle-orm, without any driver', async () => {
     await link(repository, project, ['hono', 'drizzle-orm'])
     const script = `
       const { createUploads, kind, fileBlobs, sqliteLedger, serializedLibsql } = await import('@landfall/server')
@@ -159,7 +159,7 @@ describe('installed from the tarballs', () => {
   const AWAY = 'postgres://127.0.0.1:9/landfall'
   const BUCKET = { LANDFALL_S3_BUCKET: 'bucket', LANDFALL_S3_ENDPOINT: 'http://127.0.0.1:9' }
 
-  test('landfall serve says which driver is missing, and needs those only that its settings name', async () => {
+  test('landfall serve names a driver that is missing, and needs only the drivers for its settings', async () => {
     expect(await serve({})).toContain('Run: npm install @libsql/client')
     expect(await serve({ LANDFALL_DATABASE_URL: AWAY })).toContain('Run: npm install pg')
     await link(repository, project, ['pg'])
@@ -186,7 +186,7 @@ describe('installed from the tarballs', () => {
     expect(await server.kill('SIGTERM')).toEqual({ code: 0, signal: null })
   })
 
-  test('every entry point of the server imports, the one for S3 once its packages are installed', async () => {
+  test('every entry point of the server can be imported, the one for S3 once its packages are installed', async () => {
     const manifest = await readManifest('server')
     const entries = Object.keys(Object(manifest['exports'])).map((entry) => `@landfall/server${entry.slice(1)}`)
     expect(entries.length).toBeGreaterThan(1)
@@ -225,7 +225,7 @@ describe('installed from the tarballs', () => {
 describe.each([
   ['oldest', (range: string) => /\d+\.\d+\.\d+/.exec(range)?.[0] ?? range],
   ['newest', (range: string) => range],
-] as const)('beside the %s hono and drizzle-orm that are allowed', (end, versionIn) => {
+] as const)('with the %s allowed hono and drizzle-orm', (end, versionIn) => {
   let application: string
   let missing: string | null = null
 
@@ -290,7 +290,7 @@ describe.each([
     },
   )
 
-  test('landfall serve takes an upload across restarts', async ({ skip }) => {
+  test('landfall serve accepts an upload across restarts', async ({ skip }) => {
     if (missing !== null) return skip(missing)
     const server = await startProcess({
       name: `landfall beside the ${end} peers`,

@@ -16,7 +16,7 @@ async function leftOf(linesOf: (path: string) => LogLine[]): Promise<string | nu
   }
 }
 
-test('what was written and not synced is lost, what was synced before stays', async () => {
+test('unsynced writes are lost, and what was synced before stays', async () => {
   const left = await leftOf((path) => [
     { created: path },
     { syncing: join(path, '..') },
@@ -29,11 +29,11 @@ test('what was written and not synced is lost, what was synced before stays', as
   expect(left).toBe('abcd')
 })
 
-test('a file whose name was not synced was never there', async () => {
+test('a file whose name was not synced does not exist afterwards', async () => {
   expect(await leftOf((path) => [{ created: path }, { written: path, from: 0, to: 6, synced: true }])).toBeNull()
 })
 
-test('bytes of a write that its process did not live to log are durable after the next sync', async () => {
+test('bytes of a write that its process could not log before it died are durable after the next sync', async () => {
   const killed = (path: string): LogLine[] => [
     { created: path },
     { syncing: join(path, '..') },

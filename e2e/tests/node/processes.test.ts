@@ -23,7 +23,7 @@ const node = (script: string, more: Partial<ProcessOptions> = {}): ProcessOption
 })
 const SERVES = `process.stdout.write('rea'); setTimeout(() => console.log('dy ' + process.env.N), 20); setInterval(() => {}, 1000)`
 
-test('a process is started when its line has come, killed, and started again with the same or other settings', async () => {
+test('a process counts as started once it has printed its line, and can be killed and started again with the same or other settings', async () => {
   const running = await startProcess(node(SERVES, { env: { N: '1' } }))
   const first = running.pid
   expect(running.ready[1]).toBe('1')
@@ -39,7 +39,7 @@ test('a process is started when its line has come, killed, and started again wit
   expect(await running.kill()).toEqual({ code: null, signal: 'SIGTERM' })
 })
 
-test('a process that ends, or takes too long, before it is ready is an error that carries its output', async () => {
+test('a process that ends or takes too long before it is ready is an error that contains its output', async () => {
   await expect(startProcess(node(`console.error('no such thing'); process.exit(3)`))).rejects.toThrow(
     'script ended (3) unready:\nno such thing',
   )
@@ -64,7 +64,7 @@ test('memory and CPU time of a process are measured', async () => {
   await running.kill()
 })
 
-test('made files are the same for the same seed, and their digest is that of the stored bytes', async () => {
+test('generated files are the same for the same seed, and their digest is that of the stored bytes', async () => {
   const sizeBytes = 3 * 1024 * 1024 + 17
   const one = await makeFile(join(directory, 'one'), sizeBytes, 'seed')
   const two = await makeFile(join(directory, 'two'), sizeBytes, 'seed')
@@ -78,7 +78,7 @@ test('made files are the same for the same seed, and their digest is that of the
   expect(wireDigest(one.sha256)).toMatch(/^sha-256=:[A-Za-z0-9+/]{43}=:$/)
 })
 
-test('a free port is free until somebody listens', async () => {
+test('a free port is free until a process listens on it', async () => {
   const port = await freePort()
   expect(await isFree(port)).toBe(true)
   const server = createServer()
@@ -88,7 +88,7 @@ test('a free port is free until somebody listens', async () => {
 })
 
 test(
-  'a browser is killed whole, and its profile opens again with what IndexedDB held',
+  'all processes of a browser are killed, and its profile opens again with the contents of IndexedDB',
   { timeout: 60_000 },
   async () => {
     expect(launchOptions(['--x']).args).toContain('--x')

@@ -185,12 +185,12 @@ describe('without faults', () => {
     second.server.close()
   })
 
-  test('resets when nobody listens behind it', async () => {
+  test('resets connections when no server listens', async () => {
     proxy.retarget(1)
     expect(await send({ fresh: true })).toEqual({ error: 'ECONNRESET' })
   })
 
-  test('does not read on while the server does not', async () => {
+  test('stops reading while the server does not read', async () => {
     const slow = createServer(() => {}) // never reads a body
     proxy.retarget(await listen(slow))
     const req = request(proxy.origin, { method: 'PUT', agent: false })
@@ -208,7 +208,7 @@ describe('without faults', () => {
 })
 
 describe('rate and latency', () => {
-  test('a rate holds for uploads, smoothly, and can be lifted', async () => {
+  test('a rate limits uploads smoothly, and can be removed', async () => {
     proxy.setRate({ up: MIB })
     const startMs = performance.now()
     const sending = send({ body: bytes(4 * MIB), fresh: true })
@@ -227,7 +227,7 @@ describe('rate and latency', () => {
     expect(performance.now() - startMs).toBeLessThan(3000)
   })
 
-  test('a rate holds for downloads', async () => {
+  test('a rate limits downloads', async () => {
     proxy.setRate({ down: 2 * MIB })
     const startMs = performance.now()
     await send({ method: 'GET', path: `/big?${MIB}` })
@@ -257,7 +257,7 @@ describe('rate and latency', () => {
 })
 
 describe('cut', () => {
-  test('a black hole stops both directions, tells nobody, and heals', async () => {
+  test('a black hole stops both directions without an error, and heals', async () => {
     proxy.setRate({ up: 4 * MIB })
     const sending = send({ body: bytes(4 * MIB), timeoutMs: 20_000 })
     await proxy.waitFor(({ bodyBytes }) => bodyBytes > MIB)
@@ -273,7 +273,7 @@ describe('cut', () => {
     expect(await send({ method: 'GET', fresh: true })).toMatchObject({ status: 200 })
   })
 
-  test('the server does not learn of a client that left during the cut before it heals', async () => {
+  test('the server learns of a client that left during the cut only after it heals', async () => {
     proxy.setRate({ up: MIB })
     const req = request(proxy.origin, { method: 'PUT', agent: false })
     req.on('error', () => {})
@@ -289,7 +289,7 @@ describe('cut', () => {
     await until(() => target.received[0]?.end === 'aborted')
   })
 
-  test('with reset, what is open and what is new are reset until it heals', async () => {
+  test('with reset, open and new connections are reset until it heals', async () => {
     proxy.setRate({ up: MIB })
     const sending = send({ body: bytes(2 * MIB) })
     await proxy.waitFor(({ bodyBytes }) => bodyBytes > 100_000)
@@ -314,7 +314,7 @@ describe('connections', () => {
     expect(proxy.resetConnections()).toBe(0)
   })
 
-  test('are closed on demand, and only those that are meant', async () => {
+  test('are closed on demand, and only those that match', async () => {
     await send()
     expect(proxy.closeConnections(({ connection }) => connection === 2)).toBe(0)
     expect(proxy.closeConnections(({ requests }) => requests === 1)).toBe(1)
@@ -360,14 +360,14 @@ describe('armed faults', () => {
     expect(seen).toEqual(['ECONNRESET', 'end'])
   })
 
-  test('strikes on a kept-alive connection only, when the match says so', async () => {
+  test('strike only on a kept-alive connection if the match says so', async () => {
     proxy.arm({ kind: 'reset' }, { match: ({ nth }) => nth > 1 })
     expect(await send()).toMatchObject({ status: 200 })
     expect(await send({ fresh: true })).toMatchObject({ status: 200 })
     expect(await send()).toEqual({ error: 'ECONNRESET' })
   })
 
-  test('strikes as often as it was armed for, or until released', async () => {
+  test('strike as often as they were armed for, or until released', async () => {
     proxy.arm({ kind: 'reset' }, { times: 2 })
     for (let i = 0; i < 2; i += 1) expect(await send()).toHaveProperty('error')
     expect(await send()).toMatchObject({ status: 200 })
@@ -379,7 +379,7 @@ describe('armed faults', () => {
     expect(forever.matched).toHaveLength(5)
   })
 
-  test('upstream keep: the server goes on waiting for the rest until it is released', async () => {
+  test('upstream keep: the server waits for the rest until the fault is released', async () => {
     const armed = proxy.arm({ kind: 'reset', afterBodyBytes: 1000, upstream: 'keep' })
     expect(await send({ body: bytes(5000) })).toHaveProperty('error')
     await sleep(100)
@@ -389,7 +389,7 @@ describe('armed faults', () => {
     await until(() => target.received[0]?.end === 'aborted')
   })
 
-  test('swallow-answer: the server has done it, the client sees a reset', async () => {
+  test('swallow-answer: the server has handled the request, and the client sees a reset', async () => {
     proxy.arm({ kind: 'swallow-answer' })
     expect(await send({ body: bytes(100_000) })).toEqual({ error: 'ECONNRESET' })
     expect(target.received[0]).toMatchObject({ end: 'whole' })
@@ -407,7 +407,7 @@ describe('armed faults', () => {
     expect(target.received.map(({ end }) => end)).toEqual(['whole', 'whole'])
   })
 
-  test('black-hole: the connection stays open, for the server too, until it is released', async () => {
+  test('black-hole: the connection stays open, also for the server, until the fault is released', async () => {
     const armed = proxy.arm({ kind: 'black-hole', afterBodyBytes: 1000 })
     const sending = send({ body: bytes(8 * MIB) })
     await proxy.waitFor(({ bodyBytes }) => bodyBytes > 1000)
@@ -424,7 +424,7 @@ describe('armed faults', () => {
     await until(() => target.received[0]?.end === 'aborted')
   })
 
-  test('black-hole with reading: the bytes are taken and lost', async () => {
+  test('black-hole with reading: the bytes are read and lost', async () => {
     const armed = proxy.arm({ kind: 'black-hole', afterBodyBytes: 1000, reading: true })
     const sending = send({ body: bytes(8 * MIB), timeoutMs: 2000 })
     await proxy.waitFor(({ bodyBytes }) => bodyBytes === 8 * MIB)
@@ -433,7 +433,7 @@ describe('armed faults', () => {
     expect(await sending).toEqual({ error: 'ECONNRESET' })
   })
 
-  test('answer: the proxy answers itself, the connection stays usable, nothing reaches the server', async () => {
+  test('answer: the proxy answers itself, the connection stays usable, and nothing reaches the server', async () => {
     const armed = proxy.arm(
       { kind: 'answer', status: 403, headers: { 'content-type': 'text/html' }, body: '<h1>No</h1>' },
       { times: Infinity },
@@ -447,7 +447,7 @@ describe('armed faults', () => {
     expect(proxy.requests[1]).toMatchObject({ connection: 1, nth: 2 })
   })
 
-  test('answer: a client that keeps its body back until it is told to go on is told so', async () => {
+  test('answer: a client that waits for 100 Continue gets it', async () => {
     proxy.arm({ kind: 'answer', status: 500 })
     const status = await new Promise<number | undefined>((resolve, reject) => {
       const headers = { Expect: '100-continue', 'Content-Length': '100000' }
@@ -461,7 +461,7 @@ describe('armed faults', () => {
     expect(proxy.requests[0]).toMatchObject({ status: 500, bodyBytes: 100_000, forwardedBodyBytes: 0, answered: true })
   })
 
-  test('answer: what HEAD is answered has no body, and the connection stays usable', async () => {
+  test('answer: an answer to HEAD has no body, and the connection stays usable', async () => {
     proxy.arm({ kind: 'answer', status: 503, body: '<h1>No</h1>' })
     expect(await send({ method: 'HEAD' })).toMatchObject({ status: 503, body: '' })
     expect(await send({ body: bytes(10) })).toMatchObject({ status: 200 })
@@ -480,7 +480,7 @@ describe('armed faults', () => {
   })
 })
 
-test('several targets have new connections in turn, and without any they are reset', async () => {
+test('several targets get new connections in turn, and without targets connections are reset', async () => {
   const second = await startTarget('second')
   proxy.retarget([target.port, second.port])
   const names = []
@@ -497,7 +497,7 @@ test('several targets have new connections in turn, and without any they are res
   await new Promise((resolve) => second.server.close(resolve))
 })
 
-test('of another protocol, what is said to chosen bytes is lost after they came in whole', async () => {
+test('of another protocol, the answer to chosen bytes is lost after the server has received them completely', async () => {
   const came: string[] = []
   const server = createTcpServer((socket) => {
     socket.on('error', () => {})
@@ -536,7 +536,7 @@ test('of another protocol, what is said to chosen bytes is lost after they came 
   await new Promise((resolve) => server.close(resolve))
 })
 
-test('stranded connections hear nothing and are not ended, the server sees a reset, and new ones pass', async () => {
+test('stranded connections receive nothing and stay open, the server sees a reset, and new connections work', async () => {
   const ended: (string | null)[] = []
   const server = createTcpServer((socket) => {
     socket.on('error', (error: NodeJS.ErrnoException) => ended.push(error.code ?? null))
@@ -567,7 +567,7 @@ test('stranded connections hear nothing and are not ended, the server sees a res
   await new Promise((resolve) => server.close(resolve))
 })
 
-test('waitFor names what it saw when it waited in vain', async () => {
+test('waitFor names the requests that it saw when it gives up', async () => {
   await send({ body: bytes(3) })
   await expect(proxy.waitFor(({ status }) => status === 500, 50)).rejects.toThrow('PUT / 3 B → 200')
 })

@@ -43,14 +43,14 @@ test.each([
   ['server', 'test', ['test/postgres.test.ts', 'test/s3-contract.test.ts', 'test/nginx.test.ts', 'test/cli.test.ts']],
   ['client', 'test', ['test/package.test.ts']],
   ['e2e', 'tests/node', [expect.stringContaining('/demo.test.ts'), expect.stringContaining('/quick-lane.test.ts')]],
-])('of the tests of %s the lane takes some, and leaves out those with servers', (name, folder, without) => {
+])('the quick lane takes some tests of %s, and leaves out those with servers', (name, folder, without) => {
   const tests = testsBelow(join(repository, name), folder)
   const out = tests.filter((path) => startsProcesses(join(repository, name, path)))
   expect(out).toEqual(expect.arrayContaining(without))
   expect(tests.length - out.length).toBeGreaterThan(0)
 })
 
-test('a test that starts a process by another way fails in the lane, and passes in a whole run', async () => {
+test('a test that starts a process in another way fails in the quick lane, and passes in a whole run', async () => {
   const project = join(directory.path, 'project')
   await mkdir(join(project, 'test'), { recursive: true })
   await symlink(join(repository, 'node_modules'), join(project, 'node_modules'))

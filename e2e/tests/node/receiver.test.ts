@@ -15,7 +15,7 @@ const SPREAD_MS = 15_000
 /** Pauses between attempts are drawn below 5, 10, 20, … seconds. */
 const DELIVERED_WITHIN_MS = 180_000
 
-test('every effect is delivered under one id, while its receiver is killed, stopped and slow', async () => {
+test('every effect is delivered under one id while its receiver is killed, stopped and slow', async () => {
   const directory = await temporaryDirectory('landfall-receiver-')
   const file = join(directory.path, 'received')
   const port = await freePort()

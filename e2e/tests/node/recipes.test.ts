@@ -129,7 +129,7 @@ describe('servers', () => {
     if (file === 'stopping.ts') expect(await started[0]?.kill('SIGTERM')).toEqual({ code: 0, signal: null })
   })
 
-  test('the long form of the quick start: sign-in, metadata, the row, removal', async () => {
+  test('the long form of the quick start, with sign-in, metadata, the row and a removal', async () => {
     const project = await projectOf('long', ['server/docs/quick-start.md', ['uploads.ts', 'app.ts']])
     const origin = await serve(project, 'app.ts')
     expect((await fetch(`${origin}/photos`)).status).toBe(401)

@@ -58,11 +58,15 @@ const REJECTIONS: readonly Situation[] = [
 const PATIENCE = { timeout: 480_000 }
 
 describe.concurrent.each(CLIENTS)('%s', (_name, client) => {
-  test.concurrent.each(SITUATIONS)('$name: success, not early, and once', PATIENCE, (situation) =>
-    expectSuccess(stage, client, situation),
+  test.concurrent.each(SITUATIONS)(
+    '$name: success is reported once, and not before the reference',
+    PATIENCE,
+    (situation) => expectSuccess(stage, client, situation),
   )
 
-  test.concurrent.each(REJECTIONS)('a rejection $name: an error, once, and nothing is kept', PATIENCE, (situation) =>
-    expectRejection(stage, client, situation),
+  test.concurrent.each(REJECTIONS)(
+    'a rejection $name: an error is reported once, and nothing is kept',
+    PATIENCE,
+    (situation) => expectRejection(stage, client, situation),
   )
 })

@@ -75,7 +75,7 @@ const ROOMS: Readonly<Record<string, readonly string[]>> = {
   scripts: [],
 }
 
-test.each(Object.entries(ROOMS))('e2e/%s imports only rooms that it may know', (room, others) => {
+test.each(Object.entries(ROOMS))('e2e/%s imports only the folders that its rules allow', (room, others) => {
   const sources = sourcesOf(`e2e/${room}`)
   expect(sources.length).toBeGreaterThan(0)
   const roomOf = (path: string): string => relative(join(repository, 'e2e'), path).split('/')[0] ?? ''
@@ -88,7 +88,7 @@ test.each(Object.entries(ROOMS))('e2e/%s imports only rooms that it may know', (
   expect(against).toEqual([])
 })
 
-test('every folder of e2e is a room, or holds its tests', () => {
+test('every folder of e2e has import rules, or contains its tests', () => {
   const folders = readdirSync(join(repository, 'e2e'), { withFileTypes: true }).filter((entry) => entry.isDirectory())
   const others = ['tests', 'docs', 'node_modules', 'dist', 'build', 'test-results', '.turbo']
   expect(folders.map(({ name }) => name).filter((name) => !(name in ROOMS) && !others.includes(name))).toEqual([])
@@ -124,34 +124,37 @@ const SERVER_ROOMS: Readonly<Record<string, readonly string[]>> = {
   contract: ['lib', 'ports'],
 }
 
-test.each(Object.entries(SERVER_ROOMS))('server/src/%s imports only rooms that it may know', (room, others) => {
-  const root = join(repository, 'server/src')
-  const roomOf = (path: string): string => {
-    const [first = '', ...rest] = relative(root, path).split('/')
-    return rest.length === 0 ? '.' : first
-  }
-  const sources = sourcesOf(`server/src/${room}`)
-  expect(sources.length).toBeGreaterThan(0)
-  const against = sources.flatMap((path) =>
-    importsOf(path)
-      .flatMap((name) => fileOf(path, name) ?? [])
-      .filter((target) => roomOf(target) !== room && !others.includes(roomOf(target)))
-      .map((target) => `${relative(repository, path)} imports ${relative(repository, target)}`),
-  )
-  expect(against).toEqual([])
-})
+test.each(Object.entries(SERVER_ROOMS))(
+  'server/src/%s imports only the folders that its rules allow',
+  (room, others) => {
+    const root = join(repository, 'server/src')
+    const roomOf = (path: string): string => {
+      const [first = '', ...rest] = relative(root, path).split('/')
+      return rest.length === 0 ? '.' : first
+    }
+    const sources = sourcesOf(`server/src/${room}`)
+    expect(sources.length).toBeGreaterThan(0)
+    const against = sources.flatMap((path) =>
+      importsOf(path)
+        .flatMap((name) => fileOf(path, name) ?? [])
+        .filter((target) => roomOf(target) !== room && !others.includes(roomOf(target)))
+        .map((target) => `${relative(repository, path)} imports ${relative(repository, target)}`),
+    )
+    expect(against).toEqual([])
+  },
+)
 
-test('every folder of server/src is a room', () => {
+test('every folder of server/src has import rules', () => {
   const folders = readdirSync(join(repository, 'server/src'), { withFileTypes: true })
   const rooms = folders.filter((entry) => entry.isDirectory()).map(({ name }) => name)
   expect(rooms.toSorted()).toEqual(Object.keys(SERVER_ROOMS).toSorted())
 })
 
-test('the rules of the sequence know only what an operation is', () => {
+test('the rules of the sequence import only what an operation is', () => {
   const own = importsOf(join(repository, 'server/src/sequence/rules.ts')).filter((name) => name.startsWith('.'))
   expect(own.filter((name) => !name.startsWith('../ports/'))).toEqual([])
 })
 
-test("the client's sequence knows no adapter", () => {
+test("the client's sequence imports no adapter", () => {
   expect(importsOf(join(repository, 'client/src/run.ts')).filter((name) => name.includes('/adapters/'))).toEqual([])
 })

@@ -18,7 +18,7 @@ describe.skipIf(missing !== null)(`sweep of nodes${missing === null ? '' : ` (${
   })
   afterAll(() => browser.close())
 
-  test('one of three nodes that is killed around its calls to PostgreSQL and S3 breaks no invariant', async () => {
+  test('no invariant breaks if one of three nodes is killed around its calls to PostgreSQL and S3', async () => {
     const report = await sweep(browser, {
       programs: ['nodes'],
       // Of all others nothing is said or asked that is not among these.

@@ -14,7 +14,7 @@ afterAll(() => browser.close())
 /** Another one by SWEEP_SEED: what one sample passes by, the next may find. `npm run sweep` runs all. */
 const seed = Number(process.env['SWEEP_SEED'] ?? '1')
 
-test('a server that is killed around its external calls, twice, and with its power lost, breaks no invariant', async () => {
+test('no invariant breaks if a server is killed around its external calls, twice, or with a loss of power', async () => {
   const report = await sweep(browser, { sample: 84, seed, parallel: 2 })
   process.stdout.write(`sweep, seed ${seed}: ${summary(report)}\n`)
   expect(report.results.filter(({ outcome }) => outcome === 'bad').map(inWords)).toEqual([])
@@ -25,7 +25,7 @@ test('a server that is killed around its external calls, twice, and with its pow
   expect(report.kinds.length).toBeGreaterThan(30)
 }, 600_000)
 
-test('a page that is killed around its journal writes and requests breaks no invariant, and its user is told the truth', async () => {
+test('no invariant breaks if a page is killed around its journal writes and requests, and its user gets no false answer', async () => {
   const report = await sweepClient({ sample: 24, seed, parallel: 4 })
   process.stdout.write(`client sweep, seed ${seed}: ${clientSummary(report)}\n`)
   expect(report.results.filter(({ outcome }) => outcome === 'bad').map(describeClient)).toEqual([])

@@ -124,7 +124,7 @@ test.each(BUILT)('a changed file of any kind in %s makes its build run again', a
   expect(paths.filter((path) => own?.[path] === ownAfter?.[path])).toEqual([])
 })
 
-test('one changed file is enough: a program of the chaos, an addition to the build of the client, the page of the demo', async () => {
+test('a change of one file is enough: a program of the chaos, an addition to the build of the client, or the page of the demo', async () => {
   const before = await planned('build')
   const one = async (path: string): Promise<string[]> => {
     expect(partsOf(path.split('/')[0] ?? '')).toContain(path.slice(path.indexOf('/') + 1))
@@ -152,7 +152,7 @@ test.each(['tsconfig.base.json', 'package-lock.json', 'turbo.json'])(
   },
 )
 
-test('changed tests and documents make no build run again, and the types are checked again', async () => {
+test('changed tests and documents do not make a build run again, and the types are checked again', async () => {
   const before = await planned('build')
   const typesBefore = await planned('typecheck')
   const paths = BUILT.flatMap((name) => (files.get(name) ?? []).filter(takesNoPart).map((path) => `${name}/${path}`))
@@ -163,7 +163,7 @@ test('changed tests and documents make no build run again, and the types are che
   })
 })
 
-test("what the server's tests take from e2e is compared before their types are taken for checked", async () => {
+test("files of e2e that the server's tests import are compared before the types of these tests count as checked", async () => {
   const { stdout } = await execute(
     join(repository, 'node_modules/.bin/tsc'),
     ['-p', join(repository, 'server/tsconfig.test.json'), '--listFilesOnly'],
