@@ -7,7 +7,7 @@ import { eventually, startServer, type TestServer } from './harness.js'
 let server: TestServer
 afterEach(() => server.close())
 
-// Several times as many as the completer has hands, and a completer that looks by itself only once a minute.
+// There are several times as many operations as workers, and the completer searches by itself only once a minute.
 test('due operations beyond the number of workers are taken as soon as a worker is free', async () => {
   const file = kind({
     onReference: async (tx: Tx, { operation }) => {

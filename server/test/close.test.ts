@@ -1,4 +1,4 @@
-/** A server that is closed ends within the time that it was given, whatever hangs. */
+/** `close` ends within its time limit, whatever hangs. */
 import { expect, test } from 'vitest'
 import { kind } from '../src/kinds/kind.js'
 import type { Ledger } from '../src/ports/ledger.js'
@@ -6,7 +6,7 @@ import { content, later, newId, startServer, type TestServer } from './harness.j
 import type { Tx } from './fixtures.js'
 
 const WITHIN_MS = 500
-/** What a machine that is busy adds. */
+/** Extra time for a busy machine. */
 const MARGIN_MS = 1_000
 
 async function closing(server: TestServer): Promise<number> {
@@ -18,7 +18,7 @@ async function closing(server: TestServer): Promise<number> {
 let held: (() => void)[] = []
 const never = <T>(): Promise<T> =>
   new Promise<T>((_resolve, reject) => held.push(() => reject(new Error('the test is over'))))
-/** What hangs does not keep the next test waiting. */
+/** Releases what hangs, so that the next test does not wait for it. */
 async function end(server: TestServer): Promise<void> {
   for (const release of held) release()
   held = []
@@ -89,7 +89,7 @@ test('close ends in time while a client waits for the digest of a long prefix, a
     },
   })
   expect((await server.patch(id, 0, body)).status).toBe(204)
-  // What was hashed while it came in is there already; after a restart it is not.
+  // Bytes are hashed while they arrive. After a restart this hash is gone, so the prefix must be read again.
   await server.restart()
   const asked = server.request('GET', `/operations/${id}/prefix`)
   await later(50)

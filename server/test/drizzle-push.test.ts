@@ -1,4 +1,4 @@
-/** `drizzle-kit push`, the real program, on a database that has Landfall's tables, as its page for users says. */
+/** Runs the real `drizzle-kit push` on a database with Landfall's tables, as the documentation describes. */
 import { execFile } from 'node:child_process'
 import { createRequire } from 'node:module'
 import { mkdir, symlink, writeFile } from 'node:fs/promises'
@@ -27,7 +27,7 @@ beforeEach(async () => {
 })
 afterEach(() => directory.remove())
 
-/** What an application has: one table of its own, and Landfall's left out. */
+/** The application's schema: one table of its own, without Landfall's tables. */
 async function push(dialect: 'sqlite' | 'postgresql', url: string, schema: string): Promise<string> {
   await mkdir(join(directory.path, 'app'), { recursive: true })
   await writeFile(join(directory.path, 'app/schema.mjs'), schema)
@@ -61,7 +61,7 @@ test("SQLite: a push with the filter leaves Landfall's tables alone, and a secon
 
   expect(await push('sqlite', url, sqliteSchema('name'))).toContain('CREATE TABLE `photos`')
   expect(await push('sqlite', url, sqliteSchema('name'))).toContain('No changes detected')
-  // A change of the application's own.
+  // A change in the application's own table.
   expect(await push('sqlite', url, sqliteSchema('name', 'title'))).not.toContain('landfall_')
   expect(await push('sqlite', url, sqliteSchema('name', 'title'))).toContain('No changes detected')
   expect(await ours()).toEqual(before)
@@ -76,7 +76,7 @@ describe('PostgreSQL', () => {
   afterAll(() => server.stop())
 
   test("a push with the filter leaves Landfall's tables alone, and a second push changes nothing", async () => {
-    // The schema `public`: drizzle-kit looks nowhere else.
+    // drizzle-kit reads only the schema `public`.
     const url = (await server.database()).replace(/\?.*$/, '')
     const pool = new Pool({ connectionString: url })
     await postgresLedger(drizzlePostgres(pool)).migrate()

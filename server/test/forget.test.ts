@@ -1,4 +1,4 @@
-/** `landfall forget`, as an operator runs it: the built program, beside a server and without one. */
+/** Runs `landfall forget` as an operator does: the built program, with a running server and without one. */
 import { readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import Database from 'libsql'
@@ -6,7 +6,7 @@ import { expect, test, vi } from 'vitest'
 import { content, eventually, newId } from './harness.js'
 import { useProgram } from './program.js'
 
-// Each command is a process of its own, and machines are busy.
+// Each command is a process of its own, which takes time on a busy machine.
 vi.setConfig({ testTimeout: 120_000 })
 const program = useProgram()
 const { start, serve } = program
@@ -45,7 +45,7 @@ const stored = (): string[] =>
     .filter((entry) => entry.isFile())
     .map(({ name }) => name)
 
-/** With what the write-ahead log holds, after everything that was deleted has been given back. */
+/** The bytes of the database file and its write-ahead log, after deleted space has been released. */
 function databaseBytes(): Buffer {
   const db = new Database(join(data(), 'landfall.db'), { timeout: 5_000 })
   db.exec('PRAGMA wal_checkpoint(TRUNCATE)')
@@ -86,7 +86,7 @@ test('forget says what an owner has, and with --yes erases it while a server run
   expect(databaseBytes().includes(SECRET)).toBe(false)
   expect(server.output.err).not.toContain(SECRET)
   expect((await landfall('forget', '--owner', OWNER)).out).toContain('operations    0\n')
-  // The account may exist again.
+  // The owner may use the server again.
   await upload(server, 5)
 })
 

@@ -7,7 +7,7 @@ import { type Node, nodesOn, operationAt, untilReferenced } from './nodes.js'
 import { useProgram } from './program.js'
 import { s3Server } from './s3.js'
 
-// Several `landfall serve` on one PostgreSQL and one bucket: any request may come to any of them.
+// Several `landfall serve` share one PostgreSQL and one bucket. Any of them may get any request.
 
 const { missing, config } = await s3Server()
 const MIB = 1024 * 1024
@@ -32,7 +32,7 @@ describe.skipIf(missing !== null)(
       )
       return nodes as [Node, Node, ...Node[]]
     }
-    /** A client that has sent so much and says nothing more, on a connection that stays. */
+    /** A client that has sent part of its bytes and then sends nothing more on its open connection. */
     async function halfOpen(
       node: Node,
       id: string,
@@ -92,7 +92,7 @@ describe.skipIf(missing !== null)(
     }, 60_000)
 
     test('after a node is killed in the middle of a request another one resumes when the lease has ended, and no byte is asked for before', async () => {
-      // Longer than a declaration waits.
+      // The lease is longer than a declaration waits.
       const leaseMs = 9_000
       const [a, b] = await startNodes(2, { LANDFALL_LEASE_MS: String(leaseMs) })
       const id = newId()

@@ -1,4 +1,4 @@
-/** Options that cannot work are refused where they are given, by name, with what they may be and what they are. */
+/** Invalid options are refused at once, with their name, the allowed values and the kind of value that was given. */
 import { createServer } from 'node:http'
 import { createClient } from '@libsql/client'
 import { afterEach, describe, expect, test } from 'vitest'
@@ -25,7 +25,7 @@ const ledger = { migrate() {}, declare() {}, refer() {}, onChange() {} }
 const blobs = { open() {}, append() {}, seal() {}, read() {} }
 const secret = 'whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw'
 
-// A user without TypeScript, and one whose numbers come from a file, can give anything.
+// Users without TypeScript, or with numbers from a file, can pass any value.
 const makers: Record<string, (options: Options) => unknown> = {
   createUploads: (options) =>
     createUploads({ ledger, blobs, authenticate: () => 'ann', kinds: { file }, ...options } as never),

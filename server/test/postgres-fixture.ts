@@ -5,13 +5,13 @@ import type { PostgresJsDatabase } from 'drizzle-orm/postgres-js'
 import type { LedgerFixture } from '../src/contract/ledger.js'
 import { postgresLedger, type PostgresTx } from '../src/ledger/postgres/ledger.js'
 
-/** A table of the application's own. */
+/** A table of the application. */
 export const photos = pgTable('photos', { name: text('name').notNull() })
 export const schema = { photos }
 export type NodeDatabase = NodePgDatabase<typeof schema>
 export type JsDatabase = PostgresJsDatabase<typeof schema>
 
-/** A ledger in an empty place of a server; `prepare` may do something to it first. */
+/** A ledger in an empty schema of a server. `prepare` may change the schema first. */
 export async function postgresFixture<Database extends NodeDatabase | JsDatabase>(
   server: { database(): Promise<string> },
   open: (url: string) => { db: Database; end(): Promise<void> },

@@ -1,4 +1,4 @@
-/** Other users of the machine read nothing of what the server keeps, and cannot keep it from starting. */
+/** Other users of the machine cannot read the server's data and cannot prevent it from starting. */
 import { execFile, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { chmod, mkdir, mkdtemp, readdir, rm, stat, writeFile } from 'node:fs/promises'
@@ -22,7 +22,7 @@ afterEach(() => {
 
 const modeOf = async (path: string): Promise<string> => ((await stat(path)).mode & 0o777).toString(8)
 
-/** What is in a directory, itself included, by the modes. */
+/** The entries of a directory and the directory itself, by their modes. */
 async function modesIn(root: string): Promise<{ directories: Set<string>; files: Set<string>; names: string[] }> {
   const entries = await readdir(root, { recursive: true, withFileTypes: true })
   const directories = new Set([await modeOf(root)])
@@ -111,7 +111,7 @@ except OSError as error:
 `
 
 test.skipIf(reason !== null)('another user can neither read the data nor prevent a server from starting', async () => {
-  // Not below the directory of the tests, which is nobody else's anyway.
+  // This is not below the directory of the tests, which other users cannot read in any case.
   const open = await mkdtemp(join(tmpdir(), 'landfall-open-'))
   const data = join(open, 'data')
   try {

@@ -7,10 +7,10 @@ import { temporaryDirectory } from './fixtures.js'
 import { later } from './harness.js'
 import { ownerTags } from './owner-tags.js'
 
-// The built program: what a user runs. `npm test` builds before it tests.
+// These tests run the built program, as a user does. `npm test` builds before it tests.
 export const CLI = fileURLToPath(new URL('../dist/cli.js', import.meta.url))
 
-/** The built program on a directory of its own for each test; what was started and still runs is killed after it. */
+/** The built program, with a directory of its own for each test. Processes that still run after a test are killed. */
 export function useProgram() {
   let directory: Awaited<ReturnType<typeof temporaryDirectory>>
   let children: ChildProcess[] = []
@@ -41,7 +41,7 @@ export function useProgram() {
     return { child, output, exited }
   }
 
-  /** `cli`: another build of the program. */
+  /** `cli` is another build of the program. */
   async function serve(env: Record<string, string> = {}, cli = CLI) {
     const defaults = {
       LANDFALL_PORT: '0',
@@ -54,7 +54,7 @@ export function useProgram() {
     }
     const address = /^landfall listens on (http:\/\/127\.0\.0\.1:\d+\/uploads)\n$/.exec(started.output.out)?.[1] ?? ''
     const tagOf = ownerTags((owner) => fetch(`${address}/operations?open`, { headers: { 'X-Owner': owner } }))
-    /** As our own client. */
+    /** Sends what Landfall's own client sends. */
     const request = async (
       method: string,
       path: string,

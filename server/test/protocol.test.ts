@@ -14,7 +14,7 @@ const start = async (options: Options = {}, kinds: Parameters<typeof startServer
 describe('Tus-Resumable, for every method, version and outcome', () => {
   const BYTES = { 'Content-Type': 'application/offset+octet-stream', 'Upload-Offset': '0' }
   type Target = 'open' | 'stored' | 'cancelled' | 'unknown'
-  /** What each method answers in the right version, by what it is about. */
+  /** The status of each method in the right version, by the state of its target. */
   const METHODS: Record<
     string,
     { headers?: Record<string, string>; body?: Uint8Array<ArrayBuffer>; statuses: Record<Target, number> }
@@ -77,7 +77,7 @@ describe('Tus-Resumable, for every method, version and outcome', () => {
       }
       const without = await send(method, await made(target), {})
       if (method === 'HEAD') {
-        // It asks for the stored file, as GET does; only an upload under way must not look like a missing one.
+        // Without a version it asks for the stored file, as GET does. A running upload must not look like a missing one.
         expect([target, without.status]).toEqual([
           target,
           { open: 412, stored: 200, cancelled: 404, unknown: 404 }[target],
@@ -286,7 +286,7 @@ describe('answers that tell what to do', () => {
 
   test('a name that UTF-8 cannot hold is refused, and nothing is declared', async () => {
     const { request } = await start()
-    // JSON can say half of a surrogate pair.
+    // JSON can contain half of a surrogate pair.
     const body = String.raw`{"file":{"name":"\ud83c.txt","size":1,"type":""}}`
     const refused = await request('PUT', `/operations/${newId()}`, { body })
     expect([refused.status, await refused.json()]).toMatchObject([400, { code: 'invalid-request' }])
@@ -309,7 +309,7 @@ describe('an answer that the application throws is sent', () => {
       402,
       'pay',
     ],
-    // One object for all requests is what a constant of an application's is.
+    // An application may throw the same constant object for all requests.
     ['a Response', always(new Response('away', { status: 302, headers: { Location: '/login' } })), 302, 'away'],
     ['a redirect, whose headers cannot be changed', always(Response.redirect('http://host.test/login', 303)), 303, ''],
   ]

@@ -1,4 +1,4 @@
-/** The ledger against what is stored, both ways, on a real database and a real directory. */
+/** Compares the ledger with the stored blobs in both directions, on a real database and a real directory. */
 import { writeFileSync } from 'node:fs'
 import { copyFile, cp, mkdir, readdir, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
@@ -60,7 +60,7 @@ test('no difference is found for operations that are referenced, incomplete, emp
   await server.request('DELETE', `/operations/${id}`)
   const removed = await upload()
   await server.db.transaction((tx) => server.uploads.remove(tx, removed.id, 'ann'))
-  // Also before the completer has come by: it is its work.
+  // This also holds before the completer has run, because these removals are its work.
   expect(await reconcile()).toMatchObject({ difference: 0, findings: [], operations: 6 })
   await server.uploads.runOnce()
   expect(await reconcile()).toMatchObject({ difference: 0, findings: [], operations: 6, blobs: 3 })
@@ -134,7 +134,7 @@ test('unknown blobs that appear while reconcile is applied are counted as well',
   const report = await server.uploads.operator.reconcile({
     apply: true,
     onProgress({ doing }) {
-      // Between the look and what is done about it somebody copies files into the store.
+      // Files are copied into the store after reconcile has compared it and before it acts.
       if (isPlanted || doing !== 'looking') return
       isPlanted = true
       for (let n = 1; n < 20; n += 1) writeFileSync(join(pathOf(unknownKey(0)), '..', unknownKey(n)), 'whose?')
@@ -148,7 +148,7 @@ test('once reconcile has stopped because of such blobs it removes nothing more, 
   for (let n = 0; n < 10; n += 1) await upload()
   const removed: string[] = []
   let looks = 0
-  // A store that has remains next to each blob, as S3 can have; what is overdue in its quarantine comes between the looks.
+  // Each blob of this store has leftovers, as in S3. Overdue blobs appear in its quarantine between two listings.
   const blobs: BlobStore = Object.create(server.blobs, {
     list: {
       value: async function* () {
@@ -216,7 +216,7 @@ test('bytes that are left of a final operation are deleted', async () => {
 test('bytes whose removal was given up count as leftovers', async () => {
   const { id, key } = await upload()
   await server.db.transaction((tx) => server.uploads.remove(tx, id, 'ann'))
-  // Its completer's work still.
+  // The completer will still remove it.
   expect(await reconcile(FORCE)).toMatchObject({ difference: 0, findings: [] })
   await server.db.run(sql`UPDATE landfall_effects SET given_up_at = 1, due_at = NULL WHERE type = 'remove-bytes'`)
   expect(await reconcile(FORCE)).toMatchObject({
@@ -234,7 +234,7 @@ test('keys that differ only in their last digit are distinguished', async () => 
   await server.db.run(sql`UPDATE landfall_references SET blob_key = ${first} WHERE blob_key = ${key}`)
   await server.db.run(sql`UPDATE landfall_operations SET blob_key = ${second} WHERE blob_key = ${other.key}`)
   await server.db.run(sql`UPDATE landfall_references SET blob_key = ${second} WHERE blob_key = ${other.key}`)
-  // Both too short: looked at once more, each by its own row.
+  // Both are too short, so each is checked once more with its own row.
   for (const each of [first, second]) await plant(each, 'short')
   for (const each of [key, other.key]) if (each !== first && each !== second) await rm(pathOf(each), { force: true })
   const { findings } = await reconcile()
@@ -287,7 +287,7 @@ test('after the ledger was restored from an older backup reconcile deletes nothi
     for (const suffix of ['', '-wal', '-shm']) await rm(database + suffix, { force: true })
     await copyFile(join(server.directory, 'backup.db'), database)
   })
-  // Work goes on, and another restart does not make it forget.
+  // Uploads continue, and the refusal survives another restart.
   await upload()
   await server.restart()
   const report = await reconcile({ ...FORCE, quarantineMs: 0 })
@@ -298,7 +298,7 @@ test('after the ledger was restored from an older backup reconcile deletes nothi
     state: 'warning',
     found: expect.stringContaining('restored from a backup'),
   })
-  // Whoever wants it so says so.
+  // An operator can accept the restored ledger.
   expect(await reconcile({ ...FORCE, acceptRestored: true })).toMatchObject({
     difference: 0,
     findings: [{ type: 'unknown', blob: later.key, action: 'quarantined' }],

@@ -386,7 +386,7 @@ describe('a ledger or a store that fails', () => {
 
   test('an operation does not stall because the store is unavailable for a while', async () => {
     const { file } = counted()
-    // One more than what would stall, if these failures counted.
+    // One more than the number that would stall the operation, if these failures counted.
     let failures = 3
     const blobsOf = (blobs: BlobStore): BlobStore => ({
       ...blobs,
@@ -445,7 +445,7 @@ describe('a ledger or a store that fails', () => {
     await later(1_500)
     comeBack()
     expect(await ledger.find({ owner: 'ann', id })).toMatchObject({ point: 'declared', offset: 0 })
-    // The client has gone: this same process finds what it could not give back.
+    // The client has gone. The same process finds the operation whose lease it could not release.
     await eventually(
       () => get(id),
       ({ recoveryPoint }) => isReferenced(recoveryPoint),
@@ -598,7 +598,7 @@ test('if the disk is not mounted at the start, requests get 503, nothing is lost
   expect((await patch(half, 5, content(5))).status).toBe(503)
   await rm(blobs, { recursive: true, force: true })
   await rename(`${blobs}-unmounted`, blobs)
-  // The same process goes on.
+  // The same process resumes the upload.
   expect((await patch(half, 5, content(10).subarray(5))).status).toBe(204)
   await eventually(
     () => get(half),
@@ -607,7 +607,7 @@ test('if the disk is not mounted at the start, requests get 503, nothing is lost
   expect((await request('GET', `/files/${stored}`)).status).toBe(200)
 })
 
-/** A ledger that can go away, and a body that makes it do so when its last byte was taken. */
+/** A ledger that can become unavailable, and a body that makes it so when its last byte has been read. */
 function unreliable() {
   let away = false
   const faulty =

@@ -1,4 +1,4 @@
-/** A development server loads a module again after an edit: two instances in one process, and one directory. */
+/** A development server loads a module again after an edit, so two instances in one process share one directory. */
 import { join } from 'node:path'
 import type { Operation } from '@landfall/shared'
 import { Hono } from 'hono'
@@ -20,8 +20,8 @@ afterEach(async () => {
 type Body = string | Uint8Array<ArrayBuffer> | ReadableStream<Uint8Array>
 
 /**
- * What an application's module does when it is evaluated, on another copy of the library each time. Its database client
- * comes from the first copy: applications keep that.
+ * Does what an application's module does when it is evaluated, each time with another copy of the library. The database
+ * client is that of the first copy, because applications keep it.
  */
 async function loadModule() {
   vi.resetModules()
@@ -70,7 +70,7 @@ test('a module that is loaded again resumes the uploads of the earlier instance'
   const first = await loadModule()
   const id = newId()
   expect((await declare(first, id, size)).status).toBe(201)
-  // The first half, and then a line that says nothing.
+  // The client sends the first half and then nothing more.
   const half = bytes.subarray(0, size / 2)
   const silentLine = new ReadableStream<Uint8Array>({ start: (controller) => controller.enqueue(half) })
   const running = patch(first, id, 0, silentLine)

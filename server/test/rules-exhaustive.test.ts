@@ -7,7 +7,7 @@ const NOW = 1_000_000
 const SIZES = [0, 10]
 const STEPS: readonly (readonly string[])[] = [[], ['scan'], ['scan', 'thumb']]
 
-/** Only what is open can have stalled. */
+/** Only an open operation can have stalled. */
 const STANDINGS = POINTS.flatMap((point): [Point, boolean][] =>
   isOpen(point)
     ? [
@@ -58,11 +58,11 @@ function* surroundings(): Generator<Surroundings> {
   }
 }
 
-/** Before their last byte only `declared` and what ended there may stand. */
+/** Before the last byte an operation can only be `declared` or have ended. */
 const offsetsAt = (point: Point, size: number): number[] =>
   point === 'declared' || isFinal(point) ? [...new Set([0, size / 2, size])] : [size]
 
-/** Which points a step may be taken at, and to which others it may lead. */
+/** The points at which a step may be taken, and the points to which it may lead. */
 const STEP_TABLE = {
   recover: { at: ['declared'], to: ['declared', 'rejected'] },
   'await-bytes': { at: ['declared'], to: ['declared', 'expired'] },
@@ -108,7 +108,7 @@ test('no step leads backwards', () => {
 test('drivable agrees with the rules: an operation that waits for its client or owes nothing is not driven, and all others are', () => {
   for (const [situation, world] of everything()) {
     const { step } = rules(situation, world)
-    // Of an operation whose time is over PUT says nothing: its client is there, and goes on.
+    // A PUT does not drive an expired operation, because its client is present and continues.
     const waits = step === 'await-bytes' || step === 'expire' || step === 'rest'
     if (drivable(situation) === waits) expect.fail(`${step}: ${JSON.stringify([situation, world])}`)
   }
@@ -130,7 +130,7 @@ test('there is no reference before every prepare step has its result', () => {
   }
 })
 
-/** What a step that succeeds makes of the situation, time included. */
+/** The situation after a successful step, including the time that passes. */
 function after(situation: Situation, world: Surroundings, next: Next): [Situation, Surroundings] {
   const later = { ...world, now: NOW + 10, clockTrusted: true }
   switch (next.step) {
@@ -169,7 +169,7 @@ test('every situation comes to rest, and rests only if nothing is owed', () => {
       const next = rules(situation, world)
       if (next.step === 'rest') {
         if (!situation.stalled) break
-        // Nobody but an operator's `retry` sets it going again.
+        // Only an operator's `retry` continues a stalled operation.
         situation = { ...situation, stalled: false }
       }
       if (steps > 12) expect.fail(`no end: ${JSON.stringify([situation, world])}`)

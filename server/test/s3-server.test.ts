@@ -72,7 +72,7 @@ describe.skipIf(missing !== null)(`the server on S3${missing === null ? '' : ` (
       const file = await server.request('GET', `/files/${id}`, { headers: { Range: 'bytes=5242870-5242890' } })
       expect(Buffer.from(await file.arrayBuffer()).equals(bytes.subarray(5_242_870, 5_242_891))).toBe(true)
       expect((await names()).length).toBe(1)
-      // What the way to it needed is gone from its row.
+      // The notes that only a running upload needs are removed from its row.
       const [row] = await server.db.all<{ blob_state: string }>(sql`SELECT blob_state FROM landfall_operations`)
       expect(JSON.parse(row?.blob_state ?? '')).toMatchObject({ uploadId: null, parts: { last: [] }, tail: [] })
       expect(row?.blob_state.length).toBeLessThan(300)
@@ -148,7 +148,7 @@ describe.skipIf(missing !== null)(`the server on S3${missing === null ? '' : ` (
       await server.patch(id, 0, bytes)
       expect(await server.get(id, '?wait=10')).toMatchObject({ reference: { digest: digestOf(bytes) } })
       const [name = ''] = await names()
-      // As a node leaves them that stood still, came back after another one had finished, and died.
+      // A node leaves these if it is suspended, wakes up after another node has finished, and dies.
       const bare = new S3(config)
       await bare.createMultipartUpload({ Bucket: config.bucket, Key: prefix + name })
       await bare.putObject({

@@ -157,7 +157,7 @@ test('a request that names the owner twice is refused and has no owner', async (
     if (method !== 'HEAD') expect(JSON.parse(answer.body)).toMatchObject({ detail: 'X-Owner came more than once' })
   }
   line.destroy()
-  // A comma is a letter like others.
+  // A comma is an ordinary character of a name.
   expect((await declare(id, 5, 'bob, ann')).status).toBe(201)
 })
 
@@ -214,7 +214,7 @@ test.each(['--s3-secret-access-key', '--webhook-secret'])('%s is refused without
   expect(out).not.toContain(`${flag} `)
 })
 
-/** With a flag for the port, because the platform has taken the variable. */
+/** Sets the port by a flag, because the platform uses the variable. */
 async function serveIn(env: Record<string, string>) {
   const { child, output, exited } = start(['serve', '--port', '0'], {
     LANDFALL_DATA_DIR: join(program.directory, 'data'),

@@ -1,4 +1,4 @@
-/** Requests that wait for a change: how many of one owner, and what they cost. */
+/** Requests that wait for a change: how many one owner may have, and how many reads they cost. */
 import { getEventListeners } from 'node:events'
 import { afterEach, beforeEach, expect, test, vi } from 'vitest'
 import { systemClock } from '../src/sequence/clock.js'
@@ -11,7 +11,7 @@ import { content, eventually, later, newId, silent, startServer } from './harnes
 
 const kinds = { file: kind({ onReference: async () => null }) }
 let asked = 0
-/** What looks wait for, where the ledger hangs. */
+/** Reads wait for this promise when the ledger hangs. */
 let gate = Promise.resolve()
 let server: Awaited<ReturnType<typeof startServer>>
 beforeEach(async () => {
@@ -88,7 +88,7 @@ test('after 64 waiting requests of one owner, 192 more read every 5 s, and furth
     expect([status, answer.headers.get('Retry-After')]).toEqual([429, '5'])
     expect(JSON.parse(problem)).toMatchObject({ code: 'too-many-waiting', retryAfterSeconds: 5 })
   }
-  // Another owner waits as ever, and hears of a change at once.
+  // Another owner waits as usual, and is answered at once after a change.
   const theirs = await declared('bob')
   const theirTag = (await wait([theirs], 0, { owner: 'bob' })).headers.get('ETag') ?? ''
   const heard = wait([theirs], 20, { owner: 'bob', tag: theirTag })
@@ -97,14 +97,14 @@ test('after 64 waiting requests of one owner, 192 more read every 5 s, and furth
   await server.patch(theirs, 0, content(4), { owner: 'bob' })
   expect((await heard).status).toBe(200)
   expect(performance.now() - changedAt).toBeLessThan(2_000)
-  // Never at once: a client would ask again without a pause.
+  // They are not answered at once, because a client would then ask again without a pause.
   for (const { status, afterMs } of await Promise.all(answers.slice(64, 256))) {
     expect(status).toBe(304)
     expect(afterMs).toBeGreaterThan(4_500)
   }
   await server.patch(ids[0] ?? '', 0, content(4))
   for (const { status } of await Promise.all(answers.slice(0, 64))) expect(status).toBe(200)
-  // All have left: there is room again.
+  // All of them have ended, so there are free places again.
   expect((await wait(ids, 1)).status).toBe(200)
 }, 30_000)
 
@@ -126,7 +126,7 @@ test('a read begins after the request for it, and a read that fails does not aff
   expect(await Promise.all([first, second, third, fourth])).toEqual([0, 1, 1, 1])
 })
 
-/** Time that passes only while somebody sleeps. */
+/** A clock on which time passes only during a sleep. */
 function sleepers() {
   const slept: number[] = []
   let nowMs = 0

@@ -3,17 +3,17 @@ import { digestOf } from './memory-blobs.js'
 import { contentOf, type Scenario, sizeOf } from './scenarios.js'
 import type { Server, World } from './world.js'
 
-/** What the user of one upload was told. */
+/** What the answers told the user of one upload. */
 export interface Told {
-  /** An answer of PUT, GET or PATCH said so. */
+  /** An answer of PUT, GET or PATCH said that there is a reference. */
   success: boolean
   cancelled: boolean
   /** DELETE was answered with 409. */
   kept: boolean
   removed: boolean
-  /** Answered with 410: only a tombstone is left. */
+  /** An answer was 410, so only a tombstone is left. */
   gone: boolean
-  /** The code of the final "no". */
+  /** The code of the final rejection. */
   no: string | null
   /** A digest of this value was accepted. */
   digest: string | null
@@ -26,7 +26,7 @@ export type Client = ReturnType<typeof createClient>
 
 const ROUNDS = 14
 
-/** A client as ours is one: declares, sends, asks; and comes back until it has an answer. */
+/** Behaves like Landfall's client: declares, sends and asks, and returns until it has a final answer. */
 export function createClient(world: World, scenario: Scenario, id: string, seed: number) {
   const size = sizeOf(scenario)
   const content = contentOf(size, seed)
@@ -96,7 +96,7 @@ export function createClient(world: World, scenario: Scenario, id: string, seed:
     return operation
   }
 
-  /** The offset that was acknowledged; null: no answer, or one that says to ask again. */
+  /** The acknowledged offset, or null if there was no answer or one that says to ask again. */
   async function patch(server: Server, offset: number): Promise<number | null> {
     const upTo = scenario.oneRequest === true ? size : (ends().find((end) => end > offset) ?? size)
     const chunks = scenario.oneRequest === true ? ends() : [upTo]
@@ -137,7 +137,7 @@ export function createClient(world: World, scenario: Scenario, id: string, seed:
 
   const forget = (server: Server): Promise<unknown> => server.forget()
 
-  /** Completers of all processes are at work while a client waits. */
+  /** Lets the completers of all processes run while a client waits. */
   async function wait(): Promise<void> {
     await world.pass(1_000)
     for (const server of world.alive()) await server.runOnce()

@@ -15,20 +15,20 @@ import { NOW, serializedLibsql, sqliteLedger } from './modules.js'
 
 const ACCESS = Symbol.for('landfall.sqlite')
 
-/** In whose name a statement runs, so that a write of one who has lost the lease is seen where it happens. */
+/** The lease under which a statement runs, so that a write after the lease was lost is noticed at once. */
 export const writing = new AsyncLocalStorage<{ lease: Lease; violated: (words: string) => void }>()
 
 /** The application's database, one for all histories: each has an owner of its own. */
 export type ModelDatabase = Awaited<ReturnType<typeof openModelDatabase>>
 
-/** What dies with the process that asked for it. */
+/** Ends with its process. */
 export interface Living {
   readonly died: AbortSignal
   /** The database's clock, in milliseconds. */
   now(): number
 }
 
-/** What a completer would find, now or later. */
+/** Finds what is due for a completer, now or later. */
 export const DUE = `SELECT due_at AS due FROM landfall_operations WHERE due_at IS NOT NULL
   UNION ALL SELECT due_at FROM landfall_effects WHERE due_at IS NOT NULL
   UNION ALL SELECT 0 FROM landfall_operations WHERE point = 'referenced' AND owes_effects = 0
@@ -38,7 +38,7 @@ export const DUE = `SELECT due_at AS due FROM landfall_operations WHERE due_at I
 class Dropped extends Error {}
 
 export async function openModelDatabase() {
-  // Commits are as real on a file system in memory; only their sync costs nothing.
+  // A file system in memory has real commits, and syncs cost nothing.
   const folder = await mkdtemp(join(existsSync('/dev/shm') ? '/dev/shm' : tmpdir(), 'landfall-model-'))
   const path = join(folder, 'app.db')
   const base = serializedLibsql(createClient({ url: `file:${path}` }))
@@ -57,11 +57,11 @@ export async function openModelDatabase() {
 
   return {
     identity,
-    /** Past the server. */
+    /** Reads the database without the server. */
     read,
-    /** For one process: what it has in flight ends with it. */
+    /** The database for one process, whose running statements end with it. */
     connect: (living: Living) => drizzle(clientOf(base, living)),
-    /** Nothing of an earlier history is due any more. */
+    /** Makes everything of earlier histories not due any more. */
     forget(): void {
       if (read(`SELECT 1 FROM (${DUE}) LIMIT 1`, []).length === 0) return
       raw.exec(`UPDATE landfall_operations SET due_at = NULL, stalled = 1 WHERE due_at IS NOT NULL;
@@ -77,7 +77,7 @@ export async function openModelDatabase() {
   }
 }
 
-/** The real queue of writes, with the clock of the model, and with a fence that watches the ledger's fence. */
+/** The real queue of writes, with the clock of the model and a fence that checks the ledger's fence. */
 function clientOf(base: ReturnType<typeof serializedLibsql>, living: Living) {
   const { writer, reader, intMode } = (base as unknown as Record<typeof ACCESS, SqliteAccess>)[ACCESS]
   const virtual = (on: Connection): Connection => withClock(on, living.now)
@@ -150,7 +150,7 @@ function withClock(on: Connection, now: () => number): Connection {
 
 const ROW = 'SELECT * FROM landfall_operations WHERE owner = ? AND id = ?'
 
-/** Invariant 8, at the statement: who does not have the lease changes nothing. */
+/** Checks invariant 8 at each statement: a process without the lease changes nothing. */
 function fenced<T>(on: Connection, context: ReturnType<typeof writing.getStore>, job: () => T): T {
   if (context === undefined) return job()
   const { lease, violated } = context
@@ -163,6 +163,6 @@ function fenced<T>(on: Connection, context: ReturnType<typeof writing.getStore>,
   return result
 }
 
-/** libsql adds how long it took. */
+/** libsql adds the duration of the statement, which is left out. */
 const textOf = (row: SqlRow | undefined): string => JSON.stringify({ ...row, _metadata: null })
 const pointOf = (row: SqlRow | undefined): string => JSON.stringify(row?.['point'] ?? null)

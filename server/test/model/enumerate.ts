@@ -14,7 +14,7 @@ export interface Tally {
   readonly found: Found[]
 }
 
-/** Each fault that can happen at or behind a boundary of the history. */
+/** Each fault that can happen at or after a boundary of the history. */
 const faultsAt = (calls: readonly string[], from: number): Fault[] =>
   calls.flatMap((call, at) => (at < from ? [] : HOWS.filter((how) => applies(how, call)).map((how) => ({ at, how }))))
 
@@ -35,7 +35,7 @@ async function run(
   return calls
 }
 
-/** Every fault at every boundary. Answers the boundaries of each history, for the second fault. */
+/** Runs every fault at every boundary. Answers the boundaries of each history, for the second fault. */
 export async function singles(
   database: ModelDatabase,
   scenario: Scenario,
@@ -43,14 +43,14 @@ export async function singles(
 ): Promise<{ fault: Fault; calls: readonly string[] }[]> {
   const all = []
   for (const fault of faultsAt(await run(database, scenario, [], tally), 0)) {
-    // Of a copy with a mistake one history that shows it is enough.
+    // For a copy with a deliberate mistake, one history that shows it is enough.
     if (process.env['LANDFALL_MODEL_DIST'] !== undefined && tally.found.length > 0) break
     all.push({ fault, calls: await run(database, scenario, [fault], tally) })
   }
   return all
 }
 
-/** A second fault at every boundary behind the first, the boundaries of the recovery included; or so many of them. */
+/** Runs a second fault at every boundary after the first, including those of the recovery, or a sample of them. */
 export async function pairs(
   database: ModelDatabase,
   scenario: Scenario,

@@ -36,7 +36,7 @@ export interface Fault {
   readonly how: How
 }
 
-/** After these an upload need not arrive, although its client comes back. */
+/** After one of these an upload need not arrive, although its client returns. */
 export const ENDING: ReadonlySet<How> = new Set<How>([
   'cancel',
   'cancel, answer late',
@@ -52,17 +52,17 @@ export const ENDING: ReadonlySet<How> = new Set<How>([
 export interface Stage {
   readonly world: World
   readonly client: Client
-  /** The disk loses what was acknowledged, where it is not sealed. */
+  /** The disk loses acknowledged bytes that are not sealed. */
   readonly damage: (how: 'gone' | 'cut') => void
-  /** Requests that are still on their way; whoever ends the history waits for them. */
+  /** Requests that still run. The end of the history waits for them. */
   readonly pending: Set<Promise<unknown>>
 }
 
-/** Asked at every pass, whatever there is; what could happen there happens as well before the call that follows. */
+/** Made in every pass. A fault at one of these has the same effect as one before the next call. */
 const POLLS = new Set(['ledger.takeEffects', 'ledger.complete', 'ledger.retire', 'ledger.forgetOtherHolders'])
 const AT_POLLS = new Set<How>(['crash after', 'fails', 'answer lost', 'removal', 'cancel'])
 
-/** Whether it makes a difference at such a call. */
+/** Whether the fault makes a difference at such a call. */
 export function applies(how: How, call: string): boolean {
   if (POLLS.has(call) && !AT_POLLS.has(how)) return false
   switch (how) {
@@ -81,7 +81,7 @@ export function applies(how: How, call: string): boolean {
 
 export function strikeOf(how: How, stage: Stage): Strike {
   const { world, client } = stage
-  /** Goes as far as it can without time; the rest of it goes on beside everything else. */
+  /** Runs the work as far as it gets without time passing. The rest of it runs concurrently. */
   const meanwhile = async (work: Promise<unknown>): Promise<void> => {
     let done = false
     const settled = work.catch(() => {}).finally(() => (done = true))

@@ -11,15 +11,15 @@ import type { Scenario } from './scenarios.js'
 import { createWorld, EXPIRES_AFTER_MS, type Tx, type World } from './world.js'
 
 export interface Outcome {
-  /** By their invariant; empty: all hold. */
+  /** Each names its invariant. The list is empty if all invariants hold. */
   readonly violations: readonly string[]
   /** The boundaries that were crossed. */
   readonly calls: readonly string[]
-  /** How many of the faults had a boundary to happen at. */
+  /** How many of the faults happened at a boundary. */
   readonly struck: number
 }
 
-/** One upload with its faults, from its first request until nothing moves any more. */
+/** Runs one upload with its faults, from its first request until nothing changes any more. */
 export async function runHistory(
   database: ModelDatabase,
   scenario: Scenario,
@@ -61,7 +61,7 @@ export function createHistory(
   const uploads = new Map<string, Upload>()
   const deliveries: { id: string; effectId: string }[] = []
   const pending = new Set<Promise<unknown>>()
-  /** The latest upload; a fault is its client's where it needs one. */
+  /** The latest upload. A fault that needs a client uses this upload's client. */
   let active: Upload | null = null
   let struck = 0
   let peaceful = true
@@ -126,10 +126,10 @@ export function createHistory(
     },
   })
 
-  /** The completers of all processes pass until nothing is due before `untilAt`. */
+  /** The completers of all processes run until nothing is due before `untilAt`. */
   async function settle(untilAt: number): Promise<void> {
     const jumpedBeforeMs = world.jumpedMs()
-    // What is due and yet not taken waits for something within a process: for its target's pause.
+    // An effect that is due and not taken waits for the pause of its target, which is state of a process.
     let waitMs = 0
     for (let passes = 0; passes < 80; passes++) {
       while (pending.size > 0) await world.finish(Promise.all(pending))
@@ -147,7 +147,7 @@ export function createHistory(
     observe()
     const keys = new Set(
       [...uploads.keys()].flatMap((id) =>
-        // Whoever their owner is by now.
+        // The row is found by its id alone, because its owner may have been forgotten.
         database.read('SELECT blob_key FROM landfall_operations WHERE id = ?', [id]).map((row) => row['blob_key']),
       ),
     )
@@ -215,7 +215,7 @@ export function createHistory(
       uploads.set(id, active)
       return client
     },
-    /** What the next faults are about. */
+    /** Chooses the upload of the next faults. */
     aim(client: Client): Stage | null {
       active = [...uploads.values()].find((upload) => upload.client === client) ?? null
       return active === null ? null : stageOf(active)
@@ -223,10 +223,10 @@ export function createHistory(
     disturbed: (): void => void (peaceful = false),
     async end(): Promise<Outcome> {
       try {
-        // What waits for its client may stand; nothing else may.
+        // Only operations that wait for their client may be unfinished here.
         await settle(world.now() + EXPIRES_AFTER_MS / 3)
         check()
-        // And in the end nothing may.
+        // At the end none may be.
         if (violations.size === 0) {
           await settle(Number.POSITIVE_INFINITY)
           check()

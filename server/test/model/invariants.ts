@@ -2,7 +2,7 @@ import type { SqlRow } from '../../src/ledger/query.js'
 import type { Told } from './client.js'
 import { digestOf, type Disk } from './memory-blobs.js'
 
-/** All that there is to know of one operation when nothing moves. */
+/** Everything about one operation when nothing changes any more. */
 export interface Ending {
   readonly id: string
   readonly content: Uint8Array
@@ -14,15 +14,15 @@ export interface Ending {
   /** Ids under which the receiver was called. */
   readonly deliveries: readonly string[]
   readonly disk: Disk
-  /** Blobs of the disk that no operation of this history names. */
+  /** Blobs on the disk that no operation of this history names. */
   readonly strays: readonly string[]
   /** Names of the effects that the kind declares. */
   readonly owed: readonly string[]
-  /** The hook answers no. */
+  /** The hook rejects the file. */
   readonly rejects: boolean
-  /** The disk has lost acknowledged bytes of it, before they were sealed. */
+  /** The disk has lost acknowledged bytes before they were sealed. */
   readonly damaged: boolean
-  /** Its client comes back, nobody ends it, and its bytes are what it says. */
+  /** The client returns, nothing ends the upload, and its bytes match its digest. */
   readonly mustArrive: boolean
   readonly nowAt: number
 }
@@ -38,7 +38,7 @@ const isRemoved = ({ operation }: Ending): boolean => operation !== null && oper
 const problemOf = ({ operation }: Ending): unknown =>
   (JSON.parse(String(operation?.['problem'] ?? 'null')) as { code?: string } | null)?.code
 
-/** 1. Told success: one reference, and a readable blob with the source's bytes. What was told stays true. */
+/** 1. After success was reported there is one reference and a readable blob with the source's bytes, and this stays so. */
 const whatWasTold: Invariant = (ending) => {
   const { told, references, content, disk } = ending
   const [reference] = references
@@ -82,11 +82,11 @@ const acknowledged: Invariant = ({ told, operation }) => {
     : null
 }
 
-/** 5. What is referenced is not deleted (watched at each deletion too); what is removed is. */
+/** 5. A referenced blob is not deleted (checked at each deletion, too), and a removed one is. */
 const kept: Invariant = (ending) =>
   isRemoved(ending) && ending.references.length > 0 ? 'removed, and still referenced' : null
 
-/** 6. Nothing is left behind that nobody will look at. */
+/** 6. No work is left that no completer would find. */
 const atRest: Invariant = (ending) => {
   const { operation, disk, strays, nowAt, mustArrive } = ending
   if (strays.length > 0) return 'a blob without an operation'
@@ -109,11 +109,11 @@ const atRest: Invariant = (ending) => {
   return null
 }
 
-/** 9. What is open is what counts against its owner; each operation once. */
+/** 9. Exactly the open operations count against their owner, each once. */
 const quota: Invariant = (ending) =>
   OPEN.has(pointOf(ending)) && ending.references.length > 0 ? 'counted as open and as a reference' : null
 
-/** 10. Every committed effect is delivered under one id, or visibly given up; none that is not committed. */
+/** 10. Every committed effect is delivered under one id or visibly given up, and no other effect is delivered. */
 const effects: Invariant = (ending) => {
   const { references, owed, deliveries } = ending
   const own = ending.effects.filter(({ type }) => type !== 'remove-bytes')
@@ -136,7 +136,7 @@ const effects: Invariant = (ending) => {
   return pointOf(ending) === 'referenced' && isDone ? 'owes nothing, and is not completed' : null
 }
 
-// 7 and 8 are watched while it happens: at every boundary, and at every statement under a lease.
+// 7 and 8 are checked while the history runs, at every boundary and at every statement under a lease.
 export const INVARIANTS: ReadonlyMap<string, Invariant> = new Map([
   ['1', whatWasTold],
   ['2', one],
@@ -148,7 +148,7 @@ export const INVARIANTS: ReadonlyMap<string, Invariant> = new Map([
   ['10', effects],
 ])
 
-/** Of an operation of which only a tombstone is to be left. */
+/** What is left of an operation of which only a tombstone should be left. */
 export interface Forgotten {
   readonly point: string
   readonly rows: readonly SqlRow[]
@@ -157,7 +157,7 @@ export interface Forgotten {
   readonly arrivals: readonly SqlRow[]
 }
 
-/** When nothing moves any more: everything of it is gone, and it ended once. */
+/** When nothing changes any more, everything of the operation is gone, and it ended once. */
 export function forgotten({ point, rows, references, effects: owed, arrivals }: Forgotten): string | null {
   if (rows.length > 0) return '6: a forgotten operation that nobody will retire'
   if (references.length > 0) return '2: a reference of a forgotten owner'
@@ -167,7 +167,7 @@ export function forgotten({ point, rows, references, effects: owed, arrivals }: 
   return null
 }
 
-/** What may never be seen, at no moment: between two looks at one operation. `disk`: null where it has lost bytes. */
+/** Compares two reads of one operation and finds impossible changes. `disk` is null if it has lost bytes. */
 export function steps(
   before: SqlRow | null,
   after: SqlRow | null,

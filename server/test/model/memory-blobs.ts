@@ -4,9 +4,9 @@ import { UploadError, wroteInThisBoot } from './modules.js'
 
 interface Stored {
   bytes: Uint8Array
-  /** What a power loss leaves. */
+  /** The number of bytes that survive a loss of power. */
   durable: number
-  /** In which boot of the machine it was written to. */
+  /** The boot of the machine in which it was last written. */
   boot: number
   sealed: boolean
 }
@@ -14,13 +14,13 @@ interface Stored {
 /** A disk in memory, which outlives the processes that use it and knows what was synced. */
 export interface Disk {
   readonly stored: ReadonlyMap<string, Stored>
-  /** As one process sees it; what it has in flight ends with `died`. */
+  /** The store of one process. Its running calls end with `died`. */
   session(died: AbortSignal, options: { exclusive: boolean; checkpoints: boolean }): BlobStore
-  /** Bytes that were acknowledged are gone, or their end is; false: there are none, or they are sealed. */
+  /** Removes acknowledged bytes, all or the last ones. Answers false if there are none or they are sealed. */
   damage(key: string, how: 'gone' | 'cut'): boolean
-  /** What was not synced is gone, and it is another boot. */
+  /** Everything that was not synced is lost, and a new boot begins. */
   losePower(): void
-  /** What a process that died in the middle of an append has left: bytes that nobody has synced. */
+  /** Leaves unsynced bytes, like a process that died in the middle of an append. */
   leave(key: string, offset: number, bytes: Uint8Array): void
 }
 
@@ -35,16 +35,16 @@ const large = (size: number): boolean => size > 1024 * 1024
 /**
  * Fulfils the contract of `BlobStore`: its suite is run on it, for a store of one process and for a shared one.
  *
- * The first stands for a directory: bytes beyond the offset are cut off. A shared one stands for an object store, which
- * must fence bytes by itself (the lease fences rows): an upload is begun under the lease, bytes have their place in it
- * whoever writes them, and once it is sealed or removed nobody writes to it any more.
+ * The first models a directory: bytes beyond the offset are cut off. The shared one models an object store, which
+ * must fence bytes itself, because the lease fences only rows: an upload is begun under the lease, bytes have fixed
+ * places in it, and once it is sealed or removed it cannot be written any more.
  */
 export function createDisk(belongsTo: string | null = null): Disk {
   const stored = new Map<string, Stored>()
   const quarantined = new Map<string, { blob: Stored; sinceAt: number }>()
   const inOneProcess = new Map<string, Promise<unknown>>()
   const writers = new Map<string, Set<AbortController>>()
-  /** Begun on a shared store, and not known to be under the lease. */
+  /** Uploads that were begun on a shared store and are not yet recorded under the lease. */
   const begun = new Map<string, Set<Stored>>()
   let boot = 0
   let identity = belongsTo
@@ -64,7 +64,7 @@ export function createDisk(belongsTo: string | null = null): Disk {
     }
   }
 
-  /** Records it under the lease before anything is written; whoever removes the key ends what others have begun. */
+  /** Records the upload under the lease before anything is written. A removal of the key also ends uploads of others. */
   async function beginShared(key: string, { offset, acknowledge }: AppendRequest): Promise<Stored> {
     const entry = empty()
     const all = begun.get(key) ?? new Set()
@@ -94,11 +94,11 @@ export function createDisk(belongsTo: string | null = null): Disk {
     }
     const entry = stored.get(blob.key)
     if (entry === undefined) throw away('no such upload')
-    // By somebody who had lost the lease and did not know it yet: it is whole all the same.
+    // A holder that had lost its lease without knowing it has sealed the blob, and the blob is whole.
     if (!exclusive && entry.sealed) return { outcome: 'kept', offset: blob.size, ended: 'whole' }
     if (entry.bytes.length < offset) return { outcome: 'lost' }
     if (exclusive) {
-      // Bytes beyond belong to a request that nobody was told of.
+      // Bytes beyond the offset were never acknowledged.
       entry.bytes = entry.bytes.slice(0, offset)
       entry.durable = Math.min(entry.durable, offset)
     }
@@ -210,7 +210,7 @@ export function createDisk(belongsTo: string | null = null): Disk {
             const entry = stored.get(key)
             if (entry === undefined) return offset === 0 ? { outcome: 'kept', offset } : { outcome: 'lost' }
             if (entry.bytes.length < offset) return { outcome: 'lost' }
-            // Nobody writes to it any more: whoever looks must see that it is whole.
+            // A sealed blob is not written any more, so every reader must see that it is whole.
             if (!exclusive && entry.sealed) return { outcome: 'kept', offset: size }
             if (!wroteInThisBoot(writtenBy) || entry.boot !== boot) return { outcome: 'kept', offset }
             entry.durable = entry.bytes.length

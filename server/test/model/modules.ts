@@ -1,6 +1,6 @@
 import { join } from 'node:path'
 
-// The code under test: the sources, or a built copy (`LANDFALL_MODEL_DIST`) into which a mistake was put.
+// The code under test is the sources, or a built copy with a deliberate mistake (`LANDFALL_MODEL_DIST`).
 const dist = process.env['LANDFALL_MODEL_DIST']
 
 const load = async <T>(source: () => Promise<T>, file: string): Promise<T> =>

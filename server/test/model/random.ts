@@ -11,7 +11,7 @@ interface Uploads {
 }
 type History = ReturnType<typeof createHistory>
 
-/** What the model itself keeps: how many uploads there are. */
+/** The state of the model itself: the number of uploads. */
 interface Count {
   uploads: number
 }
@@ -33,7 +33,7 @@ class Begin implements fc.AsyncCommand<Count, Uploads & { history: History }> {
   toString = (): string => `begin(${this.scenario.name})`
 }
 
-/** Something happens between two calls, to one of the uploads. */
+/** A fault of one of the uploads between two calls. */
 class Happen implements fc.AsyncCommand<Count, Uploads & { history: History }> {
   readonly which: number
   readonly how: How
@@ -68,7 +68,7 @@ class Pass implements fc.AsyncCommand<Count, Uploads & { history: History }> {
   toString = (): string => `pass(${this.ms})`
 }
 
-/** Several uploads at a time; faults at boundaries, counted over all of them, and between. */
+/** Several uploads at a time. Faults happen at boundaries, which are counted over all uploads, and between them. */
 export function histories(database: ModelDatabase, tally: Tally): fc.IAsyncPropertyWithHooks<unknown[]> {
   const faults: fc.Arbitrary<Fault[]> = fc.array(fc.record({ at: fc.nat(120), how: fc.constantFrom(...HOWS) }), {
     maxLength: 5,

@@ -2,20 +2,20 @@
 export interface Scenario {
   readonly name: string
   readonly sizes: readonly number[]
-  /** What the client says of the digest, and when. */
+  /** How and when the client sends the digest. */
   readonly digest: 'none' | 'right' | 'wrong' | 'pending' | 'pending-wrong' | 'pending-never'
-  /** All chunks go in one request; the store acknowledges on the way. */
+  /** All chunks are sent in one request, and the store acknowledges bytes while it runs. */
   readonly oneRequest?: boolean
-  /** What the application has declared: nothing but the reference, a step before it, an effect after it, a no. */
+  /** What the application declares: only the reference, a step before it, an effect after it, or a rejection. */
   readonly kind?: 'plain' | 'prepared' | 'notified' | 'refused'
-  /** Cancelled after so many chunks. */
+  /** Cancels after this number of chunks. */
   readonly cancelAfter?: number
   readonly remove?: boolean
-  /** Its owner is forgotten, with some of its bytes there or when its reference is. */
+  /** Forgets the owner when some of the bytes are stored, or when there is a reference. */
   readonly forget?: 'half way' | 'stored'
-  /** Its client asks again at once, while the lease of a process that died keeps everybody away. */
+  /** The client repeats its requests at once, while the lease of a dead process has not yet ended. */
   readonly impatient?: boolean
-  /** The client never comes back after the first answer that it did not get. */
+  /** The client does not return after the first answer that it did not get. */
   readonly leaves?: boolean
   /** A store that belongs to one process at a time. */
   readonly exclusive?: boolean
@@ -44,6 +44,6 @@ export const SCENARIOS: readonly Scenario[] = [
 
 export const sizeOf = ({ sizes }: Scenario): number => sizes.reduce((sum, size) => sum + size, 0)
 
-/** Never the same bytes at two places, so that a splice shows. */
+/** Each place has different bytes, so that a mixture is noticed. */
 export const contentOf = (size: number, seed: number): Uint8Array<ArrayBuffer> =>
   Uint8Array.from({ length: size }, (_, n) => (n * 37 + seed * 101 + 11) & 0xff)

@@ -14,30 +14,30 @@ import { createUploads, sqliteLedger, UploadError } from './modules.js'
 export type Tx = SqliteTx<Record<string, never>>
 type Ledgers = Ledger<Tx>
 
-/** A process of the server. Killed, nothing that it has in flight goes on. */
+/** A process of the server. When it is killed, all its running work ends. */
 export interface Server {
   readonly died: AbortSignal
   kill(): void
-  /** null: it died over it. */
+  /** null if the process died during the request. */
   request(
     method: string,
     path: string,
     init?: { headers?: Record<string, string>; body?: Body },
   ): Promise<Response | null>
   runOnce(): Promise<unknown>
-  /** In a transaction of the application's. */
+  /** Runs in a transaction of the application. */
   remove(id: string): Promise<boolean>
-  /** Forgets the owner of all uploads, in a transaction of the application's; null: it died over it, or failed. */
+  /** Forgets the owner of all uploads in a transaction of the application. null if the process died or the call failed. */
   forget(): Promise<unknown>
 }
 type Body = string | Uint8Array<ArrayBuffer>
 
-/** A call on its way through a boundary: to the ledger, to the blob store, or to what the application wrote. */
+/** A call to the ledger, to the blob store or to the application's code. */
 export interface Crossing {
   readonly index: number
   readonly call: string
   readonly server: Server
-  /** Of an append: the bytes that it is about to write. */
+  /** The bytes that an append is about to write, and null for other calls. */
   readonly append: { blob: BlobRef; offset: number; chunk: Uint8Array } | null
 }
 
@@ -54,9 +54,9 @@ export interface WorldOptions {
   readonly exclusive: boolean
   readonly checkpoints: boolean
   kindsOf(cross: <T>(call: string, act: () => Promise<T>) => Promise<T>): Record<string, Kind<Tx>>
-  /** What happens at this boundary; null: nothing. */
+  /** The fault at this boundary, or null. */
   strikeAt(crossing: Crossing): Strike | null
-  /** After everything that may have changed something. */
+  /** Called after each step that may have changed something. */
   observe(): void
   violated(words: string): void
 }
@@ -65,10 +65,10 @@ export const LEASE_MS = 30_000
 export const EXPIRES_AFTER_MS = 60 * 60_000
 const OWNER_KEY = 'of all histories'
 const START_AT = Date.UTC(2026, 0, 1)
-/** Turns of the event loop in which nothing crosses a boundary: whoever waits now waits for time. The writer needs two. */
+/** After so many turns of the event loop without a call, all work waits for time to pass. The writer needs two turns. */
 const QUIET_TURNS = 5
 const MOST_STEPS = 3_000
-/** Reads: what happens before one happens as well before what follows it. */
+/** Reads are not counted: a fault before a read has the same effect as one before the call after it. */
 const UNCOUNTED = new Set(['find', 'renew', 'nextDueInMs'])
 
 const never = <T>(): Promise<T> => new Promise<T>(() => {})
@@ -77,11 +77,11 @@ const silent = { debug: () => {}, info: () => {}, warn: () => {}, error: () => {
 
 export type World = ReturnType<typeof createWorld>
 
-/** Processes, a disk, and time that moves only when it is told to. Fake timers must be installed. */
+/** Processes, a disk, and a clock that moves only on request. Fake timers must be installed. */
 export function createWorld(options: WorldOptions) {
   const disk: Disk = createDisk(options.database.identity)
   const servers: Server[] = []
-  /** Nothing of a hook's own context goes over to what happens meanwhile. */
+  /** Work that is started here does not inherit the context of a hook. */
   const apart = AsyncLocalStorage.snapshot()
   const calls: string[] = []
   const ownerTag = ownerTagOf(OWNER_KEY, options.owner)
@@ -89,7 +89,7 @@ export function createWorld(options: WorldOptions) {
   let activity = 0
   let happening = 0
   const startedAtMs = performance.now()
-  // Whole milliseconds, as timers have them: a rest of less would be slept for ever without any time passing.
+  // Timers have whole milliseconds. A fraction would be slept again and again without any time passing.
   const monotonicMs = (): number => Math.round(performance.now() - startedAtMs) + jumpedMs
   const now = (): number => START_AT + monotonicMs()
   const clock: Clock = {
@@ -110,7 +110,7 @@ export function createWorld(options: WorldOptions) {
       }),
   }
 
-  /** While something happens at a boundary, time stands still for everybody else. */
+  /** Runs a fault at a boundary. No time passes for other work while it runs. */
   async function happen(what: Strike['before'], crossing: Crossing): Promise<void> {
     if (what === undefined) return
     happening++
@@ -125,7 +125,7 @@ export function createWorld(options: WorldOptions) {
     append: Crossing['append'] = null,
   ): Promise<T> {
     if (server.died.aborted) return never()
-    // Whoever waits for a lease asks for it again and again.
+    // A request that waits for a lease repeats this call, which is counted once.
     const again = call === 'ledger.lease' && calls.at(-1) === call
     const crossing: Crossing = { index: again ? calls.length - 1 : calls.push(call) - 1, call, server, append }
     const strike = again ? null : options.strikeAt(crossing)
@@ -150,8 +150,8 @@ export function createWorld(options: WorldOptions) {
 
   function ledgerOf(server: Server, ledger: Ledgers): Ledgers {
     const fault = (): Error => new UploadError('ledger-unavailable', 'the database is away')
-    // The start of a process and its pulse are no part of any operation's way; each would be a commit more. And clocks
-    // that are set have tests of their own: here each history begins at the same time on the same database.
+    // The start of a process and its heartbeat belong to no operation, and each would add a commit. Clocks that are set
+    // have tests of their own, so here each history begins at the same time on the same database.
     const beside = {
       migrate: async () => ({ identity: options.database.identity, store: 'known' }),
       mark: async () => ({ mark: 0, restoredAt: null }),
@@ -275,26 +275,26 @@ export function createWorld(options: WorldOptions) {
     calls,
     alive,
     quiet,
-    /** The process that clients are sent to; started where there is none. */
+    /** The process that serves the clients. It is started if there is none. */
     server: (): Server => alive()[0] ?? start(),
-    /** A second one on the same database and store; null where the store allows only one. */
+    /** A second process on the same database and store, or null if the store allows only one. */
     other: (than: Server): Server | null =>
       options.exclusive ? null : (alive().find((server) => server !== than) ?? start()),
-    /** The clocks go on while every process stands still: their timers are late. */
+    /** The clocks advance while every process is suspended, so their timers are late. */
     jump: (ms: number): void => void (jumpedMs += ms),
     jumpedMs: (): number => jumpedMs,
     losePower(): void {
       for (const server of alive()) server.kill()
       disk.losePower()
     },
-    /** Time passes, with all that is due by then. */
+    /** Lets time pass, and runs everything that becomes due. */
     async pass(ms: number): Promise<void> {
       happening++
       vi.advanceTimersByTime(ms)
       activity++
       await quiet().finally(() => happening--)
     },
-    /** Waits for the work; where everybody waits for time, time moves. */
+    /** Waits for the work. When all work waits for time, time advances. */
     async finish<T>(work: Promise<T>): Promise<T | null> {
       let done = false
       const result = work.finally(() => (done = true))
