@@ -22,13 +22,13 @@ const DOCUMENTS = ['application/pdf', 'application/zip', 'audio/*', 'video/*']
 
 describe('the stored type is always an accepted one', () => {
   const rows: readonly (readonly [Uint8Array, string, readonly string[] | null, string | null])[] = [
-    // A signature decides alone.
+    // If the bytes have a known signature, it alone decides.
     [PNG, 'image/png', IMAGES, 'image/png'],
     [PNG, '', IMAGES, 'image/png'],
     [PNG, 'image/x-whatever', IMAGES, 'image/png'],
     [PDF, 'image/png', IMAGES, null],
     [PDF, '', DOCUMENTS, 'application/pdf'],
-    // HTML under every name that an image, audio, video, archive or PDF can have.
+    // HTML that is declared as an image, audio, video, archive or PDF.
     ...[
       '',
       'image/png',
@@ -41,7 +41,7 @@ describe('the stored type is always an accepted one', () => {
     ...['', 'application/pdf', 'application/zip', 'application/x-zip-compressed', 'audio/x-whatever', 'video/mp4'].map(
       (declared) => [HTML, declared, DOCUMENTS, null] as const,
     ),
-    // What has no signature counts as declared.
+    // Bytes without a signature have the declared type.
     [CSV, 'text/csv', ['text/csv'], 'text/csv'],
     [CSV, 'text/csv; charset=utf-8', ['text/*'], 'text/csv; charset=utf-8'],
     [bytes('{}'), 'application/json', ['application/json'], 'application/json'],
@@ -51,16 +51,16 @@ describe('the stored type is always an accepted one', () => {
     [bytes('<a/>'), 'application/xml', ['application/xml'], 'application/xml'],
     [bytes('<a/>'), 'text/xml', ['application/xml'], 'text/xml'],
     [CSV, 'text/csv', ['application/json'], null],
-    // SVG only where it is named.
+    // SVG is accepted only if it is named.
     [SVG, 'image/svg+xml', IMAGES, null],
     [XML_SVG, 'image/svg+xml', IMAGES, null],
     [SVG, 'image/svg+xml', ['image/*', 'image/svg+xml'], 'image/svg+xml'],
     [XML_SVG, 'image/svg+xml', ['image/svg+xml'], 'image/svg+xml'],
     [SVG, 'image/svg+xml', ['*/*'], 'image/svg+xml'],
     [XML_SVG, 'text/xml', ['image/svg+xml'], null],
-    // Formats without a known signature, named in full by the application.
+    // Formats without a known signature that the application names in full.
     [CSV, 'image/x-tga', ['image/x-tga'], 'image/x-tga'],
-    // No type is application/octet-stream, which has to be accepted itself.
+    // A missing type means application/octet-stream, which must itself be accepted.
     [CSV, '', ['text/*'], null],
     [CSV, '', ['application/octet-stream'], 'application/octet-stream'],
     [CSV, 'text', ['application/octet-stream'], 'application/octet-stream'],
@@ -74,7 +74,7 @@ describe('the stored type is always an accepted one', () => {
     [ZIP, 'application/x-zip-compressed', ['application/zip'], 'application/zip'],
     [ZIP, '', ['application/x-zip-compressed'], 'application/zip'],
     [WEBM, 'video/x-matroska', ['video/x-matroska', 'video/webm'], 'video/webm'],
-    // A container says less than what was declared.
+    // The signature of a container format is less exact than the declared type.
     [CFB, 'application/msword', ['application/msword'], 'application/msword'],
     [CFB, 'image/png', ['application/msword'], null],
     [CFB, '', ['application/msword'], null],

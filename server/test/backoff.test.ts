@@ -1,4 +1,4 @@
-/** How long a failed hook waits: the bound of the pause that is drawn at random. */
+/** The upper bound of the random pause after a failed hook. */
 import { expect, test } from 'vitest'
 import { pauseBoundMs } from '../src/sequence/drive.js'
 import { UploadError } from '../src/lib/errors.js'

@@ -1,4 +1,4 @@
-/** The commands beside the server, as an operator runs them: the built program, real files, a real server. */
+/** The commands as an operator runs them: the built program, real files, and a real server. */
 import { execFileSync, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
 import { copyFileSync, cpSync, existsSync, mkdirSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs'
@@ -10,7 +10,7 @@ import { relativePath } from '../src/blobs/key.js'
 import { content, eventually, newId } from './harness.js'
 import { CLI, useProgram } from './program.js'
 
-// Each command is a process of its own, and machines are busy.
+// Each command is a process of its own, which takes time on a busy machine.
 vi.setConfig({ testTimeout: 120_000 })
 const program = useProgram()
 const { start, serve } = program
@@ -36,13 +36,13 @@ const stored = (directory = data): string[] =>
     .map(({ name }) => name)
     .toSorted()
 
-/** On the database itself, while no server has it open for long: another writer waits. */
+/** Changes the database directly and quickly, because another writer waits for it. */
 function inDatabase(sql: string, directory = data): void {
   const db = new Database(join(directory, 'landfall.db'), { timeout: 5_000 })
   db.exec(sql)
   db.close()
 }
-/** As an operation is whose hook has failed for too long. */
+/** Puts an operation in the state of one whose hook has failed for too long. */
 const stall = (id: string): void =>
   inDatabase(
     `UPDATE landfall_operations SET stalled = 1, due_at = NULL, last_error = 'the scanner is away' WHERE id = '${id}'`,
@@ -60,7 +60,7 @@ async function stop({ child, exited }: Server, signal: NodeJS.Signals = 'SIGTERM
   await exited
 }
 
-// Every command does the same through the server's socket and by itself.
+// Every command does the same through the server's socket and without a server.
 describe.each(['with a running server', 'while no server runs'] as const)('%s', (where) => {
   const isBeside = where === 'with a running server'
   /** Leaves the server running, or stops it. */
@@ -92,13 +92,13 @@ describe.each(['with a running server', 'while no server runs'] as const)('%s', 
         '"a"',
       ],
     ])
-    // Columns stand below each other.
+    // The columns are aligned.
     for (const row of rows) expect(row.indexOf('"a"')).toBe(head.indexOf('file'))
     const of = async (...args: string[]) => parsed((await landfall('operations', 'list', '--json', ...args)).out)
     expect((await of('--owner', 'bob')).map(({ owner }) => owner)).toEqual(['bob'])
     expect((await of('--stalled')).map(({ id }) => id)).toEqual([second])
     expect((await of('--point', 'declared')).map(({ owner }) => owner)).toEqual(['bob', 'ann'])
-    // A page says how to go on.
+    // A page names the command for the next page.
     const page = await landfall('operations', 'list', '--limit', '2', '--json')
     const after = /--after ([0-9a-f]{32})\n$/.exec(page.err)?.[1] ?? ''
     expect(parsed(page.out).at(-1)).toMatchObject({ id: second, blobKey: after })
@@ -283,7 +283,7 @@ describe('a ledger that does not belong to the bytes', () => {
     await upload(first)
     await stop(first)
     const database = join(data, 'landfall.db')
-    // What is committed stands in the log beside it, until it is moved.
+    // Committed data is in the write-ahead log until a checkpoint moves it.
     inDatabase('PRAGMA wal_checkpoint(TRUNCATE)')
     copyFileSync(database, `${database}.backup`)
     const second = await serve()
@@ -294,7 +294,7 @@ describe('a ledger that does not belong to the bytes', () => {
     const keyOf = (id: string): string => keys.find((operation) => operation['id'] === id)?.['blobKey'] as string
     for (const suffix of ['-wal', '-shm']) rmSync(database + suffix, { force: true })
     copyFileSync(`${database}.backup`, database)
-    // Whether a server runs or not; and a server that has worked since does not make it forget.
+    // This holds with and without a server, and also after a server has worked on it.
     const third = await serve()
     for (let n = 0; n < 3; n += 1) await upload(third)
     const before = stored()
@@ -312,7 +312,7 @@ describe('a ledger that does not belong to the bytes', () => {
         /^warning  identity    the ledger was found to be older than its store on .*Z: it was restored/,
       )
     }
-    // What is accepted and then refused for another reason is not forgotten.
+    // An acceptance is kept if the command is then refused for another reason.
     for (let n = 0; n < 6; n += 1) plant(`${UNKNOWN.slice(0, -1)}${n}`)
     const more = stored()
     const tooMany = await landfall('reconcile', '--apply', '--accept-restored')
@@ -333,7 +333,7 @@ describe('a ledger that does not belong to the bytes', () => {
     const other = await serve({ LANDFALL_DATA_DIR: theirs })
     await upload(other)
     await stop(other)
-    // Their database, on my bytes.
+    // Uses the other database with this store.
     const mixed = join(program.directory, 'mixed')
     cpSync(theirs, mixed, { recursive: true })
     rmSync(join(mixed, 'blobs'), { recursive: true })
@@ -352,14 +352,14 @@ describe('a ledger that does not belong to the bytes', () => {
       )
     }
     expect(stored(mixed)).toEqual(before)
-    // The doctor says it among the rest.
+    // doctor reports it as well.
     const { code, out } = await on('doctor')
     expect(code).toBe(1)
     expect(out).toMatch(
       /^failed {3}identity {4}this directory of blobs belongs to another database.*\n {21}Nothing can be stored until this is fixed/m,
     )
     expect(out).toMatch(/^ok {7}database/m)
-    // A server says so too.
+    // A server refuses it, too.
     await expect(serve({ LANDFALL_DATA_DIR: mixed })).rejects.toThrow('belongs to another database')
   })
 })
@@ -485,7 +485,7 @@ describe("the server's socket", () => {
 })
 
 describe('output that is not a terminal', () => {
-  /** Many findings: more than a pipe holds. */
+  /** Makes more findings than a pipe can hold. */
   const plantMany = (count: number): void => {
     for (let n = 0; n < count; n += 1) plant(`0190000000007000800000000${n.toString(16).padStart(7, '0')}`)
   }
@@ -510,7 +510,7 @@ describe('output that is not a terminal', () => {
       expect(JSON.parse(finding)).toMatchObject({ finding: { type: 'unknown' } })
       expect([status, stderr]).toEqual(['141', ''])
     }
-    // The server has noticed it, goes on, and has nothing to complain of.
+    // The server has noticed it, continues, and logs no warning.
     expect(server.output.err).not.toMatch(/Warning|unhandled/i)
   })
 
@@ -536,7 +536,7 @@ describe('output that is not a terminal', () => {
     const server = await serve()
     plantMany(3_000)
     const { child, exited } = start(['reconcile', '--json', '--data-dir', data])
-    // Stopped, it reads nothing: the socket fills, again and again.
+    // While the command is stopped it reads nothing, so the socket fills up repeatedly.
     for (let n = 0; n < 15; n += 1) {
       child.kill('SIGSTOP')
       execFileSync('sleep', ['0.05'])
@@ -561,7 +561,7 @@ test('Ctrl-C ends reconcile by the signal, and the server stops that work and co
   )
   child.kill('SIGINT')
   expect(await exited).toMatchObject({ code: null, signal: 'SIGINT' })
-  // It comes to rest before all is done: what counts is moved, nothing is lost.
+  // The work stops before everything is done. Some blobs are in quarantine, the others are in their place.
   const aside = (): number => readdirSync(join(data, 'blobs/quarantine')).length
   let seen = -1
   await eventually(

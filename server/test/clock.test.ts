@@ -1,4 +1,4 @@
-/** The clock is set, ahead and back, under a running server and while none runs: nothing ends for it, nothing stands still. */
+/** The clock is set ahead and back, with a running server and without one. Nothing ends or stops because of it. */
 import { mkdir, writeFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { sql } from 'drizzle-orm'
@@ -12,7 +12,7 @@ import { startWithMovedClock } from './moved-clock.js'
 const DAY_MS = 24 * 60 * 60_000
 const JUMP_MS = 8 * DAY_MS
 const WEEK_MS = 7 * DAY_MS
-/** The clients have had their time to come back. */
+/** After this time the clients have had time to return. */
 const SETTLED_MS = 11 * 60_000
 
 type World = Awaited<ReturnType<typeof startWithMovedClock>>
@@ -21,7 +21,7 @@ afterEach(async () => {
   for (const close of closing.splice(0)) await close()
 })
 
-/** Everything that can go wrong, and goes well on demand. */
+/** A hook and an effect that fail on demand. */
 function troubled() {
   const trouble = { hook: false, effect: false }
   const delivered: string[] = []
@@ -53,7 +53,7 @@ const key = (id: string) => ({ owner: 'ann', id })
 const UNKNOWN = '0190000000007000800000000000000a'
 const FILE = { kind: 'file' }
 
-/** The server looks around under the clock as it is: the one that runs, or one that starts anew. */
+/** A server checks the clock: the one that runs, or one that starts. */
 const looks: [string, (world: World) => Promise<unknown>][] = [
   ['the same server', ({ server }) => server.uploads.runOnce()],
   [

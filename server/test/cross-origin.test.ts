@@ -16,7 +16,7 @@ const start = async (options: Options = {}) =>
 const lower = (names: Iterable<string>): string[] => [...names].map((name) => name.toLowerCase())
 const listIn = (response: Response, name: string): string[] => lower((response.headers.get(name) ?? '').split(/,\s*/))
 
-/** What every page may send, or what only the browser sets (Fetch, "CORS-safelisted" and "forbidden request-header"). */
+/** Headers that every page may send or only browsers set (Fetch, "CORS-safelisted" and "forbidden request-header"). */
 const NEED_NO_LEAVE = [
   /^accept$/,
   /^access-control-request-/,
@@ -27,7 +27,7 @@ const NEED_NO_LEAVE = [
   /^referer$/,
   /^sec-/,
 ]
-/** What every page may read, or has no use for. */
+/** Headers that every page may read, or does not need. */
 const NEED_NO_EXPOSURE = [
   /^access-control-/,
   /^cache-control$/,
@@ -93,7 +93,7 @@ describe('CORS', () => {
     await send('DELETE', `/operations/${newId()}`)
     await send('GET', '/operations?open', { 'X-Owner': '' })
 
-    // The application's own, by which the test says who asks.
+    // The test's own header for the owner.
     readNames.delete('x-owner')
     const allowed = new Set(lower(REQUEST_HEADERS))
     const notAllowed = [...readNames].filter(
@@ -105,7 +105,7 @@ describe('CORS', () => {
       (name) => !shown.has(name) && !NEED_NO_EXPOSURE.some((pattern) => pattern.test(name)),
     )
     expect(notShown).toEqual([])
-    // That the requests above reached what they are for.
+    // The requests above have reached their routes.
     for (const name of ['upload-length', 'upload-concat', 'if-match', 'if-range', 'range', 'x-http-method-override'])
       expect(readNames).toContain(name)
     for (const name of ['tus-version', 'upload-offset', 'www-authenticate', 'repr-digest', 'content-range', 'location'])
@@ -156,7 +156,7 @@ describe('CORS', () => {
       })
     expect((await put('https://pr-7.preview.test')).status).toBe(201)
     expect((await put('https://evil.test')).status).toBe(403)
-    // A request of this origin's own asks for nothing.
+    // A request of the same origin needs no CORS headers.
     asked.length = 0
     expect((await server.request('GET', '/operations?open')).status).toBe(200)
     expect(asked).toEqual([])
@@ -261,7 +261,7 @@ describe('Cross-Origin-Resource-Policy of a stored file', () => {
     [{ allowedOrigins: [APP] }, { Referer: 'https://evil.test/?https://app.test/' }, 'same-origin'],
     [{ allowedOrigins: [APP] }, { Referer: 'no url' }, 'same-origin'],
     [{ allowedOrigins: [APP] }, { Origin: APP }, 'cross-origin'],
-    // An image without `crossorigin`.
+    // This is the request of an image without `crossorigin`.
     [{ allowedOrigins: [APP] }, { Referer: `${APP}/` }, 'cross-origin'],
     [{ allowedOrigins: ['capacitor://localhost'] }, { Referer: 'capacitor://localhost/' }, 'cross-origin'],
     [{ allowedOrigins: (origin) => origin.endsWith('.test') }, { Referer: 'https://a.test/page' }, 'cross-origin'],

@@ -1,4 +1,4 @@
-/** The tables' one definition: what comes from it, and that a new column needs nothing else but its migration. */
+/** The one definition of the tables. A new column needs only this definition and its migration. */
 import { getTableColumns } from 'drizzle-orm'
 import { getTableConfig as postgresConfig } from 'drizzle-orm/pg-core'
 import { getTableConfig as sqliteConfig } from 'drizzle-orm/sqlite-core'
@@ -15,7 +15,7 @@ import { operationStatements } from '../src/ledger/statements/operations.js'
 import { type Declaration, OPERATIONS } from '../src/ledger/tables.js'
 
 const { table, text } = definition<Declaration>()
-/** The operations with one column more, named here and nowhere else. */
+/** The table of operations with one more column, which is named only here. */
 const WIDER = table(
   'landfall_operations',
   { ...OPERATIONS.columns, shelfMark: text({ null: true, forgotten: null, fill: ({ facts }) => `of ${facts}` }) },

@@ -3,7 +3,7 @@ import { patiently } from '../src/blobs/file/disk-patience.js'
 import { createStop } from '../src/blobs/read-chunks.js'
 import { UploadError } from '../src/lib/errors.js'
 
-/** A disk that refuses so often. */
+/** A disk that refuses this number of calls. */
 function refusing(code: string, times: number) {
   let calls = 0
   const work = async (): Promise<string> => {

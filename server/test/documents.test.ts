@@ -1,4 +1,4 @@
-/** The tables of the reference pages say what the code says: nothing is missing in them, and nothing is too much. */
+/** The tables of the reference pages agree with the code: nothing is missing, and nothing is superfluous. */
 import { execFile } from 'node:child_process'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
@@ -35,7 +35,7 @@ afterAll(() => {
   metricsTypes.close()
 })
 
-/** A default as a page has it, without the quotes that only a program needs. */
+/** A default as a page shows it, without the quotes that only a program needs. */
 const settingValue = (value: unknown): string => (typeof value === 'string' ? value : JSON.stringify(value))
 
 /** A value as a program writes it. */
@@ -51,7 +51,7 @@ function literal(value: unknown): string {
 const rowsWith = (tables: ReadonlyMap<string, readonly Row[]>, column: string): Row[] =>
   [...tables.values()].flat().filter((row) => column in row)
 
-/** Bytes and milliseconds are in the names. */
+/** The names contain the units bytes and milliseconds. */
 function unitOf(name: string): string | null {
   if (/(Ms|_MS)$/.test(name)) return 'ms'
   if (/(Bytes|_BYTES)$/.test(name)) return 'bytes'
@@ -105,7 +105,7 @@ describe('settings.md', () => {
       expect(refusal(name, String(largest + 1))).toContain(`${name}: at most ${largest}`)
       if (Number(least) > 0) expect(refusal(name, String(Number(least) - 1))).toContain(`${name}: at least ${least}`)
     }
-    // One of a few words.
+    // The value is one of a few words.
     const words = codesIn(type)
     if (words.length > 0 && words.every((word) => /^[a-z]+$/.test(word))) {
       for (const word of words) expect(refusal(name, word)).toBeNull()
@@ -180,7 +180,7 @@ interface ShownOption {
 const byOption = (a: { option?: string | undefined }, b: { option?: string | undefined }): number =>
   (a.option ?? '') < (b.option ?? '') ? -1 : 1
 
-/** What `--help` of the built program says: the commands that do something, the settings of each, and its own options. */
+/** The output of `--help` of the built program: the commands, the settings of each, and its own options. */
 async function readCommands(
   path: readonly string[],
 ): Promise<Map<string, { settings: string[]; options: ShownOption[] }>> {
@@ -241,7 +241,7 @@ describe('options.md', () => {
     })
     const real = optionsOf(checked[name] ?? {}).map((option) => ({
       ...option,
-      // Some are bytes by their meaning alone.
+      // Some are bytes although their names do not say so.
       unit: unitOf(option.option) ?? (/partsize$/i.test(option.option) ? 'bytes' : ''),
     }))
     expect(documented).toEqual(real)
@@ -292,11 +292,11 @@ describe('options.md', () => {
 interface Option {
   readonly option: string
   readonly mustBe: string
-  /** `required`, a value, or `no value` where the code has none as data. */
+  /** `required`, a value, or `no value` if the code has no constant for it. */
   readonly default: string
 }
 
-/** Options within an option by their path. */
+/** Nested options, by their path. */
 function optionsOf(entries: v.ObjectEntries, path = ''): Option[] {
   return Object.entries(entries).flatMap(([name, schema]) => {
     const inner = innermost(schema)
@@ -318,7 +318,7 @@ const isNullable = (schema: Schema): boolean => {
   return schema.type === 'nullable' || (inner !== null && isNullable(inner))
 }
 
-/** As the message says it to whoever gives something that nothing may be. */
+/** The allowed values, taken from the message for a value that is never allowed. */
 function mustBe(schema: Schema): string {
   const inner = innermost(schema)
   const { issues } = v.safeParse(inner, Symbol('nothing'))
@@ -516,7 +516,7 @@ describe('metrics.md', () => {
   const tables = page('metrics')
   const rows = rowsWith(tables, 'type')
 
-  /** One of each: a metric without a fixed set of labels shows them only when something was counted. */
+  /** Counts one event of each kind, because labels without a fixed set of values appear only after an event. */
   const EVENTS: readonly MetricEvent[] = [
     { type: 'reached', point: 'declared' },
     { type: 'finalised', lagMs: 1 },
@@ -570,11 +570,11 @@ describe('metrics.md', () => {
 interface Family {
   readonly name: string
   readonly type: string
-  /** The values of each label that the samples have. */
+  /** The values of each label in the samples. */
   readonly labels: Readonly<Record<string, readonly string[]>>
 }
 
-/** The families of an OpenMetrics text; a counter by the name of its samples. */
+/** The families of an OpenMetrics text. A counter has the name of its samples. */
 function familiesIn(text: string): Family[] {
   const lines = text.split('\n')
   return [...text.matchAll(/^# TYPE (\S+) (\S+)$/gm)].map(([, family = '', type = '']) => {
@@ -584,7 +584,7 @@ function familiesIn(text: string): Family[] {
       const [, sample, given = ''] = /^([a-z_]+)(?:\{(.*)\})? /.exec(line) ?? []
       if (sample !== name && sample !== `${family}_bucket`) continue
       for (const [, label = '', value = ''] of given.matchAll(/(\w+)="([^"]*)"/g)) {
-        // The bounds of a histogram belong to its type.
+        // The bounds of a histogram are part of its type.
         if (label !== 'le') labels[label] = [...new Set([...(labels[label] ?? []), value])]
       }
     }

@@ -1,4 +1,4 @@
-/** A server that is told to stop, a real process with real connections: nobody loses what was acknowledged. */
+/** A server that gets SIGTERM, as a real process with real connections. No acknowledged byte is lost. */
 import { once } from 'node:events'
 import { Agent } from 'node:http'
 import { readFile, readdir } from 'node:fs/promises'
@@ -100,7 +100,7 @@ test('the server is not ready at once, serves requests for the configured delay,
   )
   expect(await ready.json()).toEqual({ ready: false, failed: ['draining'] })
   expect((await health('live')).status).toBe(200)
-  // On new connections, as before.
+  // New connections are served as before.
   expect((await declare(quick, 5)).status).toBe(201)
   expect((await patch(quick, 0, content(5))).headers.get('Landfall-Recovery-Point')).toBe('referenced')
   expect((await request('GET', `/operations/${quick}`)).status).toBe(200)
@@ -127,7 +127,7 @@ test('a request on a kept-alive connection does not prevent the drain', async ()
   await later(300)
   child.kill('SIGTERM')
   expect((await first?.answered)?.status).toBe(204)
-  // It waited for the same connection: refused, or told that it is not to be had here.
+  // The second upload waited for the same connection. It is refused, or answered that this server does not take it.
   const refused = await second?.answered.catch(() => null)
   if (refused !== null) expect([204, 423, 503]).toContain(refused?.status)
   agent.destroy()
@@ -171,7 +171,7 @@ test('a drive of the completer that hangs does not delay the acknowledgement of 
   const answer = await sending
   expect([answer.status, answer.headers.get('Upload-Offset')]).toEqual([204, '40'])
   expect(performance.now() - from).toBeLessThan(1_500)
-  // And nothing is taken any more.
+  // No more bytes are accepted.
   expect((await server.patch(slow, 40, content(60))).status).toBe(423)
   await closed
   expect(performance.now() - from).toBeLessThan(5_000)

@@ -1,4 +1,4 @@
-/** What is due is looked for with a reader: the one writer is only for what there is to write. */
+/** The search for due work uses a reader. The single writer is used only if there is something to write. */
 import { join } from 'node:path'
 import { afterEach, beforeEach, expect, test } from 'vitest'
 import { intentOf } from '../src/contract/ledger.js'

@@ -1,4 +1,4 @@
-/** Answers that come before the request was read, on raw sockets: what they say of the connection, and how it ends. */
+/** Answers before the request was read, on raw sockets: their Connection header, and how the connection ends. */
 import { once } from 'node:events'
 import { createServer, type Server } from 'node:http'
 import type { AddressInfo } from 'node:net'
@@ -12,7 +12,7 @@ import { head, openLine } from './raw-http.js'
 
 const kinds = { file: kind({ maxSizeBytes: 100_000_000, onReference: async () => null }) }
 const PATCH = { 'Tus-Resumable': '1.0.0', 'Content-Type': 'application/offset+octet-stream', 'Upload-Offset': '0' }
-/** What our own client sends; the tag of its owner is each server's own. */
+/** The headers of Landfall's own client. The owner's tag is different for each server. */
 let ours: Record<string, string> = {}
 const LARGE = 4 * 1024 * 1024
 const BODY = content(LARGE)
@@ -28,7 +28,7 @@ interface Early {
   readonly name: string
   readonly status: number
   readonly elsewhere?: true
-  /** Makes what must be there before, and answers the request. */
+  /** Prepares the server, and answers the request to send. */
   readonly request: () => Promise<{ method: string; target: string; headers?: Record<string, string> }>
 }
 const path = (id: string): string => `/uploads/files/${id}`
@@ -139,7 +139,7 @@ describe.each([
   { what: 'a guarded server', guarded: true },
   { what: "the application's own server", guarded: false },
 ])('on $what', ({ guarded }) => {
-  // Of what is not below our routes only the guard knows.
+  // Only the guard sees requests outside of Landfall's routes.
   test.each(EARLY.filter(({ elsewhere }) => guarded || elsewhere !== true))(
     'the answer to $name ($status) says that the connection ends, and is not overtaken by a reset',
     async ({ status, elsewhere, request }) => {
@@ -147,13 +147,13 @@ describe.each([
       const { method, target, headers } = await request()
       const line = await openLine(port)
       line.send(head(method, target, { ...headers, 'Content-Length': String(LARGE) }))
-      // More than the sixteen kilobytes that Node reads ahead, and most of it only after the answer.
+      // The body is larger than the 16 KiB that Node reads ahead, and most of it is sent only after the answer.
       line.send(BODY.subarray(0, 100_000))
       const answer = await line.answer()
       expect([answer.status, answer.headers['connection']]).toEqual([status, 'close'])
       if (elsewhere !== true) expect(JSON.parse(answer.body)).toMatchObject({ status })
       expect(await line.ended()).toBe('ended')
-      // It goes on as a browser does that reads no answer before it has sent everything.
+      // The client continues to send, like a browser that reads no answer before it has sent everything.
       for (let at = 100_000; at < LARGE; at += 200_000) {
         line.send(BODY.subarray(at, at + 200_000))
         await later(5)
@@ -177,7 +177,7 @@ describe.each([
       sentBytes += LARGE
       await later(20)
     }
-    // What is on its way, and in the buffers of both ends, comes on top.
+    // Bytes on the way and in the buffers of both ends are counted in addition.
     expect(line.socket.bytesWritten - line.socket.writableLength).toBeLessThan(5 * LARGE)
     line.destroy()
   })
@@ -207,7 +207,7 @@ describe.each([
     first.send(head(method, target, { ...headers, 'Content-Length': String(LARGE) }))
     first.send(BODY.subarray(0, 1_000_000))
     await later(100)
-    // It is not answered yet, and has to let go: somebody asks how far it came.
+    // The upload has no answer yet. A request for its offset makes it stop.
     const asked = await files.request('HEAD', `/files/${id}`, { headers: { ...PATCH, ...ours } })
     const offset = Number(asked.headers.get('Upload-Offset'))
     const answer = await first.answer()

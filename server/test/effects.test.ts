@@ -1,4 +1,4 @@
-/** What is owed after the reference: delivered at least once under one id, by real receivers on real sockets. */
+/** Effects are delivered at least once under one id, to real receivers on real sockets. */
 import { createServer, type IncomingHttpHeaders, type Server } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { Webhook } from 'standardwebhooks'
@@ -25,7 +25,7 @@ afterEach(async () => {
   for (const close of closing.splice(0).toReversed()) await close()
 })
 
-/** Answers in turn, the last answer for ever. */
+/** Gives the answers in turn, and then repeats the last one. */
 async function receiver(...answers: Answer[]): Promise<{ url: string; received: Received[]; server: Server }> {
   const received: Received[] = []
   const server = createServer((request, response) => {
@@ -81,7 +81,7 @@ const key = (id: string) => ({ owner: 'ann', id })
 const effectsOf = async (server: TestServer, id: string) => (await server.uploads.operator.show(key(id)))?.effects ?? []
 const standing = async (server: TestServer, id: string) => (await effectsOf(server, id))[0]
 
-/** Passes of the completer until the operation is completed. */
+/** Runs the completer until the operation is completed. */
 const completes = (server: TestServer, id: string) =>
   eventually(
     async () => {
@@ -253,7 +253,7 @@ test('effects that were already taken are also delayed, and no attempt is counte
   const ids = []
   for (let n = 0; n < 30; n += 1) ids.push(await upload(server))
   await server.uploads.runOnce()
-  // As many as there are hands were on their way when the first answer came.
+  // When the first answer arrived, at most one delivery per worker was running.
   expect(received.length).toBeLessThanOrEqual(16)
   const all = await Promise.all(ids.map((id) => standing(server, id)))
   const untried = all.filter((effect) => effect?.attempts === 0)
@@ -279,7 +279,7 @@ test.each([
   '0.0.0.0',
   '2130706433',
   '0x7f.1',
-  // IPv4 addresses within IPv6 (RFC 4291 section 2.5.5.1), which filters by kind of address take for public.
+  // IPv4 addresses within IPv6 (RFC 4291 section 2.5.5.1). Simple filters take them for public addresses.
   '[::127.0.0.1]',
   '[::7f00:1]',
   '[::10.0.0.1]',
@@ -347,7 +347,7 @@ test('a receiver that hangs delays neither uploads nor the effects of others', a
   )
   expect(performance.now() - startMs).toBeLessThan(2_900)
   expect(quick.toSorted()).toEqual(ids.toSorted())
-  // As many as it has hands.
+  // One for each worker.
   expect(hanging.received.length).toBeLessThanOrEqual(16)
   await eventually(
     async () => (await effectsOf(server, ids[0] ?? '')).find(({ name }) => name === 'hangs'),
@@ -404,7 +404,7 @@ describe('a drain', () => {
     const from = performance.now()
     await server.uploads.close({ withinMs: 300 })
     expect(performance.now() - from).toBeLessThan(2_000)
-    // Of another process, which need not wait: it has the attempt that this one did not begin.
+    // Another process takes the released effects at once. This is their first attempt, because none was counted here.
     const taken = await ledger.takeEffects(
       { kind: 'file', name: 'hangs' },
       { holder: 'next', leaseMs: 1_000, limit: 40 },

@@ -53,7 +53,7 @@ const put = (url: string, id: string) =>
     body: '{"file":{"name":"a","size":1000,"type":"text/html"}}',
   })
 
-/** Sends a file as a stock client does, and follows only what the answers say. */
+/** Sends a file as a stock client does, and uses only the addresses in the answers. */
 async function upload(url: string): Promise<string> {
   const id = newId()
   const location = (await create(url, id)).headers.get('Location') ?? ''
@@ -73,7 +73,7 @@ async function upload(url: string): Promise<string> {
   return at.pathname
 }
 
-/** What Express does with a mount: the path is without the prefix, and `originalUrl` has all of it. */
+/** Does what Express does for a mount: the path has no prefix, and `originalUrl` has the whole path. */
 const mounted =
   (prefix: string, handler: RequestListener): RequestListener =>
   (incoming, outgoing) => {
@@ -174,7 +174,7 @@ describe('a body parser in front', () => {
         }
         expect(await get(id)).toMatchObject({ offset: 0, recoveryPoint: 'declared' })
       }
-      // There is nothing to read in a request without a body.
+      // A request without a body is not affected.
       const id = newId()
       await create(url, id)
       expect((await fetch(`${url}/operations/${id}`, { method: 'DELETE', headers: TUS })).status).toBe(200)
@@ -262,7 +262,7 @@ describe('headers of a stored file stay', () => {
     const { uploads } = await start({ allowedOrigins: ['https://app.test'] })
     const listener = getRequestListener(app(uploads.routes).fetch)
     const url = await listen((incoming, outgoing) => {
-      // As helmet does, before the routes.
+      // helmet sets headers like this one before the routes.
       outgoing.setHeader('Content-Security-Policy', OWN)
       void listener(incoming, outgoing)
     })
@@ -270,7 +270,7 @@ describe('headers of a stored file stay', () => {
     const file = await fetch(url + path, { headers: { 'X-Owner': 'ann', Origin: 'https://app.test', ...headers } })
     expect(file.status).toBe(status)
     const policies = (file.headers.get('Content-Security-Policy') ?? '').split(', ')
-    // Each of them holds: the application's own is no way around ours.
+    // Both policies hold, so the application's own policy does not weaken Landfall's.
     expect(policies).toEqual([expect.stringMatching(/^sandbox; default-src 'none'/), OWN])
     expect(file.headers.get('X-Content-Type-Options')).toBe('nosniff')
     expect(file.headers.get('Content-Disposition')).toMatch(/^attachment/)

@@ -1,4 +1,4 @@
-/** What logs and rows say of faults: enough to find them, and nothing of what was given to statements. */
+/** Logs and rows describe faults well enough to find them, and contain no values of statements. */
 import { Writable } from 'node:stream'
 import { LibsqlError } from '@libsql/core/api'
 import { sql } from 'drizzle-orm'
@@ -20,11 +20,11 @@ import { createUploads } from '../src/uploads.js'
 import { openDatabase, temporaryDirectory } from './fixtures.js'
 import { content, newId } from './harness.js'
 
-/** Words that stand nowhere but in what the application and its users give. */
+/** Words that occur only in the data of the application and its users. */
 const SECRETS = ['ann-of-the-owners', 'my-diagnosis.pdf', 'patient-4711', 'row-of-the-hook', 'unfit-number']
 const [OWNER = '', NAME = '', PATIENT = '', ROW = '', UNFIT = ''] = SECRETS
 
-/** Logs as pino writes them, with its own serialisers: what an application would have. */
+/** Logs as pino writes them with its own serialisers, as in an application. */
 function recording() {
   const lines: string[] = []
   const log = pino(
@@ -36,9 +36,9 @@ function recording() {
 
 interface Ground {
   readonly ledger: Ledger<never>
-  /** Runs a statement past the ledger. */
+  /** Runs a statement without the ledger. */
   run(statement: string): Promise<unknown>
-  /** Within a hook: by the application's own Drizzle. */
+  /** Inserts a row within a hook, by the application's own Drizzle. */
   insert(tx: never, values: { name: string; number: string }): Promise<unknown>
   rows(): Promise<string>
   end(): Promise<void>
@@ -146,13 +146,13 @@ describe.each(['sqlite', 'postgres'] as const)('%s', (which) => {
       })
       return String(response.status)
     }
-    // The first one is stored, and its effect fails; then twice the same row, and a number that is none.
+    // The first upload is stored and its effect fails. Then come a duplicate row and an invalid number.
     await upload()
     await uploads.runOnce({ maxMs: 2_000 })
     await upload()
     given = { name: `${ROW}-2`, number: UNFIT }
     await upload()
-    // A statement of the ledger's own, with owner, name and metadata.
+    // A statement of the ledger itself, with owner, name and metadata.
     await ground.run(
       which === 'sqlite'
         ? `CREATE TRIGGER broken BEFORE INSERT ON landfall_operations BEGIN SELECT RAISE(ABORT, 'broken on purpose'); END`
@@ -177,7 +177,7 @@ describe.each(['sqlite', 'postgres'] as const)('%s', (which) => {
         ? /CHECK constraint failed/
         : /invalid input syntax for type integer: \\?"…\\?\\?" \(22P02\)|22P02/,
     )
-    // Where it was thrown stays.
+    // The stack trace is kept.
     expect(said).toMatch(/\\n\s+at /)
     await uploads.close()
     await ground.end()

@@ -54,7 +54,7 @@ test('files are in directories by time, have mode 0600, and leave no empty direc
   expect((await stat(path)).mode & 0o777).toBe(0o600)
   await store.remove(blob.key)
   expect(await readdir(join(directory.path, 'blobs', 'blobs', '0192f0'))).toEqual([])
-  // Made anew under the same name: another directory, whose names are synced as well.
+  // A directory that is made again with the same name is a new one, whose names must be synced as well.
   expect(await append(0, content(10))).toMatchObject({ offset: 10 })
   expect(await store.seal(blob)).toBe('sealed')
 })
@@ -76,12 +76,12 @@ test('a removal that was not synced is synced by the next removal of the same na
     return sync(file)
   })
   try {
-    // As a process does that dies right after it.
+    // A process that dies right after the removal leaves this state.
     await unlink(join(names, blob.key))
     await store.remove(blob.key)
     expect(synced).toEqual([names])
     await store.remove(neighbour.key)
-    // The directory went with it, and was synced before that.
+    // The directory was removed too, and it was synced before that.
     await store.remove(blob.key)
     expect(synced).toEqual([names, names])
   } finally {
@@ -112,7 +112,7 @@ test('a store that the ledger knows is not made again if its disk is not mounted
     message: expect.stringContaining('{"format":1,"ledger":"ledger-1"}'),
   })
   expect(await readdir(empty)).not.toContain('store.json')
-  // As the message says, for blobs that are lost for good.
+  // An operator does this, as the message says, if the blobs are lost permanently.
   await writeFile(join(empty, 'store.json'), '{"format":1,"ledger":"ledger-1"}')
   await store.open('ledger-1', 'known')
   expect(await append(0, content(10))).toMatchObject({ offset: 10 })
@@ -125,7 +125,7 @@ test('a store is known once it has its identity, and is never taken over from an
     const own = await readFile(path, 'utf8')
     const foreign = '{"format":1,"ledger":"another"}'
     expect(await server.ledger.migrate()).toMatchObject({ store: 'known' })
-    // As an older version left it, or a crash between the identity and the mark.
+    // An older version leaves this state, and so does a crash between the identity and the mark.
     await server.db.run(sql`DELETE FROM landfall_meta WHERE key = 'store'`)
     await writeFile(path, foreign)
     await expect(server.restart()).rejects.toMatchObject({ code: 'setup' })
@@ -148,7 +148,7 @@ test('the digest is that of the stored bytes, also if bytes that were not acknow
   const piece = (byte: number) => new Uint8Array(pieceBytes).fill(byte)
   const { signal } = new AbortController()
   let acknowledged = 0
-  /** With a checkpoint behind each piece; only the very first one can be acknowledged. */
+  /** There is a checkpoint after each piece, and only the first one is acknowledged. */
   const sendRest = (byte: number) => {
     let passed = (): void => {}
     const source = async function* () {
@@ -167,7 +167,7 @@ test('the digest is that of the stored bytes, also if bytes that were not acknow
     return store.append(large, { offset: acknowledged, source: source(), signal, acknowledge })
   }
   await sendRest(1)
-  // Comes behind all that the hashing thread was told so far.
+  // This waits until the hashing thread has handled all earlier messages.
   expect(await store.digestOf(large, pieceBytes, signal)).toEqual({ digest: digestOf(piece(1)) })
   await sendRest(2)
   expect(await store.seal(large)).toBe('sealed')

@@ -107,7 +107,7 @@ test.each([
   expect(await server.db.all(sql`SELECT type FROM landfall_references WHERE operation_id = ${other}`)).toEqual([
     { type: sent },
   ])
-  // As an older version may have stored it.
+  // An older version may have stored it in this way.
   await server.db.run(sql`UPDATE landfall_references SET type = ${declared} WHERE operation_id = ${other}`)
   expect((await server.request('GET', `/files/${other}`)).headers.get('Content-Type')).toBe(sent)
 })
@@ -205,7 +205,7 @@ describe('conditions, in the order of RFC 9110 section 13.2.2', () => {
     [{ 'If-Match': `"x", ${etag}` }, 200],
     [{ 'If-Match': '*' }, 200],
     [{ 'If-Match': '"x"' }, 412],
-    // Compared strongly: the bytes of a weak tag may be other ones.
+    // Tags are compared strongly, because a weak tag can stand for different bytes.
     [{ 'If-Match': `W/${etag}` }, 412],
     [{ 'If-Unmodified-Since': AFTER }, 200],
     [{ 'If-Unmodified-Since': BEFORE }, 412],
@@ -238,7 +238,7 @@ describe('conditions, in the order of RFC 9110 section 13.2.2', () => {
         etag,
         { code: 'precondition-failed', status: 412 },
       ])
-    // HEAD is the same without the bytes, and without the range.
+    // HEAD gives the same answer without the bytes and without the range.
     expect((await fetchFile(headers, 'HEAD')).status).toBe(status === 206 ? 200 : status)
   })
 

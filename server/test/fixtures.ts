@@ -21,7 +21,7 @@ export async function temporaryDirectory(): Promise<{ path: string; remove(): Pr
   return { path, remove: () => rm(path, { recursive: true, force: true }) }
 }
 
-/** A database of the application's on a file, with a table of its own. */
+/** A database file of the application, with a table of its own. */
 export async function openDatabase(path: string) {
   const client = serializedLibsql(createClient({ url: `file:${path}` }))
   const db = drizzle(client, { schema })

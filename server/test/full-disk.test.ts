@@ -1,4 +1,4 @@
-/** A disk that is full, with the database on it: uploads wait, and whatever frees room still works. */
+/** A full disk with the database on it: uploads wait, and everything that frees space still works. */
 import { execFile } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
 import { mkdir, mkdtemp, open, readdir, rm, statfs, unlink, writeFile } from 'node:fs/promises'
@@ -17,7 +17,7 @@ const execute = promisify(execFile)
 const MIB = 1024 * 1024
 const DISK_BYTES = 96 * MIB
 
-/** Only root may mount a disk of its own that can be full. */
+/** Only root may mount a small disk for these tests. */
 async function reasonAgainstDisks(): Promise<string | null> {
   if (process.getuid?.() !== 0) return 'only root may mount a tmpfs'
   const path = await mkdtemp(join(tmpdir(), 'landfall-disk-try-'))
@@ -43,7 +43,7 @@ beforeEach(async () => {
 })
 afterEach(async () => {
   if (disk === '') return
-  // Lazily: the server that is being killed has files open there.
+  // A lazy unmount, because the server that is being killed has files open there.
   await execute('umount', ['-l', disk])
   await rm(disk, { recursive: true, force: true })
   disk = ''
@@ -54,7 +54,7 @@ const freeBytes = async (): Promise<number> => {
   return bavail * bsize
 }
 
-/** What another program does to a disk. */
+/** Fills the disk as another program would. */
 async function fillUp(): Promise<string> {
   const path = join(disk, 'of-another-program')
   const file = await open(path, 'w')
@@ -82,7 +82,7 @@ const readyOf = async ({ address }: Server) => {
   const answer = await fetch(new URL('/health/ready', address))
   return { status: answer.status, ...((await answer.json()) as { ready: boolean; failed: string[] }) }
 }
-/** null: a directory has just been removed by the server. */
+/** null if the server has just removed a directory. */
 async function blobsLeft(): Promise<string[] | null> {
   const entries = await readdir(join(disk, 'data/blobs/blobs'), { recursive: true, withFileTypes: true }).catch(
     (error: NodeJS.ErrnoException) => {
@@ -94,7 +94,7 @@ async function blobsLeft(): Promise<string[] | null> {
 }
 const nothingLeft = (): Promise<boolean> => until(async () => (await blobsLeft())?.length === 0)
 
-/** Sends until it is refused; the last answer. */
+/** Sends bytes until they are refused, and answers the last answer. */
 async function sendUntilRefused({ declare, request }: Server, id: string): Promise<Response> {
   expect((await declare(id, 10 * DISK_BYTES)).status).toBe(201)
   for (;;) {
@@ -104,7 +104,7 @@ async function sendUntilRefused({ declare, request }: Server, id: string): Promi
         'Tus-Resumable': '1.0.0',
         'Upload-Offset': head.headers.get('Upload-Offset') ?? '',
         'Content-Type': 'application/offset+octet-stream',
-        // It is refused before its body was read, which ends the connection.
+        // The request is refused before its body was read, which ends the connection.
         Connection: 'close',
       },
       body: content(8 * MIB),
@@ -121,11 +121,11 @@ describe.skipIf(reason !== null)('one disk for the database and the bytes', () =
     expect(refused.status).toBe(507)
     expect(refused.headers.get('Retry-After')).toBe('30')
     expect(((await refused.json()) as Problem).type).toContain('storage-full')
-    // 32 MiB are the least that is kept, and next to nothing of them was used for what is recorded.
+    // At least 32 MiB are kept free, and records used almost nothing of them.
     expect(await freeBytes()).toBeGreaterThan(30 * MIB)
     expect(await freeBytes()).toBeLessThan(34 * MIB)
 
-    // A new upload would take from what is kept; those that are there are answered as ever.
+    // A new upload would use the reserve, so it is refused. Existing uploads are answered as usual.
     const another = await server.declare(newId(), 5)
     expect([another.status, ((await another.json()) as Problem).code]).toEqual([507, 'storage-full'])
     expect((await server.declare(id, 10 * DISK_BYTES)).status).toBe(200)
@@ -163,7 +163,7 @@ describe.skipIf(reason !== null)('one disk for the database and the bytes', () =
     const id = newId()
     const size = 20 * MIB
     const bytes = content(size)
-    // The server looks once a second.
+    // The server checks once per second.
     await later(1_500)
     expect((await server.declare(id, size)).status).toBe(507)
     await unlink(path)
@@ -172,7 +172,7 @@ describe.skipIf(reason !== null)('one disk for the database and the bytes', () =
     expect((await server.patch(id, 0, bytes.subarray(0, MIB))).status).toBe(204)
     await writeFile(path, randomBytes(66 * MIB))
     await later(1_500)
-    // It is waited for, with the bytes on the line.
+    // The server waits for space and does not read the bytes.
     setTimeout(() => void unlink(path), 2_000)
     expect((await server.patch(id, MIB, bytes.subarray(MIB))).status).toBe(204)
     await until(async () => {
@@ -223,7 +223,7 @@ describe.skipIf(reason !== null)('one disk for the database and the bytes', () =
     const writes = Array.from({ length: 40 }, () =>
       room.within(512 * 1024, async () => {
         granted += 1
-        // Slower than the next look, which does not see what is not written yet.
+        // This is slower than the next check, which does not see bytes that are not written yet.
         await later(2_500)
       }),
     )
@@ -231,14 +231,14 @@ describe.skipIf(reason !== null)('one disk for the database and the bytes', () =
     expect(granted).toBe(8)
     expect(ended.filter(({ status }) => status === 'rejected')).toHaveLength(32)
     expect(ended.find(({ status }) => status === 'rejected')).toMatchObject({ reason: { code: 'storage-full' } })
-    // None of them was written.
+    // None of the bytes was written.
     await later(1_200)
     await room.within(512 * 1024, async () => {})
     await room.close()
   }, 30_000)
 })
 
-/** Without a store no ballast is made, which would take the room that these tests count. */
+/** Without a store there is no ballast file, whose space these tests would have to count. */
 const noStore = (): Promise<void> => Promise.reject(new Error('there is no store here'))
 
 test('if the disk is smaller than the reserve, bytes are refused before a file is made', async () => {

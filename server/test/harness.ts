@@ -18,7 +18,7 @@ export type Options = Partial<Omit<UploadsOptions<Tx, Kinds>, 'kinds'>>
 
 export const silent = { debug: () => {}, info: () => {}, warn: () => {}, error: () => {} }
 
-/** The whole server in process, on a real database and a real directory. */
+/** The whole server in this process, on a real database and a real directory. */
 export async function startServer(
   kinds: Kinds,
   options: Options & { blobsOf?: (blobs: BlobStore) => BlobStore; ledgerOf?: (ledger: Ledger<Tx>) => Ledger<Tx> } = {},
@@ -44,7 +44,7 @@ export async function startServer(
   let opened = await open()
   await opened.uploads.ready()
 
-  /** Our own client says whose the upload is, unless a test has said it. */
+  /** Sends the owner's tag as Landfall's own client does, unless the test sets it. */
   const request = async (
     method: string,
     path: string,
@@ -70,7 +70,7 @@ export async function startServer(
 
   return {
     directory: directory.path,
-    /** Of the next start. */
+    /** The kinds of the next start. */
     kinds,
     get ledger() {
       return opened.ledger
@@ -97,7 +97,7 @@ export async function startServer(
           body: JSON.stringify({ file: { name: 'a.bin', type: 'application/octet-stream', ...file }, ...more }),
         }),
       ),
-    /** A tus PATCH, of our own client unless `stock`. */
+    /** A tus PATCH of Landfall's own client, or of a stock client with `stock`. */
     patch: (
       id: string,
       offset: number,
@@ -146,7 +146,7 @@ export async function startServer(
     get: (id: string, query = '', owner = 'ann') =>
       json<Operation & Problem>(request('GET', `/operations/${id}${query}`, { owner })),
     photos: async () => (await opened.db.select().from(photos)).map(({ name }) => name),
-    /** The process ends, in order or not, and another one starts on the same data, or on what was made of it. */
+    /** Ends the process, in order or not, and starts another one on the same data, which may be changed in between. */
     async restart(between: () => Promise<void> = async () => {}) {
       await opened.uploads.close()
       opened.client.close()
@@ -171,8 +171,8 @@ export const digestOf = (bytes: Uint8Array): string =>
 export const later = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms))
 
 /**
- * Looks again until it holds. The time allows for a busy machine and for the pauses that the server draws (up to 4 s
- * each); no test measures by it.
+ * Repeats the read until the condition holds. The time allows for a busy machine and for the server's random pauses
+ * (up to 4 s each). No test measures by it.
  */
 export async function eventually<T>(
   look: () => Promise<T>,
@@ -186,7 +186,7 @@ export async function eventually<T>(
   }
 }
 
-/** A body that hands out its chunks and then breaks, or stays silent. */
+/** A body that delivers its chunks and then breaks or stays silent. */
 export function brokenBody(chunks: readonly Uint8Array[], ending: 'broken' | 'silent'): ReadableStream<Uint8Array> {
   let at = 0
   return new ReadableStream({

@@ -1,4 +1,4 @@
-/** Whether a process can take requests, as a load balancer asks it: often, from several sides, and while everything is away. */
+/** Readiness as load balancers check it: often, from several sides, and while everything is unavailable. */
 import { join } from 'node:path'
 import { sql } from 'drizzle-orm'
 import { Hono } from 'hono'
@@ -17,7 +17,7 @@ import { eventually, later, silent, startServer, type TestServer } from './harne
 const KINDS = { file: kind({ onReference: async () => null }) }
 const READY = { ready: true, failed: [] }
 const failed = (...names: string[]) => ({ ready: false, failed: names })
-/** What was asked is good for a second. */
+/** A result is reused for one second. */
 const FRESH_MS = 1_050
 
 let server: TestServer | undefined
@@ -52,7 +52,7 @@ test('a completer of any process counts, and one without a recent heartbeat coun
   const { uploads, ledger } = await start({ completerIntervalMs: 1_000 })
   await ledger.heartbeat()
   expect(await uploads.health()).toEqual(READY)
-  // Three intervals and half a minute.
+  // The limit is three intervals plus half a minute.
   await heartbeatSecondsAgo(server!, 30)
   await later(FRESH_MS)
   expect(await uploads.health()).toEqual(READY)
@@ -108,7 +108,7 @@ test('a database that refuses or does not answer is reported within a second', a
   expect(await uploads.health()).toEqual(failed('database'))
   expect(performance.now() - from).toBeLessThan(1_500)
   await later(FRESH_MS)
-  // Questions do not pile up on it.
+  // Calls do not pile up at the database.
   expect(await uploads.health()).toEqual(failed('database'))
   expect(asked).toBe(2)
   answer({ nowAt: 0, heartbeatAt: null })
@@ -135,7 +135,7 @@ test('a ledger or store that cannot be opened is reported, and opened again with
   const first = await start()
   const ledger = sqliteLedger(first.db)
   await first.uploads.close()
-  // As another process has it.
+  // This lock is the one of another process.
   const other = lockFile(join(first.directory, 'blobs'), 'landfall.lock')
   let away = true
   const second = createUploads<Tx, typeof KINDS>({

@@ -1,4 +1,4 @@
-/** What one user can hold of a server that others use too: the built program, its descriptors, memory and answers. */
+/** How much of a shared server one user can occupy: file descriptors, memory and answers of the built program. */
 import { readdirSync, readFileSync } from 'node:fs'
 import { expect, test } from 'vitest'
 import { content, eventually, later, newId } from './harness.js'
@@ -57,7 +57,7 @@ test('connections that send requests ahead and are reset leave no file descripto
     line.reset()
   }
   const attacked = descriptors()
-  // The polls of those that were not read on end by themselves.
+  // The polls of connections that are no longer read end by themselves.
   const after = await eventually(
     async () => descriptors(),
     (now) => now <= before + 3,
@@ -138,7 +138,7 @@ test.each([
       `${answered} polls answered; another owner's upload: ${aloneMs.toFixed(0)} ms alone, under attack p50 ${sorted[sorted.length >> 1]?.toFixed(0)} ms, ` +
         `longest ${sorted.at(-1)?.toFixed(0)} ms of ${times.length}; resident ${before.toFixed(0)} MB before, ${attacked.toFixed(0)} under attack\n`,
     )
-    // The longest is in the two thousand first requests themselves; on a busy machine these alone take seconds.
+    // The slowest upload is one during the first two thousand requests, which alone take seconds on a busy machine.
     expect(sorted[sorted.length >> 1]).toBeLessThan(1_000)
     expect(sorted.at(-1)).toBeLessThan(12_000)
     expect(attacked - before).toBeLessThan(250)

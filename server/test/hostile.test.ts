@@ -1,7 +1,7 @@
 /**
- * What was tried against a running server, as kinds: another owner's operations, paths that lead elsewhere, requests
- * from other sites, odd and random input, races for what is limited. Each request gets a clear answer, changes nothing
- * that is another owner's, and tells nothing of the machine.
+ * Attacks on a running server: another owner's operations, paths that leave the routes, requests
+ * from other sites, odd and random input, and races for limits. Each request gets a clear answer, changes nothing
+ * of another owner, and reveals nothing about the machine.
  */
 import { createServer, type Server } from 'node:http'
 import { type AddressInfo, connect } from 'node:net'
@@ -34,7 +34,7 @@ afterEach(async () => {
   await server.close()
 })
 
-/** Sends bytes as they are, and answers what came until the server closed, or was silent for a while. */
+/** Sends raw bytes, and answers everything that arrives until the server closes or is silent for a while. */
 const raw = (bytes: string): Promise<string> =>
   new Promise((resolve, reject) => {
     const socket = connect(port, '127.0.0.1', () => socket.end(bytes, 'latin1'))
@@ -45,7 +45,7 @@ const raw = (bytes: string): Promise<string> =>
   })
 const statusOf = (said: string): number => Number(/^HTTP\/1\.1 (\d{3})/.exec(said)?.[1])
 
-/** Everything that is Ann's, as stored. */
+/** All stored data of Ann. */
 const annsState = async (ids: readonly string[]): Promise<string> =>
   JSON.stringify(await Promise.all(ids.map((id) => server.ledger.find({ owner: 'ann', id }))))
 
@@ -205,7 +205,7 @@ test('requests that are smuggled behind a body are not executed', async () => {
   expect(await annsState([id])).toBe(before)
 })
 
-/** Words that have a meaning somewhere below, and some that have none anywhere. */
+/** Path segments that have a meaning somewhere in the routes, and some that have none. */
 const WORDS = [
   ...'0 -1 1 10 1e3 9007199254740993 NaN null true [] {} * % %00 .. ../ __proto__ constructor 1.0.0 0.2.2'.split(' '),
   ...'sha-256=:AAAA: pending bytes=0- bytes=5-1 W/"x" <script> ${7*7}'.split(' '),
@@ -234,9 +234,9 @@ const ofRequest = fc.record({
     fc.constant(JSON.stringify({ file: { name: 'a', size: 3, type: '' } })),
   ),
 })
-/** What an address and UTF-8 can carry. */
+/** Text that can be sent in a URL and in UTF-8. */
 const wellFormed = (text: string): string => new TextDecoder().decode(new TextEncoder().encode(text))
-/** A header's value as far as a client can send it at all. */
+/** A header value that a client is able to send. */
 const sendable = (text: string): string => text.replaceAll(/[^\u0020-\u007e]/g, '?').trim()
 
 test("random requests get one of Landfall's own answers, never a fault of the server or anything of its internals", async () => {
@@ -249,7 +249,7 @@ test("random requests get one of Landfall's own answers, never a fault of the se
         .map((segment) => (segment === 'ID' ? id : encodeURIComponent(wellFormed(segment))))
         .join('/')
       const search = Object.entries(query).map(([key, value]) => `${key}=${encodeURIComponent(wellFormed(value))}`)
-      // A poll that is to wait for something waits as long as it was told; here nothing changes.
+      // A poll must not wait here, because no change would end it.
       const asked = `/${path}?${search.join('&')}`.replace(/wait=[^&]*/, 'wait=0')
       const answer = await server.request(method, asked, {
         owner: 'bob',

@@ -12,7 +12,7 @@ const LEASE_MS = 60
 let server: TestServer
 afterEach(() => server.close())
 
-/** A lease on a real ledger whose `renew` is told when it is asked, and answers when it may. */
+/** A lease on a real ledger. The test can run code before each renewal. */
 async function hold(
   beforeRenewal: (ledger: Ledger<Tx>) => Promise<unknown>,
   purpose: LeasePurpose = 'drive',
@@ -57,7 +57,7 @@ test('a lease that is released while it is being prolonged does not count as los
   const { held, warnings } = await hold(async (ledger) => {
     if ((renewals += 1) > 1) return
     await ledger.record(held.lease, held.operation, { dueInMs: null, release: true })
-    // A process that has much to do hears of its own commit late.
+    // A busy process learns late that its own commit has succeeded.
     setTimeout(() => held.end(), 300)
   })
   await eventually(

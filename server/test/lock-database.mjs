@@ -1,4 +1,4 @@
-// Another process that has the database locked, until it is killed.
+// A process that locks the database until it is killed.
 import Database from 'libsql'
 
 const db = new Database(process.argv[2] ?? '')

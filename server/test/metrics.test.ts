@@ -1,4 +1,4 @@
-/** What an operator's numbers say, beside what has happened. */
+/** Compares the metrics with what has happened. */
 import { afterEach, expect, test } from 'vitest'
 import { UploadError } from '../src/lib/errors.js'
 import { kind, reject } from '../src/kinds/kind.js'
@@ -14,7 +14,7 @@ afterEach(async () => {
   server = undefined
 })
 
-/** The samples of a page, by their name with labels; each belongs to a family that was announced before. */
+/** The samples of a page, by name and labels. Each must belong to a family that was declared before. */
 function samplesOf(text: string): Record<string, number> {
   const lines = text.split('\n')
   expect(lines.slice(-2)).toEqual(['# EOF', ''])
@@ -107,7 +107,7 @@ test('the lag counts from the last byte, including failed attempts', async () =>
   )
   const now = await samples()
   expect(now['landfall_finalise_lag_seconds_count']).toBe(1)
-  // The pause after a failure is at least so long.
+  // The pause after a failure is at least this long.
   expect(now['landfall_finalise_lag_seconds_sum']).toBeGreaterThanOrEqual(0.05)
 })
 
@@ -120,7 +120,7 @@ test('a lost lease and the write that was refused because of it are counted', as
     () => ledger.find({ owner: 'ann', id }),
     (operation) => operation?.leaseHolder !== null,
   )
-  // Somebody else takes over.
+  // Another holder takes over.
   expect(await ledger.forgetOtherHolders('another')).toBe(1)
   expect((await sending).status).toBeGreaterThanOrEqual(400)
   expect(await samples()).toMatchObject({

@@ -8,7 +8,7 @@ import { createHolderName } from './model/modules.js'
 import { histories } from './model/random.js'
 import { SCENARIOS } from './model/scenarios.js'
 
-/** `LANDFALL_MODEL=full`: all pairs; else so many of each scenario. `singles`: none. */
+/** With `LANDFALL_MODEL=full` all pairs run, with `singles` none, and otherwise this number for each scenario. */
 const mode = process.env['LANDFALL_MODEL']
 const PAIRS =
   mode === 'full'

@@ -1,4 +1,4 @@
-/** Two things at once, at many moments around a commit: one of two outcomes, whole, told, and the same for ever. */
+/** Two requests at once, at many moments around a commit. There is one of two outcomes, complete, reported and final. */
 import { readdir } from 'node:fs/promises'
 import type { AddressInfo } from 'node:net'
 import { join } from 'node:path'
@@ -20,12 +20,12 @@ afterEach(async () => {
   for (const close of closing.splice(0).toReversed()) await close()
 })
 
-/** Turns of the event loop: timers are too coarse. */
+/** Waits by turns of the event loop, because timers are too coarse. */
 async function pause(ms: number): Promise<void> {
   for (const until = performance.now() + ms; performance.now() < until;) await new Promise(setImmediate)
 }
 
-/** Its hook takes time before it has the writer, and while it has it. */
+/** A kind whose hook takes time before it gets the writer and while it has it. */
 const slow = kind({
   onReference: async (tx: Tx, { operation }) => {
     await pause(1)
@@ -93,7 +93,7 @@ async function told(response: Promise<Response>): Promise<Told> {
   return { status, code: json.code ?? json.problem?.code ?? null, point: json.recoveryPoint ?? null }
 }
 
-/** One reference, one row, the right bytes, and the user knows. */
+/** There is one reference, one row and the right bytes, and the answer says so. */
 async function expectReferenced(server: TestServer, id: string): Promise<void> {
   const operation = await server.get(id)
   expect(isReferenced(operation.recoveryPoint)).toBe(true)
@@ -103,14 +103,14 @@ async function expectReferenced(server: TestServer, id: string): Promise<void> {
   expect((await server.photos()).filter((name) => name === id)).toHaveLength(1)
 }
 
-/** No reference, and no row of the application's. */
+/** There is no reference, and no row of the application. */
 async function expectNothing(server: TestServer, id: string): Promise<void> {
   expect(await server.get(id)).toMatchObject({ reference: null })
   expect((await server.request('GET', `/files/${id}`)).status).toBe(404)
   expect(await server.photos()).not.toContain(id)
 }
 
-/** Once the completer has passed. */
+/** After a pass of the completer there are no bytes. */
 async function expectNoBytes(server: TestServer, ids: readonly string[]): Promise<void> {
   await server.uploads.runOnce()
   const stored = await storedNames(server)
@@ -142,7 +142,7 @@ async function medianMs(run: () => Promise<void>): Promise<number> {
   return times.toSorted((a, b) => a - b)[2] ?? 0
 }
 
-/** From the very beginning to well after the end, and more of them early, where most is decided. */
+/** From the beginning until well after the end. More of them are early, when most is decided. */
 const momentsAround = (ms: number): number[] => Array.from({ length: MOMENTS }, (_, n) => 2 * ms * (n / MOMENTS) ** 2)
 
 describe.each([
@@ -206,14 +206,14 @@ describe('a wrong digest that comes after its client had vanished', () => {
     expect(await server.get(id)).toMatchObject({ recoveryPoint: 'received', digest: null })
     return id
   }
-  /** Its time is over. */
+  /** Ends the grace period. */
   const endGrace = (server: TestServer) =>
     server.db.run(
       `UPDATE landfall_operations SET digest_due_at = created_at, due_at = created_at WHERE point = 'received'`,
     )
 
   const REJECTED = { status: 200, recoveryPoint: 'rejected', problem: { code: 'digest-mismatch' }, reference: null }
-  /** Whatever comes, now and after a start: the same answer. */
+  /** Every request gets the same answer, now and after a start. */
   async function expectRejected(server: TestServer, id: string): Promise<void> {
     for (const digest of [WRONG, digestOf(BYTES), 'pending'])
       expect(await declare(server, id, digest)).toMatchObject(REJECTED)

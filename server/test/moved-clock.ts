@@ -18,8 +18,8 @@ const TIMES = {
 }
 
 /**
- * A server whose wall clock, SQLite's own included, can be set. SQLite's cannot be moved, so the world is: a clock that
- * goes ahead by so much is the same as stored times that lie so much further back, read with so much added.
+ * A server whose wall clock can be set, also that of SQLite. SQLite's clock cannot be moved, so stored times are moved:
+ * a clock that is ahead is the same as stored times that are earlier by this amount, which is added when they are read.
  */
 export async function startWithMovedClock(
   kinds: Parameters<typeof startServer>[0],
@@ -38,7 +38,7 @@ export async function startWithMovedClock(
     ...options,
   })
 
-  /** Somebody sets the clock; no time passes. */
+  /** Sets the clock without any time passing. */
   async function jump(ms: number): Promise<void> {
     await moveBack(server, ms)
     aheadMs += ms
@@ -47,7 +47,7 @@ export async function startWithMovedClock(
     server,
     now: clock.now,
     jump,
-    /** Time passes, for everybody. */
+    /** Lets time pass on all clocks. */
     async pass(ms: number): Promise<void> {
       await jump(ms)
       passedMs += ms
@@ -65,7 +65,7 @@ async function moveBack(server: TestServer, ms: number): Promise<void> {
     'at', value ->> 'at' - ${ms}, 'byMs', value ->> 'byMs')) FROM json_each(landfall_meta.value)) WHERE key = 'clock_steps'`)
 }
 
-/** Leases are compared by identity, and hold no times. */
+/** These methods are passed on unchanged, because leases are compared by identity and contain no times. */
 const AS_THEY_ARE = new Set(['renew', 'onChange'])
 
 function readAhead<Tx>(ledger: Ledger<Tx>, aheadMs: () => number): Ledger<Tx> {

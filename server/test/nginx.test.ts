@@ -1,4 +1,4 @@
-/** The nginx configuration that is shipped, before a real server: what a proxy can spoil, and this one does not. */
+/** The shipped nginx configuration in front of a real server does not cause the problems that proxies can cause. */
 import { once } from 'node:events'
 import { connect as connectHttp2, type IncomingHttpHeaders } from 'node:http2'
 import { type AddressInfo, connect, createServer } from 'node:net'
@@ -32,7 +32,7 @@ const noted = (bytes: number) => `filename YQ==,note ${Buffer.from('x'.repeat(by
 
 async function start() {
   const server = await program.serve({ LANDFALL_METRICS_PATH: '/metrics' })
-  // One of two nodes is not there.
+  // One of the two nodes does not exist.
   return { ...server, ...(await before([await freePort(), portOf(server)])) }
 }
 
@@ -72,7 +72,7 @@ async function before(nodePorts: readonly number[]) {
       headers: { ...as(user), ...TUS, 'Upload-Offset': String(offset) },
       body,
     })
-  /** A file that is stored; its id. */
+  /** Stores a file and answers its id. */
   const stored = async (name: string, user = 'ann') => {
     const id = newId()
     expect((await declare(id, 5, name, user)).status).toBe(201)
@@ -89,7 +89,7 @@ async function before(nodePorts: readonly number[]) {
 test('a file of several megabytes can be uploaded and read although one of two nodes does not exist', async () => {
   const { request, declare } = await start()
   const bytes = content(5_000_000)
-  // Often enough that each of the two is asked first.
+  // This is repeated so that each of the two nodes is tried first.
   for (let n = 0; n < 4; n++) {
     const id = newId()
     expect((await declare(id, bytes.length)).status).toBe(201)
@@ -130,7 +130,7 @@ test('bytes are acknowledged while they are still being sent, and an early answe
   })
   const offset = async () =>
     ((await (await request('GET', `/uploads/operations/${id}`)).json()) as { offset: number }).offset
-  // After two seconds at the latest.
+  // The first acknowledgement comes after two seconds at the latest.
   expect(await eventually(offset, (acknowledged) => acknowledged > 0, 10_000)).toBeLessThan(bytes.length)
   child.kill('SIGTERM')
   const answer = await upload.answered
@@ -192,7 +192,7 @@ test('a head that is too large is refused by nginx, and a head that nginx passes
 })
 
 /**
- * Bob asks for six seconds for all that a node or nginx refuses, while Ann uploads one file after the other. None of
+ * For six seconds Bob sends everything that a node or nginx refuses, while Ann uploads one file after the other. None of
  * Ann's requests may fail.
  */
 async function attack({ proxy, request, declare, patch, stored }: Awaited<ReturnType<typeof before>>) {
@@ -316,7 +316,7 @@ test('an answer that is sent before the body was read arrives, and so does the n
   }
 })
 
-/** A line on which everything takes so long each way. */
+/** A connection with this delay in each direction. */
 async function distantLine(toPort: number, delayMs: number) {
   const server = createServer((near) => {
     const far = connect(toPort, '127.0.0.1')

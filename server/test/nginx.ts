@@ -6,7 +6,7 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { later } from './harness.js'
 
-/** The configuration that is shipped, with the places of this machine instead of those of a container. */
+/** The shipped configuration, with the paths and ports of this machine instead of those of a container. */
 const SHIPPED = fileURLToPath(new URL('../deploy/nginx/landfall.conf', import.meta.url))
 
 export async function freePort(): Promise<number> {
@@ -18,7 +18,7 @@ export async function freePort(): Promise<number> {
   return port
 }
 
-/** Before nodes at these ports, three at most. Users: ann and bob, password `secret`. */
+/** Starts nginx in front of nodes at these ports, three at most. The users are ann and bob, the password is `secret`. */
 export async function startNginx(program: string, directory: string, nodePorts: readonly number[]) {
   const folder = join(directory, 'nginx')
   await mkdir(folder)
@@ -61,7 +61,7 @@ ${temporary}
     checked,
     address: `http://127.0.0.1:${port}`,
     port,
-    /** HTTP/2 without TLS. */
+    /** The port for HTTP/2 without TLS. */
     http2Port,
     async start() {
       const started = spawn(program, args, { stdio: 'ignore' })

@@ -1,4 +1,4 @@
-/** What one connection can hold of a server, and for how long: real sockets that do what no well-meaning client does. */
+/** How much of a server one connection can occupy and for how long, on raw sockets that behave badly. */
 import { once } from 'node:events'
 import { readdirSync, readlinkSync } from 'node:fs'
 import { createServer, type Server } from 'node:http'
@@ -18,12 +18,12 @@ import { head, openLine } from './raw-http.js'
 const kinds = { file: kind({ onReference: async () => null }) }
 const PATCH = { 'Tus-Resumable': '1.0.0', 'Content-Type': 'application/offset+octet-stream', 'Upload-Offset': '0' }
 const OURS = { 'X-Owner': 'ann', 'Landfall-Version': '1' }
-/** What our own client sends with what changes something. */
+/** The headers of Landfall's own client for changing requests. */
 const changing = async () => ({ ...OURS, 'Landfall-Owner': await files.uploads.ownerTag('ann') })
-/** More than the buffers of both ends of a connection take. */
+/** More than the buffers of both ends of a connection hold. */
 const LARGE = content(24_000_000)
 
-/** The thirty seconds that a declaration has are a third of one. */
+/** Shortens the 30 s that a declaration may take to 0.3 s. */
 const quick = {
   ...systemClock,
   sleep: (ms: number, signal?: AbortSignal) => systemClock.sleep(ms === 30_000 ? 300 : ms, signal),
@@ -43,7 +43,7 @@ afterEach(async () => {
   await files.close()
 })
 
-/** The routes, and beside them one of the application's own that reads whatever it is sent. */
+/** Landfall's routes, and one route of the application that reads its whole body. */
 const app = () =>
   new Hono()
     .route('/uploads', files.uploads.routes)
@@ -82,13 +82,13 @@ async function stored(bytes: Uint8Array<ArrayBuffer>): Promise<string> {
 }
 
 const descriptors = (): number => readdirSync('/proc/self/fd').length
-/** How many of them are of stored files. */
+/** The number of open descriptors of stored files. */
 const blobsOpen = (): number =>
   readdirSync('/proc/self/fd').filter((fd) => {
     try {
       return readlinkSync(`/proc/self/fd/${fd}`).startsWith(join(files.directory, 'blobs', 'blobs'))
     } catch {
-      // Closed meanwhile; and the one by which the directory is read.
+      // The descriptor was closed since the listing, or is the one that reads the directory.
       return false
     }
   }).length
@@ -368,7 +368,7 @@ describe('requests that are sent ahead', () => {
       },
     })
     const line = await openLine(port)
-    // Heads of the usual size.
+    // These heads have the usual size.
     const one = head('GET', '/', { Cookie: 'x'.repeat(1_000) })
     const before = process.memoryUsage().heapUsed
     for (let n = 0; n < 40; n++) {
@@ -378,7 +378,7 @@ describe('requests that are sent ahead', () => {
     await later(300)
     expect(begun).toBe(1)
     expect(line.end()).toBe('open')
-    // Most of forty megabytes waits on the line.
+    // Most of the forty megabytes has not been sent yet.
     expect(line.socket.writableLength).toBeGreaterThan(20_000_000)
     expect(process.memoryUsage().heapUsed - before).toBeLessThan(30_000_000)
     line.destroy()
@@ -398,7 +398,7 @@ describe('requests that are sent ahead', () => {
 })
 
 describe('the guard is the same', () => {
-  /** What it does that nobody else does: says that the connection ends, and takes one request after the other. */
+  /** Only the guard announces the end of a connection, and takes one request after the other. */
   async function guards(line: Awaited<ReturnType<typeof openLine>>): Promise<void> {
     for (let n = 0; n < 3; n++) line.send(head('GET', `/uploads/operations/${newId()}`, OURS))
     for (let n = 0; n < 3; n++) expect((await line.answer()).status).toBe(404)
@@ -420,7 +420,7 @@ describe('the guard is the same', () => {
   })
 
   test('with TLS', async () => {
-    // Without certificates: RFC 4279.
+    // TLS with a shared key needs no certificates (RFC 4279).
     const shared = { ciphers: 'PSK-AES128-GCM-SHA256', maxVersion: 'TLSv1.2' } as const
     const psk = Buffer.from('00112233445566778899aabbccddeeff', 'hex')
     const listener = getRequestListener(app().fetch)

@@ -7,7 +7,7 @@ export type Node = Awaited<ReturnType<ReturnType<typeof useProgram>['serve']>>
 
 const LEASE_MS = 5_000
 
-/** What nodes that belong together are told: one database, one place in one bucket. */
+/** The settings that the nodes of a cluster share: one database, and one prefix in one bucket. */
 export const nodesOn = (databaseUrl: string, { endpoint, region, bucket, credentials }: S3Config) => ({
   LANDFALL_DATABASE_URL: databaseUrl,
   LANDFALL_S3_ENDPOINT: endpoint,

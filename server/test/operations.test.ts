@@ -500,7 +500,7 @@ describe('a final refusal', () => {
       expect(await get(id)).toMatchObject({ recoveryPoint: 'rejected', problem: { code: 'not-acceptable', detail } })
     }
     expect(await rows()).toEqual([])
-    // Also where nobody asks for them again.
+    // This also happens if no client asks again.
     await uploads.runOnce()
     expect(await filesBelow(directory)).toEqual([])
   })
@@ -587,7 +587,7 @@ describe('the state of operations', () => {
     const poll = (wait: number, known: string) =>
       request('GET', `/operations?ids=${ids.join(',')}&wait=${wait}`, { headers: { 'If-None-Match': known } })
     expect((await poll(0, tag)).status).toBe(304)
-    // A proxy that compresses has made it a weak one.
+    // A proxy that compresses changes the tag to a weak one.
     expect((await poll(0, `W/${tag}`)).status).toBe(304)
     const startedAt = performance.now()
     expect((await poll(1, tag)).status).toBe(304)

@@ -1,4 +1,4 @@
-/** Commands beside a process that has the directory: a server, or an application that embeds Landfall. */
+/** Commands while a process has the directory: a server, or an application that embeds Landfall. */
 import { existsSync } from 'node:fs'
 import { stat } from 'node:fs/promises'
 import { join } from 'node:path'
@@ -86,7 +86,7 @@ test('a long list is read in pages, and contains each operation once', async () 
   expect(lines).toHaveLength(611)
   expect(lines.filter((line) => line.startsWith('id '))).toHaveLength(1)
   expect(table.err).toMatch(/^there may be more: --after [0-9a-f]{32}\n$/)
-  // One call answers at most so many, whatever is asked of it.
+  // One call answers a limited number, even if more are asked for.
   expect(await server!.uploads.operator.list({ limit: 5_000_000 })).toHaveLength(ids.length)
 }, 60_000)
 

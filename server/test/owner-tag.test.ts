@@ -10,7 +10,7 @@ afterEach(async () => {
   for (const server of servers.splice(0)) await server.close()
 })
 
-/** What the ledger was asked for that changes it, beside the clock's and the completer's own. */
+/** The calls that change the ledger, without those of the clock and the completer. */
 const WRITES = new Set(['declare', 'setDigest', 'lease', 'ask', 'record', 'refer', 'cancel', 'remove', 'retry'])
 
 async function start(options: Parameters<typeof startServer>[1] = {}) {
@@ -36,7 +36,7 @@ const BYTES = { ...TUS, 'Upload-Offset': '4', 'Content-Type': 'application/offse
 const FILE = { file: { name: 'a.bin', type: 'application/octet-stream', size: 10 } }
 const metadataOf = (id: string): string => `operationId ${Buffer.from(id).toString('base64')}`
 
-/** Every method and route that a request can be of which somebody is the owner; `id` has 4 of 10 bytes. */
+/** Every method and route that belongs to an owner. `id` has 4 of 10 bytes. */
 const requestsOf = (id: string) =>
   [
     ['GET', '/operations?open'],
@@ -68,7 +68,7 @@ const requestsOf = (id: string) =>
     (string | Uint8Array<ArrayBuffer>)?,
   ])[]
 
-/** One of ann's and one of bob's under the same id, both in the middle. */
+/** Declares one upload of ann and one of bob under the same id, and sends a part of each. */
 async function sharedId({ server, writes }: Awaited<ReturnType<typeof start>>): Promise<string> {
   const id = newId()
   for (const owner of ['ann', 'bob']) {
@@ -106,7 +106,7 @@ describe('the owner tag', () => {
         }
     expect(writes).toEqual([])
     expect((await rowsOf(server)).rows).toEqual(before)
-    // Each goes on where it was.
+    // Both uploads can be resumed.
     for (const owner of ['ann', 'bob'])
       expect((await server.patch(id, 4, content(10).subarray(4), { owner })).status).toBe(204)
   })
@@ -116,7 +116,7 @@ describe('the owner tag', () => {
     const { server, writes } = started
     const id = await sharedId(started)
     const before = (await rowsOf(server)).rows
-    // Past the harness, which sends the tag.
+    // These requests do not use the harness, because it sends the tag.
     const app = server.uploads.routes
     let changing = 0
     let written = 0
@@ -131,7 +131,7 @@ describe('the owner tag', () => {
       if (isSafe) {
         expect(answer.status).not.toBe(428)
         await answer.body?.cancel()
-        // A tus HEAD may ask a receiver to let go.
+        // A tus HEAD may ask a receiver to stop.
         written = writes.length
         continue
       }
@@ -173,7 +173,7 @@ describe('the owner tag', () => {
     for (const [method, path, status, headers] of asked) {
       const answer = await server.request(method, path, { headers })
       expect([method, path, answer.status, answer.headers.get('Landfall-Owner')]).toEqual([method, path, status, tag])
-      // It is no part of what is compared.
+      // The tag is not part of the compared facts.
       if (status === 304) expect(answer.headers.get('ETag')).toBe(path.startsWith('/files') ? stored : etag)
       await answer.body?.cancel()
     }
@@ -221,7 +221,7 @@ describe('the owner tag', () => {
     for (const tag of tags) expect(tag).toMatch(/^[\w-]{22}$/)
     await server.restart()
     expect(await Promise.all(names.map((name) => server.uploads.ownerTag(name)))).toEqual(tags)
-    // Another installation's tags are others: its key is its own.
+    // Another installation has other tags, because it has its own key.
     const another = await start()
     expect(await another.server.uploads.ownerTag('ann')).not.toBe(tags[0])
   })

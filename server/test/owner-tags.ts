@@ -1,5 +1,5 @@
 /**
- * The tags of owners as our own client has them: asked for once with `GET /operations?open`, and sent with what follows.
+ * The tags of owners, as in Landfall's client: asked for once with `GET /operations?open`, and sent with later requests.
  */
 export function ownerTags(ask: (owner: string) => Promise<Response>): (owner: string) => Promise<string> {
   const known = new Map<string, string>()

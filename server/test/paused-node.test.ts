@@ -10,14 +10,14 @@ import { type Node, nodesOn, operationAt, untilReferenced } from './nodes.js'
 import { useProgram } from './program.js'
 import { s3Server } from './s3.js'
 
-// A node that stood still (SIGSTOP) in the middle of a write, and goes on while another one has taken over.
+// A node is suspended (SIGSTOP) in the middle of a write, and wakes up after another one has taken over.
 
 const { missing, config } = await s3Server()
 const MIB = 1024 * 1024
 const LEASE_MS = 2_000
 const SIZE_BYTES = 20 * MIB
 
-/** What node A is in the middle of: how much its client had sent it for that, and how much of it the call brings. */
+/** The call of node A that is interrupted: how much its client sends for it, and how many bytes the call carries. */
 const INSIDE = {
   'an UploadPart': {
     sentBytes: SIZE_BYTES,
@@ -30,7 +30,7 @@ const INSIDE = {
     is: ({ method, path }: RecordedRequest) => method === 'PUT' && /\/tails\//.test(path),
   },
 } as const
-/** So little of its body is still under way when A is stopped that the kernel has it, and brings it without A. */
+/** When A is stopped, at most this much of the body is missing. The kernel already has it and sends it without A. */
 const UNDER_WAY_BYTES = 192 * 1024
 
 const isCompletion = ({ method, path }: RecordedRequest): boolean =>
@@ -51,7 +51,7 @@ describe.skipIf(missing !== null)(
       proxies = []
     })
 
-    /** Two nodes, each with a line of its own to the object store. */
+    /** Two nodes, each with a proxy of its own to the object store. */
     async function twoNodes() {
       const url = await postgres.database()
       const shared = nodesOn(url, config)
@@ -71,7 +71,7 @@ describe.skipIf(missing !== null)(
       return { a, b, url, prefix: shared.LANDFALL_S3_PREFIX }
     }
 
-    /** The operation's row and its references, but for what its holder prolongs. */
+    /** The operation's row and its references, without the columns that the holder of its lease prolongs. */
     async function rowsOf(url: string, id: string): Promise<object> {
       const client = new Client({ connectionString: url })
       await client.connect()
@@ -104,7 +104,7 @@ describe.skipIf(missing !== null)(
       return { blobs: under('blobs/'), tails: under('tails/'), uploads: Uploads.length }
     }
 
-    /** A client that sends this much, whatever it is answered. */
+    /** A client that sends these bytes, whatever the answer is. */
     async function sends(node: Node, id: string, bytes: Uint8Array): Promise<void> {
       const ownerTag = await node.tagOf('ann')
       const request = httpRequest(`${node.address}/files/${id}`, {
@@ -125,7 +125,7 @@ describe.skipIf(missing !== null)(
       request.end(bytes)
     }
 
-    /** As our client does: asks where the operation stands, and goes on from there; 423 while the other node has it. */
+    /** Asks for the offset and resumes there, as Landfall's client does. It gets 423 while the other node has a lease. */
     async function send(node: Node, id: string, bytes: Uint8Array<ArrayBuffer>, upTo: number): Promise<void> {
       for (const deadline = Date.now() + 20_000; ; await sleep(100)) {
         const declared = await node.declare(id, bytes.length)
@@ -161,7 +161,7 @@ describe.skipIf(missing !== null)(
           const before = await rowsOf(url, id)
           a.line.setRate(null)
           a.line.heal()
-          // Stored before A knows; of an upload that is complete no part is any more.
+          // The part is stored before A knows it. A completed upload has no parts any more, so the answer is 404.
           await a.line.waitFor((request) => request === held && request.status !== null)
           expect(held.status).toBe(inside === 'an UploadPart' && when === 'after' ? 404 : 200)
           a.node.child.kill('SIGCONT')

@@ -7,11 +7,11 @@ import { temporaryDirectory } from '../../e2e/ground/files.js'
 import { eventually } from './harness.js'
 import { freePort } from './nginx.js'
 
-/** PgBouncer in transaction mode: each transaction on whatever connection is free, and nothing of a session stays. */
+/** PgBouncer in transaction mode: each transaction uses any free connection, and no state of a session is kept. */
 export async function startPgBouncer(program: string, { port: serverPort }: Postgres) {
   const { path: home, remove } = await temporaryDirectory('landfall-pgbouncer-')
   const port = await freePort()
-  // It does not run as root either.
+  // Like PostgreSQL, it does not run as root.
   await chmod(home, 0o755)
   const settings = join(home, 'pgbouncer.ini')
   await writeFile(
@@ -50,7 +50,7 @@ server_idle_timeout = 1
   await eventually(answers, (isUp) => isUp, 10_000)
   let databases = 0
   return {
-    /** The URL of an empty database: what a schema of one's own needs, a setting of the session, is not passed on. */
+    /** The URL of an empty database. A schema is not enough, because PgBouncer does not pass on session settings. */
     async database(): Promise<string> {
       const name = `pooled_${(databases += 1)}`
       const client = new Client({ host: '127.0.0.1', port: serverPort, user: 'postgres', database: 'postgres' })

@@ -16,9 +16,9 @@ import type { HookOutcome, ReferenceIntent } from '../src/ports/ledger/reference
 import { later } from './harness.js'
 import { type JsDatabase, type NodeDatabase, photos, schema } from './postgres-fixture.js'
 
-// A PostgreSQL whose connections go silent without a word, and which is back behind the same name.
+// A PostgreSQL whose connections go silent without being closed, and which is reachable again under the same name.
 
-/** Twenty seconds for its turn, five for the answer, and something for a machine that is busy. */
+/** Twenty seconds for its turn, five for the answer, and extra time for a busy machine. */
 const CALL_MS = 27_000
 const BACK_MS = 10_000
 
@@ -82,7 +82,7 @@ const referring = (timeLimitMs = 2_000): ReferenceIntent => ({
 })
 const accepted: HookOutcome = { outcome: 'accepted', data: null }
 
-/** What a call came to, and how long it took. */
+/** The outcome of a call, and how long it took. */
 async function timed(call: Promise<unknown>): Promise<{ ms: number; code: string | null }> {
   const fromMs = performance.now()
   const code = await call.then(
@@ -142,7 +142,7 @@ describe.each(['node-postgres', 'postgres.js'] as const)('%s', (driver) => {
   test.each(['before BEGIN', 'within the hook', 'at COMMIT'] as const)(
     'a transaction whose connection goes silent %s ends in time, and its outcome is read on another connection',
     async (when) => {
-      // A statement that was prepared before does not show its text.
+      // A statement that was prepared earlier is sent without its text, which the test has to see.
       const { line, ledger, driven, past } = await opened(driver, { prepare: when !== 'at COMMIT' })
       const { lease, operation } = await driven()
       if (when === 'before BEGIN') line.strandConnections()
@@ -162,7 +162,7 @@ describe.each(['node-postgres', 'postgres.js'] as const)('%s', (driver) => {
       expect(referred.ms).toBeLessThan(CALL_MS + 2_000)
       const found = await ledger.find(lease)
       const [row] = await past<{ n: string }>('SELECT COUNT(*) AS n FROM photos')
-      // The COMMIT that reached the server was done; all else was not.
+      // Only the COMMIT that reached the server took effect.
       expect([found?.point, Number(row?.n)]).toEqual(when === 'at COMMIT' ? ['referenced', 1] : ['declared', 0])
       if (when !== 'at COMMIT')
         expect((await ledger.refer(lease, operation, referring(), async () => accepted)).outcome).toBe('referenced')
@@ -202,7 +202,7 @@ describe.each(['node-postgres', 'postgres.js'] as const)('%s', (driver) => {
       }),
     )
     expect(referred.code).toBe('ledger-unavailable')
-    // Longer than the statement_timeout of its transaction, too.
+    // This is also longer than the statement_timeout of its transaction.
     for (const untilMs = performance.now() + 7_000; performance.now() < untilMs; await later(100))
       expect((await ledger.find(lease))?.point).toBe('declared')
     expect(await past('SELECT name FROM photos')).toEqual([])
@@ -270,7 +270,7 @@ describe.each(['node-postgres', 'postgres.js'] as const)('%s', (driver) => {
       refused,
       async () => Promise.reject(Object.assign(new Error('no such template'), { code: 'ENOENT' })),
       async () => Promise.reject(new Error('Connection terminated unexpectedly')),
-      // Another database of the application's: its connection was ended there.
+      // The connection to another database of the application was ended there.
       async () => Promise.reject(Object.assign(new Error('terminating connection'), { code: '57P01' })),
       async () => Promise.reject(new Error('the mail', { cause: await refused().catch((error: unknown) => error) })),
     ]
@@ -349,7 +349,7 @@ describe('postgres.js with several hosts', () => {
     ends.push(() => client.end({ timeout: 1 }))
     return postgresLedger(drizzleJs(client, { schema }))
   }
-  /** At once, so that each has a connection of its own, then one after the other. */
+  /** Makes calls at once, so that each has a connection of its own, and then one after the other. */
   async function calls(ledger: Awaited<ReturnType<typeof clientOf>>) {
     const all = await Promise.all(Array.from({ length: 10 }, () => timed(ledger.find(intentOf()))))
     for (let n = 0; n < 10; n += 1) all.push(await timed(ledger.find(intentOf())))
@@ -397,7 +397,7 @@ test('postgres.js with a user that the server does not know: each call reports t
   }
 })
 
-/** No COMMIT waits for a standby any more. */
+/** Ends the waiting of every COMMIT for a standby. */
 async function unsynchronized(url: string): Promise<void> {
   const client = new Client({ connectionString: url })
   await client.connect()
@@ -408,10 +408,10 @@ async function unsynchronized(url: string): Promise<void> {
 
 const faultCodeOf = (error: unknown): unknown => faultCode(error) ?? error
 
-/** The server gets the COMMIT and does it; of its answer nobody hears. */
+/** The server gets the COMMIT and executes it. Its answer is lost. */
 function silenceAt(bytes: Buffer, line: Proxy): ReturnType<Parameters<Proxy['intercept']>[0]> {
   if (!/\bcommit\b/i.test(bytes.toString('latin1'))) return null
-  // When the answer comes: by then it is done.
+  // The fault begins with the answer, because the COMMIT has then taken effect.
   return {
     at: 'answer',
     strike: () => {

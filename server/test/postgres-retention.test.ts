@@ -1,4 +1,4 @@
-/** Retention and the right to erasure on PostgreSQL: what the contract of a ledger cannot see. */
+/** Retention and the right to erasure on PostgreSQL, as far as the contract of the ledger cannot test them. */
 import { problem } from '@landfall/shared'
 import { drizzle } from 'drizzle-orm/node-postgres'
 import { Pool } from 'pg'
@@ -64,7 +64,7 @@ async function referenced(ledger: ReturnType<typeof openOn>['ledger'], changes: 
   return intent
 }
 
-/** The text of each row of Landfall's. */
+/** The text of each row in Landfall's tables. */
 async function dumped(pool: Pool): Promise<string> {
   const { rows: tables } = await pool.query<{ name: string }>(
     `SELECT relname AS name FROM pg_class WHERE relkind = 'r' AND relname LIKE 'landfall\\_%'`,
@@ -161,7 +161,7 @@ test('an owner is forgotten while one of its effects is being settled, without a
   const { pool, db, ledger } = await open()
   const { id } = await referenced(ledger, { owner: 'ann' })
   const [taken] = await ledger.takeEffects({ kind: 'photo', name: 'notify' }, { ...LEASE, limit: 1 })
-  // As with very many operations: longer than PostgreSQL waits before it looks for a deadlock.
+  // As with very many operations, this takes longer than PostgreSQL waits before it checks for a deadlock.
   await pool.query(
     `CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(2.5); RETURN NULL; END $$`,
   )
@@ -190,7 +190,7 @@ test('while an owner is forgotten, the leases of others are prolonged', async ()
   const before = (await ledger.find(bobs))?.dueAt ?? 0
   await db.transaction(async (tx) => {
     await ledger.forgetOwner(tx, 'ann')
-    // Nobody knows yet whether that will be committed.
+    // It is not known yet whether that transaction will commit.
     expect(await ledger.renew([anns, bobs], 60_000)).toEqual([anns, bobs])
     expect((await ledger.find(bobs))?.dueAt).toBeGreaterThan(before + 20_000)
   })
@@ -205,7 +205,7 @@ test('if several nodes start at once, one of them makes the key of the tombstone
     (await nodes[0]?.pool.query(`SELECT value FROM landfall_meta WHERE key = 'tombstone_key'`))?.rows
   const key = await keyNow()
   expect(key).toEqual([{ value: expect.stringMatching(/^[0-9a-f]{64}$/) as unknown }])
-  // Where an older version has migrated again, or a backup is without it, it is made when it is needed.
+  // If an older version has migrated again, or a backup lacks the key, it is made when it is needed.
   await nodes[0]?.pool.query(`DELETE FROM landfall_meta WHERE key = 'tombstone_key'`)
   const intent = intentOf()
   await Promise.all(nodes.map(({ ledger }) => ledger.declare(intent)))
@@ -282,7 +282,7 @@ test('an upgrade that has to wait for a transaction does not delay other calls f
   for (const statement of POSTGRES_MIGRATIONS[0] ?? []) await pool.query(statement)
   await pool.query(`CREATE TABLE landfall_meta (key text PRIMARY KEY, value text NOT NULL)`)
   await pool.query(`INSERT INTO landfall_meta (key, value) VALUES ('version', '1'), ('identity', 'this')`)
-  // As a dump does for hours.
+  // A dump can hold such a lock for hours.
   const reader = await pool.connect()
   await reader.query('BEGIN')
   await reader.query('SELECT 1 FROM landfall_operations')

@@ -1,4 +1,4 @@
-/** Versions N and N+1 of the server against one database: migrations only add, under a lock. */
+/** Versions N and N+1 of the server use one database. Migrations only add things, and run under a lock. */
 import { sql } from 'drizzle-orm'
 import { drizzle, type NodePgDatabase } from 'drizzle-orm/node-postgres'
 import { pgTable, text } from 'drizzle-orm/pg-core'
@@ -17,7 +17,7 @@ const photos = pgTable('photos', { name: text('name').notNull() })
 const schema = { photos }
 type Database = NodePgDatabase<typeof schema>
 
-/** What the next version may do: columns, tables and indexes that this one knows nothing of. */
+/** What the next version may add: columns, tables and indexes that this version does not know. */
 const NEXT = [
   `ALTER TABLE landfall_operations ADD COLUMN shelf text`,
   `ALTER TABLE landfall_operations ADD COLUMN weight integer NOT NULL DEFAULT 1`,

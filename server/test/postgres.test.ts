@@ -48,7 +48,7 @@ afterEach(async () => {
 
 function poolOn(url: string, max = 10): Pool {
   const pool = new Pool({ connectionString: url, max, connectionTimeoutMillis: 5_000 })
-  // Its last connections may still be closing when the server is stopped.
+  // The last connections may still be closing when the server is stopped.
   pool.on('error', () => {})
   ends.push(() => pool.end())
   return pool
@@ -210,8 +210,8 @@ describe.each(['node-postgres', 'postgres.js'] as const)('PostgreSQL by %s', (dr
   })
 })
 
-// Not with postgres.js: 3.4.9 throws where nobody can catch it when it is about to write to a connection that has just
-// died ("Cannot read properties of null (reading 'write')"); the process ends, and goes on where it was.
+// Not with postgres.js: 3.4.9 throws an error that cannot be caught when it writes to a connection that has just
+// died ("Cannot read properties of null (reading 'write')"). The process then ends, and resumes after its restart.
 test('calls fail while the database is unavailable, succeed afterwards, and no operation is given up', async () => {
   const { ledger, driven, written } = await opened('node-postgres')
   const { lease, operation } = await driven()
@@ -234,7 +234,7 @@ test('calls fail while the database is unavailable, succeed afterwards, and no o
   })
   await expect(during).rejects.toMatchObject({ code: 'ledger-unavailable' })
   await second
-  // Connections that died meanwhile may still be handed out once.
+  // Connections that died in the outage may still be handed out once.
   const outcomes = new Set<string>()
   for (let n = 0; n < 20 && !outcomes.has('referenced'); n += 1)
     outcomes.add(

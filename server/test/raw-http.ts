@@ -7,13 +7,13 @@ export interface RawAnswer {
   readonly body: string
 }
 
-/** A request's head, as it goes over the line. */
+/** The head of a request, as it is sent. */
 export const head = (method: string, target: string, headers: Readonly<Record<string, string>> = {}): string =>
   `${method} ${target} HTTP/1.1\r\n${Object.entries({ Host: 'host.test', ...headers })
     .map(([name, value]) => `${name}: ${value}\r\n`)
     .join('')}\r\n`
 
-/** One connection, by hand: what `fetch` would not send, and what it would not show. `through`: one that is open. */
+/** One raw connection, for bytes that `fetch` would not send or show. `through` is a connection that is already open. */
 export async function openLine(port: number, through?: Socket) {
   const socket: Socket = through ?? connect({ port, host: '127.0.0.1', allowHalfOpen: true })
   if (through === undefined) await once(socket, 'connect')
@@ -45,13 +45,13 @@ export async function openLine(port: number, through?: Socket) {
     socket,
     send: (data: string | Uint8Array) => void socket.write(data),
     received: () => gather().toString('latin1'),
-    /** `ended` in order, or the code of the error by which it was cut. */
+    /** `ended` after an orderly end, or the code of the error that closed it. */
     end: () => line.end,
     async ended(): Promise<string> {
       while (line.end === 'open' && !socket.destroyed) await changed()
       return line.end
     },
-    /** The next answer, which has to say its length (or has none). */
+    /** The next answer. It must have a Content-Length or no body. */
     async answer(method = 'GET'): Promise<RawAnswer> {
       for (;;) {
         gather()

@@ -21,7 +21,7 @@ const declared = {
   removedAt: null,
 } as unknown as OperationRecord
 
-/** A node whose bytes are stored after its operation has come to `now` by another one. */
+/** A node whose bytes are stored after another node has changed the operation to `now`. */
 async function receiveLate(now: OperationRecord, exclusive: boolean): Promise<string[]> {
   const removed: string[] = []
   const held = {

@@ -1,4 +1,4 @@
-/** What is left of operations that ended long ago, and of owners that were forgotten. */
+/** What is kept of operations that ended long ago, and of owners that were forgotten. */
 import { Writable } from 'node:stream'
 import { readFile, stat } from 'node:fs/promises'
 import { join } from 'node:path'
@@ -35,7 +35,7 @@ async function start(options: Options = AT_ONCE, kinds: Parameters<typeof startS
   return server
 }
 
-/** Until nothing is left to do. */
+/** Runs the completer until nothing is left to do. */
 const settle = (server: TestServer) => server.uploads.runOnce({ maxMs: 10_000 })
 const upload = async (server: TestServer, size = 5): Promise<string> => {
   const id = newId()
@@ -45,7 +45,7 @@ const upload = async (server: TestServer, size = 5): Promise<string> => {
   return id
 }
 
-/** How each way in the wire has of asking for an operation is answered. */
+/** The answers to each kind of request for an operation. */
 async function asked(server: TestServer, id: string) {
   const said = async (response: Promise<Response>): Promise<[number, unknown]> => {
     const answered = await response
@@ -100,7 +100,7 @@ describe('a retired operation is a tombstone and is answered as before', () => {
     const before = await server.blobs.list()[Symbol.asyncIterator]().next()
     expect(before.done).toBe(true)
     expect(await asked(server, id)).toEqual(everywhere('cancelled'))
-    // Nothing came into being by all that.
+    // None of these requests has created anything.
     expect(await server.ledger.find({ owner: 'ann', id })).toBeNull()
     expect((await server.blobs.list()[Symbol.asyncIterator]().next()).done).toBe(true)
     const listed = await server.request('GET', `/operations?ids=${id}`)
@@ -113,7 +113,7 @@ describe('a retired operation is a tombstone and is answered as before', () => {
     await server.declare(id, { size: 5 })
     await server.patch(id, 0, content(5))
     expect((await server.get(id)).problem?.code).toBe('infected')
-    // Its request still removes the bytes.
+    // The request that was rejected still removes the bytes.
     await eventually(
       () => server.ledger.find({ owner: 'ann', id }),
       (operation) => operation?.leaseHolder === null && !operation.cleanupDue,
@@ -180,7 +180,7 @@ test('by default an operation that has ended is kept for a time', async () => {
 test('no operation is retired while the clock is not trusted', async () => {
   let atMs = 0
   const clock = {
-    // A wall clock that has gone ahead by a day since the start, while no time has passed.
+    // A wall clock that was set ahead by a day since the start, while no time has passed.
     now: () => Date.now() + atMs,
     monotonicMs: () => performance.now(),
     sleep: (ms: number, signal?: AbortSignal) =>
@@ -378,7 +378,7 @@ describe('the right to erasure', () => {
     await server.declare(bystander, { size: 5, name: 'of somebody else' }, { metadata: { note: 'a' } }, 'bob')
 
     const path = join(server.directory, 'app.db')
-    // They are there, or the test could not fail.
+    // The secrets are in the database before, so that the test can fail.
     await server.db.run(sql`PRAGMA wal_checkpoint(TRUNCATE)`)
     expect((await readFile(path)).includes(SECRET)).toBe(true)
     const found = await server.db.transaction((tx) => server.uploads.forgetOwner(tx, owner))
@@ -398,7 +398,7 @@ describe('the right to erasure', () => {
       const answer = await server.get(id, '', owner)
       expect([answer.status, answer.code]).toEqual([410, expect.stringMatching(/^(removed|cancelled|rejected)$/)])
     }
-    // Nobody else has lost anything.
+    // Other owners have lost nothing.
     expect((await server.get(bystander, '', 'bob')).file.name).toBe('of somebody else')
     expect(await server.uploads.operator.reconcile()).toMatchObject({ difference: 0, blobs: 0 })
   })
@@ -417,7 +417,7 @@ describe('the right to erasure', () => {
     expect((await server.declare(fresh, { size: 5 })).status).toBe(201)
     expect((await server.declare(id, { size: 1_000 })).code).toBe('cancelled')
     expect(await asked(server, id)).toEqual(everywhere('cancelled'))
-    // What is still sent is not acknowledged.
+    // Bytes that are still sent are not acknowledged.
     await server.uploads.close({ withinMs: 1_000 })
     expect((await patching).status).toBe(410)
     await server.restart()
@@ -430,7 +430,7 @@ describe('the right to erasure', () => {
     const server = await start()
     const id = await upload(server, 1_000)
     await server.db.transaction((tx) => server.uploads.forgetOwner(tx, 'ann'))
-    // The process ends before anything was removed.
+    // The process ends before it has removed anything.
     expect(await server.uploads.operator.reconcile({ apply: true, force: true })).toMatchObject({
       blobs: 1,
       difference: 0,
@@ -513,7 +513,7 @@ test('a rate never lets through more declarations than it allows', () => {
         untilUs = Math.max(untilUs, nowMs * 1_000) + 200_000
         begun.push(nowMs)
       }
-      // In any stretch of time: as many as at once, and one for each interval in it.
+      // Any period admits the number that is allowed at once, and one more for each interval in it.
       for (const [first, fromMs] of begun.entries())
         for (const [last, toMs] of begun.entries())
           if (last >= first) expect(last - first + 1).toBeLessThanOrEqual(5 + Math.floor((toMs - fromMs) / 200))

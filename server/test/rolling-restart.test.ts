@@ -49,12 +49,12 @@ describe.skipIf(missing !== null)(`a rolling restart${missing === null ? '' : ` 
 
     let restarts = 0
     const isOver = (): boolean => restarts >= 6
-    /** Our own wire: declares, and goes on at the offset that the answer says. */
+    /** Landfall's own protocol: declares, and resumes at the offset of the answer. */
     async function upload(): Promise<string> {
       const id = newId()
       const bytes = content(6 * MIB + 77)
       let acknowledged = 0
-      // Until all nodes were restarted, slowly; then as fast as it goes.
+      // Sends slowly until all nodes were restarted, and then as fast as possible.
       while (acknowledged < bytes.length) {
         const declared = await ask('PUT', `/operations/${id}`, {
           body: JSON.stringify({ file: { name: 'a', size: bytes.length, type: '' } }),
@@ -80,7 +80,7 @@ describe.skipIf(missing !== null)(`a rolling restart${missing === null ? '' : ` 
       }
       return id
     }
-    /** A stock client, whose few retries must be enough. */
+    /** A stock client, whose few retries must suffice. */
     const stock = (): Promise<string> =>
       new Promise((resolve, reject) => {
         const id = newId()

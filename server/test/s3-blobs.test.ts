@@ -22,7 +22,7 @@ async function* chunksOf(bytes: Uint8Array, ending: 'whole' | 'broken' = 'whole'
   if (ending === 'broken') throw new Error('the connection was reset')
 }
 
-/** An operation's row, as far as bytes go: one lease at a time, and an offset that never falls. */
+/** The part of an operation's row that concerns bytes: one lease at a time, and an offset that never falls. */
 function createRow(size: number) {
   const key = uuidv7().replaceAll('-', '')
   const row = { offset: 0, state: null as JsonValue, holder: '' }
@@ -30,7 +30,7 @@ function createRow(size: number) {
     key,
     row,
     ref: (): BlobRef => ({ key, size, state: row.state }),
-    /** What `holder` may record from now on; everybody else may no more. */
+    /** Gives the lease to `holder`. Records of earlier holders are refused from now on. */
     lease(holder: string): Pick<AppendRequest, 'offset' | 'acknowledge'> {
       row.holder = holder
       return {
@@ -73,7 +73,7 @@ describe.skipIf(missing !== null)(`S3${missing === null ? '' : ` (${missing})`}`
     through.calls.length = 0
     return another
   }
-  /** As an operator sees it, past our store. */
+  /** The bucket as an operator sees it, without the store. */
   const bare = new S3(config)
   async function everything(): Promise<string[]> {
     const { Contents = [] } = await bare.listObjectsV2({ Bucket: config.bucket, Prefix: prefix })
@@ -84,7 +84,7 @@ describe.skipIf(missing !== null)(`S3${missing === null ? '' : ` (${missing})`}`
   }
   const stored = async (to: Row): Promise<string> => (await store.inspect(to.ref(), never)).digest
 
-  /** As the notes of a long upload are, whose first parts are kept as one digest. */
+  /** Changes the notes into those of a long upload, whose first parts are kept as one digest. */
   function fold(to: Row, parts: number): void {
     const notes = readNotes(to.row.state)
     if (notes === null) throw new Error('there are no notes')
@@ -111,7 +111,7 @@ describe.skipIf(missing !== null)(`S3${missing === null ? '' : ` (${missing})`}`
     expect(await store.seal(to.ref())).toBe('sealed')
     expect(await stored(to)).toBe(digestOf(bytes))
     expect(wire.calls).toEqual(['PUT blob', 'GET blob'])
-    // After a restart nobody knows of it: the object is looked for.
+    // After a restart the store must look for the object.
     expect(await (await open(new Wire())).seal(to.ref())).toBe('sealed')
   })
 
@@ -306,7 +306,7 @@ describe.skipIf(missing !== null)(`S3${missing === null ? '' : ` (${missing})`}`
       if (call.endsWith('tail') || call === 'PUT blob') order.push(call)
       return through()
     }
-    // The ledger is away: what it has must stay.
+    // While the ledger is unavailable, everything that it has recorded must stay.
     const lease = to.lease('a')
     const refusing = { ...lease, acknowledge: async () => false }
     await store.append(to.ref(), {
@@ -328,7 +328,7 @@ describe.skipIf(missing !== null)(`S3${missing === null ? '' : ` (${missing})`}`
     expect(order).toEqual(['PUT tail', 'GET tail', 'PUT blob', 'acknowledged', 'DELETE tail'])
     expect(await store.seal(to.ref())).toBe('sealed')
     expect(await stored(to)).toBe(digestOf(bytes))
-    // What was written beside it and never counted is gone with the seal.
+    // Uncounted leftovers were removed when the blob was sealed.
     expect(await everything()).toEqual([`blobs/${to.key}`])
   })
 
@@ -485,7 +485,7 @@ describe.skipIf(missing !== null)(`S3${missing === null ? '' : ` (${missing})`}`
       signal: never,
     })
     expect(appended).toMatchObject({ offset: bytes.length })
-    // Each of them waits for its piece to be 150 ms old and for the next look; on a busy machine both take longer.
+    // Each one comes when its piece is 150 ms old and the next check runs. On a busy machine both take longer.
     expect((performance.now() - fromMs) / seen.length).toBeLessThan(500)
     expect(wire.calls.filter((call) => call === 'GET tail')).toEqual([])
     expect(await slow.seal(to.ref())).toBe('sealed')
@@ -497,7 +497,7 @@ describe.skipIf(missing !== null)(`S3${missing === null ? '' : ` (${missing})`}`
     const bytes = randomBytes(3 * PART)
     const to = createRow(bytes.length)
     wire.interfere = async (call, through) => (call === 'UploadPart 2' ? new Promise<never>(() => {}) : through())
-    // A request that is never answered ends by its signal.
+    // A request that is never answered is ended by its signal.
     const handle = wire.handle.bind(wire)
     wire.handle = (request, options) =>
       Promise.race([
@@ -524,7 +524,7 @@ describe.skipIf(missing !== null)(`S3${missing === null ? '' : ` (${missing})`}`
     await send(store, half, chunksOf(randomBytes(PART + 100), 'broken'))
     const small = createRow(MiB)
     await send(store, small, chunksOf(randomBytes(100), 'broken'))
-    // Left by an attempt that nobody knows of.
+    // These were left by an attempt that the ledger does not know.
     await bare.createMultipartUpload({ Bucket: config.bucket, Key: `${prefix}blobs/${small.key}` })
     await bare.putObject({ Bucket: config.bucket, Key: `${prefix}tails/${small.key}/x`, Body: 'x' })
     expect((await everything()).length).toBe(6)
@@ -601,7 +601,7 @@ describe.skipIf(missing !== null)(`S3${missing === null ? '' : ` (${missing})`}`
     expect(await store.seal(to.ref())).toBe('sealed')
     expect(wire.calls.filter((call) => call === 'ListParts')).toHaveLength(1)
     expect(await stored(to)).toBe(digestOf(bytes))
-    // Also where its answer was lost, and with what is kept of a sealed one.
+    // This also holds if the answer was lost, and with the notes of a sealed blob.
     expect(await store.seal(to.ref())).toBe('sealed')
     const before = await store.digestOf(to.ref(), bytes.length, never)
     to.row.state = sealedState(to.row.state)
@@ -620,7 +620,7 @@ describe.skipIf(missing !== null)(`S3${missing === null ? '' : ` (${missing})`}`
     await send(store, to, chunksOf(bytes))
     fold(to, 2)
     const notes = readNotes(to.row.state)
-    // Somebody past us has put other bytes in a part's place.
+    // Another program has replaced the bytes of a part.
     await bare.uploadPart({
       Bucket: config.bucket,
       Key: `${prefix}blobs/${to.key}`,

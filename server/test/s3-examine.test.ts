@@ -44,7 +44,7 @@ describe.skipIf(missing !== null)(`the check of the object store${missing === nu
   test('names each ability that is missing', async () => {
     let puts = 0
     wire.interfere = async (call, through) => {
-      // Says that it has overwritten what was there.
+      // Answers as if it had overwritten the object.
       if (call === 'PUT other' && (puts += 1) === 2)
         return { response: { statusCode: 200, headers: {}, body: new Uint8Array() } }
       const answered = await through()

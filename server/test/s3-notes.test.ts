@@ -18,7 +18,7 @@ const begun = {
 }
 const tails = { remove: async () => {} } as unknown as Tails
 
-/** An upload as the ledger sees it: two parts a checkpoint. */
+/** An upload as the ledger sees it, with two parts in each checkpoint. */
 async function upload(parts: number): Promise<{ writtenBytes: number; largest: number; state: JsonValue }> {
   let [writtenBytes, largest] = [0, 0]
   let state: JsonValue = toState(begun)

@@ -10,7 +10,7 @@ import { type Fault, type Proxy, type RecordedRequest, startProxy } from '../../
 import { digestOf, later } from './harness.js'
 import { s3Server } from './s3.js'
 
-// An object store that does not answer: each call has its time, and is made again.
+// An object store that does not answer: each call has a time limit, and is repeated.
 
 const { missing, config } = await s3Server()
 const MIB = 1024 * 1024
@@ -20,7 +20,7 @@ const never = new AbortController().signal
 setFlagsFromString('--expose-gc')
 const collect = runInNewContext('gc') as () => void
 
-/** Such a call about a blob: `parameter` begins one of its query, null: none of them says what it is about. */
+/** Matches a call about a blob. `parameter` is the start of a query parameter. null means that there is none. */
 const asks =
   (method: string, parameter: string | null) =>
   (request: RecordedRequest): boolean => {
@@ -45,7 +45,7 @@ describe.skipIf(missing !== null)(
         callTimeoutMs: TIME_LIMIT_MS,
       })
       await store.open('ledger-1', 'new')
-      // What only a timer would keep is gone by then: Node 20 has lost time limits so.
+      // Objects that only a timer refers to are collected by then. Node 20 has lost time limits in this way.
       collecting = setInterval(collect, 100)
     })
     afterEach(async () => {
@@ -115,7 +115,7 @@ describe.skipIf(missing !== null)(
     test('calls leave no listener on a signal that outlives them', async () => {
       const bytes = randomBytes(1_000)
       const blob = await send(bytes)
-      // What Node 20 keeps of a signal that depends on another one it keeps as long as that other one.
+      // Node 20 keeps data of a dependent signal for as long as the signal that it depends on.
       const any = vi.spyOn(AbortSignal, 'any')
       const { signal } = new AbortController()
       const left = (): unknown[] => [

@@ -2,7 +2,7 @@ import { NodeHttpHandler } from '@smithy/node-http-handler'
 import type { HttpHandlerOptions, HttpRequest, HttpResponse } from '@smithy/types'
 
 type Send = () => Promise<{ response: HttpResponse }>
-/** What happens to a call, by its method and what it is about; `through` lets it through. */
+/** Decides about a call by its method and its object. `through` passes it on. */
 export type Interfere = (call: string, through: Send, request: HttpRequest) => ReturnType<Send>
 
 const callOf = ({ method, path, query }: HttpRequest): string => {
@@ -15,7 +15,7 @@ const callOf = ({ method, path, query }: HttpRequest): string => {
   return `${method} ${about}`
 }
 
-/** Breaks what goes between the client and the store. */
+/** Disturbs calls between the client and the store. */
 export class Wire {
   private readonly handler = new NodeHttpHandler({ httpAgent: { maxSockets: 256 } })
   readonly metadata = this.handler.metadata

@@ -20,7 +20,7 @@ export type S3Config = S3BlobsOptions['s3ClientConfig'] & {
 
 const NOWHERE = { endpoint: '', region: '', bucket: '', accessKeyId: '', secretAccessKey: '' }
 
-/** A Ceph RADOS Gateway of this run's own, started by whoever asks first; or why there is none. */
+/** A Ceph RADOS Gateway for this run, which the first caller starts, or the reason why there is none. */
 export async function s3Server(): Promise<{ readonly missing: string | null; readonly config: S3Config }> {
   const started = await startGateway(inject('s3Place')).catch((error: Error) => error)
   const missing = started instanceof Error ? started.message : null

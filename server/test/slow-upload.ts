@@ -6,7 +6,7 @@ export interface Answer {
   readonly problem: string
 }
 
-/** A client on a slow line: sends a piece every few milliseconds until it is answered. */
+/** A client on a slow connection. It sends a piece every few milliseconds until it gets an answer. */
 export function slowUpload(
   address: string,
   id: string,
@@ -21,7 +21,7 @@ export function slowUpload(
     stock?: boolean
     agent?: Agent
     headers?: Record<string, string>
-    /** Stock clients know none. */
+    /** Stock clients send none. */
     ownerTag?: string
   },
 ): { answered: Promise<Answer>; sent(): number } {
@@ -61,7 +61,7 @@ export function slowUpload(
     clearInterval(timer)
     request.destroy()
   })
-  // Of a test that has failed before it asked.
+  // The test may have failed before it waits for the answer, so a rejection is ignored here.
   answered.catch(() => {})
   return { answered, sent: () => sentBytes }
 }

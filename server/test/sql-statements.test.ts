@@ -19,7 +19,7 @@ afterAll(async () => {
 
 const sortsOf = (text: string): string[] => statementsIn(text).map(({ sort }) => sort)
 
-/** SQLite's own answer: a program that opens a write transaction has the opcode Transaction with a second operand. */
+/** SQLite's own classification: a program that writes has the opcode Transaction with a second operand. */
 function writesByItself(text: string): boolean {
   const program = db.prepare(`EXPLAIN ${text}`).all() as { opcode: string; p2: number }[]
   return program.some(({ opcode, p2 }) => opcode === 'Transaction' && p2 > 0)
@@ -47,7 +47,7 @@ describe('read or write', () => {
     'CREATE INDEX i ON t (a)',
     "SELECT 'it''s; COMMIT', x'00', ?1, :a, @b, $c::d(;) FROM t",
   ])('%s', (text) => {
-    // EXPLAIN takes no statements that are empty before it.
+    // EXPLAIN does not accept empty statements before the real one.
     const expected = writesByItself(text.replace(/^.*;;\uFEFF/s, '')) ? 'write' : 'read'
     expect(sortsOf(text)).toEqual([expected])
   })

@@ -1,4 +1,4 @@
-/** What an application can send through `serializedLibsql` without harming those who share its connection. */
+/** What an application can send through `serializedLibsql` without affecting other users of the connection. */
 import { join } from 'node:path'
 import { createClient } from '@libsql/client'
 import { sql } from 'drizzle-orm'
@@ -125,7 +125,7 @@ test('no form of read waits for the writer', async () => {
   await client.execute('VALUES (1)')
   await client.execute('PRAGMA table_info(t)')
   await client.batch(['SELECT 1', 'WITH x AS (SELECT 2) SELECT * FROM x'])
-  // Last: libsql 0.5 leaves it in progress, and a batch on its connection could not end.
+  // This comes last, because libsql 0.5 leaves the statement in progress, and a batch on its connection could not end.
   await client.execute('EXPLAIN QUERY PLAN DELETE FROM t')
   expect(performance.now() - from).toBeLessThan(1_000)
   const written = client.execute('WITH x AS (SELECT 1) INSERT INTO t SELECT * FROM x').then(() => 'written')

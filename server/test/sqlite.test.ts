@@ -32,7 +32,7 @@ afterEach(async () => {
   await directory.remove()
 })
 
-/** `migrates: false`: on tables that are there; its connection for reading is not open yet. */
+/** With `migrates: false` the tables must exist, and the connection for reading is not open yet. */
 async function open(options?: Parameters<typeof serializedLibsql>[1], { migrates = true } = {}) {
   const client = serializedLibsql(createClient({ url: `file:${path}` }), options)
   close.push(() => client.close())
@@ -44,7 +44,7 @@ async function open(options?: Parameters<typeof serializedLibsql>[1], { migrates
 }
 type Opened = Awaited<ReturnType<typeof open>>
 
-/** With a table whose constraint shows only at COMMIT. */
+/** With a table whose constraint is checked only at COMMIT. */
 async function openWithPrints() {
   const opened = await open()
   await opened.db.run(sql`CREATE TABLE prints (photo TEXT REFERENCES photos (name) DEFERRABLE INITIALLY DEFERRED)`)
@@ -259,7 +259,7 @@ describe('one queue of writes', () => {
     await client.execute('PRAGMA max_page_count = 1')
     const large = { note: 'x'.repeat(100_000) }
     await expect(ledger.declare(intentOf({ metadata: large }))).rejects.toMatchObject({ code: 'ledger-unavailable' })
-    // The application's own statements fail as it knows them.
+    // Statements of the application fail with the error of the database.
     const own = await db
       .insert(photos)
       .values({ name: 'x'.repeat(100_000) })

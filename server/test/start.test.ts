@@ -1,4 +1,4 @@
-/** When the server begins to work: not by being mounted, and without anybody's help once it is asked for anything. */
+/** The server does not start when it is mounted. It starts by itself with the first request. */
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { readdir } from 'node:fs/promises'
@@ -50,7 +50,7 @@ function create(
   return { uploads, app: new Hono().route('/uploads', uploads.routes) }
 }
 
-/** What is in the directory, SQLite's own files of a database that is open left out. */
+/** The files in the directory, without those that SQLite keeps for an open database. */
 const made = async (): Promise<string[]> => (await readdir(directory.path)).filter((name) => !name.startsWith('app.db'))
 
 test('mounting makes no files and no tables', async () => {
@@ -98,7 +98,7 @@ test('the first request starts everything, even if no user is signed in', async 
   expect(await declared.json()).toMatchObject({ recoveryPoint: 'referenced' })
   await closing.pop()?.()
 
-  // Another process: what is left of it is the completer's.
+  // Another process continues. Its completer finishes what the first one has left.
   const plain = createClient({ url: `file:${join(directory.path, 'app.db')}` })
   closing.push(async () => plain.close())
   const point = async () => (await plain.execute('SELECT point FROM landfall_operations')).rows[0]?.['point']

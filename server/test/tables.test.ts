@@ -1,4 +1,4 @@
-/** The ledger's tables as this version needs them: who makes them, who must not, and what is done about what was dropped. */
+/** The tables of the ledger: which process makes them, which may not, and what happens after some were dropped. */
 import { join } from 'node:path'
 import { createClient } from '@libsql/client'
 import { drizzle } from 'drizzle-orm/node-postgres'
@@ -21,9 +21,9 @@ import { useProgram } from './program.js'
 
 interface Ground {
   readonly ledger: Ledger<never>
-  /** Statements past the ledger. */
+  /** Runs statements without the ledger. */
   run(statement: string): Promise<readonly Record<string, unknown>[]>
-  /** For `landfall`. */
+  /** The settings for `landfall`. */
   readonly env: Record<string, string>
 }
 
@@ -88,7 +88,7 @@ const GROUNDS = { sqlite: onSqlite, postgres: onPostgres }
 const PARTS = { sqlite: partsOf(MIGRATIONS), postgres: partsOf(POSTGRES_MIGRATIONS) }
 const VERSION = { sqlite: MIGRATIONS.length, postgres: POSTGRES_MIGRATIONS.length }
 
-/** The statements that drop what a migration has made. */
+/** The statements that drop the parts that a migration has made. */
 function dropOf(statement: string): string {
   const [, unique, type = '', name = ''] =
     /^CREATE (?:OR REPLACE )?(UNIQUE )?(INDEX|TRIGGER|FUNCTION) (\w+)/.exec(statement) ?? []
@@ -119,7 +119,7 @@ describe.each(['sqlite', 'postgres'] as const)('%s', (which) => {
       const { identity } = await ledger.migrate()
       await ledger.declare(intentOf())
       await run(drop(statement))
-      // What nobody counts meanwhile.
+      // This change is not counted while the trigger is missing.
       await ledger.declare(intentOf({ file: { name: 'b', size: 50, type: '' } }))
       await run(
         `INSERT INTO landfall_references (owner, operation_id, blob_key, size, type, digest, digest_source, stored_at, data)

@@ -4,7 +4,7 @@ import { afterEach, beforeEach, expect, test } from 'vitest'
 import { kind } from '../src/kinds/kind.js'
 import { content, eventually, newId, startServer, type TestServer } from './harness.js'
 
-// What only a timer would keep is collected meanwhile: Node 20 has lost time limits so.
+// Objects that only a timer refers to are collected during the test. Node 20 has lost time limits in this way.
 
 setFlagsFromString('--expose-gc')
 const collect = runInNewContext('gc') as () => void
@@ -19,7 +19,7 @@ afterEach(async () => {
   await server?.close()
 })
 
-/** Hangs, and says when it is told to stop. */
+/** Hangs, and records when its signal fires. */
 const hanging =
   (told: () => void) =>
   ({ signal }: { signal: AbortSignal }): Promise<null> =>

@@ -25,7 +25,7 @@ const start = async (
 
 const offsetOf = (response: Response): number => Number(response.headers.get('Upload-Offset'))
 
-/** A kind whose reference waits until it is let go. */
+/** A kind whose reference waits until `release` is called. */
 function gated(outcome: 'accept' | 'reject' = 'accept') {
   let release = (): void => {}
   const released = new Promise<void>((resolve) => (release = resolve))
@@ -186,7 +186,7 @@ describe('tus 1.0.0', () => {
     const again = await create(10, { operationId: open, filename: 'a' })
     expect([again.status, await again.json()]).toMatchObject([410, { code: 'cancelled' }])
     const refused = await terminate(stored)
-    // Stock clients repeat a request that was answered with 409.
+    // The status is not 409, because stock clients repeat a request that was answered with 409.
     expect([refused.status, await refused.json()]).toMatchObject([403, { code: 'already-referenced', status: 403 }])
     const ours = await request('DELETE', `/operations/${stored}`)
     expect([ours.status, await ours.json()]).toMatchObject([409, { code: 'already-referenced', status: 409 }])
@@ -269,7 +269,7 @@ describe('bytes', () => {
     expect(offsetOf(await head(id))).toBe(6_000)
     expect((await second).status).toBe(204)
 
-    // Its bytes are there, and it is not silent for long yet.
+    // Its bytes have arrived, and it has not been silent for long.
     const third = patch(id, 6_000, brokenBody([bytes.subarray(6_000, 7_000)], 'silent'))
     await later(250)
     expect((await patch(id, 6_000, bytes.subarray(6_000))).status).toBe(409)

@@ -55,7 +55,7 @@ test('the client gets its types from the kinds, and the hooks get theirs from th
   await directory.remove()
 })
 
-/** Never called: only its types are looked at. */
+/** Never called. Only its types are checked. */
 export function looksAtMetadata(): void {
   const taking = <Schema extends StandardSchemaV1>(metadata: Schema) => {
     const declared = kind({ metadata, onReference: async (_tx: Tx) => null })

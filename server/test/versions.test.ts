@@ -8,12 +8,12 @@ import { type Node, nodesOn, untilReferenced } from './nodes.js'
 import { useProgram } from './program.js'
 import { s3Server } from './s3.js'
 
-// A rolling update: this version and the next one run against one database and one bucket.
+// A rolling update: this version and the next one use one database and one bucket.
 
 const { missing, config } = await s3Server()
 const MIB = 1024 * 1024
 
-/** The next version: this one, with a migration more. */
+/** The next version is this one with one more migration. */
 async function nextVersion(): Promise<string> {
   const folder = await mutate({
     name: 'the next version',
@@ -72,7 +72,7 @@ describe.skipIf(missing !== null)(
       expect((await newer.patch(id, 10 * MIB, bytes.subarray(10 * MIB, 15 * MIB))).status).toBe(204)
       expect((await old.patch(id, 15 * MIB, bytes.subarray(15 * MIB))).status).toBe(204)
 
-      // Back to the old one, as where an update is given up.
+      // Returns to the old version, as after an update that was given up.
       const again = await start()
       expect(await versionNow()).toBe(POSTGRES_MIGRATIONS.length + 1)
       for (const node of [old, newer, again]) {
