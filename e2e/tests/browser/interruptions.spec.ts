@@ -1,6 +1,6 @@
 /**
- * A big file on its way, and what happens to it: a closed tab, a killed browser, a killed server, a network that is cut
- * or slow, and connections that are reset. It goes on where it was, and what is sent again is counted on the line.
+ * A big file is interrupted by a closed tab, a killed browser, a killed server, a network that is cut or slow, or
+ * connections that are reset. It resumes, and the bytes that are sent again are counted at the proxy.
  */
 import { stat } from 'node:fs/promises'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -13,15 +13,15 @@ import { MIB, expect, expectStored, figure, inTheMiddle, isPatch, sendUntilCopie
 
 const BIG_BYTES = 300 * MIB
 const MIDDLE_BYTES = 100 * MIB
-/** Fast enough for a test, slow enough that socket buffers hold little of what was counted. */
+/** Fast enough for a test, and slow enough that socket buffers contain little of the counted bytes. */
 const FAST = { up: 20 * MIB }
-/** A kept-alive connection that is reset: the browser itself sends the whole request again. */
+/** When a kept-alive connection is reset, the browser itself sends the whole request again. */
 const FRESH_LIMIT_BYTES = MIB
 const KEPT_ALIVE_LIMIT_BYTES = 9 * MIB
 
 const offsetOf = (request: RecordedRequest | undefined): number => Number(request?.headers['upload-offset'])
 
-/** One reference with the right bytes, and what was sent again for it, counted on the line. */
+/** Expects one reference with the right bytes, and counts at the proxy how much was sent again. */
 async function expectLittleAgain(story: Story, file: MadeFile, limitBytes: number): Promise<void> {
   const again = sentAgain(story, [file])
   figure('bytes sent again', again)
@@ -29,7 +29,7 @@ async function expectLittleAgain(story: Story, file: MadeFile, limitBytes: numbe
   await expectStored(story, [file])
 }
 
-/** Opened again: no pick, the first byte at the acknowledged offset, at most 1 MiB sent again, one reference. */
+/** After reopening there is no pick, sending begins at the acknowledged offset, and at most 1 MiB is sent again. */
 async function expectGoesOn(
   context: BrowserContext,
   story: Story,
@@ -131,7 +131,7 @@ test('an upload waits for a network that refuses every connection for 30 s', asy
   await expect(cardOf(page, file)).toContainText('Waiting for the network')
   story.proxy.heal()
   await expectArrivedOn(page, [file])
-  // The browser's own repetition met a closed door: nothing of it was sent.
+  // The browser's own repetition was refused, so none of its bytes were sent.
   await expectLittleAgain(story, file, FRESH_LIMIT_BYTES)
 })
 
@@ -164,7 +164,7 @@ async function resetThrice(story: Story, page: Page, file: MadeFile): Promise<re
   const struck: RecordedRequest[] = []
   for (const [index, megabytes] of [5, 2, 7].entries()) {
     const armed = story.proxy.arm({ kind: 'reset', afterBodyBytes: megabytes * MIB }, { match: isWhole })
-    // A reset throws away what the server has not read yet: slow enough that this is what the limit is about.
+    // A reset discards bytes that the server has not read yet. The rate is so low that the limit measures only these.
     story.proxy.setRate({ up: 5 * MIB })
     if (index === 0) await pick(page, file)
     const hit = await story.proxy.waitFor(

@@ -1,6 +1,6 @@
 /**
- * Answers that never come: the server has done its work, and the page does not know. No second operation, blob or
- * reference, and the right bytes.
+ * Answers are lost: the server has done its work, and the page does not know. There is no second operation, blob or
+ * reference, and the bytes are right.
  */
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Page } from '@playwright/test'
@@ -10,7 +10,7 @@ import { cardOf, expectArrivedOn, journalOf, killPage, load, nameOf, pick, saidB
 import { MIB, expect, expectStored, figure, isPatch, test } from './support.js'
 
 const SIZE_BYTES = 20 * MIB
-/** `reset` on a kept-alive connection: the browser itself sends it again, unseen. `fin`: the page learns it. */
+/** After `reset` on a kept-alive connection the browser repeats the request. After `fin` the page gets an error. */
 const ENDINGS = ['reset', 'fin'] as const
 
 const endOf = ({ headers }: RecordedRequest): number =>
@@ -76,7 +76,7 @@ const isFiles = ({ path }: RecordedRequest): boolean => path === '/api/files'
 const arrivals = async (page: Page): Promise<number> =>
   (await saidBy(page)).filter((words) => words.endsWith('has arrived')).length
 
-/** Loads the page anew, and waits until everything that a page does by itself at the start is done. */
+/** Reloads the page, and waits until everything that a page does by itself at the start is done. */
 async function expectQuietAfterReload(page: Page, story: Story): Promise<void> {
   const before = story.proxy.requests.length
   await load(page, story)
@@ -104,7 +104,7 @@ test('if a page is killed between the reference and its handler, the handler is 
   await killPage(first)
   held.release()
 
-  // Told, but the page dies inside its handler, which asks for the list of files: nothing was acknowledged.
+  // The page dies inside its handler, which asks for the list of files, so the handler has not acknowledged.
   const second = await context.newPage()
   const handler = story.proxy.arm({ kind: 'swallow-answer', ending: 'black-hole' }, { match: isFiles, times: Infinity })
   await second.goto(story.proxy.origin)

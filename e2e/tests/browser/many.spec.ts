@@ -1,4 +1,4 @@
-/** Many at once: nobody waits for somebody else's slow hook, and the server's memory stays small. */
+/** Many uploads at once: none waits for the slow hook of another one, and the server's memory stays small. */
 import type { BrowserContext, Page } from '@playwright/test'
 import type { MadeFile } from '../../ground/files.js'
 import type { RecordedRequest } from '../../ground/proxy.js'
@@ -6,7 +6,7 @@ import type { DemoStory as Story } from '../../programs/story.js'
 import { expectArrivedOn, load, pick, shot, storedOf, visit, watch } from './on-the-page.js'
 import { MIB, type Sources, expect, expectStored, figure, test } from './support.js'
 
-// Painting hundreds of moving bars without a graphics card is not what is looked at here.
+// Painting hundreds of moving bars without a graphics card is not part of this test.
 test.use({ contextOptions: { reducedMotion: 'reduce' } })
 test.describe.configure({ timeout: 300_000 })
 
@@ -16,7 +16,7 @@ const PAGE_LIMIT_MS = 1_000
 const make = (sources: Sources, prefix: string, count: number, sizeBytes: number): Promise<MadeFile[]> =>
   Promise.all(Array.from({ length: count }, (_, n) => sources.file(`${prefix}-${n}.bin`, sizeBytes, prefix)))
 
-/** In the page: how long each fetch of the page itself takes, until `stop` is called. */
+/** Measures in the page how long each fetch of the page itself takes, until `stop` is called. */
 function fetchThePage(): void {
   const tookMs: number[] = []
   Object.assign(globalThis, { tookMs })
@@ -41,7 +41,7 @@ for (const at of ['before-row', 'after-row'] as const) {
     const slow = await make(sources, 'slow', 6, 2 * MIB)
     const quick = await make(sources, 'quick', 6, 2 * MIB)
     await load(visitor, story)
-    // The line is the limit, not this machine's processor.
+    // The connection is the limit, not this machine's processor.
     story.proxy.setRate({ up: 4 * MIB })
     await visitor.evaluate(fetchThePage)
     const startMs = performance.now()
@@ -52,7 +52,7 @@ for (const at of ['before-row', 'after-row'] as const) {
     expect((await story.truth()).rows.map(({ name }) => name).toSorted()).toEqual(
       quick.map(({ path }) => path.slice(path.lastIndexOf('/') + 1)).toSorted(),
     )
-    // The last pauses before the end of the hang are drawn from up to 32 s.
+    // The last random pauses before the end of the hang are up to 32 s.
     await expectArrivedOn(visitor, [...slow, ...quick], 120_000)
     const times = await tookMs(visitor)
     figure('slowest fetch of the page in ms', Math.round(Math.max(...times)))
@@ -62,7 +62,7 @@ for (const at of ['before-row', 'after-row'] as const) {
   })
 }
 
-/** Runs it, and checks how far the server's memory grew above what it had before. */
+/** Runs the uploads, and checks how much the server's memory grew. */
 async function expectLittleMemory(story: Story, run: () => Promise<void>): Promise<void> {
   const { residentBytes } = story.server.usage()
   const startMs = performance.now()

@@ -1,14 +1,14 @@
-/** The demo's page in a real browser: opened, used, watched, killed, and what it has kept. */
+/** Opens, uses, observes and kills the demo's page in a real browser, and reads what it has stored. */
 import { basename, join } from 'node:path'
 import { type BrowserContext, expect, type Locator, type Page } from '@playwright/test'
 import type { MadeFile } from '../../ground/files.js'
 import { repository } from '../../ground/repository.js'
 import type { DemoStory as Story } from '../../programs/story.js'
 
-/** In each page: what it tells people is written down, and so are the errors that nobody caught. */
+/** Runs in each page. Records the messages to users and the uncaught errors. */
 export async function watch(context: BrowserContext, errors: Error[]): Promise<void> {
   context.on('weberror', (webError) => void errors.push(webError.error()))
-  // From the start: switched on together with the key that opens the chooser, it would now and then come too late.
+  // This is switched on at the start. Switched on together with the key that opens the chooser, it could be too late.
   context.on('page', (page) => void page.on('filechooser', () => {}))
   await context.addInitScript(recordWords)
 }
@@ -29,7 +29,7 @@ function recordWords(): void {
   new MutationObserver(look).observe(document, { subtree: true, childList: true, characterData: true })
 }
 
-/** What the page has told people since it was loaded. */
+/** The messages that the page has shown since it was loaded. */
 export const saidBy = (page: Page): Promise<string[]> =>
   page.evaluate(() => (globalThis as unknown as { said: string[] }).said)
 
@@ -51,7 +51,7 @@ export const pick = (page: Page, ...files: readonly MadeFile[]): Promise<void> =
 
 export const nameOf = ({ path }: MadeFile): string => basename(path)
 
-/** The card of an upload that is on its way, or that ended without a reference. */
+/** The card of an upload that runs or has ended without a reference. */
 export const cardOf = (page: Page, file: MadeFile): Locator =>
   page.locator('#uploads > .card').filter({ has: page.getByText(nameOf(file), { exact: true }) })
 
@@ -69,7 +69,7 @@ export async function expectArrivedOn(page: Page, files: readonly MadeFile[], ti
   await expect(page.locator('#uploads > .card')).toHaveCount(0, { timeout })
 }
 
-/** What the browser has kept of its uploads. */
+/** The records of uploads that the browser has stored. */
 export function journalOf(page: Page): Promise<{ id: string; copy: string; point: string; paused: boolean }[]> {
   return page.evaluate(
     () =>
@@ -81,7 +81,7 @@ export function journalOf(page: Page): Promise<{ id: string; copy: string; point
           const asking = database.transaction('operations').objectStore('operations').getAll()
           asking.addEventListener('success', () => {
             database.close()
-            // Whose they are is there too, and in the place of a record that was removed when that was.
+            // The store also contains the owner, and for a removed record the time of its removal.
             const records = asking.result.filter((each) => 'standing' in each)
             resolve(records.map(({ id, copy, paused, standing }) => ({ id, copy, paused, point: standing.point })))
           })
@@ -112,7 +112,7 @@ export function copiesOf(page: Page): Promise<number> {
 export async function killPage(page: Page): Promise<void> {
   const crashed = page.waitForEvent('crash')
   const session = await page.context().newCDPSession(page)
-  // It has nobody to answer.
+  // The killed page cannot answer.
   session.send('Page.crash').catch(() => {})
   await crashed
   await page.close()
@@ -120,6 +120,6 @@ export async function killPage(page: Page): Promise<void> {
 
 const SHOTS = join(repository, 'e2e/test-results/screenshots')
 
-/** A picture of the page in a state, for people to look at. */
+/** Takes a picture of the page in this state, for people to look at. */
 export const shot = (page: Page, name: string): Promise<Buffer> =>
   page.screenshot({ path: join(SHOTS, `${name}.png`), fullPage: true })

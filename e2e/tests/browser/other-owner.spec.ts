@@ -1,4 +1,4 @@
-/** Two accounts in one browser, and the cookie changes without a word to the page: nothing goes to whoever it names now. */
+/** Two accounts in one browser. The cookie changes without notice to the page, and nothing is sent for the new user. */
 import { setTimeout as sleep } from 'node:timers/promises'
 import { isDeepStrictEqual } from 'node:util'
 import type { BrowserContext, Page } from '@playwright/test'
@@ -9,13 +9,13 @@ import type { DemoStory as Story, Truth } from '../../programs/story.js'
 import { buttonOf, cardOf, expectArrivedOn, load, pick, shot, storedOf, visit } from './on-the-page.js'
 import { MIB, expect, expectStored, type Sources, test } from './support.js'
 
-// The uploads are slow on purpose, so that all states are there at once.
+// The uploads are slow on purpose, so that all states exist at once.
 test.setTimeout(240_000)
 
 const HELD = 'Somebody else is signed in'
 const HOOKS = [{ files: 'finishing', at: 'before-row', does: 'wait', ms: 12_000 }] as const
 
-/** As a sign-in in another tab, or a single sign-on: only the cookie is another one. */
+/** Changes only the cookie, like a sign-in in another tab or a single sign-on. */
 async function signInSilently(context: BrowserContext, story: Story, name: string): Promise<void> {
   const answer = await context.request.put(`${story.proxy.origin}/api/session`, { data: { name } })
   expect(answer.status()).toBe(200)
@@ -30,7 +30,7 @@ const standingOf = ({ operations }: Truth, owner: string) =>
     .filter((operation) => operation.owner === owner)
     .map(({ id, name, offset, point }) => [id, name, offset, point])
 
-/** Uploads of ada's in every state that sends, or would: one needs its file, one is finishing, three send, one waits. */
+/** Uploads of ada in every state: one needs its file, one is finishing, three send, and one waits. */
 async function inEveryState(context: BrowserContext, story: Story, sources: Sources) {
   const lost = await sources.file('lost.bin', 3 * MIB)
   const finishing = await sources.file('finishing.bin', MIB / 4)
@@ -76,8 +76,8 @@ async function chooseAgain(page: Page, file: MadeFile): Promise<void> {
 }
 
 /**
- * Nothing of bert's has changed but what he has uploaded himself, and nothing of ada's goes on, whatever was asked. A page
- * that asks first whose its uploads are names none of them.
+ * Expects that bert has only his own uploads, and that ada's uploads did not continue, whatever was requested. A page
+ * that first asks for the owner names none of ada's uploads.
  */
 async function expectNothingSent(story: Story, from: number, before: Truth, ofBert: readonly string[]): Promise<void> {
   const asked = story.proxy.requests.slice(from).filter((request) => isBerts(request) && isOfUploads(request))
@@ -88,12 +88,12 @@ async function expectNothingSent(story: Story, from: number, before: Truth, ofBe
   const truth = await story.truth()
   expect(truth.operations.filter(({ owner }) => owner === 'bert').map(({ name }) => name)).toEqual(ofBert)
   expect(truth.rows.filter(({ owner }) => owner === 'bert').map(({ name }) => name)).toEqual(ofBert)
-  // The one that was all there is brought to its end by the server.
+  // The server completes the upload that had all its bytes.
   const isSent = (entry: readonly unknown[]): boolean => entry[1] !== 'finishing.bin'
   expect(standingOf(truth, 'ada').filter(isSent)).toEqual(standingOf(before, 'ada').filter(isSent))
 }
 
-/** The truth once what was on its way with the old cookie has come to an end: a server checkpoints every 2 s. */
+/** The true state once all requests with the old cookie have ended. The server makes a checkpoint every 2 s. */
 async function atRest(story: Story): Promise<Truth> {
   story.proxy.setRate(null)
   for (let before = await story.truth(); ;) {
@@ -132,7 +132,7 @@ test('if another user signs in in another tab, uploads in every state stop, and 
   await pick(page, added)
   for (const file of [lost, added]) await expect(cardOf(page, file)).toContainText(HELD)
   await shot(page, 'other-owner')
-  // And bert is not held up by it.
+  // This does not delay bert.
   const note = await sources.file('note.txt', MIB / 4)
   const other = await visit(context, story)
   await expect(other.getByLabel('Signed in as')).toHaveValue('bert')
@@ -167,7 +167,7 @@ test('a page that is frozen while another user signs in sends nothing for that u
   const before = await whileStopped(frozen, async () => {
     await signInSilently(context, story, 'bert')
     story.proxy.resetConnections()
-    // The browser's own process goes on, and sends again what was cut off, with the cookie of before.
+    // The browser's own network process continues, and repeats what was interrupted, with the earlier cookie.
     return atRest(story)
   })
 
@@ -195,7 +195,7 @@ test('a page of an earlier session that is restored while another user is signed
 
   const context = await profile.open()
   await signInSilently(context, story, 'bert')
-  // As the browser had it: the page is ada's, the cookie no more.
+  // The restored page belongs to ada, and the cookie does not.
   const restored = (url: URL): boolean => url.pathname === '/api/session'
   await context.route(restored, (route) => route.fulfill({ json: { name: 'ada' } }))
   const page = await visit(context, story)
@@ -206,7 +206,7 @@ test('a page of an earlier session that is restored while another user is signed
   await signInSilently(context, story, 'ada')
   story.proxy.setRate(null)
   await page.bringToFront()
-  // What had no copy is asked for, by the same page.
+  // The same page asks for the file that has no copy.
   for (const file of all) {
     const asks = cardOf(page, file).getByText('Choose the same file again')
     await expect(asks.or(storedOf(page, file))).toBeVisible({ timeout: 60_000 })

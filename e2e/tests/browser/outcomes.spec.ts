@@ -1,4 +1,4 @@
-/** How an upload ends on the page, and that it never ends there before it has ended on the server. */
+/** How an upload ends on the page. It never ends there before it has ended on the server. */
 import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { pseudoRandomBytes, sha256Of } from '../../ground/files.js'
@@ -28,7 +28,7 @@ test('a hook that throws twice ends in one reference, and the page does not repo
   let looks = 0
   let pictures = 0
   for (let isShown = false; !isShown; looks += 1) {
-    // The page first, the database after it: what is shown must be true already.
+    // The page is read before the database, so everything that it shows must already be true.
     isShown = (await storedOf(visitor, file).count()) > 0 || (await saidBy(visitor)).includes('report.pdf has arrived')
     const { rows, references } = await story.truth()
     if (isShown) expect({ rows: rows.length, references: references.length }).toEqual({ rows: 1, references: 1 })

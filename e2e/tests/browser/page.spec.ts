@@ -1,4 +1,4 @@
-/** The page in people's hands: by keyboard, on a phone, by dropping; paused, cancelled, downloaded, removed. */
+/** Users work with the page by keyboard, on a phone, by dropping, pausing, cancelling, downloading and removing. */
 import type { Page } from '@playwright/test'
 import { type MadeFile, sha256Of } from '../../ground/files.js'
 import {
@@ -18,7 +18,7 @@ import { MIB, expect, expectStored, isPatch, sendUntilCopied, test } from './sup
 
 const SLOW = { up: MIB }
 
-/** Presses Tab until this has the focus, as somebody without a mouse does. */
+/** Presses Tab until the element has the focus, like a user without a mouse. */
 async function tabTo(page: Page, selector: string): Promise<void> {
   for (let presses = 0; presses < 20; presses += 1) {
     await page.keyboard.press('Tab')
@@ -28,7 +28,7 @@ async function tabTo(page: Page, selector: string): Promise<void> {
 }
 const labelled = (label: string, file: MadeFile): string => `[aria-label="${label} ${nameOf(file)}"]`
 
-/** The element with the focus is seen to have it: an outline on itself, or on what stands for it. */
+/** Whether the focus is visible, by an outline on the element or on its label. */
 const hasOutline = (page: Page): Promise<boolean> =>
   page.evaluate(() => {
     const active = document.activeElement
@@ -91,7 +91,7 @@ test('the page does not scroll sideways on a phone', async ({ begin, browser, so
   const expectFits = async (state: string): Promise<void> => {
     await shot(page, `phone-${state}`)
     expect(await page.evaluate(() => [document.documentElement.scrollWidth, innerWidth]), state).toEqual([390, 390])
-    // What is cut off cannot be scrolled to either.
+    // No element is cut off, because it could not be scrolled into view.
     const beyond = await page.evaluate(() =>
       [...document.querySelectorAll('button, a, input:not(.pick), .card, .status, label')]
         .filter((node) => node.getBoundingClientRect().right > innerWidth + 0.5)
@@ -130,7 +130,7 @@ test('files that are dropped on the page arrive', async ({ begin, visitor, sourc
   const session = await visitor.context().newCDPSession(visitor)
   const data = { items: [], files: files.map(({ path }) => path), dragOperationsMask: 1 }
   await session.send('Input.dispatchDragEvent', { type: 'dragEnter', x: 300, y: 500, data })
-  // Again and again, as from a real pointer: what comes before the page's first frame hits nothing.
+  // Repeated as by a real pointer, because events before the page's first frame are ignored.
   await expect(async () => {
     await session.send('Input.dispatchDragEvent', { type: 'dragOver', x: 300, y: 500, data })
     await expect(visitor.locator('#drop')).toHaveClass(/over/, { timeout: 200 })

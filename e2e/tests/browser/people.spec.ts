@@ -1,4 +1,4 @@
-/** Two people at one browser: what is the one's is never sent for the other. */
+/** Two users share one browser. Files of one user are never sent for the other. */
 import type { Page } from '@playwright/test'
 import type { RecordedRequest } from '../../ground/proxy.js'
 import { cardOf, expectArrivedOn, load, pick, shot, visit } from './on-the-page.js'
@@ -10,7 +10,7 @@ async function signIn(page: Page, name: string): Promise<void> {
   await expect(page.locator('#news')).toHaveText(`Signed in as ${name}`)
 }
 
-/** Everything of a request that could name an operation. */
+/** Every part of a request that could name an operation. */
 const textOf = ({ path, headers, bodyStart }: RecordedRequest): string =>
   [path, ...Object.values(headers), bodyStart.toString('latin1')].join('\n')
 
@@ -79,7 +79,7 @@ test('a tab that still sends for one user stops before another tab signs another
   story.proxy.setRate(null)
   await signIn(other, 'ada')
   await expect(sending.getByLabel('Signed in as')).toHaveValue('ada')
-  // Whichever tab has the lock: its copy may not have been made yet.
+  // Either tab may have the lock, and the copy may not have been made yet.
   const card = cardOf(other, film)
   await expect(card.or(other.locator('#files > .card'))).toHaveCount(1)
   const named = story.proxy.requests.filter((request) => textOf(request).includes(id))

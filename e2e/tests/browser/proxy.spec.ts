@@ -1,6 +1,6 @@
 /**
- * What a real browser does on a broken line, seen through our proxy. Landfall is built on these observations; when a
- * browser changes its ways, it is noticed here.
+ * What a real browser does on a broken connection, observed by the proxy. Landfall depends on these observations, so
+ * these tests notice when a browser changes its behaviour.
  */
 import { createServer } from 'node:http'
 import { expect, test as base } from '@playwright/test'
@@ -30,7 +30,7 @@ const test = base.extend<{ line: Proxy }>({
   },
 })
 
-/** In the page: one PUT by XMLHttpRequest; what it came to. */
+/** Sends one PUT by XMLHttpRequest in the page, and answers its outcome. */
 function put(sizeBytes: number): Promise<string> {
   return new Promise((resolve) => {
     const request = new XMLHttpRequest()
@@ -103,6 +103,6 @@ test('the rate limits what a browser sends, and little is sent ahead', async ({ 
   expect(await page.evaluate(put, 3 * MIB)).toBe(`200 ${3 * MIB}`)
   const tookMs = performance.now() - startMs
   expect(tookMs).toBeGreaterThan(2800)
-  // A busy machine makes it longer, never shorter.
+  // A busy machine makes this longer, never shorter.
   expect(tookMs).toBeLessThan(12_000)
 })

@@ -1,4 +1,4 @@
-/** The user deletes the site's data while an upload runs: the browser closes and removes every database. */
+/** The user deletes the site's data while an upload runs. The browser then closes and removes every database. */
 import { cardOf, journalOf, pick, visit } from './on-the-page.js'
 import { MIB, expect, expectStored, inTheMiddle, test } from './support.js'
 
@@ -15,7 +15,7 @@ test('if the site data is deleted while an upload runs, the upload stays in the 
   await pick(page, file)
   await inTheMiddle(story, file, 0.3)
   const session = await context.newCDPSession(page)
-  // As "delete site data" does it; the cookie stays, since the user is to stay signed in.
+  // Does what "delete site data" does, without the cookie, because the user should stay signed in.
   await session.send('Storage.clearDataForOrigin', { origin: story.proxy.origin, storageTypes: 'indexeddb' })
   await expect(cardOf(page, file)).toHaveCount(1)
   story.proxy.setRate({ up: 40 * MIB })

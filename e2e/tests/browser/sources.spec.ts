@@ -1,4 +1,4 @@
-/** Where the bytes come from after a closed tab, when there is no copy: a new pick, which is proven first. */
+/** After a closed tab without a copy, the bytes come from a new pick, which is proven first. */
 import { copyFile, mkdir, open, stat, utimes } from 'node:fs/promises'
 import { basename, dirname, join } from 'node:path'
 import type { BrowserContext, Page } from '@playwright/test'
@@ -10,7 +10,7 @@ import { MIB, expect, expectStored, inTheMiddle, isPatch, sentAgain, test } from
 const SIZE_BYTES = 60 * MIB
 const MODIFIED_AT_S = 1_790_000_000
 
-/** The same name, size and time, one byte changed. */
+/** A file with the same name, size and time, in which one byte is changed. */
 async function twinOf(file: MadeFile, changedAt: number, folder: string): Promise<MadeFile> {
   const path = join(dirname(file.path), folder, basename(file.path))
   await mkdir(dirname(path), { recursive: true })
@@ -28,7 +28,7 @@ async function twinOf(file: MadeFile, changedAt: number, folder: string): Promis
   return twin
 }
 
-/** A tab is closed at about 40 %, and the browser has lost its copy: the page asks for the file. */
+/** A tab is closed at about 40 %, and the browser has lost its copy, so the page asks for the file. */
 async function asksForFile(story: Story, context: BrowserContext, file: MadeFile): Promise<Page> {
   const page = await visit(context, story)
   story.proxy.setRate({ up: 14 * MIB })

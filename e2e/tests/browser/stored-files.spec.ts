@@ -1,4 +1,4 @@
-/** What a browser makes of files that somebody has uploaded, within an application that has headers of its own. */
+/** How a browser treats uploaded files, in an application that sets headers of its own. */
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { join } from 'node:path'
@@ -22,12 +22,12 @@ type Name = keyof typeof FILES
 
 interface Application {
   readonly address: string
-  /** What scripts have sent out. */
+  /** The data that scripts have sent out. */
   readonly stolen: string[]
   pathOf(name: Name): string
 }
 
-/** Everybody is one owner, all of it may be shown in place, and the application's own headers come last. */
+/** All visitors are one owner, all files may be shown inline, and the application's own headers come last. */
 const test = base.extend<{ application: Application }>({
   // oxlint-disable-next-line no-empty-pattern -- Playwright reads the names of the fixtures from it
   async application({}, use) {
@@ -143,7 +143,7 @@ test('an uploaded script cannot run as a script or a worker of the page', async 
       () => 'registered',
       () => 'failed',
     )
-    // As data of a page that asks for it, it is a file like others.
+    // A page may fetch the script as data, like any other file.
     const { status } = await fetch(src)
     return [script, worker, serviceWorker, status]
   }, application.pathOf('a.js'))

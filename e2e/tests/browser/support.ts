@@ -1,4 +1,4 @@
-/** What all stories need: a server that is broken on purpose, files, a browser that can be killed, and the truth. */
+/** Fixtures for all stories: a server with faults, files, a browser that can be killed, and the true state. */
 import { mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { type BrowserContext, expect, type Page, test as base } from '@playwright/test'
@@ -11,26 +11,26 @@ import { journalOf, nameOf, visit, watch } from './on-the-page.js'
 export const MIB = 1_048_576
 
 export interface Sources {
-  /** A file with this name, made once per worker; in a directory of its own where `folder` is given. */
+  /** A file with this name, made once per worker. With `folder` it is in a directory of its own. */
   file(name: string, sizeBytes: number, folder?: string): Promise<MadeFile>
   readonly directory: string
 }
 
-/** A browser with a profile on the disk, as people have it: closed, killed, and opened again. */
+/** A browser with a profile on the disk, which can be closed, killed and opened again. */
 export interface Profile {
   readonly directory: string
   open(): Promise<BrowserContext>
-  /** The same, where somebody has signed in the day before: Chromium writes new cookies down only after up to 30 s. */
+  /** The same after an earlier sign-in. Chromium writes new cookies to the disk only after up to 30 s. */
   openSignedIn(story: Story): Promise<BrowserContext>
   /** `kill -9` of all its processes. */
   kill(): Promise<void>
 }
 
 interface Fixtures {
-  /** Starts the application of this story; ended with it. */
+  /** Starts the application of this story, which ends with the story. */
   readonly begin: (settings?: Parameters<typeof startStory>[0]) => Promise<Story>
   readonly profile: Profile
-  /** A browser as in a private window, without a profile. */
+  /** A browser without a profile, like a private window. */
   readonly visitor: Page
 }
 
@@ -129,7 +129,7 @@ export function lineOf(request: RecordedRequest): string {
 
 const isReferenced = ({ point }: { point: string }): boolean => point === 'referenced' || point === 'completed'
 
-/** One operation, one reference, one row and one blob for each file, the stored bytes are the source's, and there is nothing else. */
+/** Each file has one operation, reference, row and blob with the source's bytes, and there is nothing else. */
 export async function expectStored(story: Story, files: readonly MadeFile[]): Promise<Truth> {
   const truth = await story.until(
     ({ operations }) => operations.every(isReferenced) && operations.length >= files.length,
@@ -159,11 +159,11 @@ export async function expectStored(story: Story, files: readonly MadeFile[]): Pr
 
 export const isPatch = ({ method }: RecordedRequest): boolean => method === 'PATCH'
 
-/** Bytes that crossed the line more than once, counted at the proxy. */
+/** Bytes that were sent more than once, counted at the proxy. */
 export const sentAgain = (story: Story, files: readonly MadeFile[]): number =>
   story.proxy.bodyBytes(isPatch) - files.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0)
 
-/** Resolves in the middle of a chunk (5 of 8 MiB have crossed the line) behind this share of the one file. */
+/** Resolves in the middle of a chunk (after 5 of 8 MiB) that comes after this share of the only file. */
 export const inTheMiddle = (story: Story, file: MadeFile, share: number): Promise<RecordedRequest> =>
   story.proxy.waitFor((request) => {
     const { headers, bodyBytes, status } = request
@@ -172,7 +172,7 @@ export const inTheMiddle = (story: Story, file: MadeFile, share: number): Promis
   }, 90_000)
 
 /**
- * Lets the one upload run to about 40 % of its file, slower at the end until the browser has a copy that it has read
+ * Lets the only upload run to about 40 % of its file, slower at the end until the browser has a copy that it has read
  * back, and resolves in the middle of a chunk.
  */
 export async function sendUntilCopied(story: Story, page: Page, file: MadeFile): Promise<void> {
@@ -182,7 +182,7 @@ export async function sendUntilCopied(story: Story, page: Page, file: MadeFile):
   await expect.poll(async () => (await journalOf(page))[0]?.copy, { timeout: 60_000 }).toBe('verified')
   story.proxy.setRate({ up: 14 * MIB })
   await inTheMiddle(story, file, 0.38)
-  // So that it stays in the middle while something is closed or killed.
+  // The upload stays in the middle while something is closed or killed.
   story.proxy.setRate({ up: 2 * MIB })
 }
 

@@ -11,7 +11,7 @@ import { startLandfall } from '../../programs/landfall.js'
 import { portOf, type RunningProcess, startProcess } from '../../ground/processes.js'
 import { startProxy } from '../../ground/proxy.js'
 
-// Both are started as they are in the benchmark: compiled, as processes of their own.
+// Both are started as in the benchmark: compiled, and as processes of their own.
 const PEER = join(import.meta.dirname, '../../dist/programs/tus-peer.js')
 
 let directory: Awaited<ReturnType<typeof temporaryDirectory>>
@@ -24,7 +24,7 @@ afterEach(async () => {
   await directory.remove()
 })
 
-/** Loaded into the peer: says on standard error when a file has been synced. */
+/** Loaded into the peer. It reports on standard error when a file has been synced. */
 const TELL_SYNCS = `--import=data:text/javascript,${encodeURIComponent(`
   import { open } from 'node:fs/promises'
   const file = await open(process.execPath)
@@ -158,7 +158,7 @@ describe('the table', () => {
     workload: { name: 'big', title: 'one', count: 1, sizeBytes: 1_048_576, parallel: 1, on: 'disk', systems: [] },
     systems: [system('landfall'), system('tus-sync')],
     measurements: {
-      // A slow round hits both; the ratio within it stays.
+      // A slow round affects both, and the ratio within it stays.
       landfall: [measured(0, 1000), measured(1, 8000), measured(2, 2000)],
       'tus-sync': [measured(0, 2000), measured(1, 10_000), measured(2, 2000)],
     },

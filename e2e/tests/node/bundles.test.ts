@@ -20,7 +20,7 @@ let directory: Awaited<ReturnType<typeof temporaryDirectory>>
 let project: string
 let server: RunningProcess
 let browser: Browser
-/** Of what was started, so that a start that fails leaves nothing behind. */
+/** Closes everything that was started, also after a start that fails. */
 const endings: (() => Promise<unknown>)[] = []
 
 beforeAll(async () => {

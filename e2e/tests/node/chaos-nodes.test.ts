@@ -11,7 +11,7 @@ import { groundMissing } from '../../ground/ground.js'
 import { expectNobodyMisled } from './chaos-verdict.js'
 
 const missing = await groundMissing()
-/** Another one by CHAOS_SEED. `npm run chaos -- --system nodes` runs longer. */
+/** CHAOS_SEED sets another seed. `npm run chaos -- --system nodes` runs longer. */
 const seed = Number(process.env['CHAOS_SEED'] ?? '1')
 const DURATION_MS = 60_000
 
@@ -29,7 +29,7 @@ describe.skipIf(missing !== null)(`chaos on nodes${missing === null ? '' : ` (${
       durationMs: DURATION_MS,
       machine: await lookAtMachine(),
       browser,
-      // Those of the line to the clients strike in the chaos of one server, too.
+      // Faults between clients and servers also happen in the chaos of one server.
       without: LINE_FAULTS.map(({ name }) => name),
       wholeRound: true,
     })

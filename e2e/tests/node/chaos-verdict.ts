@@ -1,9 +1,9 @@
 import { expect } from 'vitest'
 import type { ChaosReport } from '../../chaos/chaos.js'
 
-/** Nobody was told what is not so, nothing is left over, and enough came through for that to say something. */
+/** No user got a false answer, nothing is left over, and enough uploads arrived for the result to mean something. */
 export function expectNobodyMisled(report: ChaosReport): void {
-  // Faults come several times as often here as the bound on what is sent again allows for; the table says how much it was.
+  // Faults are much more frequent here than the bound on repeated bytes allows for. The table shows the real amount.
   expect(report.violations.filter((why) => !why.includes('bytes were sent for'))).toEqual([])
   expect(report).toMatchObject({
     successWithoutReference: 0,

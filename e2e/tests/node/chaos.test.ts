@@ -15,7 +15,7 @@ import { seeded } from '../../ground/seeded.js'
 import { expectNobodyMisled } from './chaos-verdict.js'
 
 const machine = await lookAtMachine()
-/** Another one by CHAOS_SEED. `npm run chaos` runs longer. */
+/** CHAOS_SEED sets another seed. `npm run chaos` runs longer. */
 const seed = Number(process.env['CHAOS_SEED'] ?? '1')
 const DURATION_MS = 40_000
 const say = (text: string): void => void process.stdout.write(`${text}\n`)
@@ -53,14 +53,14 @@ test('the harness counts a success that was reported without a row', async () =>
   expect(report.toldSuccess).toBeGreaterThan(5)
   expect(report.successWithoutReference).toBe(report.toldSuccess)
   expect(report.violations.filter((why) => why.startsWith('told success without'))).toHaveLength(report.toldSuccess)
-  // Whole files without a row.
+  // Whole files that have no row.
   expect(report.orphansBefore).toBeGreaterThanOrEqual(report.toldSuccess)
 }, 500_000)
 
 const TUS = { 'Tus-Resumable': '1.0.0' }
 const SIZE = 300_000
 
-/** One upload as a stock client sends it; answers the status of its PATCH, or 0 when there was none in time. */
+/** Sends one upload as a stock client does. Answers the status of its PATCH, or 0 if there was none in time. */
 async function upload({ system, proxy }: DirectoryStage, id: string): Promise<number> {
   const send = async (
     method: string,
@@ -97,7 +97,7 @@ async function arrives(stage: DirectoryStage): Promise<void> {
   throw new Error(`no reference:\n${stage.server.output()}`)
 }
 
-/** What the server thinks what time it is, against the truth, in days. */
+/** The difference between the server's clock and the true time, in days. */
 async function clockOf({ proxy }: DirectoryStage): Promise<number> {
   const answer = await fetch(proxy.origin)
   await answer.arrayBuffer()
@@ -107,7 +107,7 @@ async function clockOf({ proxy }: DirectoryStage): Promise<number> {
 const means: readonly Means[] = ['small disk', 'permissions', 'set clock']
 for (const reason of means.flatMap((one) => machine.missing.get(one) ?? [])) say(`not tested here: ${reason}`)
 
-/** No upload of a few bytes takes so long by itself. */
+/** No upload of a few bytes takes this long without a fault. */
 const LONG_MS = 1_000
 
 describe('faults that not every machine can have', () => {
@@ -121,7 +121,7 @@ describe('faults that not every machine can have', () => {
     try {
       await arrives(stage)
       let felt = false
-      // Busy machines may sleep over one of them.
+      // A busy machine may miss one of them.
       for (let times = 0; times < 5 && !felt; times += 1) {
         const over = new AbortController()
         const striking = fault.strike(stage, seeded(seed + times)).finally(() => over.abort())
@@ -135,7 +135,7 @@ describe('faults that not every machine can have', () => {
       await stage.close()
     }
   }
-  /** Refused, or kept waiting until it was over: nothing is taken meanwhile. */
+  /** The upload was refused, or waited until the fault was over. No bytes are accepted during the fault. */
   async function isNotTaken(stage: DirectoryStage, over: AbortSignal): Promise<boolean> {
     const fromMs = performance.now()
     const status = await upload(stage, randomUUID())

@@ -1,4 +1,4 @@
-/** The demo application, as `npm start` runs it: what strangers can do to it. */
+/** What strangers can do to the demo application, as `npm start` runs it. */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { mkdtemp, rm } from 'node:fs/promises'

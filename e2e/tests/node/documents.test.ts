@@ -1,4 +1,4 @@
-/** Every block of TypeScript and JavaScript in the documents compiles against the packed tarballs, and every link leads somewhere. */
+/** Every block of code in the documents compiles against the packed tarballs, and every link has a target. */
 import { execFile } from 'node:child_process'
 import { existsSync, readFileSync } from 'node:fs'
 import { mkdir, symlink, writeFile } from 'node:fs/promises'
@@ -12,7 +12,7 @@ import { install, link, pack, PACKAGES } from '../../ground/packed.js'
 
 const execute = promisify(execFile)
 const COMPILED = new Set(['ts', 'tsx', 'js'])
-/** What the readers of the documents install beside ours, and nothing else. */
+/** The other packages that readers of the documents install. */
 const OTHERS =
   'hono @hono/node-server drizzle-orm @libsql/client pg postgres valibot vite express fastify drizzle-kit ' +
   'tus-js-client @uppy/core @uppy/tus @tus/s3-store @aws-sdk/client-s3'
@@ -21,7 +21,7 @@ const pages = allPages(repository).map((path) => readPage(repository, path))
 const compiled = pages.filter(({ blocks }) => blocks.some(({ language }) => COMPILED.has(language)))
 
 let directory: Awaited<ReturnType<typeof temporaryDirectory>>
-/** What the compiler says, by page. */
+/** The errors of the compiler, by page. */
 const complaints = new Map<string, string[]>()
 
 const folderOf = ({ path }: Page): string => path.replaceAll('/', '__').replace(/\.md$/, '')
@@ -60,7 +60,7 @@ beforeAll(async () => {
     for (const [name, text] of page.hidden) await put(join(folder, name), text)
     for (const { language, text, file, before, line } of page.blocks) {
       if (!COMPILED.has(language)) continue
-      // A block without imports is a module, too: its names are its own.
+      // A block without imports is a module as well, so its names do not clash with those of other blocks.
       await put(join(folder, file ?? `line-${line}.${language}`), `${before}${text}\nexport {}\n`)
     }
   }

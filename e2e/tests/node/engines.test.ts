@@ -1,6 +1,6 @@
 /**
- * Stories over several browser engines, told to a page interface that knows no driver. A `File` of Firefox is no
- * snapshot: edited while it is sent, it is read without an error. In Chromium reading it fails.
+ * Stories for several browser engines, on a page interface that is independent of the driver. A `File` in Firefox is no
+ * snapshot. If it is edited while it is sent, it is read without an error. In Chromium reading it fails.
  */
 import { open, stat } from 'node:fs/promises'
 import { basename, join } from 'node:path'
@@ -14,7 +14,7 @@ import { startStory, type DemoStory as Story } from '../../programs/story.js'
 
 const MIB = 1_048_576
 const SIZE_BYTES = 24 * MIB
-/** Longer than the server waits for a digest that was promised, before it takes its own. */
+/** Longer than the server waits for a promised digest before it uses its own. */
 const WITHIN_MS = 75_000
 
 const firefox = firefoxPath()
@@ -40,7 +40,7 @@ describe.each(engines)('in %s', (_name, launch) => {
     story = await startStory()
   })
   afterEach(async () => {
-    // Firefox reports a worker's script that is not there as the page's error; that is what the story is about.
+    // Firefox reports a missing worker script as an error of the page, which this story expects.
     const errors = page.errors.filter((error) => !error.startsWith('Loading Worker'))
     await page.close()
     await story.close()
@@ -48,7 +48,7 @@ describe.each(engines)('in %s', (_name, launch) => {
     expect(errors).toEqual([])
   })
 
-  /** Resolves when the page is signed in and has read its journal. */
+  /** Opens the page. Resolves when it is signed in and has read its journal. */
   const visit = async (): Promise<void> => {
     page = await engine.open(story.proxy.origin)
     await story.proxy.waitFor(({ path, answered }) => path === '/api/files' && answered)
@@ -68,7 +68,7 @@ describe.each(engines)('in %s', (_name, launch) => {
     }
     throw new Error('there is no verified copy')
   }
-  /** Saved by an editor: new bytes in front, in the middle and behind, in the same file. */
+  /** Changes the file as an editor does: new bytes at the start, in the middle and at the end of the same file. */
   const edit = async ({ path, sizeBytes }: MadeFile): Promise<string> => {
     const { mtimeMs } = await stat(path)
     const handle = await open(path, 'r+')
@@ -78,7 +78,7 @@ describe.each(engines)('in %s', (_name, launch) => {
     expect((await stat(path)).mtimeMs).toBeGreaterThan(mtimeMs)
     return sha256Of(path)
   }
-  /** Resolves when it has arrived, was refused for ever, or the user was told why not; answers what the page says. */
+  /** Waits until the upload has arrived or was refused, or the page shows the reason. Answers what the page says. */
   const over = async (file: MadeFile): Promise<string> => {
     for (const deadline = performance.now() + WITHIN_MS; ; await sleep(100)) {
       const { references, operations } = await story.truth()
@@ -98,7 +98,7 @@ describe.each(engines)('in %s', (_name, launch) => {
     const { references, blobs } = await story.truth()
     return Promise.all(references.map(async ({ blobKey }) => (await blobs.get(blobKey)?.digest()) ?? null))
   }
-  /** As where a page's policy forbids workers, or a deployment has taken the script away. */
+  /** As if the page's policy forbids workers, or a deployment has removed the script. */
   const withoutWorker = (): void =>
     void story.proxy.arm(
       { kind: 'answer', status: 404, body: 'gone' },
@@ -201,7 +201,7 @@ const COPIES = `
   database.close()
   return records.map(({ copy }) => copy)`
 
-/** As where the disk is full. */
+/** As if the disk is full. */
 const WITHOUT_COPIES = `
   const { put } = IDBObjectStore.prototype
   IDBObjectStore.prototype.put = function (...args) {

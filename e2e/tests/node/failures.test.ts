@@ -18,7 +18,7 @@ import {
 } from 'typescript/unstable/ast/is'
 import { beforeAll, describe, expect, test } from 'vitest'
 
-// Each row of FAILURES.md names the tests that hold it. Here each of these names is compared with the sources.
+// Each row of FAILURES.md names the tests that check it. These names are compared with the sources here.
 
 /** The folder of the `package.json` that names the workspaces. */
 function repositoryRoot(from: string): string {
@@ -30,7 +30,7 @@ function repositoryRoot(from: string): string {
 
 const root = repositoryRoot(dirname(fileURLToPath(import.meta.url)))
 
-/** One piece of a test's name: text, or what is only known when the tests run (`${…}`, `%s`, `$name`). */
+/** One piece of a test's name: text, or a value that is only known when the tests run (`${…}`, `%s`, `$name`). */
 type Piece = { text: string } | { hole: string }
 /** The names of the `describe` blocks around a test, outermost first, and the test's own name. */
 type TestName = readonly (readonly Piece[])[]
@@ -59,7 +59,7 @@ function piecesOf(name: Expression | undefined, parametrised: boolean): Piece[] 
   return null
 }
 
-/** `test.each([…])` → `test`, and whether its names are patterns. Of a test that is always skipped: null. */
+/** `test.each([…])` → `test`, and whether its names are patterns. null for a test that is always skipped. */
 function calleeOf(callee: Expression): { name: string; parametrised: boolean } | null {
   let parametrised = false
   for (let at = callee; ;) {
@@ -76,7 +76,7 @@ function calleeOf(callee: Expression): { name: string; parametrised: boolean } |
 
 const REGISTERS = ['describe', 'it', 'suite', 'test']
 
-/** The tests that a file registers. A contract registers its own with a function that it is given, by any name. */
+/** The tests that a file registers. A contract registers its tests with a function that it gets, under any name. */
 function testsOf(file: SourceFile): TestName[] {
   const isContract = file.fileName.includes('/contract/')
   const tests: TestName[] = []
@@ -172,7 +172,7 @@ beforeAll(async () => {
       )
       .filter((path) => /\.(?:test|spec)\.tsx?$|\/contract\/.*\.ts$/.test(path)),
   )
-  // Only syntax is asked for: neither imports nor libraries are read, which would take ten times as long.
+  // Only the syntax is needed. Reading imports and libraries would take ten times as long.
   const folder = await mkdtemp(join(tmpdir(), 'landfall-failures-'))
   const config = join(folder, 'tsconfig.json')
   const compilerOptions = { noLib: true, noResolve: true, types: [] }

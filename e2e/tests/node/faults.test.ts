@@ -1,7 +1,7 @@
 /**
  * Faults of the object store and of PostgreSQL, with three nodes of an application with Landfall and with the usual
- * stack beside it: the same faults on the same calls. What Landfall does is asserted, what the other does is only looked
- * at; the table of both is printed at the end.
+ * stack: the same faults on the same calls. The behaviour of Landfall is asserted, that of the other is only observed.
+ * A table of both is printed at the end.
  */
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
@@ -21,7 +21,7 @@ import { type Row, tableOf } from '../../faults/table.js'
 
 const opened = await openGround().catch((error: Error) => error)
 const missing = opened instanceof Error ? opened.message : null
-/** More of them at once on two cores, and their time limits would strike by themselves. */
+/** With more of them at once on two cores, their time limits would be exceeded without any fault. */
 const inTurn = createTurns(4)
 
 const LOST = 'the answer to COMMIT is lost, PostgreSQL is restarted'
@@ -66,11 +66,11 @@ describe.skipIf(opened instanceof Error)(`faults${missing === null ? '' : ` (${m
     })
   })
 
-  /** Against hanging only: an effect may be in hand for two minutes. */
+  /** Only ends tests that hang. An effect may be taken for two minutes. */
   const PATIENCE_MS = 300_000
 
   describe('of PostgreSQL', () => {
-    /** `between` is told how it stood. */
+    /** `between` collects the state between the COMMIT and the restart. */
     const losing = (lost: LostAnswer, between: Between[] = []): Disturbance => ({
       async strike(upload) {
         await upload.created
@@ -89,7 +89,7 @@ describe.skipIf(opened instanceof Error)(`faults${missing === null ? '' : ` (${m
         const course = await follow(stage, stage.landfall, client, losing('COMMIT', between))
         byCommit.push(course)
         expect(course).toMatchObject(ARRIVED)
-        // It was this COMMIT that took effect: nobody had come to another one.
+        // This COMMIT took effect, because there was only one attempt.
         expect(between).toEqual([{ attempts: 1, committed: true }])
       },
       PATIENCE_MS,

@@ -1,4 +1,4 @@
-/** The packed server on each version of Node that its users run: what is built here must not rest on this one. */
+/** Runs the packed server on each supported version of Node, because the build must not depend on this one. */
 import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test } from 'vitest'
@@ -22,7 +22,7 @@ beforeAll(async () => {
     const tarballs: string[] = []
     for (const name of PACKAGES) tarballs.push(await pack(repository, name, join(directory.path, 'tarballs')))
     await install(repository, project, tarballs)
-    // What an application has installed itself.
+    // The packages that an application installs itself.
     await link(repository, project, ['hono', 'drizzle-orm', '@libsql/client'])
     await writeFile(join(project, 'package.json'), '{ "type": "module" }')
     cli = join(project, 'node_modules/@landfall/server/dist/cli.js')

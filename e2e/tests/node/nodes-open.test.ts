@@ -14,7 +14,7 @@ import { ownHeaders } from '../../clients/wire.js'
 import { startNode } from '../../programs/nodes.js'
 import { DONE_POINTS } from '../../truth/stored.js'
 
-// More uploads open than there are connections, and more bytes of them than memory for them.
+// There are more open uploads than connections, and more bytes than memory for them.
 
 const NODES = 3
 const UPLOADS = 1_000
@@ -23,7 +23,7 @@ const KIB = 1_024
 const SIZE_BYTES = 400 * KIB
 const SENT_BYTES = 300 * KIB
 const SMALL_BYTES = 10 * KIB
-/** Of another request meanwhile. */
+/** The longest time of another request while the uploads are open. */
 const ANSWERED_WITHIN_MS = 5_000
 const AT_ONCE = 32
 
@@ -47,7 +47,7 @@ describe.skipIf(opened instanceof Error)(`three nodes on PostgreSQL and S3${miss
     const nodes = await Promise.all(Array.from({ length: NODES }, () => startNode(ground, env)))
     const uploadOf = (n: number, size = SIZE_BYTES): Upload => ({
       id: idOf(n),
-      // An owner may have 1,000 open.
+      // An owner may have 1,000 open uploads.
       owner: `owner-${n % 7}`,
       origin: nodes[n % NODES]?.ready[1] ?? '',
       bytes: () => pseudoRandomBytes(size, `open ${n}`),
@@ -60,7 +60,7 @@ describe.skipIf(opened instanceof Error)(`three nodes on PostgreSQL and S3${miss
       const patches = await Promise.all(uploads.map(begin))
       await Promise.all(patches.map(({ sent }) => sent))
 
-      // Others get their turn while all of them begin, too.
+      // Other requests also get a turn while all of these begin.
       await sendSmall(uploadOf(UPLOADS, SMALL_BYTES))
       await untilAllAreOpen(pool)
       const tookMs: number[] = []
@@ -112,7 +112,7 @@ async function declare(upload: Upload, size: number): Promise<void> {
   if (answer.status !== 201) throw new Error(`PUT was answered ${answer.status}: ${await answer.text()}`)
 }
 
-/** A PATCH that stays open behind its first bytes. */
+/** A PATCH that stays open after its first bytes. */
 async function begin(upload: Upload) {
   let answer: string | null = null
   const patch: ClientRequest = request(`${upload.origin}/uploads/files/${upload.id}`, {
@@ -142,7 +142,7 @@ async function begin(upload: Upload) {
   }
 }
 
-/** A whole new upload, to its reference. */
+/** Makes a whole new upload, up to its reference. */
 async function sendSmall(upload: Upload): Promise<void> {
   await declare(upload, SMALL_BYTES)
   const answer = await fetch(`${upload.origin}/uploads/files/${upload.id}`, {
@@ -151,7 +151,7 @@ async function sendSmall(upload: Upload): Promise<void> {
     body: new Uint8Array(upload.bytes()),
   })
   expect([answer.status, answer.headers.get('Upload-Offset')]).toEqual([204, String(SMALL_BYTES)])
-  // A busy node acknowledges the bytes before there is a reference; a client follows the operation to it.
+  // A busy node acknowledges the bytes before there is a reference, so the client follows the operation.
   let point = answer.headers.get('Landfall-Recovery-Point') ?? ''
   for (const deadline = Date.now() + ANSWERED_WITHIN_MS; !DONE_POINTS.has(point);) {
     if (Date.now() > deadline) throw new Error(`a small upload is still ${point}`)
@@ -162,7 +162,7 @@ async function sendSmall(upload: Upload): Promise<void> {
   }
 }
 
-/** The most that each node had at once. */
+/** Records the greatest number of connections of each node. */
 function watchConnections(pool: Pool) {
   const most = new Map<string, number>()
   const over = new AbortController()
@@ -184,7 +184,7 @@ function watchConnections(pool: Pool) {
   }
 }
 
-/** What has come of each stands in the ledger, while its request goes on. */
+/** Waits until the ledger has an offset of each upload while its request continues. */
 async function untilAllAreOpen(pool: Pool): Promise<void> {
   for (const deadline = Date.now() + 120_000; ; await sleep(200)) {
     const { rows } = await pool.query<{ n: string }>(
@@ -206,7 +206,7 @@ async function untilReferenced(pool: Pool): Promise<void> {
   }
 }
 
-/** What the database and the bucket say of each of the large ones. */
+/** The state of each large upload in the database and in the bucket. */
 async function referencesOf(ground: Ground, pool: Pool) {
   const { rows } = await pool.query<{ id: string; n: string; key: string; told: string }>(
     `SELECT o.id, COUNT(*) AS n, MAX(r.blob_key) AS key, MAX(r.digest) AS told FROM landfall_operations o

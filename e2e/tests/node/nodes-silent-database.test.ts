@@ -11,16 +11,16 @@ import { ownHeaders } from '../../clients/wire.js'
 import { startProxy } from '../../ground/proxy.js'
 import { DONE_POINTS } from '../../truth/stored.js'
 
-// The host of the database vanishes without a word, and the database is back at another address behind the same name.
+// The host of the database vanishes without closing connections, and the database returns under the same name.
 
 const NODES = 3
 const CLIENTS = 12
 const SIZE_BYTES = 60_000
 const LOAD_MS = { before: 3_000, after: 15_000 }
 const BACK_MS = 10_000
-/** Of a request: two calls of the ledger at most that wait for the database in vain, ten seconds each at most. */
+/** The time limit of a request: at most two calls of the ledger that get no answer, each at most ten seconds. */
 const ANSWERED_MS = 20_000
-/** A probe that is not answered sooner takes the node out for that alone. */
+/** A load balancer takes a node out if it does not answer a probe within this time. */
 const PROBED_MS = 2_000
 
 const opened = await openGround().catch((error: Error) => error)
@@ -65,7 +65,7 @@ describe.skipIf(opened instanceof Error)(`three nodes whose database goes silent
       to.push({ node, status, atMs, tookMs: performance.now() - atMs })
       return status
     }
-    /** As a client does it: anything but the wanted answer is asked for again, of whichever node is next. */
+    /** Repeats a request at the next node until it gets the wanted answer, as a client does. */
     async function until(wanted: (status: number) => boolean, call: (node: number) => Promise<number>): Promise<void> {
       for (let node = Math.floor(Math.random() * NODES); !wanted(await call(node)); node = (node + 1) % NODES)
         await sleep(250)
@@ -80,7 +80,7 @@ describe.skipIf(opened instanceof Error)(`three nodes whose database goes silent
         await until((status) => status === 200 || status === 201, declare)
         files.push({ id, sha256: createHash('sha256').update(bytes).digest('hex') })
         await until(
-          // Already there, or driven on without us.
+          // The bytes are already stored, or another request has driven the operation.
           (status) => status === 204 || status === 409 || status === 410,
           (node) =>
             ask(asked, node, `/uploads/files/${id}`, {
@@ -101,7 +101,7 @@ describe.skipIf(opened instanceof Error)(`three nodes whose database goes silent
 
     const running = Promise.all([...Array.from({ length: CLIENTS }, client), ...origins.map((_, node) => probe(node))])
     await sleep(LOAD_MS.before)
-    // On a busy machine the nodes take their time to begin.
+    // On a busy machine the nodes need time to begin.
     while (files.length < 2 * CLIENTS) await sleep(100)
     const elsewhere = await startProxy({ targetPort: ground.postgres.port, protocol: 'opaque' })
     const silentAtMs = performance.now()
@@ -115,7 +115,7 @@ describe.skipIf(opened instanceof Error)(`three nodes whose database goes silent
     await running
 
     const tookMs = (all: readonly Asked[]): number => Math.round(Math.max(...all.map((each) => each.tookMs)))
-    /** When the last answer of a node that says that it cannot was given. */
+    /** The time of the last answer in which a node said that it is not available. */
     const backMs = origins.map((_, node) =>
       Math.round(
         Math.max(
@@ -131,7 +131,7 @@ describe.skipIf(opened instanceof Error)(`three nodes whose database goes silent
         `${tookMs(asked)} ms, the longest probe ${tookMs(probed)} ms; the nodes were back after ${backMs.join(', ')} ms\n`,
     )
     expect(stranded).toBeGreaterThan(NODES)
-    // It was met at all.
+    // At least one call met the fault.
     expect([...asked, ...probed].filter(({ status }) => status === 503).length).toBeGreaterThan(0)
     expect(tookMs(asked)).toBeLessThan(ANSWERED_MS)
     expect(tookMs(probed)).toBeLessThan(PROBED_MS)

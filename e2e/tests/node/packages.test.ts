@@ -13,7 +13,7 @@ import { startProcess } from '../../ground/processes.js'
 
 const execute = promisify(execFile)
 
-/** Some 80 packages, or their declarations through a compiler, on a machine that does other things. */
+/** Enough to install or compile about 80 packages on a busy machine. */
 const INSTALL_MS = 300_000
 
 let directory: Awaited<ReturnType<typeof temporaryDirectory>>
@@ -47,7 +47,7 @@ describe.each(PACKAGES)('the tarball of %s', (name) => {
   test('has types that resolve for every consumer of ESM', async () => {
     const attw = join(repository, 'node_modules/.bin/attw')
     const args = [tarball(name), '--profile', 'esm-only', '--no-definitely-typed', '--format', 'ascii', '--no-color']
-    // Its exit status is 1 when there is a problem; what it prints is then in the error.
+    // publint exits with 1 if there is a problem, and the error contains its output.
     await expect(execute(attw, args)).resolves.toMatchObject({ stderr: '' })
   })
 
@@ -56,7 +56,7 @@ describe.each(PACKAGES)('the tarball of %s', (name) => {
     expect(files).toEqual(expect.arrayContaining(['package.json', 'LICENSE', 'dist/index.js', 'dist/index.d.ts']))
     expect(
       files.filter((path) =>
-        // The sources are there for the source maps, and for "go to definition" in an editor.
+        // The sources are included for the source maps, and for "go to definition" in an editor.
         /tsbuildinfo|(^|\/)(test|node_modules)\/|\.tgz$|^(?!src\/).*\.tsx?$/.test(path.replace(/\.d\.ts$/, '')),
       ),
     ).toEqual([])
@@ -76,7 +76,7 @@ describe.each(PACKAGES)('the tarball of %s', (name) => {
           absent.push(`${path}: ${source}`)
       })
     }
-    // Also what a module leaves in dist when its source is moved: then remove dist, and build again.
+    // This also finds files that stay in dist after their source was moved. Then remove dist and build again.
     expect(absent).toEqual([])
   })
 
@@ -106,7 +106,7 @@ test('the client contains the licence of each package whose code is in its files
     expect(licences).toMatch(new RegExp(`^${name} \\d+\\.`, 'm'))
     expect(licences).toContain(text.trim())
   }
-  // What is imported, and not bundled, comes with its own.
+  // A package that is imported and not bundled brings its own licence.
   const { dependencies } = await readManifest('client')
   for (const name of Object.keys(Object(dependencies))) expect([...bundled]).not.toContain(name)
 })
@@ -155,7 +155,7 @@ describe('installed from the tarballs', () => {
     )) as { stderr: string }
     return stderr
   }
-  /** Nothing listens there. */
+  /** The URL of a server that does not exist. */
   const AWAY = 'postgres://127.0.0.1:9/landfall'
   const BUCKET = { LANDFALL_S3_BUCKET: 'bucket', LANDFALL_S3_ENDPOINT: 'http://127.0.0.1:9' }
 
@@ -221,7 +221,7 @@ describe('installed from the tarballs', () => {
   })
 })
 
-/** From a registry, as an application's own `npm install` does it. */
+/** Installs from a registry, as `npm install` in an application does. */
 describe.each([
   ['oldest', (range: string) => /\d+\.\d+\.\d+/.exec(range)?.[0] ?? range],
   ['newest', (range: string) => range],
@@ -246,7 +246,7 @@ describe.each([
       })
     } catch (error) {
       const { stderr = '' } = error as { stderr?: string }
-      // Packages that do not fit together are what this is about. Without a registry nothing is known.
+      // Packages that do not fit together fail the test. Without a registry nothing can be tested.
       if (!/ENOTFOUND|ECONNREFUSED|ETIMEDOUT|EAI_AGAIN|ENOTCACHED|network/.test(stderr)) throw error
       missing = stderr.split('\n')[0] ?? 'the registry cannot be reached'
     }
@@ -284,7 +284,7 @@ describe.each([
           (error: Error & { stdout?: string }) => error.stdout || error.message,
         )
       expect(await compile()).toBe('')
-      // drizzle-orm does not compile without it: its declarations name drivers that are not installed. Ours do.
+      // drizzle-orm needs this, because its declarations name drivers that are not installed. Landfall does not need it.
       const lines = (await compile('--skipLibCheck', 'false')).split('\n')
       expect(lines.filter((line) => /@landfall|^(client|server)\.ts/.test(line))).toEqual([])
     },
@@ -319,7 +319,7 @@ test('the lock file names every optional package, so that npm ci works on every 
   const lock: { packages: Record<string, Entry> } = JSON.parse(
     await readFile(join(repository, 'package-lock.json'), 'utf8'),
   )
-  /** As Node resolves: from the package's own folder upwards. */
+  /** Resolves as Node does, from the package's own folder upwards. */
   function resolve(from: string, name: string): Entry | undefined {
     for (let folder = from; ; folder = folder.slice(0, Math.max(0, folder.lastIndexOf('/node_modules/')))) {
       const found = lock.packages[folder === '' ? `node_modules/${name}` : `${folder}/node_modules/${name}`]

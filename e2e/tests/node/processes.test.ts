@@ -52,7 +52,7 @@ test('a process that ends or takes too long before it is ready is an error that 
 test('memory and CPU time of a process are measured', async () => {
   const running = await startProcess(
     node(`let keep = Buffer.alloc(100 * 1024 * 1024, 1); keep = null
-      // By its own CPU time: on a busy machine 300 ms pass with less of it.
+      // This is measured by the process's own CPU time, because on a busy machine 300 ms contain less of it.
       while (process.cpuUsage().user + process.cpuUsage().system < 300_000);
       console.log('ready 1'); setInterval(() => {}, 1000)`),
   )

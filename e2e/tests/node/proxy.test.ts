@@ -9,7 +9,7 @@ interface Received {
   method: string
   url: string
   readonly body: Buffer
-  /** How the request's body ended at the server; null: not yet. */
+  /** How the request's body ended at the server, or null if it has not ended. */
   end: 'whole' | 'aborted' | null
 }
 
@@ -19,7 +19,7 @@ interface Target {
   received: Received[]
 }
 
-/** Answers 200 and how many bytes came; for `GET /big?n` that many bytes. */
+/** Answers 200 with the number of bytes that arrived, or `n` bytes for `GET /big?n`. */
 async function startTarget(name = 'target'): Promise<Target> {
   const received: Received[] = []
   const server = createServer((req, res) => {
@@ -72,7 +72,7 @@ interface SendOptions {
   timeoutMs?: number
 }
 
-/** One request; with `fresh` on a connection of its own. Errors by their code; `timeout` when nothing came. */
+/** Sends one request, with `fresh` on a new connection. Answers the code of an error, or `timeout`. */
 function send({ method = 'PUT', path = '/', body, fresh = false, timeoutMs = 10_000 }: SendOptions = {}) {
   return new Promise<Outcome>((resolve) => {
     const req = request(proxy.origin + path, { method, agent: fresh ? false : agent })
@@ -220,7 +220,7 @@ describe('rate and latency', () => {
     const passedMs = performance.now() - startMs
     expect(proxy.bytes.up / passedMs / (MIB / 1000)).toBeGreaterThan(0.8)
     expect(proxy.bytes.up / passedMs / (MIB / 1000)).toBeLessThan(1.15)
-    // No step of a tenth of a second brings more than a third of a second's worth.
+    // No tenth of a second transfers more than the rate allows in a third of a second.
     for (const [i, now] of seen.entries()) expect(now - (seen[i - 1] ?? 0)).toBeLessThan(MIB / 3)
     proxy.setRate(null)
     expect(await sending).toMatchObject({ status: 200 })
@@ -277,7 +277,7 @@ describe('cut', () => {
     proxy.setRate({ up: MIB })
     const req = request(proxy.origin, { method: 'PUT', agent: false })
     req.on('error', () => {})
-    req.end(bytes(64 * MIB)) // more than the kernel's buffers take after the client is gone
+    req.end(bytes(64 * MIB)) // more than the kernel's buffers hold after the client has gone
     await proxy.waitFor(({ bodyBytes }) => bodyBytes > 100_000)
     proxy.cut()
     await sleep(100)
@@ -327,7 +327,7 @@ describe('connections', () => {
 describe('armed faults', () => {
   test.for([
     ['reset', 'ECONNRESET'],
-    ['fin', 'ECONNRESET'], // Node names a connection closed before the answer so, too
+    ['fin', 'ECONNRESET'], // Node uses this name for a connection that is closed before the answer, too
   ] as const)('%s without a byte count: nothing of the request reaches the server', async ([kind, code]) => {
     const armed = proxy.arm({ kind })
     expect(await send({ body: bytes(5000) })).toEqual({ error: code })
@@ -506,7 +506,7 @@ test('of another protocol, the answer to chosen bytes is lost after the server h
       socket.write('done')
     })
   })
-  // No line end in it: as HTTP it would be waited for.
+  // The bytes contain no line end, for which an HTTP proxy would wait.
   const opaque = await startProxy({ targetPort: await listen(server), protocol: 'opaque' })
   const say = (words: string): Promise<string> =>
     new Promise((resolve) => {

@@ -1,4 +1,4 @@
-/** `npm run check` takes the tests that start no other process: the rule that finds them, and what happens when it errs. */
+/** `npm run check` runs the tests that start no other process. This tests the rule that finds them, and its errors. */
 import { execFile } from 'node:child_process'
 import { mkdir, symlink, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'

@@ -1,4 +1,4 @@
-/** The quick start of the README, as a new user does it: its blocks, its commands, the packed tarballs, a browser. */
+/** Follows the quick start of the README with its code, its commands, the packed tarballs and a browser. */
 import { execFile } from 'node:child_process'
 import { mkdir, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
@@ -103,13 +103,13 @@ test('from an empty folder to an image that is shown, and its row', async () => 
   database.close()
   expect(rows.map((row) => ({ ...row }))).toEqual([{ name: 'red.png', size: Buffer.from(PIXEL, 'base64').length }])
 
-  // What the page promises: it is there again after a reload, and after the server was killed.
+  // The README promises that the image is still there after a reload, and after the server was killed.
   await server.kill('SIGKILL')
   await server.restart()
   await page.reload()
   await image.waitFor()
   expect(await image.count()).toBe(1)
-  // What is refused is told.
+  // The page reports a refused upload.
   const told = page.waitForEvent('dialog')
   await page.setInputFiles('input', { name: 'a.png', mimeType: 'image/png', buffer: Buffer.from('<p>no image</p>') })
   const dialog = await told

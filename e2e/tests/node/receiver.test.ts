@@ -10,9 +10,9 @@ import { freePort } from '../../ground/ports.js'
 import { startProcess } from '../../ground/processes.js'
 
 const FILES = 150
-/** Between the first upload and the last; the receiver is killed, stopped and slow all the time. */
+/** The time from the first upload to the last. The receiver is killed, stopped and slow during all of it. */
 const SPREAD_MS = 15_000
-/** Pauses between attempts are drawn below 5, 10, 20, … seconds. */
+/** Pauses between attempts are random, below 5, 10, 20, … seconds. */
 const DELIVERED_WITHIN_MS = 180_000
 
 test('every effect is delivered under one id while its receiver is killed, stopped and slow', async () => {
@@ -43,7 +43,7 @@ test('every effect is delivered under one id while its receiver is killed, stopp
     over.abort()
     const kills = await disturbed
     expect(kills).toBeGreaterThanOrEqual(3)
-    // The receiver being away delayed none of them.
+    // The unavailable receiver delayed none of them.
     expect(sent.filter(({ tookMs }) => tookMs > 5_000)).toEqual([])
 
     const ids = sent.map(({ id }) => id)
@@ -63,7 +63,7 @@ test('every effect is delivered under one id while its receiver is killed, stopp
     process.stdout.write(`receiver: ${FILES} effects, ${lines.length} deliveries, ${kills} kills\n`)
     expect([...byOperation.keys()].toSorted()).toEqual(ids.toSorted())
     expect([...byOperation.values()].filter((effects) => effects.size !== 1)).toEqual([])
-    // Those that were taken and not answered came again: the test would not see a single attempt.
+    // Effects that were received and not answered were repeated, so there are more deliveries than effects.
     expect(lines.length).toBeGreaterThan(FILES)
   } finally {
     over.abort()
@@ -89,7 +89,7 @@ test('every effect is delivered under one id while its receiver is killed, stopp
   }
 }, 300_000)
 
-/** One small file, declared and sent as a client does. */
+/** Declares and sends one small file as a client does. */
 async function upload(origin: string): Promise<{ id: string; tookMs: number }> {
   const startMs = performance.now()
   const id = crypto.randomUUID()

@@ -1,4 +1,4 @@
-/** The programs that the guides show, run as they stand there, from the packed tarballs. */
+/** Runs the programs of the guides unchanged, with the packed tarballs. */
 import { createHash, randomUUID } from 'node:crypto'
 import { mkdir, writeFile } from 'node:fs/promises'
 import { networkInterfaces } from 'node:os'
@@ -37,7 +37,7 @@ const installIn = async (project: string): Promise<void> => {
   await link(repository, project, NAMES.split(' '))
 }
 
-/** A folder with the named files of pages. */
+/** A folder with the named files of the pages. */
 async function projectOf(name: string, ...pages: [page: string, files: string[]][]): Promise<string> {
   const project = join(directory.path, name)
   await mkdir(project)
@@ -55,7 +55,7 @@ async function projectOf(name: string, ...pages: [page: string, files: string[]]
 /** Starts a server of the guides and resolves with its origin once it answers. */
 async function serve(project: string, file: string): Promise<string> {
   const port = await freePort()
-  // These programs say nothing when they are ready. The shell says that it begins, and becomes the program.
+  // These programs print nothing when they are ready. The shell prints a line and then becomes the program.
   const running = await startProcess({
     cwd: project,
     env: { PORT: String(port) },
@@ -81,7 +81,7 @@ async function serve(project: string, file: string): Promise<string> {
 describe('servers', () => {
   const page = 'server/docs/express-fastify-next.md'
 
-  // One installation for all of them: Node looks for packages in the folders above, too.
+  // All of them share one installation, because Node also looks for packages in parent folders.
   beforeAll(() => installIn(directory.path))
 
   /** Declares and sends a file, and answers its id. */
@@ -174,7 +174,7 @@ describe("the quick start's page through Vite's development server", () => {
 
   async function upload(origin: string): Promise<boolean> {
     const context = await browser.newContext()
-    // With a cookie the server looks at where the request comes from.
+    // If there is a cookie, the server checks the origin of the request.
     await context.addCookies([{ name: 'session', value: 'x', url: origin }])
     const page = await context.newPage()
     await page.goto(origin)

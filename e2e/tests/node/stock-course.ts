@@ -12,7 +12,7 @@ export interface Situation {
   readonly settings: Omit<ApplicationSettings, 'directory' | 'page'>
   /** Default 3,000,000. */
   readonly sizeBytes?: number
-  /** From the moment the server has all bytes. Answers how to stop it. */
+  /** Runs once the server has all bytes. Answers a function that stops it. */
   disturb?(scenario: Story): Promise<() => void>
 }
 
@@ -20,15 +20,15 @@ export interface Situation {
 interface Course {
   readonly successes: number
   readonly errors: readonly { message: string; status: number | null }[]
-  /** How many references there were when the client said success. */
+  /** The number of references when the client reported success. */
   readonly referencesAtSuccess: number
-  /** From the last byte (or the start, for an empty file) until the client told the first thing. */
+  /** The time from the last byte (for an empty file, from the start) until the client's first report. */
   readonly tookMs: number
   readonly sizeBytes: number
   readonly sha256: string
 }
 
-/** What may be sent more than once of a file whose bytes the server has all received. */
+/** How much may be sent again of a file that the server has received completely. */
 const SENT_AGAIN_BYTES = 16 * 1024
 
 const isCreation = ({ method, path }: RecordedRequest): boolean => method === 'POST' && /\/files\/?$/.test(path)
@@ -37,7 +37,7 @@ export const isPatch = ({ method }: RecordedRequest): boolean => method === 'PAT
 export const nothing = (): void => {}
 const sha256 = (bytes: Buffer): string => createHash('sha256').update(bytes).digest('hex')
 
-/** Success, not before the reference, once; one operation, one creation, the right bytes, next to nothing sent again. */
+/** Success is reported once, not before the reference. There is one operation, and almost nothing was sent again. */
 export async function expectSuccess(stage: Stage, client: Client, situation: Situation): Promise<void> {
   const scenario = await inTurn(() => startApplication({ ...situation.settings, page: stage.page }))
   try {
@@ -61,7 +61,7 @@ export async function expectSuccess(stage: Stage, client: Client, situation: Sit
   }
 }
 
-/** An error with the server's 422, once, and nothing is kept. */
+/** An error with the server's 422 is reported once, and nothing is kept. */
 export async function expectRejection(stage: Stage, client: Client, situation: Situation): Promise<void> {
   const scenario = await inTurn(() => startApplication({ ...situation.settings, page: stage.page }))
   try {
@@ -83,7 +83,7 @@ function expectLittleTraffic({ proxy }: Story, course: Course, report: string): 
   expect(proxy.bodyBytes(isPatch) - course.sizeBytes, report).toBeLessThanOrEqual(SENT_AGAIN_BYTES)
 }
 
-/** Uploads with this client in this situation until it has told something, and a little longer. */
+/** Uploads with this client in this situation until it reports something, and a little longer. */
 async function follow(stage: Stage, scenario: Story, client: Client, situation: Situation): Promise<Course> {
   const sizeBytes = situation.sizeBytes ?? 3_000_000
   const bytes = pseudoRandomBytes(sizeBytes, situation.name)
@@ -116,14 +116,14 @@ async function follow(stage: Stage, scenario: Story, client: Client, situation: 
   }
   await first
   calm()
-  // Whoever says something twice does it soon.
+  // A client that reports something twice does so soon.
   await sleep(3000)
   await end()
   const referencesAtSuccess = (await counts[0]) ?? 0
   return { successes: counts.length, errors, referencesAtSuccess, tookMs, sizeBytes, sha256: sha256(bytes) }
 }
 
-/** The bytes of a rejected file go soon after. */
+/** The bytes of a rejected file are removed soon afterwards. */
 async function blobsGone(scenario: Story): Promise<void> {
   for (let waitedMs = 0; waitedMs < 15_000 && (await scenario.truth()).blobs.size > 0; waitedMs += 250) await sleep(250)
 }

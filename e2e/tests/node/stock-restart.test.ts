@@ -1,5 +1,5 @@
 /**
- * The same clients while the server is killed and restarted. Apart from the others, because their few retries end after
+ * The same clients while the server is killed and restarted. This is a file of its own, because their retries end after
  * nine seconds: the machine must have time to start a server.
  */
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -22,7 +22,7 @@ describe.concurrent.each(CLIENTS)('%s', (_name, client) => {
         name: 'restart',
         settings: { prepareMs: 20_000 },
         async disturb({ proxy, kill, restart }) {
-          // Chromium would send a PATCH that has no answer again whole, whatever the server does.
+          // Chromium would repeat a PATCH without an answer completely, whatever the server does.
           await proxy.waitFor((request) => isPatch(request) && request.status !== null, 60_000)
           await sleep(5000)
           await kill()

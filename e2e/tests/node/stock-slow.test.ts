@@ -1,7 +1,7 @@
 /**
  * Unmodified clients of the tus ecosystem, with their default settings, against a server that finishes slowly or badly.
  *
- * All run at the same time, each with a server and a proxy of its own: most of the time they wait.
+ * All run at the same time, each with a server and a proxy of its own, because they wait most of the time.
  */
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, beforeAll, describe, test } from 'vitest'
@@ -19,7 +19,7 @@ const resetEach10s: Situation['disturb'] = async ({ proxy }) => {
   return () => clearInterval(timer)
 }
 
-/** The longest first: they begin in turn. */
+/** The longest come first, because they begin in turn. */
 const SITUATIONS: readonly Situation[] = [
   { name: 'prepare takes 180 s', settings: { prepareMs: 180_000 } },
   {

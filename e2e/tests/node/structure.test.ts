@@ -10,7 +10,7 @@ const sourcesOf = (folder: string): string[] =>
     .map((entry) => join(entry.parentPath, entry.name))
     .filter((path) => !/\/(node_modules|dist|build|test-results)\//.test(path))
 
-/** What a module names in its imports and exports: values, types, `import('…')` in an expression and in a type. */
+/** The modules that a module imports or re-exports: values, types, and `import('…')` in expressions and types. */
 function importsOf(path: string): string[] {
   const { program, errors } = parseSync(path, readFileSync(path, 'utf8'))
   if (errors.length > 0) throw new Error(`${path} cannot be parsed: ${errors[0]?.message}`)
@@ -28,14 +28,14 @@ function importsOf(path: string): string[] {
   return names
 }
 
-/** The file of this repository that an import names, from the file that has it; null: another package. */
+/** The file of this repository that an import names, or null for another package. `from` is the importing file. */
 function fileOf(from: string, name: string): string | null {
   if (!name.startsWith('.')) return null
   const path = resolve(dirname(from), name)
   return [path, path.replace(/\.js$/, '.ts'), path.replace(/\.js$/, '.tsx')].find((one) => existsSync(one)) ?? null
 }
 
-/** One circle of imports for each group of files that import each other, as a line; empty: there is none. */
+/** One line with a circle of imports for each group of files that import each other. Empty if there is none. */
 function circlesOf(sources: readonly string[]): string[] {
   const filesOf = new Map(
     sources.map((path) => [path, importsOf(path).flatMap((name) => fileOf(path, name) ?? [])] as const),
@@ -60,7 +60,7 @@ test.each(['shared/src', 'client/src', 'server/src', 'e2e'])(
   },
 )
 
-/** The rooms of `e2e`, each with those whose files it may import. */
+/** The folders of `e2e`, each with the folders from which it may import. */
 const ROOMS: Readonly<Record<string, readonly string[]>> = {
   demo: [],
   ground: [],
@@ -109,7 +109,7 @@ test.each([
   expect(against).toEqual([])
 })
 
-/** The rooms of `server/src`, each with those whose files it may import. Its root puts all of them together. */
+/** The folders of `server/src`, each with those from which it may import. Files in the root may import all of them. */
 const SERVER_ROOMS: Readonly<Record<string, readonly string[]>> = {
   lib: [],
   ports: ['lib'],

@@ -6,9 +6,9 @@ import { describe as inWords, summary, sweep } from '../../sweep/main.js'
 import { kindOf } from '../../sweep/runs.js'
 
 const missing = await groundMissing()
-/** Another one by SWEEP_SEED. `npm run sweep -- nodes` runs all. */
+/** SWEEP_SEED sets another seed. `npm run sweep -- nodes` runs all moments. */
 const seed = Number(process.env['SWEEP_SEED'] ?? '1')
-/** It leaves everything as it is: a kill around it is one after the call before. */
+/** These calls change nothing, so a kill around one is the same as a kill after the call before it. */
 const onlyReads = (kind: string): boolean => kind.startsWith('sql SELECT')
 
 describe.skipIf(missing !== null)(`sweep of nodes${missing === null ? '' : ` (${missing})`}`, () => {
@@ -21,7 +21,7 @@ describe.skipIf(missing !== null)(`sweep of nodes${missing === null ? '' : ` (${
   test('no invariant breaks if one of three nodes is killed around its calls to PostgreSQL and S3', async () => {
     const report = await sweep(browser, {
       programs: ['nodes'],
-      // Of all others nothing is said or asked that is not among these.
+      // The other scenarios make no statement and no call that is not also made in these.
       scenarios: ['a file of three chunks', 'cancelled after a part', 'a stock client'],
       sample: 26,
       seed,
@@ -31,7 +31,7 @@ describe.skipIf(missing !== null)(`sweep of nodes${missing === null ? '' : ` (${
     process.stdout.write(`sweep of nodes, seed ${seed}: ${summary(report)}\n`)
     expect(report.results.filter(({ outcome }) => outcome === 'bad').map(inWords)).toEqual([])
     const swept = new Set(report.results.filter(({ outcome }) => outcome === 'ok').map(({ kill }) => kindOf(kill)))
-    // Every kind of statement and of call to the store is among them.
+    // The sample contains every kind of statement and of call to the store.
     expect(report.kinds.filter((kind) => !swept.has(kind) && !onlyReads(kind))).toEqual([])
     expect([...swept].filter((kind) => kind.startsWith('sql')).length).toBeGreaterThanOrEqual(7)
     expect([...swept]).toEqual(

@@ -11,7 +11,7 @@ beforeAll(async () => {
 })
 afterAll(() => browser.close())
 
-/** Another one by SWEEP_SEED: what one sample passes by, the next may find. `npm run sweep` runs all. */
+/** SWEEP_SEED sets another seed, which gives another sample. `npm run sweep` runs all moments. */
 const seed = Number(process.env['SWEEP_SEED'] ?? '1')
 
 test('no invariant breaks if a server is killed around its external calls, twice, or with a loss of power', async () => {
@@ -19,7 +19,7 @@ test('no invariant breaks if a server is killed around its external calls, twice
   process.stdout.write(`sweep, seed ${seed}: ${summary(report)}\n`)
   expect(report.results.filter(({ outcome }) => outcome === 'bad').map(inWords)).toEqual([])
   expect(report.results.filter(({ outcome }) => outcome === 'ok').length).toBeGreaterThanOrEqual(80)
-  // Every kind of call is among them: statements, files, answers.
+  // The sample contains every kind of call: statements, files and answers.
   const swept = new Set(report.results.filter(({ outcome }) => outcome === 'ok').map(({ kill }) => kindOf(kill)))
   expect(report.kinds.filter((kind) => !swept.has(kind))).toEqual([])
   expect(report.kinds.length).toBeGreaterThan(30)

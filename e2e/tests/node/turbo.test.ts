@@ -1,4 +1,4 @@
-/** A build that does not run again after a change is a stale program that every later test would run unseen. */
+/** If a build does not run again after a change, all later tests run a stale program without noticing. */
 import { execFile } from 'node:child_process'
 import { appendFile, cp, mkdir, readFile, writeFile } from 'node:fs/promises'
 import { dirname, join, relative } from 'node:path'
@@ -18,7 +18,7 @@ interface Task {
 type Plan = ReadonlyMap<string, Task>
 
 const BUILT = ['shared', 'server', 'client', 'e2e'] as const
-/** Of each package, the packages whose build contains it. */
+/** For each package, the packages whose build contains it. */
 const REBUILT = {
   shared: ['shared', 'server', 'client', 'e2e'],
   server: ['server', 'e2e'],
@@ -26,7 +26,7 @@ const REBUILT = {
   e2e: ['e2e'],
 } satisfies Record<(typeof BUILT)[number], readonly string[]>
 
-/** Whether a file of a package only tests, explains, or says how to run what was built. */
+/** Whether a file of a package is only a test, a document or a script that runs the build. */
 const takesNoPart = (path: string): boolean =>
   /^(test|tests|docs|deploy|scripts)\/|\.md$|^LICENSE$|^tsconfig\.test\.json$|^(vitest|playwright)\.config\.|^bench\/results\.json$/.test(
     path,
@@ -34,14 +34,14 @@ const takesNoPart = (path: string): boolean =>
 
 let directory: Awaited<ReturnType<typeof temporaryDirectory>>
 let copy: string
-/** The files of each package, as git knows them, from the package's folder. */
+/** The files of each package in git, relative to the package's folder. */
 const files = new Map<string, string[]>()
 
 async function git(...args: string[]): Promise<string> {
   return (await execute('git', args, { cwd: copy, maxBuffer: MAX_OUTPUT_BYTES })).stdout
 }
 
-/** Builds nothing: turbo says what it would run, and from which inputs. */
+/** Asks turbo which tasks it would run and with which inputs, without building anything. */
 async function planned(task: string): Promise<Plan> {
   const turbo = join(repository, 'node_modules/.bin/turbo')
   const env = { ...process.env, TURBO_TELEMETRY_DISABLED: '1', DO_NOT_TRACK: '1' }
@@ -50,7 +50,7 @@ async function planned(task: string): Promise<Plan> {
   return new Map(tasks.map((one) => [one.taskId.replace('@landfall/', ''), one]))
 }
 
-/** The packages whose task is another one than before. */
+/** The packages whose task has changed. */
 const changed = (task: string, before: Plan, after: Plan): string[] =>
   BUILT.filter((name) => before.get(`${name}#${task}`)?.hash !== after.get(`${name}#${task}`)?.hash)
 
@@ -97,7 +97,7 @@ test.each(BUILT)('a build of %s reads nothing that turbo does not compare', asyn
   const parts = partsOf(name)
   expect(parts).toEqual(expect.arrayContaining(['package.json', 'tsconfig.json']))
   expect(parts.filter((path) => !(path in inputs))).toEqual([])
-  // The same question asked of the compiler.
+  // The compiler is asked which files the build reads.
   const tsc = join(repository, 'node_modules/.bin/tsc')
   const { stdout } = await execute(tsc, ['-p', join(repository, name), '--listFilesOnly'])
   const read = stdout
@@ -111,7 +111,7 @@ test.each(BUILT)('a build of %s reads nothing that turbo does not compare', asyn
 
 test.each(BUILT)('a changed file of any kind in %s makes its build run again', async (name) => {
   const before = await planned('build')
-  /** One of each folder and each extension. */
+  /** One file for each folder and extension. */
   const kinds = new Map(partsOf(name).map((path) => [`${dirname(path)} ${path.slice(path.lastIndexOf('.'))}`, path]))
   expect(kinds.size).toBeGreaterThan(1)
   const paths = [...kinds.values()].filter((path) => !path.endsWith('package.json'))
@@ -141,7 +141,7 @@ test.each(['tsconfig.base.json', 'package-lock.json', 'turbo.json'])(
   async (path) => {
     const before = await planned('build')
     const text = await readFile(join(copy, path), 'utf8')
-    // turbo compares what its own settings mean, and not how they are written.
+    // turbo compares the meaning of its own settings, not their text.
     const differs = path === 'turbo.json' ? text.replace('"dist/**"', '"dist/**", "another/**"') : `${text}\n`
     await writeFile(join(copy, path), differs)
     try {
