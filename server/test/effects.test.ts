@@ -300,10 +300,10 @@ test.each([
 })
 
 test.each([
-  ['a url that is none', { url: 'example.org/hook' }],
+  ['an invalid url', { url: 'example.org/hook' }],
   ['another protocol', { url: 'ftp://example.org/' }],
   ['no secret', { secret: [] }],
-  ['a secret that is no base64', { secret: 'whsec_%%%' }],
+  ['a secret that is not base64', { secret: 'whsec_%%%' }],
   ['an empty secret', { secret: '' }],
 ])('%s is refused at once', (_name, wrong) => {
   expect(() => standardWebhook({ url: 'https://example.org/', secret: SECRET, ...wrong })).toThrow(

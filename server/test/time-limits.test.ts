@@ -30,7 +30,7 @@ const hanging =
       })
     })
 
-test.each(['prepare', 'onReference'] as const)('%s hears of its time limit', async (which) => {
+test.each(['prepare', 'onReference'] as const)('the signal of %s fires at its time limit', async (which) => {
   let isTold = false
   const hang = hanging(() => (isTold = true))
   server = await startServer({

@@ -130,7 +130,7 @@ test('the application writes through its own database during 200 uploads without
   await expectArrivedOn(visitor, files, 120_000)
   const { writes } = await story.report()
   const { notes } = await expectStored(story, files)
-  figure("the application's own writes meanwhile", notes - before)
+  figure("the application's own writes during the uploads", notes - before)
   expect(writes.errors).toEqual([])
   expect(notes).toBe(writes.committed)
   expect(notes - before).toBeGreaterThan(200)

@@ -142,13 +142,14 @@ describe('faults that not every machine can have', () => {
     return status !== 204 || (over.aborted && performance.now() - fromMs > LONG_MS)
   }
 
-  it.skipIf(machine.missing.has('small disk'))('a full disk takes nothing, and is well again afterwards', () =>
+  it.skipIf(machine.missing.has('small disk'))('a full disk refuses bytes, and works again afterwards', () =>
     during('disk full', isNotTaken),
   )
-  it.skipIf(machine.missing.has('permissions'))('a directory without permission takes nothing, and then does', () =>
-    during('directory without permission', isNotTaken),
+  it.skipIf(machine.missing.has('permissions'))(
+    'a directory without permission refuses bytes, and works again afterwards',
+    () => during('directory without permission', isNotTaken),
   )
-  it.skipIf(machine.missing.has('set clock'))('a clock that is set is set for the whole server, and set back', () =>
+  it.skipIf(machine.missing.has('set clock'))('the clock is set for the whole server, and set back afterwards', () =>
     during('clock +8 days and back', async (stage) => (await clockOf(stage)) === 8),
   )
 })

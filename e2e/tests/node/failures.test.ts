@@ -207,7 +207,7 @@ describe('the comparison finds', () => {
     '`server/test/protocol.test.ts "answers that tell what to do › a body in the coding %s is 415"`',
   ]
 
-  test('nothing where all is there, also names that are known only when they run', () => {
+  test('nothing if all tests exist, also those whose names are known only when they run', () => {
     expect(said(found)).toEqual([])
     expect(said(`${found}<br>${template}`)).toEqual([])
     expect(said(template.replace('%s', 'gzip'))).toEqual([])
@@ -225,10 +225,14 @@ describe('the comparison finds', () => {
       found.replace('recovery', 'leases'),
       /no such test, but in server\/test\/recovery\.test\.ts$/,
     ],
-    ['a file that is not there', found.replace('recovery', 'gone'), /no such file, but in server\/test\/recovery/],
-    ['another text around what is only known when it runs', template.replace('is 415', 'is 400'), /no such test$/],
+    ['a file that does not exist', found.replace('recovery', 'gone'), /no such file, but in server\/test\/recovery/],
     [
-      'a name of which nothing is known before it runs',
+      'another text around a value that is only known when the test runs',
+      template.replace('is 415', 'is 400'),
+      /no such test$/,
+    ],
+    [
+      'a name that is known only when the test runs',
       `\`${RECOVERY} "the completer alone continues from › x"\``,
       /no such test$/,
     ],

@@ -88,7 +88,7 @@ describe('requests', () => {
 describe('responses', () => {
   const cases: [string, string, string, boolean][] = [
     ['a body of known length', 'GET', 'HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc', true],
-    ['no body to HEAD, whatever its length says', 'HEAD', 'HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n', true],
+    ['no body after HEAD, whatever Content-Length says', 'HEAD', 'HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n', true],
     ['no body with 204 and no reason phrase', 'PATCH', 'HTTP/1.1 204 \r\nUpload-Offset: 3\r\n\r\n', true],
     ['no body with 304', 'GET', 'HTTP/1.1 304 Not Modified\r\nContent-Length: 3\r\n\r\n', true],
     ['a chunked body', 'GET', 'HTTP/1.1 200 OK\r\ntransfer-encoding: gzip, chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n', true],

@@ -192,7 +192,7 @@ async function untilAllAreOpen(pool: Pool): Promise<void> {
       [SENT_BYTES],
     )
     if (Number(rows[0]?.n) === UPLOADS) return
-    if (Date.now() > deadline) throw new Error(`only ${rows[0]?.n} stand half way`)
+    if (Date.now() > deadline) throw new Error(`only ${rows[0]?.n} uploads are open with their first bytes`)
   }
 }
 

@@ -293,7 +293,7 @@ describe.each([
   test('landfall serve accepts an upload across restarts', async ({ skip }) => {
     if (missing !== null) return skip(missing)
     const server = await startProcess({
-      name: `landfall beside the ${end} peers`,
+      name: `landfall with the ${end} peers`,
       command: process.execPath,
       args: [join(application, 'node_modules/@landfall/server/dist/cli.js'), 'serve'],
       env: {

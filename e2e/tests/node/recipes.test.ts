@@ -107,27 +107,30 @@ describe('servers', () => {
     return id
   }
 
-  test.each(['hono.ts', 'express.ts', 'fastify.ts', 'plain.ts', 'stopping.ts'])('%s takes an upload', async (file) => {
-    const project = await projectOf(file.replace('.ts', ''), [page, ['uploads.ts', file]])
-    const origin = await serve(project, file)
-    const headers = { 'X-User': 'ann' }
-    const bytes = pseudoRandomBytes(3_000_000, file)
-    const id = await upload(origin, headers, bytes, {})
-    const operation: unknown = await (await fetch(`${origin}/uploads/operations/${id}`, { headers })).json()
-    const digest = `sha-256=:${createHash('sha256').update(bytes).digest('base64')}:`
-    expect(operation).toMatchObject({ reference: { digest, url: `/uploads/files/${id}` } })
-    const stored = await fetch(`${origin}/uploads/files/${id}`, { headers })
-    expect(Buffer.from(await stored.arrayBuffer()).equals(bytes)).toBe(true)
-    const offered = await fetch(`${origin}/uploads/files`, { method: 'OPTIONS' })
-    expect(offered.headers.get('Tus-Version')).toBe('1.0.0')
-    expect((await fetch(`${origin}/uploads/operations?open`)).status).toBe(401)
+  test.each(['hono.ts', 'express.ts', 'fastify.ts', 'plain.ts', 'stopping.ts'])(
+    '%s accepts an upload',
+    async (file) => {
+      const project = await projectOf(file.replace('.ts', ''), [page, ['uploads.ts', file]])
+      const origin = await serve(project, file)
+      const headers = { 'X-User': 'ann' }
+      const bytes = pseudoRandomBytes(3_000_000, file)
+      const id = await upload(origin, headers, bytes, {})
+      const operation: unknown = await (await fetch(`${origin}/uploads/operations/${id}`, { headers })).json()
+      const digest = `sha-256=:${createHash('sha256').update(bytes).digest('base64')}:`
+      expect(operation).toMatchObject({ reference: { digest, url: `/uploads/files/${id}` } })
+      const stored = await fetch(`${origin}/uploads/files/${id}`, { headers })
+      expect(Buffer.from(await stored.arrayBuffer()).equals(bytes)).toBe(true)
+      const offered = await fetch(`${origin}/uploads/files`, { method: 'OPTIONS' })
+      expect(offered.headers.get('Tus-Version')).toBe('1.0.0')
+      expect((await fetch(`${origin}/uploads/operations?open`)).status).toBe(401)
 
-    const database = createClient({ url: `file:${join(project, 'app.db')}` })
-    const { rows } = await database.execute('SELECT name, uploadId FROM photos')
-    database.close()
-    expect(rows.map((row) => ({ ...row }))).toEqual([{ name: 'a.bin', uploadId: id }])
-    if (file === 'stopping.ts') expect(await started[0]?.kill('SIGTERM')).toEqual({ code: 0, signal: null })
-  })
+      const database = createClient({ url: `file:${join(project, 'app.db')}` })
+      const { rows } = await database.execute('SELECT name, uploadId FROM photos')
+      database.close()
+      expect(rows.map((row) => ({ ...row }))).toEqual([{ name: 'a.bin', uploadId: id }])
+      if (file === 'stopping.ts') expect(await started[0]?.kill('SIGTERM')).toEqual({ code: 0, signal: null })
+    },
+  )
 
   test('the long form of the quick start, with sign-in, metadata, the row and a removal', async () => {
     const project = await projectOf('long', ['server/docs/quick-start.md', ['uploads.ts', 'app.ts']])

@@ -74,7 +74,7 @@ describe('a vitest report', () => {
     expect(await countedByVitest({ 'a.test.js': PASSES }, 'nothing')).toMatchObject({ passed: 0, failures: [] })
   })
 
-  test('is a failure when there is none', () => {
+  test('that does not exist is a failure', () => {
     forget(join(directory, 'missing.json'))
     expect(ofVitest('x', join(directory, 'missing.json'), 139).failures).toEqual([
       'x: crashed (exit status 139), no report was written',
@@ -83,7 +83,7 @@ describe('a vitest report', () => {
 })
 
 describe('a Playwright report', () => {
-  test('counts what passed, failed and was skipped; passing at the second attempt is failing', async () => {
+  test('counts what passed, failed and was skipped, and counts a test that passes at the second attempt as failed', async () => {
     const { passed, failures, skips } = await countedByPlaywright(`test.describe('group', () => { ${PASSES}; ${FAILS} })
       test.skip('skipped', () => {})
       test('flaky', ({}, info) => { if (info.retry === 0) throw new Error('no') })`)
@@ -99,7 +99,7 @@ describe('a Playwright report', () => {
 })
 
 describe('a command', () => {
-  test('is one test', () => {
+  test('counts as one test', () => {
     expect(ofCommand('lint', 0)).toEqual({ passed: 1, failures: [], skips: [] })
     expect(ofCommand('lint', 2)).toMatchObject({ passed: 0, failures: ['lint: exit status 2'] })
   })

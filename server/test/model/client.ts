@@ -63,8 +63,8 @@ export function createClient(world: World, scenario: Scenario, id: string, seed:
   }
 
   function endWith(no: string): void {
-    if (told.success) told.contradictions.push(`1: told success, then ${no}`)
-    if (told.no !== null && told.no !== no) told.contradictions.push(`1: told ${told.no}, then ${no}`)
+    if (told.success) told.contradictions.push(`1: reported success, and then ${no}`)
+    if (told.no !== null && told.no !== no) told.contradictions.push(`1: reported ${told.no}, and then ${no}`)
     told.no = no
   }
 
@@ -72,7 +72,8 @@ export function createClient(world: World, scenario: Scenario, id: string, seed:
     acknowledge(operation.offset)
     const { recoveryPoint, reference, problem } = operation
     if (recoveryPoint === 'referenced' || recoveryPoint === 'completed') {
-      if (told.no !== null && told.no !== 'removed') told.contradictions.push(`1: told ${told.no}, then success`)
+      if (told.no !== null && told.no !== 'removed')
+        told.contradictions.push(`1: reported ${told.no}, and then success`)
       if (reference !== null) told.success = true
       else if (problem?.code !== 'removed') told.contradictions.push('1: referenced without a reference')
     } else if (['cancelled', 'expired', 'rejected'].includes(recoveryPoint)) endWith(problem?.code ?? recoveryPoint)

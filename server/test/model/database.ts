@@ -159,7 +159,7 @@ function fenced<T>(on: Connection, context: ReturnType<typeof writing.getStore>,
   if (before?.['lease_token'] === lease.token && before['lease_holder'] === lease.holder) return result
   const after = on.get(ROW, [lease.owner, lease.id])
   if (textOf(before) !== textOf(after))
-    violated(`8: who had lost the lease changed the row from ${pointOf(before)} to ${pointOf(after)}`)
+    violated(`8: a process without the lease changed the row from ${pointOf(before)} to ${pointOf(after)}`)
   return result
 }
 

@@ -140,7 +140,7 @@ export function createHistory(
       const [first = world.server(), ...others] = world.alive()
       for (const server of [first, ...others]) await world.finish(server.runOnce())
     }
-    violated('6: the completer never finds an end')
+    violated('6: the completer never finishes')
   }
 
   function check(): void {
@@ -156,7 +156,7 @@ export function createHistory(
       const of = (table: string): SqlRow[] =>
         database.read(`SELECT * FROM ${table} WHERE owner = ? AND operation_id = ?`, [owner, id])
       const point = tombstoneOf(id)
-      if (client.told.gone && point === null) violated('1: told that it is gone, and it is not')
+      if (client.told.gone && point === null) violated('1: 410 was answered, and the operation still exists')
       if (point !== null) {
         const by = (table: string, column: string): SqlRow[] =>
           database.read(`SELECT * FROM ${table} WHERE ${column} = ?`, [id])

@@ -43,12 +43,13 @@ const whatWasTold: Invariant = (ending) => {
   const { told, references, content, disk } = ending
   const [reference] = references
   if (told.contradictions[0] !== undefined) return told.contradictions[0]
-  if (told.success && reference === undefined && !isRemoved(ending)) return 'told success without a reference'
-  if (told.cancelled && pointOf(ending) !== 'cancelled') return 'told cancelled, and it is not'
+  if (told.success && reference === undefined && !isRemoved(ending)) return 'success was reported without a reference'
+  if (told.cancelled && pointOf(ending) !== 'cancelled')
+    return 'a cancellation was reported, and the operation is not cancelled'
   if (told.kept && !REFERENCED.has(pointOf(ending))) return 'a cancel was refused without a reference'
-  if (told.removed && !isRemoved(ending)) return 'told that it was taken back, and it was not'
+  if (told.removed && !isRemoved(ending)) return 'a removal was reported, and the reference is not removed'
   if (told.no !== null && told.no !== 'removed' && problemOf(ending) !== told.no)
-    return `told ${told.no}, and its row says ${String(problemOf(ending))}`
+    return `the answer ${told.no} was given, and the row says ${String(problemOf(ending))}`
   if (reference === undefined) return null
   const bytes = disk.stored.get(String(reference['blob_key']))?.bytes
   if (bytes === undefined) return 'a reference without its blob'
@@ -57,8 +58,8 @@ const whatWasTold: Invariant = (ending) => {
     return 'a reference to bytes not synced'
   if (reference['digest'] !== digestOf(bytes)) return 'a reference with a wrong digest'
   if (told.digest !== null && told.digest !== reference['digest'])
-    return 'a reference against the digest that was taken'
-  return ending.rejects ? 'a reference although the hook said no' : null
+    return 'a reference with another digest than the accepted one'
+  return ending.rejects ? 'a reference although the hook rejected the file' : null
 }
 
 /** 2. At most one reference. */
@@ -93,15 +94,16 @@ const atRest: Invariant = (ending) => {
   if (operation === null) return mustArrive ? 'never declared' : null
   const point = pointOf(ending)
   const isStalled = operation['stalled'] === 1
-  if (ending.damaged && isStalled) return 'bytes are lost, and its user is not told'
+  if (ending.damaged && isStalled) return 'bytes are lost, and the operation stalls instead of ending with bytes-lost'
   if (OPEN.has(point)) {
-    if (operation['due_at'] === null && !isStalled) return `open at ${String(point)}, and nobody will look at it`
+    if (operation['due_at'] === null && !isStalled) return `open at ${String(point)}, and no completer will find it`
     const waits = point === 'declared' && Number(operation['offset']) < Number(operation['file_size'])
     const waitsForDigest = point === 'received' && operation['digest_pending'] === 1
-    if (!waits && !waitsForDigest && !isStalled) return `stands at ${String(point)}: ${String(operation['last_error'])}`
+    if (!waits && !waitsForDigest && !isStalled)
+      return `stopped at ${String(point)}: ${String(operation['last_error'])}`
     if (Number(operation['expires_at']) <= nowAt && !isStalled) return `open after its expiry at ${String(point)}`
   }
-  if (operation['lease_holder'] !== null) return 'a lease that nobody has'
+  if (operation['lease_holder'] !== null) return 'a lease that no process holds'
   if (operation['cleanup_due'] === 1) return `bytes still to be removed at ${String(point)}`
   if ((FINAL.has(point) || isRemoved(ending)) && disk.stored.has(keyOf(ending)))
     return `bytes of an operation that is ${isRemoved(ending) ? 'removed' : String(point)}`
@@ -124,16 +126,16 @@ const effects: Invariant = (ending) => {
       .toSorted()
       .join() !== expected.join()
   )
-    return `owed are ${own.length} effects, the kind declares ${expected.length}`
+    return `it owes ${own.length} effects, and the kind declares ${expected.length}`
   const ids = new Set(own.map(({ effect_id: id }) => String(id)))
   if (deliveries.some((id) => !ids.has(id))) return 'delivered under an id that is not committed'
   for (const { effect_id: id, delivered_at: deliveredAt, given_up_at: givenUpAt, type } of ending.effects) {
     if (deliveredAt === null && givenUpAt === null) return 'an effect that is neither delivered nor given up'
     if (type !== 'remove-bytes' && deliveredAt !== null && !deliveries.includes(String(id)))
-      return 'settled, never delivered'
+      return 'an effect that is recorded as delivered and never was'
   }
   const isDone = ending.effects.every(({ delivered_at: deliveredAt }) => deliveredAt !== null)
-  return pointOf(ending) === 'referenced' && isDone ? 'owes nothing, and is not completed' : null
+  return pointOf(ending) === 'referenced' && isDone ? 'an operation that owes nothing and is not completed' : null
 }
 
 // 7 and 8 are checked while the history runs, at every boundary and at every statement under a lease.
@@ -159,7 +161,7 @@ export interface Forgotten {
 
 /** When nothing changes any more, everything of the operation is gone, and it ended once. */
 export function forgotten({ point, rows, references, effects: owed, arrivals }: Forgotten): string | null {
-  if (rows.length > 0) return '6: a forgotten operation that nobody will retire'
+  if (rows.length > 0) return '6: a forgotten operation that is never retired'
   if (references.length > 0) return '2: a reference of a forgotten owner'
   if (owed.length > 0) return '10: an effect of a forgotten owner'
   if (arrivals.length !== (point === 'completed' ? 1 : 0))
@@ -191,7 +193,7 @@ export function steps(
   if (blob === undefined) return null
   if (blob.durable < offset) return '4: bytes were acknowledged that are not synced'
   if (!Buffer.from(blob.bytes.slice(0, offset)).equals(content.slice(0, offset)))
-    return '8: acknowledged bytes are others'
+    return '8: acknowledged bytes have changed'
   return null
 }
 

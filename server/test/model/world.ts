@@ -307,7 +307,7 @@ export function createWorld(options: WorldOptions) {
         vi.advanceTimersToNextTimer()
         activity++
       }
-      options.violated('6: something waits for ever')
+      options.violated('6: some work waits permanently')
       return null
     },
     end(): void {
