@@ -80,7 +80,7 @@ test('a request that waits for a change is answered at once', async () => {
   expect(await exited).toMatchObject({ code: 0 })
 })
 
-test('the server is not ready at once, serves requests for the configured delay, and then ends', async () => {
+test('the server stops being ready at once, serves requests for the configured delay, and then ends', async () => {
   const { child, address, tagOf, request, declare, patch, exited } = await serve({ LANDFALL_DRAIN_DELAY_MS: '1500' })
   const health = (name: string) => fetch(new URL(`/health/${name}`, address))
   await eventually(

@@ -43,7 +43,7 @@ async function measured(
 
 const onReference = async () => null
 
-test('count the points that operations reached, the time that it took, and the bytes that were stored', async () => {
+test('metrics count the points that operations reached, the time that it took, and the bytes that were stored', async () => {
   const { declare, patch, request, uploads, samples, metrics } = await measured({
     file: kind({ onReference, effects: { notify: async () => {} } }),
     picky: kind({ onReference: async () => reject('no', 'never') }),

@@ -111,7 +111,7 @@ describe('a head that is not sent completely', () => {
     expect(performance.now() - from).toBeLessThan(5_000)
   })
 
-  test('is not assumed between two requests', async () => {
+  test('does not include the pause between two requests', async () => {
     const port = await listen({ options })
     const line = await openLine(port)
     for (let n = 0; n < 2; n++) {

@@ -104,7 +104,7 @@ describe.each(['sqlite', 'postgres'] as const)('%s', (which) => {
   const usage = `SELECT open_operations, reserved_bytes, stored_bytes, stored_references FROM landfall_usage WHERE owner = 'ann'`
   const numbers = (rows: readonly Record<string, unknown>[]) => rows.map((row) => Object.values(row).map(Number))
 
-  test('all of its parts are read from the migrations', () => {
+  test('all parts of the tables are read from the migrations', () => {
     expect(tables).toEqual(expect.arrayContaining(['landfall_operations', 'landfall_references', 'landfall_effects']))
     const kinds = [...others.values()].map(({ kind: one }) => one)
     expect(kinds.filter((one) => one === 'TRIGGER').length).toBeGreaterThanOrEqual(which === 'sqlite' ? 7 : 3)
