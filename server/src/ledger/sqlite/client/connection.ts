@@ -105,7 +105,7 @@ function execute(statement: Statement, args: InArgsOf, intMode: IntMode): Result
   }
   statement.raw(true)
   const values = statement.all(bound) as SqlValue[][]
-  // Asked only now: running it has prepared it anew where the tables were changed behind our back.
+  // Asked only now: running the statement has prepared it again where another connection had changed the tables.
   const columns = statement.columns()
   const names = columns.map((column) => column.name)
   const types = columns.map((column) => column.type ?? '')
@@ -209,7 +209,7 @@ const isOneOf = (codes: Readonly<Record<string, number>>, error: unknown): boole
 /** Whether another connection has the database locked; passes by waiting. */
 export const isBusy = (error: unknown): boolean => isOneOf(BUSY, error)
 
-/** What connections of ours, and of the application's serialised client, have failed with. */
+/** The errors with which the ledger's connections, and those of the application's serialised client, have failed. */
 const saidHere = new WeakSet()
 
 /** Remembers that the application's own database has said this. */
