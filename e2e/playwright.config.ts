@@ -1,10 +1,10 @@
 import { defineConfig } from '@playwright/test'
-import { launchOptions } from './src/chromium.js'
+import { launchOptions } from './ground/chromium.js'
 
 const CROWDS = '**/many.spec.ts'
 
 export default defineConfig({
-  testDir: 'tests',
+  testDir: 'tests/browser',
   outputDir: 'test-results/playwright',
   // Nothing is tried again: a test that passes only sometimes has found something.
   retries: 0,

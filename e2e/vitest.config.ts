@@ -1,7 +1,8 @@
 import { defineConfig } from 'vitest/config'
 import { BaseSequencer, type TestSpecification } from 'vitest/node'
+import { quickLane } from './scripts/quick-lane.js'
 
-/** `stock-slow` waits for minutes and begins first, beside the others; `stock-restart` needs a calm machine and is last. */
+/** `stock-slow` waits for minutes, so it begins first; `stock-restart` needs a calm machine and is last. */
 class LongestFirst extends BaseSequencer {
   override async sort(files: TestSpecification[]): Promise<TestSpecification[]> {
     const rank = ({ moduleId }: TestSpecification): number =>
@@ -13,7 +14,7 @@ class LongestFirst extends BaseSequencer {
 
 export default defineConfig({
   test: {
-    include: ['tests-node/**/*.test.{ts,mjs}'],
+    include: ['tests/node/**/*.test.{ts,mjs}'],
     // Against hanging only: on a busy machine a process takes many seconds to start.
     testTimeout: 120_000,
     hookTimeout: 120_000,
@@ -22,5 +23,6 @@ export default defineConfig({
     sequence: { sequencer: LongestFirst },
     // Tests that are concurrent wait most of their time.
     maxConcurrency: 50,
+    ...quickLane(import.meta.dirname, 'tests/node'),
   },
 })

@@ -1,4 +1,5 @@
 import { defineConfig } from 'vitest/config'
+import { isQuick, quickLane } from '../e2e/scripts/quick-lane.js'
 
 export default defineConfig({
   test: {
@@ -7,6 +8,7 @@ export default defineConfig({
     // Against hanging only: a database server with a hundred databases takes its time to go on a busy machine.
     hookTimeout: 60_000,
     pool: 'forks',
-    globalSetup: ['test/s3-setup.ts'],
+    globalSetup: isQuick ? [] : ['test/s3-setup.ts'],
+    ...quickLane(import.meta.dirname, 'test'),
   },
 })

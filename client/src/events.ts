@@ -4,15 +4,18 @@ import type { Unauthenticated, Upload, UploaderEvents, Warning } from './types.j
 type Events = UploaderEvents<Record<string, KindTypes>>
 type Handler = (told: never) => unknown
 
-/** Who wants to know, and who was told: each handler once a page for each upload, also when it comes late. */
-export interface Telling {
+/**
+ * The event handlers, and what each was called with. Each handler is called once per page for each upload, even if it
+ * was added late.
+ */
+export interface EventHub {
   on<E extends keyof Events>(event: E, handler: Events[E], outcomes: readonly Upload[]): () => void
   outcome: (event: 'referenced' | 'failed', upload: Upload) => void
   warn: (code: Warning['code'], cause?: unknown) => void
-  /** The first warning of each code, the oldest first; the identical list until there is a new one. */
+  /** The first warning of each code, the oldest first. The same list object until there is a new warning. */
   warnings: () => readonly Warning[]
   unauthenticated: (reason: Unauthenticated['reason']) => void
-  /** Something threw that cannot: it must not go unseen. */
+  /** Reports an error that cannot occur. It must not stay unnoticed. */
   fault: (cause: unknown) => void
 }
 
@@ -20,8 +23,8 @@ const fault = (cause: unknown): void => {
   if (typeof reportError === 'function') reportError(cause)
 }
 
-/** @param onWarning There is a warning of a code that was not there before. */
-export function createTelling(onWarning: () => void): Telling {
+/** @param onWarning Called when a code has its first warning. */
+export function createEventHub(onWarning: () => void): EventHub {
   const handlers = new Map<keyof Events, Set<Handler>>()
   const told = new WeakMap<Handler, Set<string>>()
   let warnings: readonly Warning[] = []
@@ -30,7 +33,8 @@ export function createTelling(onWarning: () => void): Telling {
     try {
       await handler(value as never) // oxlint-disable-line typescript/no-unsafe-type-assertion -- `on` pairs the event with its handler
     } catch (cause) {
-      // Without a handler of warnings, and when that one is broken, the browser reports it: it must not go unseen.
+      // If there is no handler for warnings, or that handler itself fails, the browser reports the error, so that it is
+      // noticed.
       if (event === 'warning' || !handlers.get('warning')?.size) fault(cause)
       if (event !== 'warning') warn('handler-failed', cause)
     }

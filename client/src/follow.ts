@@ -1,24 +1,26 @@
 import { MAX_IDS_PER_REQUEST, MAX_WAIT_SECONDS, type Operation } from '@landfall/shared'
-import { breathe } from './pace.js'
+import { backOff } from './pace.js'
 import type { Clock, Ledger, Refusal } from './ports.js'
 
-/** Ids that come within this time go into one new request. */
+/** Ids that arrive within this time go into one new request. */
 const GATHER_MS = 100
-/** A list that answers without news although it was asked to wait is not asked again before this. */
+/**
+ * If a list answers early and without news although it was asked to wait, it is not requested again before this time.
+ */
 const NO_NEWS_MS = 1_000
-/** With more ids than fit one request they take turns, each waiting this long. */
+/** If the ids do not fit in one request, groups of them take turns. Each request then waits this long. */
 const TURN_SECONDS = 2
 
 export interface Watch {
-  /** The operation, or null when the server does not know it. */
+  /** Called with the operation, or with null if the server does not know it. */
   isNews: (operation: Operation | null) => boolean
-  /** Why there are no answers at the moment; null when there are again. */
+  /** Called with the reason why there are no answers at the moment, and with null when there are answers again. */
   onObstacle: (refusal: Refusal | null, untilMs: number) => void
 }
 
-/** One long poll for all operations that wait for the server, never one each; none while nothing waits. */
+/** One long poll for all operations that wait for the server, and no request while none waits. */
 export interface Follower {
-  /** Resolves with the first answer that is news, or undefined when `signal` ended before. */
+  /** Resolves with the first answer that is news, or with undefined if `signal` ended before. */
   until(id: string, watch: Watch, signal: AbortSignal): Promise<Operation | null | undefined>
   /** Asks at once instead of waiting for the next attempt. */
   hurry(): void
@@ -45,7 +47,7 @@ export function createFollower(ledger: Ledger, clock: Clock): Follower {
   }
 
   const poll = async (): Promise<void> => {
-    /** Of each list of ids that was asked for. */
+    /** The ETag of each list of ids that was requested. */
     const tags = new Map<string, string>()
     let attempts = 0
     for (let turn = 0; watched.size > 0; turn += 1) {
@@ -58,7 +60,7 @@ export function createFollower(ledger: Ledger, clock: Clock): Follower {
       const controller = (request = new AbortController())
       const key = ids.join()
       const etag = tags.get(key) ?? null
-      // A newcomer must hear what is, at once, and not only what changes from now on.
+      // A new operation needs its current state at once, and not only later changes.
       const waitSeconds = etag === null ? 0 : groups > 1 ? TURN_SECONDS : MAX_WAIT_SECONDS
       const startMs = clock.nowMs()
       const answer = await ledger.list(ids, { waitSeconds, etag }, controller.signal)
@@ -73,7 +75,7 @@ export function createFollower(ledger: Ledger, clock: Clock): Follower {
         if (!news && (next === null || early)) await clock.sleep(NO_NEWS_MS, controller.signal)
       } else if (!controller.signal.aborted) {
         tags.clear()
-        await breathe(clock, attempts++, answer.retryAfterMs, controller.signal, (untilMs) => {
+        await backOff(clock, attempts++, answer.retryAfterMs, controller.signal, (untilMs) => {
           for (const id of ids) watched.get(id)?.onObstacle(answer, untilMs)
         })
       }
@@ -98,7 +100,7 @@ export function createFollower(ledger: Ledger, clock: Clock): Follower {
         if (signal.aborted) return resolve(undefined)
         const left = (): void => {
           if (watched.get(id) === entry) watched.delete(id)
-          // Nobody waits any more: the connection is given back at once.
+          // No operation waits any more, so the connection is released at once.
           if (watched.size === 0) request?.abort()
           resolve(undefined)
         }

@@ -2,8 +2,8 @@ import { SHA256 } from '@stablelib/sha256'
 import type { DigestOutcome, DigestState } from './ports.js'
 
 /**
- * SHA-256 of a blob, slice by slice, so that its size does not matter and others get their turn in between.
- * (`crypto.subtle` wants all bytes at once and a secure context; WebAssembly is not allowed under `script-src 'self'`.)
+ * SHA-256 of a blob, slice by slice, so that its size does not matter and other tasks run between slices.
+ * (`crypto.subtle` needs all bytes at once and a secure context. WebAssembly is not allowed under `script-src 'self'`.)
  */
 export async function hashBlob(
   blob: Blob,

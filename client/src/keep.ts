@@ -4,11 +4,13 @@ import { SMALL_BYTES } from './pace.js'
 import type { Ports } from './ports.js'
 import { digestAnew, digestOf, dropCopy } from './source.js'
 
-/** Copies files beside the uploads, one at a time, for after a closed tab. */
+/**
+ * Copies files into the browser's storage, one at a time, so that their uploads can continue after the tab was closed.
+ */
 export interface Keeper {
-  /** Queues an upload's file; it is copied once bytes of some upload went out. */
+  /** Queues an upload's file. It is copied after bytes of some upload were sent. */
   offer(live: LiveOperation, lifetime: AbortSignal): void
-  /** Bytes went out: from now on copying delays no first byte. */
+  /** Bytes were sent: from now on, copying does not delay a first byte. */
   begin(): void
 }
 
@@ -29,7 +31,7 @@ export function createKeeper(ports: Pick<Ports, 'source' | 'digester'>, onNoCopy
       try {
         if (!offer.lifetime.aborted) await keepOne(ports, offer.live, offer.lifetime, onNoCopy)
       } catch (cause) {
-        // Written whole or not at all; full disks and private windows come here.
+        // A copy is written as a whole or not at all. Full disks and private windows cause this error.
         onNoCopy(cause)
       }
     }
@@ -47,7 +49,10 @@ export function createKeeper(ports: Pick<Ports, 'source' | 'digester'>, onNoCopy
   }
 }
 
-/** Big files on their way first; then from the end of the queue, since those at its front are sent soon. */
+/**
+ * Big files that are being uploaded come first. Then the end of the queue, because the files at its front are sent soon
+ * anyway.
+ */
 function takeNext(offers: Offer[]): Offer | undefined {
   const urgent = offers.findIndex(({ live }) => {
     const { standing, file } = live.record()
@@ -56,7 +61,10 @@ function takeNext(offers: Offer[]): Offer | undefined {
   return urgent < 0 ? offers.pop() : offers.splice(urgent, 1)[0]
 }
 
-/** A copy helps only while bytes are to be sent, and only where it can be proven: by a digest computed in the background. */
+/**
+ * A copy helps only while bytes are still to be sent, and only if it can be proven by a digest that is computed in the
+ * background.
+ */
 function isWanted(live: LiveOperation, digester: Ports['digester']): boolean {
   const { standing, copy } = live.record()
   const isSending = standing.point === 'intended' || standing.point === 'declared'
@@ -77,27 +85,29 @@ async function keepOne(
   const isKept = await source.keep(scope, id, file)
   if (isKept === false) onNoCopy(new Error('no room for a copy'))
   if (!isKept) return
-  // Read before it was copied, or after it, but not meanwhile: then two readings that agree are of one version.
+  // The file was read before or after it was copied, but not at the same time. Then two readings that agree are of one
+  // version.
   const hasOverlapped = !wasDigested && session.digesting !== null && session.source === file
   const context = { live, digester, lifetime }
   const whole = await (hasOverlapped ? digestAnew(context) : digestOf(context))
   if (!whole.ok && !wasDigested) {
-    // Nobody could ever tell what it is a copy of.
+    // Nothing could ever prove what this is a copy of.
     if (!lifetime.aborted) await source.drop(scope, id)
     return
   }
-  // Not noted before: until here a digest that was already known could be of the very moments of copying.
+  // Note it only now: up to here, a digest that was already known could come from the time of copying.
   await live.amend(noted({ copy: 'made' }))
   const copy = whole.ok ? await source.read(scope, id) : null
-  // Read back whole: in a private window a `File` in IndexedDB is only a reference to the file on the disk.
+  // Read the copy back completely: in a private window, a `File` in IndexedDB is only a reference to the file on the
+  // disk.
   const again = copy === null ? null : await digester.digest(copy, { signal: lifetime })
   if (whole.ok && again?.ok) {
-    // The record's digest too: a new pick may turn out not to be the file that was begun.
+    // Compare the record's digest too: a new pick may turn out to be another file than the one whose upload was begun.
     if (again.digest === whole.digest && again.digest === live.record().digest) {
       await live.amend(noted({ copy: 'verified' }))
       session.copy = copy
     } else await dropCopy(live, source)
   }
-  // It may have ended meanwhile, when there was nothing to drop yet.
+  // The upload may have ended before there was a copy to drop.
   if (live.gone() || isSettled(live.record().standing)) await source.drop(scope, id)
 }

@@ -1,6 +1,6 @@
 import type { FileFacts, JsonObject } from '@landfall/shared'
 import { v7 as newId } from 'uuid'
-import { createTelling, type Telling } from './events.js'
+import { createEventHub, type EventHub } from './events.js'
 import { createFollower } from './follow.js'
 import { createKeeper, type Keeper } from './keep.js'
 import { createLive, ended, linked, type LiveOperation } from './live.js'
@@ -17,31 +17,31 @@ type AnyUploader = Uploader<Record<string, { metadata: JsonObject; data: unknown
 
 interface Entry extends Handle {
   readonly live: LiveOperation
-  /** What was copied, or is queued to be. */
+  /** The file that was copied, or is queued to be copied. */
   offered: Blob | null
-  /** The drive under way; the next one waits for it. */
+  /** The drive that is running. The next drive waits for it. */
   driving: Promise<void>
 }
 
-/** At most this many requests of the kind that must not wait for an upload's place. */
+/** How many requests may run at once that must not wait for an upload's turn. */
 const ASIDES = 1
 
 const AFTER_FAULT_MS = 30_000
 
-/** The list of uploads of one scope, over any ports. `open` is called with the first `start`. */
+/** The list of uploads of one scope, over any ports. `open` is called at the first `start`. */
 export function createUploadList(
   { scope, concurrency }: { scope: string; concurrency: number },
-  open: (telling: Telling) => Ports,
+  open: (telling: EventHub) => Ports,
 ): AnyUploader {
   const entries = new Map<string, Entry>()
   const listeners = new Set<() => void>()
-  const telling = createTelling(() => {
-    // While the ports are opened nothing can be scheduled yet; the first change comes right behind.
+  const telling = createEventHub(() => {
+    // While the ports are being opened, nothing can be scheduled yet. The first change follows right after.
     if (context === null) shown = null
     else changed()
   })
   let context: (RunContext & { keeper: Keeper }) | null = null
-  /** Of the time between `start` and `close`, less the time in the back/forward cache. */
+  /** Covers the time between `start` and `close`, except the time in the back/forward cache. */
   let epoch: AbortController | null = null
   let started: Promise<void> | null = null
   let isClosed = false
@@ -120,7 +120,7 @@ export function createUploadList(
       try {
         await driveOne(entry, opened(), telling, signal)
       } catch (cause) {
-        // Cannot be; but an upload must not stand still for ever because of a fault of ours.
+        // This cannot happen. But an upload must not stop permanently because of a bug in Landfall.
         telling.fault(cause)
         await opened().clock.sleep(AFTER_FAULT_MS, signal)
         await driveNext(Promise.resolve())
@@ -144,7 +144,7 @@ export function createUploadList(
 
   const recover = async (signal: AbortSignal): Promise<void> => {
     const { journal, source } = opened()
-    // Of a version that kept endpoints together: whichever starts first takes them over.
+    // Records of a version that did not separate endpoints. The uploader that starts first takes them over.
     const adopted = journal.adopt(scope, namespace())
     const [records] = await Promise.all([journal.load(namespace()), adopted])
     if (signal.aborted) return
@@ -176,14 +176,14 @@ export function createUploadList(
         standing: { point: 'intended' },
       }
       const entry = enter(record, file, false)
-      // Queued first: no byte leaves before the journal has it.
+      // The record is queued before the drive starts, so that no byte is sent before the journal has it.
       void entry.live.amend((stored) => stored ?? record)
       if (epoch !== null) drive(entry, epoch.signal)
       return entry.upload
     },
     get: (id) => entries.get(id)?.upload ?? null,
     on: (event, handler) => {
-      // The two events of an outcome are called like the points that they tell.
+      // The two outcome events have the names of the points that they report.
       const settled = [...entries.values()].filter(({ live }) => live.record().standing.point === event)
       const outcomes = settled.map(({ upload }) => upload)
       return telling.on(event, handler, outcomes)
@@ -194,7 +194,7 @@ export function createUploadList(
       return () => void listeners.delete(own)
     },
     snapshot() {
-      // Ids are UUIDs of version 7: their order is that of adding.
+      // Ids are UUIDs of version 7, so their order is the order of adding.
       const inOrder = [...entries.values()].toSorted((a, b) => (a.live.id < b.live.id ? -1 : 1))
       return (shown ??= {
         uploads: inOrder.map(({ live }) => live.snapshot()),
@@ -221,7 +221,7 @@ export function createUploadList(
       halt()
       const drives = [...entries.values()].map(({ driving }) => driving)
       await Promise.all(drives)
-      // Started again meanwhile: then it is needed.
+      // If the uploader was started again in the meantime, the digester is still needed.
       if (epoch === null) context?.digester.close()
     },
     async purge(ofScope = scope) {
@@ -239,12 +239,15 @@ export function createUploadList(
   return uploader
 }
 
-/** Drives one upload while its lock is held, until it is acknowledged, cancelled or gone, or the uploader stops. */
-async function driveOne(entry: Entry, context: RunContext, telling: Telling, signal: AbortSignal): Promise<void> {
+/**
+ * Drives one upload while its lock is held, until it is acknowledged, cancelled or removed, or until the uploader
+ * stops.
+ */
+async function driveOne(entry: Entry, context: RunContext, telling: EventHub, signal: AbortSignal): Promise<void> {
   const { live, settle } = entry
   const { scope } = live.record()
   while (!signal.aborted && !live.gone()) {
-    // A cancellation is repeatable by anybody: it waits for no other tab.
+    // Any tab may repeat a cancellation, so it waits for no other tab.
     if (live.record().standing.point === 'cancelled') await run(live, context, signal)
     else {
       const waiting = live.begin(signal)
@@ -254,7 +257,7 @@ async function driveOne(entry: Entry, context: RunContext, telling: Telling, sig
       if (hold === null) continue
       const within = linked(signal, hold.lost)
       try {
-        // What another tab has stored meanwhile is the truth.
+        // Take over what another tab has stored since. That is the truth.
         await live.amend((stored) => stored)
         await run(live, context, within.signal)
         await conclude(entry, context, telling, within.signal)
@@ -269,11 +272,11 @@ async function driveOne(entry: Entry, context: RunContext, telling: Telling, sig
   if (live.gone()) await context.source.drop(scope, live.id).catch(() => {})
 }
 
-/** Tells an outcome, and keeps the lock until it is acknowledged, so that no other tab tells it too. */
+/** Reports an outcome, and keeps the lock until it is acknowledged, so that no other tab reports it too. */
 async function conclude(
   { live, upload, settle }: Entry,
   { source }: RunContext,
-  telling: Telling,
+  telling: EventHub,
   signal: AbortSignal,
 ): Promise<void> {
   const { standing, copy } = live.record()
@@ -288,7 +291,10 @@ async function conclude(
 
 const CONTROL = /[\u0000-\u001f\u007f]/g // oxlint-disable-line no-control-regex -- the wire refuses them
 
-/** What the wire takes of a file; a name that no server would take is no reason to refuse the file. */
+/**
+ * The facts of a file in the form that the wire accepts. A name that no server would accept is no reason to refuse the
+ * file.
+ */
 const factsOf = ({ name, size, type, lastModified }: File): FileFacts => ({
   name: name.replace(CONTROL, '_').slice(0, 1024),
   size,

@@ -5,51 +5,54 @@ import type { DigestOutcome, DigestState, Journal } from './ports.js'
 import { createProgressMeter, type ProgressMeter } from './progress.js'
 import type { Activity, UploadSnapshot } from './types.js'
 
-/** The source is being read in the background, or was. */
+/** The source is being read in the background, or was read. */
 export interface Reading<T> {
   readonly outcome: Promise<T>
   stop(): void
 }
 
-/** What this page knows of an operation beside the record: gone with the page, and never needed to be right. */
+/**
+ * What this page knows of an operation in addition to the record. It is lost with the page, and correctness never
+ * depends on it.
+ */
 export interface Session {
-  /** Proven, or as picked: its bytes may be sent. */
+  /** The file that was picked, or a proven new pick. Its bytes may be sent. */
   source: Blob | null
-  /** Provided, and not proven yet. */
+  /** A file that was provided and is not proven yet. */
   pick: Blob | null
-  /** `source` was a new pick: where a digest is known, its own must equal that one before a byte of it is sent. */
+  /** `source` was a new pick. If a digest is known, the digest of `source` must equal it before a byte is sent. */
   repicked: boolean
-  /** Picked in this page and not in use: what could not be read. Tried again, and proven like a new pick. */
+  /** A file that was picked in this page and could not be read. It is tried again, and proven like a new pick. */
   spare: Blob | null
   /** Why there is no source, once that is known. */
   lacking: 'source-missing' | 'source-changed' | 'source-unreadable'
-  /** The copy that was verified in this page: preferred, because nobody edits it. */
+  /** The copy that was verified in this page. It is preferred, because no user edits it. */
   copy: Blob | null
-  /** `source` is our copy. */
+  /** `source` is the copy that this package made. */
   fromCopy: boolean
-  /** The last PUT answered, and nothing has gone wrong since: `acceptedBytes` is where to go on. */
+  /** The last PUT was answered, and nothing has failed since. The upload continues at `acceptedBytes`. */
   offsetKnown: boolean
-  /** What the server has recorded, as last heard. */
+  /** The digest that the server has recorded, by its last answer. */
   recordedDigest: string | null
   /** A PUT that carried the digest was answered. */
   digestSent: boolean
-  /** The hash of `source` under way, or done. */
+  /** The hash of `source`, running or done. */
   digesting: Reading<DigestOutcome> | null
   sourceDigest: string | null
-  /** What the digest had to be, as known before this source was hashed. */
+  /** The digest that was known before this source was hashed. The source must have it. */
   expectedDigest: string | null
   /**
-   * `sourceDigest` is of one version of the file, and may be told: all of it was read twice with the same outcome, the
-   * second time from after the first one was over, or will be before the server compares.
+   * `sourceDigest` is of one version of the file, and may be sent to the server. All of the file was read twice with
+   * the same result. The second reading began after the first one ended, or will end before the server compares.
    */
   isConsistent: boolean
-  /** What was accepted before the digest was complete, being read again. */
+  /** The bytes that were accepted before the digest was complete are being read again. */
   confirming: Reading<Session['lacking'] | 'unknown'> | null
-  /** The hash of the proven prefix, to continue from. */
+  /** The hash of the proven prefix, from which hashing continues. */
   prefixState: DigestState | null
   chunkBytes: number
   lastChunkMs: number
-  /** Faults since the last accepted byte, reads that failed among them. */
+  /** Faults since the last accepted byte, including reads that failed. */
   attempts: number
   stalled: boolean
   problem: Problem | null
@@ -61,16 +64,16 @@ export interface LiveOperation {
   readonly session: Session
   readonly meter: ProgressMeter
   record(): JournalRecord
-  /** The record was removed, here or in another tab. */
+  /** Whether the record was removed, in this tab or in another one. */
   gone(): boolean
   /**
-   * The only way to change the record: shown at once, then applied to what is stored. Resolves when it is stored; what
-   * another tab has stored meanwhile wins.
+   * The only way to change the record. The change is shown at once and then applied to what is stored. Resolves when it
+   * is stored. What another tab has stored in the meantime wins.
    */
   amend(change: Change): Promise<void>
   activity(): Activity
   doing(activity: Activity): void
-  /** A signal for the next step, which `interrupt` ends, so that the loop looks at the record again. */
+  /** Makes a signal for the next step. `interrupt` ends the signal, so that the loop reads the record again. */
   begin(outer: AbortSignal): { signal: AbortSignal; end: () => void }
   interrupt(): void
   changed(): void
@@ -101,7 +104,7 @@ const newSession = (source: Blob | null): Session => ({
   problem: null,
 })
 
-/** A signal that ends with any of the others, and can be let go of. */
+/** Makes a signal that ends with any of the others, and that can be released from them. */
 export function linked(...outer: AbortSignal[]): AbortController & { unlink: () => void } {
   const controller = new AbortController()
   const end = (): void => controller.abort()
@@ -123,7 +126,10 @@ export const ended = (signal: AbortSignal): Promise<void> =>
     else signal.addEventListener('abort', () => resolve(), { once: true })
   })
 
-/** What comes of the work, or nothing when the signal ends first. Leaves nothing on the signal, which may live for days. */
+/**
+ * Resolves with the result of the work, or with nothing if the signal ends first. It leaves no listener on the signal,
+ * which may live for days.
+ */
 export async function unlessEnded<T>(work: Promise<T>, signal: AbortSignal): Promise<T | void> {
   const within = linked(signal)
   try {
@@ -173,7 +179,7 @@ export function createLive(
     await before
     const stored = await options.journal.update(scope, id, change)
     unwritten -= 1
-    // While more is to be written, what is shown is ahead of what is stored, and must not fall back.
+    // While more is to be written, what is shown is ahead of what is stored, and must not go back.
     if (unwritten === 0 && !same(stored, record)) adopt(stored)
   }
 

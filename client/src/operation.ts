@@ -9,15 +9,15 @@ import {
 } from '@landfall/shared'
 
 /**
- * Where an operation stands, as far as this browser knows: facts that are already true, each with what is true only
- * there. What is happening *now* is another axis (`Activity`) and is never stored.
+ * Where an operation stands, as far as this browser knows. Each point is a fact that is already true, with the data
+ * that exists only at this point. What is happening *now* is separate (`Activity`) and is never stored.
  *
- * - `intended`: the user wants it and the journal says so; whether the server has heard of it is not known.
+ * - `intended`: the user wants it and the journal has recorded it. Whether the server knows of it is not known.
  * - `declared`: the server has it, and has accepted `acceptedBytes`.
- * - `received`: every byte is durable on the server, which brings it to the reference without us.
- * - `referenced`: exactly one reference; kept until the application acknowledged it.
- * - `failed`: a final no, the same for ever; kept until acknowledged.
- * - `cancelled`: the user does not want it any more; kept until the server has confirmed.
+ * - `received`: every byte is durable on the server, which makes the reference without the client.
+ * - `referenced`: there is exactly one reference. The record is kept until the application has acknowledged it.
+ * - `failed`: a permanent refusal. The record is kept until it is acknowledged.
+ * - `cancelled`: the user does not want it any more. The record is kept until the server has confirmed this.
  */
 export type Standing =
   | { readonly point: 'intended' }
@@ -30,8 +30,8 @@ export type ClientPoint = Standing['point']
 export type StandingAt<P extends ClientPoint> = Extract<Standing, { point: P }>
 
 /**
- * Where each point may go. To the left only on the server's own word: it has lost the operation, or bytes of it; or
- * the cancellation came after the reference.
+ * Where each point may move. It moves to the left only when the server says so: the server has lost the operation or
+ * bytes of it, or the cancellation came after the reference.
  */
 const NEXT = {
   intended: ['declared', 'received', 'referenced', 'failed', 'cancelled'],
@@ -44,30 +44,32 @@ const NEXT = {
 
 /** One operation in the journal. */
 export interface JournalRecord {
-  /** Of this layout; a record of another one is left alone. */
+  /** The version of this layout. A record of another version is left alone. */
   readonly version: 1
   readonly id: string
-  /** Endpoint and user, by one name: see `namespaceOf`. */
+  /** Endpoint and user in one name: see `namespaceOf`. */
   readonly scope: string
-  /** Null where the server has one kind. */
+  /** Null if the server has only one kind. */
   readonly kind: string | null
   readonly file: FileFacts
   readonly metadata: JsonObject
-  /** By the wall clock, milliseconds since 1970. */
+  /** By the wall clock, in milliseconds since 1970. */
   readonly addedAtMs: number
-  /** The user's wish, which outlives the tab. */
+  /** The user's wish. It remains after the tab is closed. */
   readonly paused: boolean
   /** SHA-256 of the file as picked, once it was computed here or recorded by the server. */
   readonly digest: string | null
-  /** Only a copy that was read back whole and equals `digest` is ever sent. */
+  /** Only a copy that was read back completely and equals `digest` is ever sent. */
   readonly copy: 'none' | 'made' | 'verified'
   readonly standing: Standing
 }
 
-/** A change of a record, applied to whatever is stored at that moment; `undefined` is "there is none (any more)". */
+/**
+ * A change of a record, applied to what is stored at that moment. `undefined` means that there is no record (any more).
+ */
 export type Change = (stored: JournalRecord | undefined) => JournalRecord | undefined
 
-/** Moves a record by compare-and-set: only from the point that the mover started at, and only where an arrow leads. */
+/** Moves a record by compare-and-set: only from the point at which the caller started, and only along `NEXT`. */
 export const moved =
   (from: ClientPoint, to: Standing): Change =>
   (stored) =>
@@ -75,7 +77,7 @@ export const moved =
       ? stored
       : { ...stored, standing: to }
 
-/** Notes facts that are true at any point. */
+/** Records facts that are true at any point. */
 export const noted =
   (facts: Partial<Pick<JournalRecord, 'paused' | 'digest' | 'copy'>>): Change =>
   (stored) =>
@@ -85,11 +87,11 @@ export const noted =
 export const cancelled: Change = (stored) =>
   stored === undefined || isSettled(stored.standing) ? stored : { ...stored, standing: { point: 'cancelled' } }
 
-/** Nothing will change any more: only the application's acknowledgement is awaited. */
+/** Whether nothing will change any more, and only the application's acknowledgement is missing. */
 export const isSettled = (standing: Standing): standing is StandingAt<'referenced' | 'failed'> =>
   standing.point === 'referenced' || standing.point === 'failed'
 
-/** Bytes accepted by the server, as far as known here. */
+/** The bytes that the server has accepted, as far as this page knows. */
 export const acceptedBytes = ({ standing, file }: JournalRecord): number =>
   standing.point === 'declared'
     ? standing.acceptedBytes
@@ -97,13 +99,15 @@ export const acceptedBytes = ({ standing, file }: JournalRecord): number =>
       ? file.size
       : 0
 
-/** What the server's operation says, as a standing of ours. */
+/** Translates the server's operation into a standing of the client. */
 export function standingOf(operation: Operation): Standing {
   const { recoveryPoint, reference, problem, offset, file } = operation
-  // Of a newer server: it is at it, and nothing is sent for what nobody here understands.
+  // The point comes from a newer server. The server works on it, and the client sends nothing for a point that it does
+  // not know.
   if (recoveryPoint === 'unknown') return { point: 'received' }
   if (isReferenced(recoveryPoint) && reference !== null) return { point: 'referenced', reference }
-  // A reference without itself was removed again, before this browser heard of it.
+  // The point says that there was a reference, but the reference is missing: it was removed before this browser knew of
+  // it.
   if (problem !== null && (isFinal(recoveryPoint) || isReferenced(recoveryPoint))) return { point: 'failed', problem }
   return offset < file.size ? { point: 'declared', acceptedBytes: offset } : { point: 'received' }
 }

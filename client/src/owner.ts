@@ -1,45 +1,50 @@
 import { OTHER_OWNER, problemCode } from '@landfall/shared'
 import { ended, linked, unlessEnded } from './live.js'
-import { breathe } from './pace.js'
+import { backOff } from './pace.js'
 import type { Answer, Clock, Journal, Owner, Refusal } from './ports.js'
 
-/** Somebody else stays for minutes, not for seconds; whoever comes back is seen by the page's signs of life before. */
+/**
+ * Another user stays signed in for minutes rather than seconds. If the right user comes back, the events of the page
+ * show it earlier.
+ */
 const LOOK_FIRST_MS = 15_000
 const LOOK_MAX_MS = 300_000
 
 const noAnswer: Refusal = { ok: false, consequence: 'retry', status: null, problem: null, retryAfterMs: null }
 const otherOwner: Refusal = { ...noAnswer, consequence: 'authenticate', status: 412, problem: OTHER_OWNER }
 
-/** Of `GET /operations?open`, asked with the pinned tag if there is one: the tag of whoever is signed in. */
+/**
+ * Asks `GET /operations?open`, with the pinned tag if there is one. The answer is the tag of the user who is signed in.
+ */
 export type AskWhose = (pinned: string | null, signal: AbortSignal) => Promise<Answer<string | null>>
 
 export interface OwnerOptions {
   readonly scope: string
-  /** What the application knows by itself. */
+  /** The tag that the application has given. */
   readonly given: string | undefined
   readonly journal: Pick<Journal, 'owner'>
   readonly clock: Clock
   readonly ask: AskWhose
-  /** Somebody else is signed in: told once for each time. */
+  /** Another user is signed in. Called once each time that happens. */
   readonly onOther: () => void
-  /** An answer did not say whose uploads it is about: told once. */
+  /** An answer did not say whose uploads it is about. Called once. */
   readonly onUntold: () => void
 }
 
 /**
- * A request is made by whoever the cookie says, and that changes without a word to this page: in another tab, or while it
- * was frozen. So the first owner that the server names is pinned, and nothing is sent but with that tag.
+ * The cookie decides which user makes a request, and it can change without notice to this page: in another tab, or
+ * while the page was frozen. So the first owner that the server names is pinned, and nothing is sent without that tag.
  */
 export function createOwner({ scope, given, journal, clock, ask, onOther, onUntold }: OwnerOptions): Owner {
   let pinned: string | null = given ?? null
   /** The pin is in the journal, or is being written there. */
   let pinning: Promise<string | null> | null = null
-  /** `doubted`: an answer was about somebody else, which may be old by now. Only a new look decides. */
+  /** `doubted`: an answer was about another user, but it may be outdated. Only a new request decides. */
   let standing: 'ours' | 'doubted' | 'other' = 'ours'
-  /** The server has missed a tag that was sent: it is asked before anything else is sent. */
+  /** The server did not find a tag that was sent. It is asked before anything else is sent. */
   let isLost = false
   let hasToldUntold = false
-  /** Doubts that were wrong: should answers contradict each other for ever, they do so ever more slowly. */
+  /** How many doubts were wrong. If answers keep contradicting each other, they do so with longer and longer pauses. */
   let alarms = 0
   let life: AbortSignal = AbortSignal.abort()
   let looking: { life: AbortSignal; answer: Promise<Answer<string>> } | null = null
@@ -60,13 +65,13 @@ export function createOwner({ scope, given, journal, clock, ask, onOther, onUnto
     hasToldUntold = true
   }
 
-  /** The first one holds, whichever tab has pinned it; but what this page has sent once it goes on to send. */
+  /** The first pin holds, whichever tab has made it. But this page keeps the tag that it has sent once. */
   const pin = (found: string | null): Promise<string | null> =>
     journal.owner(scope, (was) => given ?? was ?? pinned ?? found).then((stored) => (pinned ??= stored))
 
   const look = async (signal: AbortSignal): Promise<Answer<string>> => {
     const answer = await ask(pinned, signal)
-    // No upload was asked about: whatever was said is the end of none.
+    // This request asked about no upload, so no answer to it can end one.
     if (!answer.ok) return answer.consequence === 'authenticate' ? answer : { ...answer, consequence: 'retry' }
     if (answer.value === null) {
       untold()
@@ -80,7 +85,7 @@ export function createOwner({ scope, given, journal, clock, ask, onOther, onUnto
     isLost = false
     return { ok: true, value: tag }
   }
-  /** One request for all who wait. */
+  /** One request for all callers that wait. */
   const looked = (): Promise<Answer<string>> => {
     if (looking?.life === life) return looking.answer
     const own = { life, answer: look(life) }
@@ -117,9 +122,9 @@ export function createOwner({ scope, given, journal, clock, ask, onOther, onUnto
           onOther()
         }
         if (standing === 'other') await pause(looks++, signal)
-        else await breathe(clock, looks++, answer.retryAfterMs, signal, () => {})
+        else await backOff(clock, looks++, answer.retryAfterMs, signal, () => {})
       } else if (standing !== 'ours') {
-        if (standing === 'doubted') await breathe(clock, alarms++, null, signal, () => {})
+        if (standing === 'doubted') await backOff(clock, alarms++, null, signal, () => {})
         standing = 'ours'
         for (const listener of listeners) listener()
       }
@@ -141,7 +146,7 @@ export function createOwner({ scope, given, journal, clock, ask, onOther, onUnto
         return otherOwner
       }
       if (code === 'owner-required') isLost = true
-      // A 401 comes before anybody is known.
+      // A 401 comes before the server knows any user.
       if (said !== null || status === 401) return refusal
       if (refusal === null) untold()
       return { ...(refusal ?? noAnswer), status, consequence: 'retry' }

@@ -1,15 +1,18 @@
 import type { Clock } from './ports.js'
 
-/** A first retry nearly at once: most faults are a single reset connection. */
+/** The first retry comes almost at once, because most faults are a single reset connection. */
 const BACKOFF_BASE_MS = 500
-/** Longer, and a network that is back goes unnoticed; shorter, and a dead server is hammered. */
+/**
+ * If it were longer, a network that is back would be noticed late. If it were shorter, a dead server would get too many
+ * requests.
+ */
 const BACKOFF_MAX_MS = 30_000
-/** `Retry-After` is obeyed up to an hour; beyond it a slip of a proxy would mean "never". */
+/** `Retry-After` is obeyed up to an hour. Without this limit, a proxy's mistake could mean "never". */
 const RETRY_AFTER_MAX_MS = 3_600_000
-/** Up to this much is added to `Retry-After`, so that not all clients come back in the same moment. */
+/** Up to this much is added to `Retry-After`, so that not all clients come back at the same moment. */
 const RETRY_AFTER_SPREAD_MS = 1_000
 
-/** Full jitter: anything between nothing and the exponential ceiling; `Retry-After` is a lower bound. */
+/** Full jitter: anything between zero and the exponential limit. `Retry-After` is a lower bound. */
 export function delayMs(attempt: number, askedMs: number | null, random: number): number {
   if (askedMs !== null) {
     return Math.min(askedMs, RETRY_AFTER_MAX_MS) + random * Math.min(askedMs, RETRY_AFTER_SPREAD_MS)
@@ -17,7 +20,10 @@ export function delayMs(attempt: number, askedMs: number | null, random: number)
   return random * Math.min(BACKOFF_MAX_MS, BACKOFF_BASE_MS * 2 ** Math.min(attempt, 16))
 }
 
-/** `Retry-After` in milliseconds: seconds or an HTTP date (RFC 9110 section 10.2.3); null for anything else. */
+/**
+ * `Retry-After` in milliseconds. It accepts seconds or an HTTP date (RFC 9110 section 10.2.3), and returns null for
+ * anything else.
+ */
 export function retryAfterMs(header: string | null, wallMs: number): number | null {
   if (header === null) return null
   if (/^\s*\d+(\.\d+)?\s*$/.test(header)) return Number(header) * 1000
@@ -26,10 +32,11 @@ export function retryAfterMs(header: string | null, wallMs: number): number | nu
 }
 
 /**
- * Waits before a retry. Signs of life (`online`, the page seen again) cut it short, except where the server itself
- * asked for the time. Offline, it waits for them; but no longer than the ceiling, because browsers err about it.
+ * Waits before a retry. Events that promise success (`online`, the page is visible again) end the wait early, unless
+ * the server itself asked for the time. If the browser is offline, it waits for these events, but no longer than the
+ * maximum, because browsers report this state wrongly at times.
  */
-export async function breathe(
+export async function backOff(
   clock: Clock,
   attempt: number,
   retryAfter: number | null,
@@ -48,19 +55,22 @@ export async function breathe(
   forget?.()
 }
 
-/** No upload progress for this long, and the connection is taken for dead. */
+/** If the upload makes no progress for this long, the connection is taken for dead. */
 const STALL_MS = 30_000
-/** After the whole body went out the server may have to sync it: the longer of this and three times the last chunk. */
+/**
+ * After the whole body was sent, the server may have to sync it. The limit is the longer of this and three times the
+ * last chunk.
+ */
 const ANSWER_MS = 60_000
-/** A gap between two looks counts for no more than this: the rest of it the machine or the tab was asleep. */
+/** A gap between two checks counts for no more than this. For the rest of it, the machine or the tab was asleep. */
 const AWAKE_GAP_MS = 5_000
-/** How often to look. */
+/** How often to check. */
 export const WATCH_EVERY_MS = 1_000
 
 export interface Watchdog {
-  /** Bytes moved. */
+  /** To be called when bytes were sent. */
   progress(sentBytes: number): void
-  /** True when it has waited too long. Time asleep is not counted. */
+  /** True if the request has waited too long. Time asleep is not counted. */
   stalled(nowMs: number): boolean
 }
 
@@ -83,11 +93,14 @@ export function createWatchdog(bodyBytes: number, lastChunkMs: number, startMs: 
   }
 }
 
-/** Small enough to show progress and to lose little at the start. */
+/** Small enough to show progress, and to lose little at the start. */
 export const CHUNK_MIN_BYTES = 256 * 1024
 /** Large enough that a round trip between two chunks costs little. */
 const CHUNK_MAX_BYTES = 8 * 1024 * 1024
-/** Up to this, a file or the rest of one goes as a whole: it costs one request and risks no more than a reset may cost. */
+/**
+ * A file, or the rest of one, that is not larger than this is sent as a whole. It costs one request, and risks no more
+ * bytes than a reset may cost.
+ */
 export const SMALL_BYTES = 1024 * 1024
 const QUICK_MS = 1_000
 const SLOW_MS = 4_000
@@ -98,14 +111,14 @@ export function nextChunkBytes(chunkBytes: number, tookMs: number): number {
   return tookMs > SLOW_MS ? Math.max(CHUNK_MIN_BYTES, chunkBytes / 2) : chunkBytes
 }
 
-/** Where the next chunk ends. After a fault even a small rest goes in the smallest pieces. */
+/** Where the next chunk ends. After a fault, even a small rest is sent in the smallest pieces. */
 export function chunkEnd(offset: number, size: number, chunkBytes: number, afterFault: boolean): number {
   return !afterFault && size - offset <= SMALL_BYTES ? size : Math.min(size, offset + chunkBytes)
 }
 
-/** At most `places` at a time, first come, first served. */
+/** Grants at most `places` at a time, in the order of the requests. */
 export interface Turns {
-  /** Resolves with the way to give the place back, or null when `signal` ended before. */
+  /** Resolves with a function that gives the place back, or with null if `signal` ended before. */
   take(signal: AbortSignal): Promise<(() => void) | null>
 }
 export function createTurns(places: number): Turns {

@@ -1,30 +1,34 @@
 import type { Consequence, DeclareRequest, Operation, Prefix, Problem } from '@landfall/shared'
 import type { Change, JournalRecord } from './operation.js'
 
-/** Where the records live. Only faults throw. */
+/** Where the records are stored. Only faults throw. */
 export interface Journal {
   load(scope: string): Promise<JournalRecord[]>
   /**
    * Reads, changes and writes one record in a single transaction, so that two tabs never overwrite each other's facts.
-   * Resolves with what is stored now, durable against a killed browser; `undefined` removes it, and the journal remembers
-   * that: a removed record is not written again, whatever a slow or a frozen tab still wants to change in it.
+   * Resolves with what is stored now, which survives a killed browser. `undefined` removes the record, and the journal
+   * remembers the removal: a removed record is not written again, whatever change a slow or frozen tab still has for
+   * it.
    *
-   * @param known What the caller has last seen of it. A record that is missing although nobody has removed it, because
-   *   the browser deleted the site's data, is written again from it.
+   * @param known What the caller has seen of it last. If the record is missing although it was not removed, because the
+   * browser deleted the site's data, it is written again from this.
    */
   update(scope: string, id: string, change: Change, known?: JournalRecord): Promise<JournalRecord | undefined>
   /** Removes all records of a scope, in every tab. */
   purge(scope: string): Promise<void>
   /**
-   * The owner tag that is pinned for a scope, after `change` in the same transaction: of two tabs that pin at once, both
-   * hear of one tag. Goes with `purge`.
+   * Reads the owner tag that is pinned for a scope and applies `change` in the same transaction. If two tabs pin at
+   * once, both get the same tag. `purge` removes it.
    */
   owner(scope: string, change: (pinned: string | null) => string | null): Promise<string | null>
-  /** Takes over what an earlier version has kept by another name. */
+  /** Takes over what an earlier version has stored under another name. */
   adopt(from: string, to: string): Promise<void>
 }
 
-/** A "no" of the server, or no answer at all. `problem` only where it is one of ours, `status` null without an answer. */
+/**
+ * A refusal of the server, or no answer at all. `problem` is set only for Landfall's problems. `status` is null without
+ * an answer.
+ */
 export interface Refusal {
   readonly ok: false
   readonly consequence: Consequence
@@ -40,13 +44,13 @@ export interface Listed {
   readonly etag: string | null
 }
 
-/** The server's operations. Nothing throws: an aborted request answers like a lost one. */
+/** The server's operations. Nothing throws: an aborted request has the same answer as a lost one. */
 export interface Ledger {
-  /** Declares or continues; safe to repeat any number of times. */
+  /** Declares or continues an operation. It is safe to repeat any number of times. */
   put(id: string, request: DeclareRequest, signal: AbortSignal): Promise<Answer<Operation>>
   /**
-   * Waits up to `waitSeconds` for something to differ from `etag`; then `operations` is null. `unreadable`: ids of such as
-   * a newer server has written otherwise; they are there.
+   * Waits up to `waitSeconds` for a change since `etag`. If there was none, `operations` is null. `unreadable` has the
+   * ids of operations that a newer server has written in another form; they exist.
    */
   list(
     ids: readonly string[],
@@ -62,71 +66,81 @@ export interface Chunk {
   readonly source: Blob
   readonly offsetBytes: number
   readonly endBytes: number
-  /** How long the last chunk took, for the stall watchdog; 0 when there was none. */
+  /** How long the last chunk took, for the stall watchdog. 0 if there was none. */
   readonly lastChunkMs: number
-  /** Called when bytes were handed to the network; says nothing about what was accepted. */
+  /** Called when bytes were handed to the network. It says nothing about what was accepted. */
   readonly onSent: () => void
 }
 export type ChunkOutcome =
   | { readonly kind: 'accepted'; readonly offsetBytes: number }
   | { readonly kind: 'refused'; readonly refusal: Refusal }
-  /** No answer: the connection broke, nothing moved any more, or the source could not be read. */
+  /** No answer: the connection broke, nothing was transferred any more, or the source could not be read. */
   | { readonly kind: 'broken' }
   | { readonly kind: 'stopped' }
 
-/** Sends bytes. `accepted` says durable, never "there is a reference". */
+/** Sends bytes. `accepted` means that they are durable. It never means that there is a reference. */
 export interface Transfer {
   send(chunk: Chunk, signal: AbortSignal): Promise<ChunkOutcome>
 }
 
 /** Where a file's bytes come from after its tab was closed. Only faults throw. */
 export interface Source {
-  /** Makes a copy if all copies together stay within the budget. False: there is no room; null: nobody wants copies. */
+  /**
+   * Makes a copy if all copies together stay within the budget. Returns false if there is no room, and null if copies
+   * are switched off.
+   */
   keep(scope: string, id: string, file: Blob): Promise<boolean | null>
   read(scope: string, id: string): Promise<Blob | null>
   drop(scope: string, id: string): Promise<void>
-  /** Drops what is too old, and in this scope what no record asks for, unless it is fresh. */
+  /**
+   * Drops copies that are too old, and copies of this scope that belong to no record in `wanted`, unless they are
+   * recent.
+   */
   sweep(scope: string, wanted: ReadonlySet<string>): Promise<void>
   purge(scope: string): Promise<void>
 }
 
-/** Whose uploads these are: the tag that goes with every request, and that every answer must carry to be believed. */
+/** The owner of these uploads: the tag that every request carries. An answer counts only if it carries the same tag. */
 export interface Owner {
   /**
-   * The pinned tag. Where none is yet, the server is asked first, once for all who wait. A refusal: nothing may be sent
-   * now, because the server has not said whose uploads they would be, or because somebody else is signed in.
+   * The pinned tag. If there is none yet, the server is asked first, once for all callers that wait. A refusal means
+   * that nothing may be sent now: the server has not named the owner, or another user is signed in.
    */
   read(signal: AbortSignal): Promise<Answer<string>>
   /**
-   * Of the answer to a request with the tag `sent`: null where it is a success that may be believed, else what it means.
-   * Another tag stops everything. Without any, nobody knows whose word it is: it passes, like a proxy's.
+   * Judges the answer to a request with the tag `sent`. Null if it is a success that counts, otherwise what it means.
+   * Another tag stops everything. An answer without a tag has an unknown source and counts as a fault that passes, as a
+   * proxy's does.
    */
   judge(sent: string, answer: { said: string | null; status: number; refusal: Refusal | null }): Refusal | null
-  /** Nothing is sent, because an answer was about somebody else. */
+  /** Whether nothing is sent because an answer was about another user. */
   isOther(): boolean
-  /** Pins the tag, and looks again after somebody else, until `signal` ends. */
+  /** Pins the tag, and checks again after another user was signed in, until `signal` ends. */
   keep(signal: AbortSignal): void
-  /** Looks now, if it waits to look for somebody else's going. */
+  /** Checks now, if it is waiting for another user to sign out. */
   hurry(): void
-  /** Calls when the right user is back. */
+  /** Calls the listener when the right user is signed in again. */
   onBack(listener: () => void): void
-  /** The scope was purged: the tag must be pinned anew before anything is sent. */
+  /** The scope was purged. The tag must be pinned again before anything is sent. */
   forget(): void
 }
 
 export interface Hold {
-  /** Ends when somebody took the lock away. */
+  /** Ends when another holder took the lock away. */
   readonly lost: AbortSignal
   release(): void
 }
 
-/** One owner per operation across tabs. */
+/** One tab at a time for each operation. */
 export interface Exclusive {
-  /** Resolves when the lock is ours, null when `signal` ended before. `onElsewhere`: another one has it; still waiting. */
+  /**
+   * Resolves with the lock, or with null if `signal` ended before. `onElsewhere` is called when another tab has the
+   * lock; the call keeps waiting.
+   */
   hold(name: string, onElsewhere: () => void, signal: AbortSignal): Promise<Hold | null>
 }
 
-/** A hash under way, to be continued behind the bytes that it has seen. */
+/** A hash in progress, which can be continued after the bytes that it has seen. */
 export interface DigestState {
   readonly state: Int32Array
   readonly buffer: Uint8Array | undefined
@@ -139,34 +153,40 @@ export type DigestOutcome =
 
 /** SHA-256 of a blob in the form of RFC 9530. */
 export interface Digester {
-  /** False: it costs the page's own thread; then nothing is hashed but what is sent, and no copy is kept. */
+  /** False if hashing runs on the page's own thread. Then only what is sent is hashed, and no copy is kept. */
   inBackground(): boolean
   digest(blob: Blob, options: { from?: DigestState | null; signal: AbortSignal }): Promise<DigestOutcome>
   close(): void
 }
 
-/** Time, randomness and the browser's signs of life. */
+/** Time, randomness and the browser's events. */
 export interface Clock {
-  /** Monotonic, milliseconds; for all waiting. */
+  /** Monotonic, in milliseconds. All waiting uses it. */
   nowMs(): number
-  /** Milliseconds since 1970; only to show and to store. */
+  /** Milliseconds since 1970, only to be shown and stored. */
   wallMs(): number
   random(): number
   online(): boolean
   /** Resolves after `ms`, or at once when `signal` ends. */
   sleep(ms: number, signal: AbortSignal): Promise<void>
-  /** Calls when the network is back, the page is seen again or was woken. Returns the way to stop. */
+  /**
+   * Calls the listener when the network is back, or when the page is visible again or was woken. Returns a function
+   * that stops it.
+   */
   onWake(listener: () => void): () => void
-  /** Calls when the window gets the focus: somebody may have signed in in another one. Returns the way to stop. */
+  /**
+   * Calls the listener when the window gets the focus: the user may have signed in in another window. Returns a
+   * function that stops it.
+   */
   onFocus(listener: () => void): () => void
-  /** Calls when the page goes (perhaps into the back/forward cache) and when it is back. */
+  /** Calls `hidden` when the page is left (perhaps into the back/forward cache) and `shown` when it is back. */
   onPage(listener: { hidden: () => void; shown: () => void }): () => void
-  /** Before the next frame, or soon where there are none. */
+  /** Calls back before the next frame, or soon if there are no frames. */
   frame(callback: () => void): void
 }
 
 export interface Ports {
-  /** The name by which records, locks and copies of a user at this endpoint are kept apart. */
+  /** The name that separates the records, locks and copies of users and endpoints. */
   readonly namespaceOf: (scope: string) => string
   readonly owner: Owner
   readonly journal: Journal

@@ -1,20 +1,20 @@
-/** Speed is smoothed over about this long: steadier than the network, quick enough to follow it. */
+/** The speed is smoothed over about this time. It is steadier than the network, and quick enough to follow it. */
 const SMOOTHING_MS = 6_000
 
 export interface Progress {
-  /** Accepted by the server: durable there. Never goes back, unless the server itself has lost the operation. */
+  /** Accepted by the server, and durable there. Never decreases, unless the server itself has lost the operation. */
   readonly acceptedBytes: number
   readonly sizeBytes: number
-  /** Null until known. */
+  /** Null until it is known. */
   readonly bytesPerSecond: number | null
   readonly timeLeftMs: number | null
 }
 
 export interface ProgressMeter {
-  /** `bytes` were accepted in `ms` of sending. */
+  /** To be called when `bytes` were accepted in `ms` of sending. */
   measured(bytes: number, ms: number): void
   read(acceptedBytes: number): Progress
-  /** The server has lost everything: what is shown honestly starts again. */
+  /** The server has lost everything, so the progress starts at 0 again. */
   restart(): void
 }
 

@@ -1,12 +1,12 @@
 import type { Clock } from './ports.js'
 
 /**
- * What cannot be read is read once more after this long. WebKit breaks reads for some 50 ms around a navigation, one that
- * becomes a download included; longer, and a file that is gone is noticed late.
+ * If a read fails, it is repeated once after this time. WebKit breaks reads for about 50 ms around a navigation,
+ * including a navigation that becomes a download. If the time were longer, a missing file would be noticed late.
  */
 export const READ_AGAIN_MS = 500
 
-/** Reads the bytes of a blob; null when that failed twice, or `signal` ended before. */
+/** Reads the bytes of a blob. Returns null if that failed twice, or if `signal` ended before. */
 export const reader =
   ({ sleep }: Pick<Clock, 'sleep'>) =>
   async (blob: Blob, signal: AbortSignal): Promise<Uint8Array<ArrayBuffer> | null> => {

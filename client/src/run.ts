@@ -1,27 +1,32 @@
 import { type DeclareRequest, isReferenced, type Operation, problemCode } from '@landfall/shared'
 import { isSettled, moved, noted, type Standing, type StandingAt, standingOf } from './operation.js'
-import { breathe, CHUNK_MIN_BYTES, chunkEnd, nextChunkBytes, SMALL_BYTES } from './pace.js'
+import { backOff, CHUNK_MIN_BYTES, chunkEnd, nextChunkBytes, SMALL_BYTES } from './pace.js'
 import { ended, type LiveOperation, unlessEnded } from './live.js'
 import type { Refusal } from './ports.js'
 import { confirm, digestOf, isReadable, lose, sourceFor, untilReadable } from './source.js'
 import type { Activity } from './types.js'
 import type { Obstacle, Reached, RunContext, Step, StepResult } from './step.js'
 
-/** How long a small file waits for its digest, which then goes with the declaration; else it costs a request more. */
+/**
+ * How long a small file waits for its digest, which is then part of the declaration. Otherwise it costs one more
+ * request.
+ */
 const DIGEST_GRACE_MS = 2_000
 
-/** SHA-256 of nothing. An empty file is received when it is declared. */
+/** SHA-256 of zero bytes. An empty file is received as soon as it is declared. */
 const EMPTY_DIGEST = 'sha-256=:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=:'
 
 /**
- * So many steps in a row may end without a result although nothing has interrupted them. Before each further step the
- * client waits as it does after a fault: a bug in this sequence may delay an upload, but must never freeze the page.
+ * This many steps in a row may end without a result although nothing has interrupted them. Before each further step,
+ * the client waits as it does after a fault. So a bug in this sequence may delay an upload, but it cannot freeze the
+ * page.
  */
 const VAIN_STEPS = 8
 
 /**
- * THE client sequence. Each step asks before it acts, returns where the operation stands then, and calls no other step;
- * only this loop moves the record and only this loop waits. Runs until there is an outcome, or `lifetime` ends.
+ * THE client sequence. Each step asks before it acts, returns where the operation stands then, and calls no other step.
+ * Only this loop moves the record, and only this loop waits. It runs until there is an outcome, or until `lifetime`
+ * ends.
  */
 export async function run(live: LiveOperation, context: RunContext, lifetime: AbortSignal): Promise<void> {
   let place: (() => void) | null = null
@@ -48,19 +53,20 @@ export async function run(live: LiveOperation, context: RunContext, lifetime: Ab
         if ('withdrawn' in result) await live.amend(() => undefined)
         if ('to' in result) {
           await record(live, standing, result)
-          // The move has ended this step's signal; if a user's wish came in between, there is nothing to wait for.
+          // The move has ended this step's signal. If the user has changed the point in between, there is nothing to
+          // wait for.
           const isThere = live.record().standing.point === result.to.point
-          if (result.after && isThere) await overcome(result.after, live, context, lifetime)
+          if (result.after && isThere) await waitOut(result.after, live, context, lifetime)
         }
         if ('obstacle' in result) {
           if (result.obstacle !== 'interrupted') leave()
-          await overcome(result, live, context, signal)
+          await waitOut(result, live, context, signal)
         }
         const isVain = 'obstacle' in result && result.obstacle === 'interrupted' && !signal.aborted
         vainSteps = isVain ? vainSteps + 1 : 0
         if (vainSteps > VAIN_STEPS) {
           leave()
-          await breathe(context.clock, vainSteps - VAIN_STEPS, null, signal, () => {})
+          await backOff(context.clock, vainSteps - VAIN_STEPS, null, signal, () => {})
         }
       }
       end()
@@ -96,7 +102,7 @@ async function record(live: LiveOperation, from: Standing, { to, digest }: Reach
   await live.amend((stored) => move(digest ? noted({ digest })(stored) : stored))
 }
 
-async function overcome(
+async function waitOut(
   obstacle: Obstacle,
   live: LiveOperation,
   context: RunContext,
@@ -109,14 +115,14 @@ async function overcome(
     return untilReadable(live, context, outer)
   }
   if (obstacle.obstacle === 'other-owner') {
-    // Already back: nobody would say it again.
+    // If the right user is already back, no event will report it again.
     if (!owner.isOther()) return
     live.doing({ state: 'waiting', why: 'other-owner', untilMs: null })
     return ended(outer)
   }
   const { signal, end } = live.begin(outer)
   const { obstacle: why, retryAfterMs } = obstacle
-  await breathe(clock, live.session.attempts++, retryAfterMs, signal, (untilMs) => live.doing(waitingFor(why, untilMs)))
+  await backOff(clock, live.session.attempts++, retryAfterMs, signal, (untilMs) => live.doing(waitingFor(why, untilMs)))
   end()
 }
 
@@ -128,12 +134,15 @@ async function declare(step: Step): Promise<StepResult> {
   if (file.size <= SMALL_BYTES && session.sourceDigest === null && session.source !== null) {
     await Promise.race([digestOf(step), clock.sleep(DIGEST_GRACE_MS, signal)])
   }
-  // Read whole before a byte of it is sent.
+  // The file was read completely before a byte of it is sent.
   if (session.sourceDigest !== null) session.isConsistent = true
   return ask(step)
 }
 
-/** PUT: declares, continues, and carries the digest. Never while a PATCH of ours is in flight: steps do not overlap. */
+/**
+ * The PUT. It declares or continues the operation, and carries the digest. It never runs while a PATCH of this
+ * operation is in flight, because steps do not overlap.
+ */
 async function ask(step: Step): Promise<StepResult> {
   const { live, ledger, signal } = step
   live.doing({ state: 'running' })
@@ -143,17 +152,18 @@ async function ask(step: Step): Promise<StepResult> {
     ...(kind === null ? {} : { kind }),
     file,
     metadata,
-    // It always follows, because the last byte does not leave before it: nothing is ever stored without a proof.
+    // `pending` is always followed by the digest, because the last byte is not sent before it. So nothing is ever
+    // stored without a proof.
     digest: file.size === 0 ? EMPTY_DIGEST : session.isConsistent && digest !== null ? digest : 'pending',
   }
   const answer = await ledger.put(live.id, request, signal)
   if (!answer.ok) return signal.aborted ? { obstacle: 'interrupted' } : refused(live, answer, 'final-holds')
   session.offsetKnown = true
   session.digestSent = request.digest !== 'pending'
-  return heard(live, answer.value)
+  return fromServer(live, answer.value)
 }
 
-function heard({ session }: LiveOperation, operation: Operation): StepResult {
+function fromServer({ session }: LiveOperation, operation: Operation): StepResult {
   session.recordedDigest = operation.digest
   session.stalled = operation.stalled
   session.problem = operation.problem
@@ -170,8 +180,8 @@ async function send(standing: StandingAt<'declared'>, step: Step): Promise<StepR
   const { acceptedBytes } = standing
   const { size } = live.record().file
   const end = chunkEnd(acceptedBytes, size, session.chunkBytes, session.attempts > 0)
-  // The last byte does not leave before the digest is told: what is stored is referenced only when it is that file. Nor
-  // does one of a new pick where a digest is known: accepted bytes cannot be taken back.
+  // The last byte is not sent before the digest was sent: what is stored becomes a reference only if it is that file.
+  // And no byte of a new pick is sent before that if a digest is known, because accepted bytes cannot be withdrawn.
   const mustKnow = end === size || (session.repicked && session.expectedDigest !== null)
   if (session.sourceDigest === null) {
     const digesting = digestOf(step)
@@ -185,18 +195,21 @@ async function send(standing: StandingAt<'declared'>, step: Step): Promise<StepR
     const unconfirmed = await confirm(step, source, acceptedBytes, mustKnow)
     if (unconfirmed !== null) return 'ok' in unconfirmed ? unanswered(step, unconfirmed) : unconfirmed
   }
-  // A body that cannot be read is no error in every browser, but silence until the watchdog ends it.
+  // In some browsers, a body that cannot be read causes no error, but silence until the watchdog ends it.
   if (!(await isReadable(source, acceptedBytes, clock, signal))) {
     return signal.aborted ? { obstacle: 'interrupted' } : lose(step, 'source-unreadable')
   }
-  // Begun anew meanwhile, by whoever keeps copies.
+  // The keeper of copies has started the digest again in the meantime.
   if (end === size && !isTold(live) && !digestIsOwed(live)) return { obstacle: 'interrupted' }
   return digestIsOwed(live) ? ask(step) : sendChunk(step, source, acceptedBytes, end)
 }
 
 const isTold = ({ session }: LiveOperation): boolean => session.recordedDigest !== null || session.digestSent
 
-/** One that is not of one version for certain is not told: the server would take its word for it. */
+/**
+ * Whether the digest must be sent now. A digest that may mix two versions of the file is not sent: the server would
+ * believe it.
+ */
 const digestIsOwed = (live: LiveOperation): boolean =>
   live.session.isConsistent && live.session.sourceDigest !== null && !isTold(live)
 
@@ -216,7 +229,7 @@ async function sendChunk(step: Step, source: Blob, offsetBytes: number, endBytes
     }
     session.problem = null
     const { size } = live.record().file
-    // The last 204 says "durable", never "there is a reference".
+    // The last 204 means "durable". It never means that there is a reference.
     return {
       to:
         outcome.offsetBytes === size
@@ -229,7 +242,7 @@ async function sendChunk(step: Step, source: Blob, offsetBytes: number, endBytes
   if (outcome.kind === 'refused') return refused(live, outcome.refusal, 'put-decides')
   if (outcome.kind === 'accepted') return { obstacle: 'server', retryAfterMs: null }
   session.chunkBytes = CHUNK_MIN_BYTES
-  // A file changed on disk looks like a broken connection; reading one byte of it tells them apart.
+  // A file that changed on disk looks like a broken connection. Reading one byte of it tells the two apart.
   if (await isReadable(source, offsetBytes, clock, signal)) return { obstacle: 'network', retryAfterMs: null }
   return signal.aborted ? { obstacle: 'interrupted' } : lose(step, 'source-unreadable')
 }
@@ -250,9 +263,9 @@ async function follow(step: Step): Promise<StepResult> {
   )
   if (operation === undefined) return { obstacle: 'interrupted' }
   session.offsetKnown = false
-  // The server does not know it (any more): declared again under the same id, after a breath.
+  // The server does not know the operation (any more). It is declared again under the same id, after a pause.
   if (operation === null) return { to: { point: 'intended' }, after: { obstacle: 'server', retryAfterMs: null } }
-  return heard(live, operation)
+  return fromServer(live, operation)
 }
 
 async function withdraw({ live, ledger, asides, signal }: Step): Promise<StepResult> {
@@ -278,14 +291,17 @@ const whyOf = ({ consequence, status, problem }: Refusal): Why => {
   return consequence === 'authenticate' ? 'authentication' : status === null ? 'network' : 'server'
 }
 
-/** Nobody knows until when somebody else is signed in. */
+/** The client cannot know how long another user stays signed in. */
 const waitingFor = (why: Why, untilMs: number): Activity => ({
   state: 'waiting',
   why,
   untilMs: why === 'other-owner' ? null : untilMs,
 })
 
-/** Only our own problem with a final meaning, in answer to PUT, ends an operation; anything else passes. */
+/**
+ * Only one of Landfall's problems with a final meaning, as the answer to a PUT, ends an operation. Every other refusal
+ * passes.
+ */
 function refused(live: LiveOperation, refusal: Refusal, meaning: 'final-holds' | 'put-decides'): StepResult {
   const { problem, retryAfterMs } = refusal
   if (meaning === 'final-holds' && refusal.consequence === 'final' && problem !== null) {

@@ -5,25 +5,28 @@ import type { Clock, DigestOutcome, Ports, Refusal } from './ports.js'
 import { READ_AGAIN_MS, reader } from './read.js'
 import type { Obstacle, Step } from './step.js'
 
-/** What hashing needs of a step; it goes on between steps, until the run ends. */
+/** What hashing needs of a step. Hashing continues between steps, until the run ends. */
 export interface DigestContext extends Pick<Ports, 'digester'> {
   readonly live: LiveOperation
   readonly lifetime: AbortSignal
 }
 
-/** How long until what could not be read is looked at again; twice as long after each time that it failed, four times. */
+/** How long until a file that could not be read is checked again. It doubles after each failure, up to four times. */
 const LOOK_AGAIN_MS = 2_500
 
-/** The digest of the source at hand: computed once, noted in the journal, and continued behind a proven prefix. */
+/**
+ * The digest of the current source. It is computed once, recorded in the journal, and continued after a proven prefix.
+ */
 export function digestOf({ live, digester, lifetime }: DigestContext): Promise<DigestOutcome> {
   const { session } = live
   const { source } = session
   if (source === null) return Promise.resolve({ ok: false, why: 'unavailable' })
   session.digesting ??= reading(lifetime, async (signal, isCurrent) => {
     const outcome = await digester.digest(source, { from: session.prefixState, signal })
-    // The session has another source, or the digest was begun again.
+    // The session has another source now, or the digest was started again.
     if (!isCurrent(session.digesting)) return { ok: false, why: 'stopped' }
-    // It was stopped, or the worker died. The next caller begins again (without a worker, on the page's own thread).
+    // The hashing was stopped, or the worker died. The next caller starts again (without a worker, on the page's own
+    // thread).
     if (!outcome.ok && outcome.why !== 'unreadable') session.digesting = null
     if (outcome.ok) {
       session.sourceDigest = outcome.digest
@@ -35,7 +38,10 @@ export function digestOf({ live, digester, lifetime }: DigestContext): Promise<D
   return session.digesting.outcome
 }
 
-/** Reads in the background until the run ends or `stop` is called. `isCurrent`: whether the session still waits for it. */
+/**
+ * Reads in the background until the run ends or `stop` is called. `isCurrent` tells whether the session still waits for
+ * it.
+ */
 function reading<T>(
   lifetime: AbortSignal,
   read: (signal: AbortSignal, isCurrent: (known: Reading<unknown> | null) => boolean) => Promise<T>,
@@ -48,7 +54,7 @@ function reading<T>(
   return own
 }
 
-/** What was read of the source so far counts for nothing any more. */
+/** Discards everything that was read of the source so far. */
 function stopReading(session: Session): void {
   session.digesting?.stop()
   session.confirming?.stop()
@@ -60,7 +66,7 @@ function stopReading(session: Session): void {
   } satisfies Partial<Session>)
 }
 
-/** Reads all of it anew from now on; who waits for its digest waits for this one. */
+/** Reads all of the file again from now on. Callers that wait for its digest get this one. */
 export function digestAnew(context: DigestContext): Promise<DigestOutcome> {
   stopReading(context.live.session)
   return digestOf(context)
@@ -91,16 +97,16 @@ function useCopy(session: Session, copy: Blob, digest: string): void {
   } satisfies Partial<Session>)
 }
 
-/** The source is no good; the loop looks for another one. No byte of it is sent any more. */
+/** The source cannot be used, and the loop looks for another one. No further byte of it is sent. */
 export async function lose({ live, source: copies }: Step, why: Session['lacking']): Promise<Obstacle> {
   const { session } = live
   const { fromCopy, source, spare } = session
   use(session, null, null)
   session.lacking = why
-  // What the server got so far decides whether a source is needed at all.
+  // The bytes that the server has so far decide whether a source is needed at all.
   session.offsetKnown = false
   if (fromCopy) session.copy = null
-  // A read that failed says nothing about the next one; bytes that differ do.
+  // A read that failed says nothing about the next one. Bytes that differ do.
   if (why === 'source-unreadable') session.attempts += 1
   else if (fromCopy) await dropCopy(live, copies)
   session.spare = why === 'source-unreadable' && !fromCopy ? source : spare
@@ -110,11 +116,11 @@ export async function lose({ live, source: copies }: Step, why: Session['lacking
 export async function dropCopy(live: LiveOperation, copies: Ports['source']): Promise<void> {
   const { scope, id } = live.record()
   await live.amend(noted({ copy: 'none' }))
-  // What cannot be dropped now goes with the next sweep.
+  // If it cannot be dropped now, the next sweep drops it.
   await copies.drop(scope, id).catch(() => {})
 }
 
-/** Bytes that may be sent: a verified copy, as picked, or a proven new pick. */
+/** The bytes that may be sent: a verified copy, the file as picked, or a proven new pick. */
 export async function sourceFor(step: Step): Promise<Blob | Obstacle | Refusal> {
   const { live, clock, signal } = step
   const { session } = live
@@ -130,7 +136,10 @@ export async function sourceFor(step: Step): Promise<Blob | Obstacle | Refusal> 
   return spare !== null && (await isReadable(spare, 0, clock, signal)) ? prove(step, spare) : { obstacle: 'file' }
 }
 
-/** Whether a byte of it can be read: a file that is gone is known so. A read that never ends is left with the signal. */
+/**
+ * Whether one byte can be read, which shows that the file still exists. A read that never ends is abandoned when the
+ * signal ends.
+ */
 export const isReadable = async (
   blob: Blob,
   atBytes: number,
@@ -138,7 +147,7 @@ export const isReadable = async (
   signal: AbortSignal,
 ): Promise<boolean> => Boolean(await unlessEnded(reader(clock)(blob.slice(atBytes, atBytes + 1), signal), signal))
 
-/** Waits for a new pick, or until what could not be read can be read again. */
+/** Waits for a new pick, or until a file that could not be read can be read again. */
 export async function untilReadable(
   live: LiveOperation,
   { clock, source: copies }: Pick<Ports, 'clock' | 'source'>,
@@ -154,7 +163,7 @@ export async function untilReadable(
   }
 }
 
-/** A new pick, proven by size and by the digest of what the server has accepted, before a byte is sent. */
+/** Proves a new pick by its size and by the digest of what the server has accepted, before a byte is sent. */
 async function prove(step: Step, pick: Blob): Promise<Blob | Obstacle | Refusal> {
   const { live, ledger, digester, signal } = step
   const { session } = live
@@ -184,11 +193,12 @@ async function prove(step: Step, pick: Blob): Promise<Blob | Obstacle | Refusal>
 }
 
 /**
- * Whether the digest is of one version of the file. In Firefox and WebKit a `File` is no snapshot: edited meanwhile, it is
- * read without an error. Two readings of all of it that agree and do not overlap in time are of one version, the one
- * between them. The first gave the digest; the second is the sending, which the server compares. What was sent before
- * the first was over is therefore read once more and compared with what the server has, before the digest is told.
- * Null: nothing is in the way, or where `mustKnow` is false, not yet.
+ * Whether the digest is of one version of the file. In Firefox and WebKit a `File` is not a snapshot: if it is edited
+ * while it is read, there is no error. Two readings of the whole file that agree and do not overlap in time are of one
+ * version, the one that existed between them. The first reading gave the digest. The second is the sending, and the
+ * server compares it. So the bytes that were sent before the first reading ended are read once more and compared with
+ * what the server has, before the digest is sent. Null if sending may continue. With `mustKnow` false it is also null
+ * while that is not known yet.
  */
 export async function confirm(
   step: Step,
@@ -198,14 +208,14 @@ export async function confirm(
 ): Promise<Obstacle | Refusal | null> {
   const { live, ledger, digester, lifetime, signal } = step
   const { session } = live
-  // All of it is yet to be sent.
+  // All of the file is still to be sent.
   if (acceptedBytes === 0) session.isConsistent = true
   if (session.isConsistent) return null
   const notYet: Obstacle | null = mustKnow ? { obstacle: 'interrupted' } : null
   if (session.confirming === null) {
     const prefix = await ledger.prefix(live.id, signal)
     if (!prefix.ok) return prefix
-    // The copy was finished while the server answered: what is read now would not be read after the digest.
+    // The copy was finished while the server answered. What is read now would not be read after the digest.
     if (session.sourceDigest === null) return notYet
     session.confirming = reading(lifetime, async (reads, isCurrent) => {
       const seen = await prefixDigest(digester, source, prefix.value, reads)
@@ -213,7 +223,7 @@ export async function confirm(
       if (seen.ok && seen.digest !== prefix.value.digest) return 'source-changed'
       if (!seen.ok && seen.why === 'unreadable') return 'source-unreadable'
       session.isConsistent = seen.ok
-      // It was stopped, or the worker died: the next step begins again.
+      // The reading was stopped, or the worker died. The next step starts it again.
       session.confirming = null
       return 'unknown'
     })
@@ -226,7 +236,7 @@ export async function confirm(
   return notYet
 }
 
-/** As the server has it: of all bytes at once, or as a chain over parts (see `Prefix`). */
+/** The digest in the server's form: of all bytes at once, or as a chain over parts (see `Prefix`). */
 async function prefixDigest(
   digester: Ports['digester'],
   pick: Blob,
@@ -245,7 +255,7 @@ async function prefixDigest(
   return { ok: true, digest: link, state: null }
 }
 
-/** Null: there is none, or it cannot be read now; it is dropped only where it is not the file. */
+/** Null if there is no copy, or if it cannot be read now. It is dropped only if it is not the file. */
 async function verifiedCopy(step: Step): Promise<Blob | null> {
   const { live, digester, clock, signal, source: copies } = step
   const { copy, digest, file, scope, id } = live.record()
@@ -264,7 +274,8 @@ async function verifiedCopy(step: Step): Promise<Blob | null> {
   }
   if (blob === undefined) return misread()
   if (blob?.size === file.size && digest !== null) {
-    // Also what an earlier page has verified: as long as that one lived, WebKit's copy was still the picked file.
+    // This also checks a copy that an earlier page has verified: while that page existed, WebKit's copy was still the
+    // picked file.
     const whole = await digester.digest(blob, { signal })
     if (signal.aborted) return null
     if (!whole.ok) return whole.why === 'unavailable' ? verifiedCopy(step) : misread()

@@ -2,17 +2,19 @@ import type { FileFacts, JsonObject, KindTypes, Problem, Reference } from '@land
 import type { ClientPoint } from './operation.js'
 import type { Progress } from './progress.js'
 
-/** What is happening now with an upload; the other axis, beside the point. Never stored. */
+/** What is happening with an upload now. This is separate from its point, and it is never stored. */
 export type Activity =
-  /** Talking to the server, or bytes are on their way. */
+  /** A request to the server is running, or bytes are being sent. */
   | { readonly state: 'running' }
   /**
-   * - `turn`: other uploads have the connections.
-   * - `network`: no answer; tried again at `untilMs` (wall clock) or when there are signs of life.
-   * - `server`: it asked for time, or answered what cannot be its own word.
-   * - `authentication`: fresh credentials are needed; the event `unauthenticated` was told.
-   * - `other-owner`: somebody else is signed in; the event `unauthenticated` was told. Goes on when the right user is back.
-   * - `another-tab`: that one is at it; taken over when it goes.
+   * - `turn`: other uploads use the connections.
+   * - `network`: there was no answer. The next attempt is at `untilMs` (wall clock), or earlier when the network or the
+   *   page is back.
+   * - `server`: the server asked for time, or there was an answer that cannot come from the server itself.
+   * - `authentication`: fresh credentials are needed. The event `unauthenticated` was sent.
+   * - `other-owner`: another user is signed in. The event `unauthenticated` was sent. The upload resumes when the right
+   *   user is signed in again.
+   * - `another-tab`: another tab handles this upload. This tab takes over when the other one stops.
    */
   | {
       readonly state: 'waiting'
@@ -20,109 +22,119 @@ export type Activity =
       readonly untilMs: number | null
     }
   | { readonly state: 'paused' }
-  /** All bytes are accepted and durable; the server is at it. `stalled`: it needs its operator; nothing is lost. */
+  /**
+   * All bytes are accepted and durable, and the server is working on them. `stalled`: an operator of the server is
+   * needed, and nothing is lost.
+   */
   | { readonly state: 'finishing'; readonly stalled: boolean }
   /**
-   * `provide(file)` is awaited.
+   * The upload waits for `provide(file)`.
    * - `source-missing`: the tab was closed, and there is no verified copy.
-   * - `source-changed`: what was provided is not the file whose bytes were accepted, or was edited since.
-   * - `source-unreadable`: the file cannot be read now: changed on disk, moved, or forbidden. It goes on by itself when
-   *   the same bytes can be read again.
+   * - `source-changed`: the provided file is not the one whose bytes were accepted, or it was edited since.
+   * - `source-unreadable`: the file cannot be read now. It was changed on disk, moved, or access is forbidden. The
+   *   upload resumes by itself when the same bytes can be read again.
    */
   | { readonly state: 'needs-file'; readonly why: 'source-missing' | 'source-changed' | 'source-unreadable' }
-  /** Cancelled here; the server's confirmation is awaited. */
+  /** The user has cancelled it, and the server has not confirmed this yet. */
   | { readonly state: 'cancelling' }
-  /** Nothing: settled, or the uploader is not started. */
+  /** Nothing is happening: the upload is settled, or the uploader is not started. */
   | { readonly state: 'idle' }
 
-/** One upload at one moment. The same object until something changed. */
+/** One upload at one moment. It is the same object until something changes. */
 export interface UploadSnapshot<Name extends string = string, Metadata = JsonObject, Data = unknown> {
   readonly id: string
-  /** Null where it was left out. */
+  /** Null if the kind was left out. */
   readonly kind: Name | null
   readonly metadata: Metadata
   readonly file: FileFacts
-  /** What is true. */
+  /** What is already true. */
   readonly point: ClientPoint
-  /** What is happening. */
+  /** What is happening now. */
   readonly activity: Activity
   readonly progress: Progress
-  /** It came out of the journal: an earlier page had begun it. */
+  /** The upload was read from the journal: an earlier page had begun it. */
   readonly recovered: boolean
   readonly reference: Reference<Data> | null
-  /** The final no; or what a stall, or a refusal that will be tried again, was about. */
+  /** The final refusal, or the reason for a stall or for a refusal that will be tried again. */
   readonly problem: Problem | null
 }
 
 export type Outcome<Data = unknown> =
   { readonly ok: true; readonly reference: Reference<Data> } | { readonly ok: false; readonly problem: Problem }
 
-/** One file on its way; the same object for as long as the uploader knows it. */
+/** The upload of one file. It is the same object for as long as the uploader knows it. */
 export interface Upload<Name extends string = string, Metadata = JsonObject, Data = unknown> {
   readonly id: string
   readonly kind: Name | null
   readonly file: FileFacts
   readonly metadata: Metadata
-  /** Set once the server holds the reference. */
+  /** Set once the server has the reference. */
   readonly reference: Reference<Data> | null
-  /** Set once there is a final no. */
+  /** Set once there is a final refusal. */
   readonly problem: Problem | null
-  /** Stops sending, also beyond a reload. What the server has to do with bytes that are all there goes on. */
+  /** Stops sending, also after a reload. If all bytes have been received, the server continues its work. */
   pause(): void
-  /** Goes on, and ends a wait: the next attempt is made now. */
+  /** Resumes the upload. If it is waiting, the next attempt starts now. */
   resume(): void
   /**
-   * Cancels here at once; resolves when the journal has the intention. It is repeated to the server until that confirms
-   * it, beyond a reload too. If the reference was faster, the upload is a success after all.
+   * Cancels the upload in this browser at once. Resolves when the journal has recorded the intention. The cancellation
+   * is repeated until the server confirms it, also after a reload. If the reference was faster, the upload is a success
+   * after all.
    */
   cancel(): Promise<void>
-  /** A new pick of the file. Not a byte of it is sent before it is proven against what the server accepted. */
+  /**
+   * Provides a new pick of the file. No byte of it is sent before it is proven against what the server has accepted.
+   */
   provide(file: Blob): void
   /**
-   * Resolves when it is certain: with the reference, or with the final problem (`cancelled` once the server confirmed).
-   * Stays pending over `close()`.
+   * Resolves when the outcome is certain: with the reference, or with the final problem (`cancelled` once the server
+   * has confirmed it). It stays pending after `close()`.
    *
-   * @throws the signal's reason when it ends first; `UploadError` `forgotten` when the scope was purged, or another tab
-   * has acknowledged it. Nothing else.
+   * @throws the signal's reason when the signal ends first. `UploadError` `forgotten` when the scope was purged, or
+   * when another tab has acknowledged the upload. Nothing else.
    */
   settled(options?: { signal?: AbortSignal }): Promise<Outcome<Data>>
   /**
-   * The application has taken the outcome over: the upload leaves the list and the journal, and is never told again.
-   * Does nothing before there is an outcome.
+   * Tells that the application has processed the outcome. The upload leaves the list and the journal, and is never
+   * reported again. Does nothing before there is an outcome.
    */
   acknowledge(): Promise<void>
   snapshot(): UploadSnapshot<Name, Metadata, Data>
 }
 
-/** Something is missing or broke; every upload goes on all the same, except where it says otherwise. */
+/** A feature is missing or has failed. Every upload continues, except where it says otherwise. */
 export interface Warning {
   /**
-   * - `journal-in-memory`: IndexedDB cannot be written, or a newer version of the page has taken over what it holds; a
-   *   closed tab loses what is not finished.
-   * - `no-locks`: no Web Locks; two tabs may get in each other's way (the server still takes every byte once).
-   * - `no-worker`: `workerUrl` did not start or fell silent; digests cost the page's own thread, and no copies are made.
-   * - `no-copy`: a file could not be copied; after a closed tab it has to be picked again.
-   * - `no-owner`: answers come without the header `Landfall-Owner` (an older server, or a proxy, or CORS that does not expose
-   *   it). Nobody can tell whose account they are about, so nothing is sent; all uploads wait until they carry it.
+   * - `journal-in-memory`: IndexedDB cannot be written, or a newer version of the page has taken over its contents. If
+   *   the tab is closed, unfinished uploads are lost.
+   * - `no-locks`: there are no Web Locks. Two tabs may disturb each other (the server still takes every byte only
+   *   once).
+   * - `no-worker`: the script at `workerUrl` did not start or stopped answering. Digests run on the page's own thread,
+   *   and no copies are made.
+   * - `no-copy`: a file could not be copied. After the tab was closed, the user has to pick it again.
+   * - `no-owner`: answers come without the header `Landfall-Owner` (from an older server, through a proxy, or because
+   *   CORS does not expose it). The client cannot know whose account they are about, so it sends nothing. All uploads
+   *   wait until answers carry the header.
    * - `handler-failed`: a handler of an event threw.
    */
   readonly code: 'journal-in-memory' | 'no-locks' | 'no-worker' | 'no-copy' | 'no-owner' | 'handler-failed'
   readonly cause?: unknown
 }
 
-/** Why nothing is sent: whoever is signed in is nobody, or somebody else. Nothing is lost by either. */
+/** Why nothing is sent: no user is signed in, or another one. Nothing is lost in either case. */
 export interface Unauthenticated {
   /**
-   * - `credentials`: the server wants some, and fresh ones of `headers` did not do.
-   * - `other-owner`: another user is signed in than the one for whom these uploads were begun. All of them are kept, and go
-   *   on when that one is back: looked for when the page is seen or gets the focus, at `start()`, and now and then.
+   * - `credentials`: the server asks for credentials, and fresh ones from `headers` were refused.
+   * - `other-owner`: another user is signed in than the one for whom these uploads were begun. All of them are kept,
+   *   and resume when that user is signed in again. The client checks this when the page becomes visible or gets the
+   *   focus, at `start()`, and from time to time.
    */
   readonly reason: 'credentials' | 'other-owner'
 }
 
 /**
- * - `closed`: `add` after `close()`.
- * - `forgotten`: the record is gone: purged, or acknowledged in another tab.
+ * - `closed`: `add` was called after `close()`.
+ * - `forgotten`: the record does not exist any more. The scope was purged, or another tab acknowledged the upload.
  */
 export type UploadErrorCode = 'closed' | 'forgotten'
 export interface UploadError extends Error {
@@ -154,78 +166,94 @@ type Add<K extends Kinds> =
       ? (file: File, options?: SingleOptions<K>) => UploadOf<K>
       : (file: File, options: SingleOptions<K>) => UploadOf<K>
 
-/** What the handlers get; they may be asynchronous, and what they return is not used. */
+/** What the handlers get. They may be asynchronous, and their return value is not used. */
 export interface UploaderEvents<K extends Kinds> {
   /**
-   * The server holds the reference. Told again on each new page until `upload.acknowledge()`: at least once, under one
-   * id. A handler that throws has not acknowledged.
+   * The server has the reference. Each new page reports it again until `upload.acknowledge()`: at least once, under the
+   * same id. If a handler throws, the outcome is not acknowledged.
    */
   referenced: (upload: Referenced<UploadOf<K>>) => unknown
-  /** A final no, with `upload.problem`. Told again on each new page until `upload.acknowledge()`. */
+  /** A final refusal, with `upload.problem`. Each new page reports it again until `upload.acknowledge()`. */
   failed: (upload: Failed<UploadOf<K>>) => unknown
   warning: (warning: Warning) => unknown
-  /** The right user is not signed in (any more). Once for each time. */
+  /** The right user is not signed in (any more). Sent once each time that happens. */
   unauthenticated: (why: Unauthenticated) => unknown
 }
 
 export interface UploaderSnapshot<K extends Kinds> {
   /** In the order in which they were added. */
   readonly uploads: readonly SnapshotOf<K>[]
-  /** The journal was read: what an earlier page left behind is in the list. */
+  /** The journal was read, and the list contains the uploads of earlier pages. */
   readonly recovered: boolean
-  /** What is missing or broke so far: the first warning of each code, the oldest first. */
+  /** What is missing or has failed so far: the first warning of each code, the oldest first. */
   readonly warnings: readonly Warning[]
 }
 
 /** The list of uploads of one user in one page. */
 export interface Uploader<K extends Kinds = Kinds> {
   /**
-   * Takes a file: it is in the list at once, and in the journal before a byte leaves. Starts the uploader if it never was.
-   * `kind` may be left out where the server has one kind.
+   * Takes a file. It is in the list at once, and in the journal before a byte is sent. Starts the uploader if it was
+   * never started. `kind` may be left out if the server has only one kind.
    *
-   * @throws UploadError `closed` after `close()`; nothing was kept or sent.
+   * @throws UploadError `closed` after `close()`. Then nothing was kept or sent.
    */
   add: Add<K>
-  /** The upload of that id, or null when there is none (any more). */
+  /** The upload with that id, or null if there is none (any more). */
   get(id: string): UploadOf<K> | null
   /**
-   * Calls the handler; returns the way to stop. A late handler is told what was not acknowledged yet, and the first
-   * warning of each code.
+   * Registers a handler, and returns a function that removes it. A handler that is added late is called for each
+   * outcome that was not acknowledged yet, and for the first warning of each code.
    */
   on<E extends keyof UploaderEvents<K>>(event: E, handler: UploaderEvents<K>[E]): () => void
-  /** Calls the listener when the snapshot changed, at most once a frame. Returns the way to stop. */
+  /**
+   * Calls the listener after the snapshot changed, at most once per frame. Returns a function that removes the
+   * listener.
+   */
   subscribe(listener: () => void): () => void
-  /** Everything at this moment; the identical object until something changed. */
+  /** Everything at this moment. It is the identical object until something changes. */
   snapshot(): UploaderSnapshot<K>
   /**
-   * Goes on where the last page stopped. Resolves when the journal was read; the uploads go on by themselves.
-   * Idempotent, and goes on again after `close()`; called while it runs, it ends all waiting for a next attempt.
+   * Resumes the uploads of earlier pages. Resolves when the journal was read; the uploads continue by themselves. May
+   * be called repeatedly, also after `close()`. If it is called while the uploader runs, every waiting upload makes its
+   * next attempt now.
    */
   start(): Promise<void>
-  /** Stops all requests at once and keeps the journal. Resolves when the locks are free. */
+  /** Stops all requests at once and keeps the journal. Resolves when the locks are released. */
   close(): Promise<void>
-  /** Forgets a user's records, copies and owner tag in this browser (default: this scope), on signing out. Cancels nothing. */
+  /**
+   * Removes a user's records, copies and owner tag from this browser (default: those of this scope), for signing out.
+   * It cancels no upload.
+   */
   purge(scope?: string): Promise<void>
 }
 
 export interface UploaderOptions {
   /** Where the server's routes are mounted: `/uploads`, or a whole URL. */
   endpoint: string
-  /** The signed-in user, opaque: records, locks and copies are kept apart by it and the endpoint. */
+  /**
+   * The signed-in user, as an opaque text. Together with the endpoint, it separates the records, locks and copies of
+   * users.
+   */
   scope: string
   /**
-   * What `uploads.ownerTag(user)` answers on the server, for applications that render the page themselves: uploads of this
-   * scope are then only ever sent to that user's account, from the first one on. Default: what the server says first.
+   * The result of `uploads.ownerTag(user)` on the server, for applications that render the page themselves. Uploads of
+   * this scope are then sent only to that user's account, from the first one on. Default: the owner that the server
+   * names first.
    */
   ownerTag?: string
-  /** Where `@landfall/client/worker` is served. Without it digests cost the page's own thread, and no copy is kept. */
+  /**
+   * Where `@landfall/client/worker` is served. Without it, digests run on the page's own thread, and no copy is kept.
+   */
   workerUrl?: string | URL
-  /** Credentials beside cookies; asked again after each 401. */
+  /** Credentials in addition to cookies. The function is called again after each 401. */
   headers?: () => HeadersInit | Promise<HeadersInit>
   /** Default `same-origin`. */
   credentials?: 'same-origin' | 'include'
   /** How many uploads send at the same time. Default 3: a browser has six connections to an HTTP/1.1 server. */
   concurrency?: number
-  /** Copies for after a closed tab, all together. Default the lesser of 1 GiB and a fifth of the free quota. */
+  /**
+   * The limit of all copies together. They allow an upload to continue after its tab was closed. Default: the lesser of
+   * 1 GiB and a fifth of the free quota.
+   */
   copy?: { maxBytes: number } | false
 }

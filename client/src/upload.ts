@@ -4,17 +4,17 @@ import { cancelled, isSettled, noted } from './operation.js'
 import type { Outcome, Upload, UploadError, UploadErrorCode } from './types.js'
 
 const MESSAGES = {
-  closed: 'The uploader is closed; start() opens it again',
-  forgotten: 'The record of this upload is gone: purged, or acknowledged in another tab',
+  closed: 'The uploader is closed. Call start() to open it again',
+  forgotten: 'The record of this upload was purged, or acknowledged in another tab',
 } as const satisfies Record<UploadErrorCode, string>
 
 export const uploadError = (code: UploadErrorCode): UploadError =>
   Object.assign(new Error(MESSAGES[code]), { name: 'UploadError' as const, code })
 
-/** The application's handle, and the way to say that the outcome is certain. */
+/** The application's handle, and the function that reports that the outcome is certain. */
 export interface Handle {
   readonly upload: Upload
-  /** Looks whether there is an outcome now; the first one holds. */
+  /** Checks whether there is an outcome now. The first outcome holds. */
   readonly settle: () => void
 }
 
@@ -26,7 +26,7 @@ function deferred<T>(): { promise: Promise<T>; resolve: (value: T) => void; reje
 
 export function createHandle(live: LiveOperation, hurry: () => void): Handle {
   const { promise: outcome, resolve, reject } = deferred<Outcome>()
-  // Nobody has to wait for it.
+  // The application need not wait for it.
   outcome.catch(() => {})
 
   const upload: Upload = {

@@ -7,7 +7,7 @@ import { createIdbSource, withoutCopies } from './adapters/sources.js'
 import { createTusTransfer } from './adapters/tus-transfer.js'
 import { createWebLocks, withoutLocks } from './adapters/web-locks.js'
 import { createDigester } from './adapters/worker-digester.js'
-import type { Telling } from './events.js'
+import type { EventHub } from './events.js'
 import { createUploadList } from './list.js'
 import { createOwner } from './owner.js'
 import type { Ports } from './ports.js'
@@ -16,9 +16,9 @@ import type { Uploader, UploaderOptions } from './types.js'
 const DEFAULT_CONCURRENCY = 3
 
 /**
- * Uploads of one user in one page: a picked file ends as exactly one reference on the server, or the user is told why
- * not, whatever crashes in between. Touches no browser global before `start()`, so it may be called while rendering on
- * a server. The type parameter is a type-only import of the server's `uploads`.
+ * The uploads of one user in one page. A picked file ends as exactly one reference on the server, or the user learns
+ * why not, whatever crashes in between. It uses no browser global before `start()`, so it may be called while rendering
+ * on a server. The type parameter is a type-only import of the server's `uploads`.
  *
  * @example
  * const uploader = createUploader<typeof uploads>({ endpoint: '/uploads', scope: user.id, workerUrl })
@@ -33,7 +33,7 @@ export function createUploader<U extends TypedUploads = TypedUploads>(options: U
   return list as Uploader<KindsOf<U>>
 }
 
-function browserPorts(options: UploaderOptions, telling: Telling): Ports {
+function browserPorts(options: UploaderOptions, telling: EventHub): Ports {
   const { copy, headers, credentials = 'same-origin', workerUrl, scope, ownerTag } = options
   const endpoint = options.endpoint.replace(/\/+$/, '')
   const clock = createBrowserClock()
@@ -68,7 +68,7 @@ function browserPorts(options: UploaderOptions, telling: Telling): Ports {
   }
 }
 
-/** The same endpoint by another name is the same one; what cannot be an address is told apart by its text. */
+/** Two names of the same endpoint are the same endpoint. A text that cannot be an address is compared as text. */
 function absolute(endpoint: string): string {
   try {
     return new URL(endpoint, typeof document === 'undefined' ? location.href : document.baseURI).href

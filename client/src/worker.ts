@@ -2,17 +2,17 @@ import { hashBlob } from './hash.js'
 import type { DigestOutcome, DigestState } from './ports.js'
 import { reader } from './read.js'
 
-/** Served by the application; one file without imports, for `new Worker(url)`. */
+/** The application serves this script. It is one file without imports, for `new Worker(url)`. */
 interface Work {
   readonly task: number
   readonly blob: Blob
   readonly from: DigestState | null
 }
 export type ToWorker = Work | { readonly task: number; readonly stop: true }
-/** `alive`: told at the start, and again and again while there is work. A script that never runs tells nothing. */
+/** `alive` is sent at the start, and repeatedly while there is work. A script that never runs sends nothing. */
 export type FromWorker = { readonly alive: true } | { readonly task: number; readonly outcome: DigestOutcome }
 
-/** Large enough for speed, small enough that several files move on side by side. */
+/** Large enough for speed, and small enough that several files make progress at the same time. */
 const SLICE_BYTES = 1024 * 1024
 
 const ALIVE_EVERY_MS = 2_000

@@ -6,7 +6,7 @@ import { createHttpLedger } from '../src/adapters/http-ledger.js'
 import { createIdbJournal, createResilientJournal } from '../src/adapters/idb-journal.js'
 import { createIdbSource } from '../src/adapters/sources.js'
 import { createTusTransfer } from '../src/adapters/tus-transfer.js'
-import type { Telling } from '../src/events.js'
+import type { EventHub } from '../src/events.js'
 import { hashBlob } from '../src/hash.js'
 import { createUploadList } from '../src/list.js'
 import { createOwner } from '../src/owner.js'
@@ -15,13 +15,13 @@ import { reader } from '../src/read.js'
 import type { Uploader } from '../src/types.js'
 import { NodeXhr } from './xhr.js'
 
-// Hundreds of uploads listen to one signal; each lets go of it (Node's guess at a leak starts at eleven).
+// Hundreds of uploads listen to one signal, and each removes its listener again. (Node suspects a leak from eleven on.)
 EventEmitter.defaultMaxListeners = 0
 
-/** Times this much faster than the wall: 30 s of patience are 1.5 s. */
+/** The clock runs this much faster than the wall clock: 30 s of patience are 1.5 s. */
 const SPEED = 20
 
-/** The browser's own clock, wound. */
+/** The browser's own clock, sped up. */
 export function createFastClock(): Clock & {
   wake(): void
   setOnline(online: boolean): void
@@ -31,7 +31,7 @@ export function createFastClock(): Clock & {
   const clock = createBrowserClock()
   const listeners = new Set<() => void>()
   let isOnline = true
-  /** Of a page that goes into the back/forward cache, and comes out of it. */
+  /** The listeners of a page that goes into the back/forward cache and comes out of it. */
   let page = { hidden: () => {}, shown: () => {} }
   const wake = (): void => {
     for (const listener of listeners) listener()
@@ -59,7 +59,7 @@ export function createFastClock(): Clock & {
   }
 }
 
-/** Hashes on this thread and calls it the background; `hold` keeps digests back. */
+/** Hashes on this thread and pretends to do it in the background. `hold` keeps digests back. */
 export function createTestDigester(
   clock: Pick<Clock, 'sleep'>,
 ): Digester & { hold: Promise<void>; digested: number; isAbsent: boolean } {
@@ -79,7 +79,7 @@ export function createTestDigester(
   }
 }
 
-/** Web Locks of one browser. */
+/** The Web Locks of one browser. */
 function createLocks(): { forTab: () => Exclusive & { releaseAll: () => void } } {
   const queues = new Map<string, (() => void)[]>()
   const release = (name: string): void => {
@@ -141,11 +141,11 @@ export interface Tab {
   readonly ports: Ports
   readonly clock: ReturnType<typeof createFastClock>
   readonly digester: ReturnType<typeof createTestDigester>
-  /** Like `kill -9`: nothing is written any more, all connections are gone, the locks are free. */
+  /** Like `kill -9`: nothing is written any more, all connections are closed, and the locks are free. */
   kill(): Promise<void>
 }
 
-/** A browser profile: its databases and locks; tabs share them. */
+/** A browser profile with its databases and locks, which its tabs share. */
 export function openBrowser(): { tab: (options: TabOptions) => Tab } {
   Object.assign(globalThis, { indexedDB: new IDBFactory(), IDBKeyRange, XMLHttpRequest: NodeXhr })
   const locks = createLocks()
@@ -158,7 +158,7 @@ function openTab(options: TabOptions, exclusive: Exclusive & { releaseAll: () =>
   digester.isAbsent = options.worker === false
   let isDead = false
   const { scope = 'alice', concurrency = 3 } = options
-  /** After a kill, nothing ever comes of a call. */
+  /** After a kill, no call ever resolves. */
   const mortal = <T extends object>(port: T): T =>
     new Proxy(port, {
       get(target, name, receiver) {
@@ -167,7 +167,7 @@ function openTab(options: TabOptions, exclusive: Exclusive & { releaseAll: () =>
         return (...args: unknown[]): unknown => (isDead ? new Promise(() => {}) : Reflect.apply(member, target, args))
       },
     })
-  const portsOf = (telling: Telling): Ports => {
+  const portsOf = (telling: EventHub): Ports => {
     const { endpoint } = options
     const authorization = createAuthorization(options.headers, () => telling.unauthenticated('credentials'))
     const http = { endpoint, credentials: 'same-origin', authorization, clock, owner: () => owner } as const
@@ -216,7 +216,7 @@ function openTab(options: TabOptions, exclusive: Exclusive & { releaseAll: () =>
   }
 }
 
-/** Bytes that repeat nowhere within a megabyte, the same for the same seed. */
+/** Bytes that do not repeat within a megabyte. The same seed gives the same bytes. */
 export function bytesOf(size: number, seed = 1): Uint8Array<ArrayBuffer> {
   const bytes = new Uint8Array(size)
   let state = seed * 2654435761 + 1
@@ -229,7 +229,7 @@ export function bytesOf(size: number, seed = 1): Uint8Array<ArrayBuffer> {
 export const fileOf = (size: number, seed = 1, name = 'a.bin'): File =>
   new File([bytesOf(size, seed)], name, { type: 'application/octet-stream', lastModified: 1_700_000_000_000 })
 
-/** Waits until it is so; fails loudly when it never is. */
+/** Waits until the condition holds, and fails if it never does. */
 export async function until(what: string, isSo: () => boolean, withinMs = 8_000): Promise<void> {
   const endMs = Date.now() + withinMs
   while (!isSo()) {

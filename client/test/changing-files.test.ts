@@ -1,4 +1,4 @@
-/** Files that are edited while they are sent, reads that fail for a moment, copies that are not what they seem. */
+/** Files that are edited while they are sent, reads that fail for a moment, and copies that differ from their file. */
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
 import { createDigester } from '../src/adapters/worker-digester.js'
 import { noted } from '../src/operation.js'
@@ -36,7 +36,7 @@ async function isCopied(tab: Tab): Promise<void> {
     await new Promise((resolve) => setTimeout(resolve, 5))
   }
 }
-/** Lets the server stop answering PATCHes once so many bytes are there. */
+/** Lets the server stop answering PATCHes once it has so many bytes. */
 function dam(bytes: number): { open(): void } {
   let isOpen = false
   server.fault = ({ method, id }) =>
@@ -52,7 +52,7 @@ const broken = (): ReturnType<typeof breakReads> => {
   repairs.push(reads.repair)
   return reads
 }
-/** It is over: a reference, a final no, or the user was told why not. */
+/** The upload has ended: with a reference, with a final refusal, or with a reason for the user. */
 const isOver = (upload: Upload): boolean => {
   const snapshot = upload.snapshot()
   return snapshot.point === 'referenced' || snapshot.point === 'failed' || whyNot(snapshot) !== null
@@ -78,7 +78,7 @@ describe('a file that is edited while it is sent', () => {
     return { flood, live, tab, upload }
   }
 
-  it('arrives whole as it was, from the verified copy', async () => {
+  it('arrives unchanged, because the verified copy is sent', async () => {
     const { flood, live, tab, upload } = await begin({})
     await isCopied(tab)
     live.edit(0, bytesOf(SIZE, 2))
@@ -88,16 +88,16 @@ describe('a file that is edited while it is sent', () => {
   })
 
   for (const worker of [true, false]) {
-    it(`never becomes a mixture where there is no copy: a final no that says why (${worker ? 'with' : 'without'} a worker)`, async () => {
+    it(`is refused with a reason if there is no copy, and never becomes a mixture (${worker ? 'with' : 'without'} a worker)`, async () => {
       const { flood, live, upload } = await begin({ worker, copies: { maxBytes: 0 } })
-      // The digest is complete, and is of the old bytes.
+      // The digest is complete, and it is that of the old bytes.
       await until('the digest is told', () => server.operations.get(upload.id)?.operation.digest !== null)
       live.edit(SIZE - 1000, bytesOf(1000, 2))
       flood.open()
       expect(await settled(upload)).toMatchObject({ ok: false, problem: { code: 'digest-mismatch' } })
     })
 
-    it(`in front and behind while it is hashed: not referenced although stored and hashed bytes would be equal (${worker ? 'with' : 'without'} a worker)`, async () => {
+    it(`in front of and behind the bytes that are being hashed gets no reference, although stored and hashed bytes would be equal (${worker ? 'with' : 'without'} a worker)`, async () => {
       const live = liveFile(bytesOf(SIZE))
       const tab = openTab({ worker, copies: { maxBytes: 0 } })
       let letGo = (): void => {}
@@ -120,10 +120,10 @@ describe('a file that is edited while it is sent', () => {
   }
 
   for (const worker of [true, false]) {
-    it(`a new pick, in front and behind while it is hashed: not referenced either (${worker ? 'with' : 'without'} a worker)`, async () => {
+    it(`in front of and behind the bytes that are being hashed gets no reference if it is a new pick (${worker ? 'with' : 'without'} a worker)`, async () => {
       const { flood, tab: first, upload: left } = await begin({ worker, copies: { maxBytes: 0 } })
       await first.kill()
-      // What the first page knew of it is gone; the server has a part of it, and no digest.
+      // What the first page knew of it is lost. The server has a part of it, and no digest.
       server.change(left.id, { digest: null })
       const live = liveFile(bytesOf(SIZE))
       const tab = openTab({ worker, copies: { maxBytes: 0 } })
@@ -148,48 +148,52 @@ describe('a file that is edited while it is sent', () => {
     })
   }
 
-  it('wherever and whenever it is edited: what is referenced is one version of it', { timeout: 120_000 }, async () => {
-    const outcomes = new Map<string, number>()
-    for (let seed = 1; seed <= SEEDS; seed += 1) {
-      const random = randomOf(seed)
-      const size = MIB + Math.floor(random() * 2 * MIB)
-      const live = liveFile(bytesOf(size, seed), `${seed}.bin`)
-      const versions = [live.bytes()]
-      const tab = openTab({
-        scope: `seed ${seed}`,
-        worker: random() < 0.6,
-        ...(random() < 0.5 ? {} : { copies: { maxBytes: 0 } }),
-      })
-      let reads = 0
-      const editAt = Math.floor(random() * 18)
-      live.onRead = () => {
-        if ((reads += 1) !== editAt) return
-        for (let edits = 1 + Math.floor(random() * 4); edits > 0; edits -= 1) {
-          const at = Math.floor(random() * (size - 100))
-          live.edit(at, bytesOf(1 + Math.floor(random() * 100), seed + edits))
+  it(
+    'gets a reference only to one version of it, wherever and whenever it is edited',
+    { timeout: 120_000 },
+    async () => {
+      const outcomes = new Map<string, number>()
+      for (let seed = 1; seed <= SEEDS; seed += 1) {
+        const random = randomOf(seed)
+        const size = MIB + Math.floor(random() * 2 * MIB)
+        const live = liveFile(bytesOf(size, seed), `${seed}.bin`)
+        const versions = [live.bytes()]
+        const tab = openTab({
+          scope: `seed ${seed}`,
+          worker: random() < 0.6,
+          ...(random() < 0.5 ? {} : { copies: { maxBytes: 0 } }),
+        })
+        let reads = 0
+        const editAt = Math.floor(random() * 18)
+        live.onRead = () => {
+          if ((reads += 1) !== editAt) return
+          for (let edits = 1 + Math.floor(random() * 4); edits > 0; edits -= 1) {
+            const at = Math.floor(random() * (size - 100))
+            live.edit(at, bytesOf(1 + Math.floor(random() * 100), seed + edits))
+          }
+          versions.push(live.bytes())
         }
-        versions.push(live.bytes())
+        // A browser copies what the file contains now. Node would copy what the file was made of.
+        await tab.uploader.start()
+        const { keep } = tab.ports.source
+        tab.ports.source.keep = (scope, id, file) =>
+          keep(scope, id, file === live.file ? new Blob([Uint8Array.from(live.bytes())]) : file)
+        const upload = tab.uploader.add(live.file)
+        await until(`seed ${seed} is over`, () => isOver(upload))
+        const { point } = upload.snapshot()
+        outcomes.set(point, (outcomes.get(point) ?? 0) + 1)
+        if (point === 'referenced') {
+          expect(
+            versions.some((version) => version.equals(bytesAt(upload.id))),
+            `seed ${seed}`,
+          ).toBe(true)
+        }
+        await tab.kill()
       }
-      // A copy is of what is there now; the one of Node would be of what the file was made of.
-      await tab.uploader.start()
-      const { keep } = tab.ports.source
-      tab.ports.source.keep = (scope, id, file) =>
-        keep(scope, id, file === live.file ? new Blob([Uint8Array.from(live.bytes())]) : file)
-      const upload = tab.uploader.add(live.file)
-      await until(`seed ${seed} is over`, () => isOver(upload))
-      const { point } = upload.snapshot()
-      outcomes.set(point, (outcomes.get(point) ?? 0) + 1)
-      if (point === 'referenced') {
-        expect(
-          versions.some((version) => version.equals(bytesAt(upload.id))),
-          `seed ${seed}`,
-        ).toBe(true)
-      }
-      await tab.kill()
-    }
-    expect(outcomes.get('referenced')).toBeGreaterThan(3)
-    expect(SEEDS - (outcomes.get('referenced') ?? 0)).toBeGreaterThan(3)
-  })
+      expect(outcomes.get('referenced')).toBeGreaterThan(3)
+      expect(SEEDS - (outcomes.get('referenced') ?? 0)).toBeGreaterThan(3)
+    },
+  )
 })
 
 describe('a copy that is finished while what was sent is compared with the server', () => {
@@ -255,7 +259,7 @@ function randomOf(seed: number): () => number {
 }
 
 describe('a read that fails', () => {
-  it('for a moment, as in WebKit when a link becomes a download: nothing is concluded', async () => {
+  it('for a moment, as in WebKit when a link becomes a download, has no consequence', async () => {
     const flood = dam(MIB)
     const tab = openTab({ worker: false })
     const upload = tab.uploader.add(fileOf(SIZE))
@@ -270,7 +274,7 @@ describe('a read that fails', () => {
     expect(states).not.toContain('needs-file')
   })
 
-  it('around each of eight reloads, as in WebKit: the copy is still there, and is sent', async () => {
+  it('around each of eight reloads, as in WebKit, leaves the copy, which is sent', async () => {
     const flood = dam(MIB)
     const first = openTab()
     const { id } = first.uploader.add(fileOf(SIZE))
@@ -278,7 +282,7 @@ describe('a read that fails', () => {
     await isCopied(first)
     let tab = first
     for (let reload = 1; reload <= 8; reload += 1) {
-      // Reads and requests break some 65 ms before the page is told that it goes.
+      // Reads and requests break about 65 ms before the page learns that it is being left.
       const reads = broken()
       await new Promise((resolve) => setTimeout(resolve, 50))
       tab.clock.hide()
@@ -297,7 +301,7 @@ describe('a read that fails', () => {
     expect(bytesAt(id).equals(Buffer.from(bytesOf(SIZE)))).toBe(true)
   })
 
-  it('for longer: no request leaves without its body, the copy stays, and it goes on by itself', async () => {
+  it('for longer sends no request without its body, leaves the copy, and the upload resumes by itself', async () => {
     const flood = dam(MIB)
     const tab = openTab()
     const upload = tab.uploader.add(fileOf(SIZE))
@@ -315,7 +319,7 @@ describe('a read that fails', () => {
     expect(bytesAt(upload.id).equals(Buffer.from(bytesOf(SIZE)))).toBe(true)
   })
 
-  it('of the picked file, without a copy: it is tried again, and proven before it is sent', async () => {
+  it('of the picked file without a copy is repeated, and the file is proven before it is sent', async () => {
     const flood = dam(MIB)
     const live: LiveFile = liveFile(bytesOf(SIZE))
     const tab = openTab({ worker: false })
@@ -331,7 +335,7 @@ describe('a read that fails', () => {
     expect(bytesAt(upload.id).equals(Buffer.from(bytesOf(SIZE)))).toBe(true)
   })
 
-  it('of the picked file, which is another one when it can be read again: not a byte of that one is sent', async () => {
+  it('of the picked file, which is another file when it can be read again, sends no byte of the other file', async () => {
     const flood = dam(MIB)
     const live: LiveFile = liveFile(bytesOf(SIZE))
     const tab = openTab({ worker: false })
@@ -364,7 +368,7 @@ describe('a copy', () => {
     return id
   }
 
-  it('that an earlier page has verified is verified once more: in WebKit it was the picked file until then', async () => {
+  it('that an earlier page has verified is verified once more, because in WebKit it was the picked file until then', async () => {
     const id = await leaveBehind()
     const spy = openTab({ scope: 'nobody' })
     await spy.uploader.start()
@@ -395,7 +399,7 @@ describe('a copy', () => {
     expect(refusals).toBeLessThan(0)
   })
 
-  it('whose digest nobody knows is no source', async () => {
+  it('whose digest is not known is not used as a source', async () => {
     const id = await leaveBehind()
     const spy = openTab({ scope: 'nobody' })
     await spy.uploader.start()
@@ -429,7 +433,7 @@ describe('the digest worker', () => {
     ['whose script is missing', (worker: EventTarget) => setTimeout(() => worker.dispatchEvent(new Event('error')), 5)],
     ['that never says anything', () => {}],
   ] as const) {
-    it(`${what} is done without: the digest is computed on the page's own thread`, async () => {
+    it(`${what} is not used any more, and the digest is computed on the page's own thread`, async () => {
       class SilentWorker extends EventTarget {
         constructor() {
           super()

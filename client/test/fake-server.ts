@@ -17,19 +17,19 @@ import {
   VERSION_HEADER,
 } from '@landfall/shared'
 
-/** What happens to a request instead of, or beside, its being answered. */
+/** What happens to a request instead of its answer, or in addition to it. */
 export type Fault =
   | { kind: 'html'; status: number }
   | { kind: 'problem'; problem: Problem; headers?: Record<string, string> }
-  /** Nothing is done, the connection breaks. */
+  /** Nothing is done, and the connection breaks. */
   | { kind: 'dropped' }
-  /** All is done, the answer never arrives. */
+  /** Everything is done, but the answer never arrives. */
   | { kind: 'swallowed' }
   /** No byte is read or written any more. */
   | { kind: 'black-hole' }
-  /** The connection breaks after so many bytes of the body, which are kept. */
+  /** The connection breaks after so many bytes of the body. These bytes are kept. */
   | { kind: 'cut'; afterBytes: number }
-  /** The server lets go after so many bytes and says so. */
+  /** The server ends the request after so many bytes and reports that. */
   | { kind: 'short'; afterBytes: number }
 
 export interface Seen {
@@ -39,7 +39,7 @@ export interface Seen {
   query: URLSearchParams
   headers: IncomingMessage['headers']
   body: unknown
-  /** Of a PATCH: the offset it began at, and how many bytes came. */
+  /** For a PATCH: the offset at which it began, and how many bytes arrived. */
   offset: number
   bytes: number
 }
@@ -54,17 +54,17 @@ export interface FakeServer {
   readonly endpoint: string
   readonly seen: Seen[]
   readonly operations: Map<string, Stored>
-  /** Asked for each request, in order; null answers it. */
+  /** Called for each request, in order. With null, the request is answered normally. */
   fault: (seen: Seen) => Fault | null
-  /** What `onReference` does: nothing is referenced while it says `hang`. */
+  /** What `onReference` does. While it is `hang`, nothing gets a reference. */
   outcome: (stored: Stored) => 'reference' | 'hang' | { reject: string }
   data: unknown
-  /** How the digest of a prefix is told: of all at once (null), or as a chain over parts. */
+  /** The form of a prefix digest: over all bytes at once (null), or as a chain over parts. */
   partBytes: number | null
-  /** The tag of whoever is signed in. null: a server that knows of none. */
+  /** The tag of the user who is signed in. With null, the server knows no tags. */
   owner: string | null
   count(method: string): number
-  /** Lets what hangs go on. */
+  /** Lets operations continue that hang. */
   drive(): void
   change(id: string, change: Partial<Operation>): void
   close(): Promise<void>
@@ -78,7 +78,7 @@ function chainOf(bytes: Buffer, partBytes: number): string {
 }
 const digestOf = (bytes: Buffer): string => `sha-256=:${createHash('sha256').update(bytes).digest('base64')}:`
 
-/** A peer that speaks the wire on real sockets, and can do everything to it that networks do. */
+/** A server that speaks the wire protocol on real sockets, and can do to it everything that networks do. */
 export async function startFakeServer(): Promise<FakeServer> {
   const operations = new Map<string, Stored>()
   const sockets = new Set<Socket>()
@@ -179,7 +179,7 @@ export async function startFakeServer(): Promise<FakeServer> {
     const found = (): Operation[] => ids.flatMap((id) => operations.get(id)?.operation ?? [])
     const etagOf = (): string => `"${createHash('sha1').update(JSON.stringify(found())).digest('hex')}"`
     const untilMs = Date.now() + Number(seen.query.get('wait') ?? '0') * 1000
-    // Without a tag: a change from now on, as long as one can come.
+    // Without an ETag, the client waits for any later change, as long as one is possible.
     const isOver = found().every(({ recoveryPoint }) => recoveryPoint === 'referenced' || isFinal(recoveryPoint))
     const seenTag = request.headers['if-none-match'] ?? (isOver ? '' : etagOf())
     while (seenTag === etagOf() && Date.now() < untilMs && !response.destroyed) {
@@ -334,7 +334,7 @@ export async function startFakeServer(): Promise<FakeServer> {
 const LINE_MS = 100
 const QUIET_MS = 300
 
-/** Nobody asks it for anything any more; what was on the line already may come in a moment later. */
+/** Expects that no more requests come. One that was already on its way may arrive a moment later. */
 export async function staysQuiet({ seen }: FakeServer): Promise<void> {
   await new Promise((resolve) => setTimeout(resolve, LINE_MS))
   const before = seen.length

@@ -9,7 +9,7 @@ const read = reader(createFastClock())
 const digestOf = (bytes: Uint8Array): string => `sha-256=:${createHash('sha256').update(bytes).digest('base64')}:`
 
 for (const size of [0, 1, 55, 56, 63, 64, 65, 1000, 64 * 1024, 1_000_003]) {
-  it(`${size} bytes hash to what Node says, in slices of any size`, async () => {
+  it(`${size} bytes have the same hash as in Node, in slices of any size`, async () => {
     const bytes = bytesOf(size)
     for (const slice of [7_000, 65_536, 2_000_000]) {
       expect(await hashBlob(new Blob([bytes]), null, slice, read, signal)).toMatchObject({
@@ -20,7 +20,7 @@ for (const size of [0, 1, 55, 56, 63, 64, 65, 1000, 64 * 1024, 1_000_003]) {
   })
 }
 
-it('continues behind a prefix', async () => {
+it('hashing continues after a prefix', async () => {
   const bytes = bytesOf(300_001)
   for (const at of [0, 1, 64, 100, 299_999, 300_001]) {
     const prefix = await hashBlob(new Blob([bytes.subarray(0, at)]), null, 65_536, read, signal)
@@ -31,7 +31,7 @@ it('continues behind a prefix', async () => {
   }
 })
 
-it('a blob that cannot be read is an outcome', async () => {
+it('a blob that cannot be read is reported as an outcome', async () => {
   const blob = new Blob(['x'])
   blob.slice = () => {
     const part = new Blob([])
@@ -43,6 +43,6 @@ it('a blob that cannot be read is an outcome', async () => {
   expect(await hashBlob(blob, null, 10, read, signal)).toEqual({ ok: false, why: 'unreadable' })
 })
 
-it('stops', async () => {
+it('hashing stops when its signal ends', async () => {
   expect(await hashBlob(new Blob(['x']), null, 10, read, AbortSignal.abort())).toEqual({ ok: false, why: 'stopped' })
 })

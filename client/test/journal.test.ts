@@ -31,7 +31,7 @@ const asked = <T>(request: IDBRequest<T>): Promise<T> =>
     request.addEventListener('error', () => reject(request.error ?? new Error('IndexedDB')))
   })
 const deleteDatabase = (name: string): Promise<unknown> => asked(indexedDB.deleteDatabase(name))
-/** The journal's database past the journal. */
+/** Reads and writes the journal's database without the journal. */
 async function raw<T>(work: (store: IDBObjectStore) => IDBRequest<T>): Promise<T> {
   const database = await asked(indexedDB.open('landfall-journal'))
   try {
@@ -43,12 +43,12 @@ async function raw<T>(work: (store: IDBObjectStore) => IDBRequest<T>): Promise<T
 const rawKeys = (): Promise<IDBValidKey[]> => raw((store) => store.getAllKeys())
 const rawValues = (): Promise<unknown[]> => raw((store) => store.getAll())
 const putRaw = (key: IDBValidKey, value: unknown): Promise<unknown> => raw((store) => store.put(value, key))
-/** For what nobody waits for. */
+/** Waits for work that no call waits for. */
 const settledSoon = (): Promise<void> => new Promise((resolve) => setTimeout(resolve, 50))
 
 beforeEach(() => void Object.assign(globalThis, { indexedDB: new IDBFactory(), IDBKeyRange }))
 
-/** What every journal keeps. */
+/** What every journal must do. */
 const kinds: [string, () => Journal][] = [
   ['in IndexedDB', idbJournal],
   ['in memory', createMemoryJournal],
@@ -69,14 +69,14 @@ for (const [name, create] of kinds) {
       expect(await journal.load('a,b')).toHaveLength(1)
     })
 
-    it('pins one owner tag for each scope, whoever comes first, and forgets it with the scope', async () => {
+    it('pins the first owner tag for each scope, and removes it with the scope', async () => {
       const journal = create()
       const pin = (scope: string, tag: string) => journal.owner(scope, (was) => was ?? tag)
       const read = (scope: string) => journal.owner(scope, (was) => was)
       expect(await read('a')).toBeNull()
       expect(await Promise.all([pin('a', 'one'), pin('a', 'two'), pin('b', 'three')])).toEqual(['one', 'one', 'three'])
       await journal.update('a', 'x', insert(recordOf('x', 'a')))
-      // It is no record.
+      // The pin is not a record.
       expect((await journal.load('a')).map(({ id }) => id)).toEqual(['x'])
       expect(await journal.owner('a', () => 'given')).toBe('given')
       await journal.purge('a')
@@ -96,7 +96,7 @@ for (const [name, create] of kinds) {
       ])
     })
 
-    it('undefined removes, and what was removed is not written again', async () => {
+    it('removes a record when a change returns undefined, and does not write it again', async () => {
       const journal = create()
       await journal.update('alice', 'x', insert(recordOf('x')))
       expect(await journal.update('alice', 'x', () => undefined)).toBeUndefined()
@@ -119,7 +119,7 @@ for (const [name, create] of kinds) {
 }
 
 describe('records that are missing', () => {
-  it('are written again where nobody has removed them: the browser has deleted the site data', async () => {
+  it('are written again if the browser has deleted the site data and no tab has removed them', async () => {
     const journal = createResilientJournal(idbJournal(), createFastClock(), () => {})
     await journal.update('alice', 'x', insert({ ...recordOf('x'), digest: 'd' }))
     await deleteDatabase('landfall-journal')
@@ -127,7 +127,7 @@ describe('records that are missing', () => {
     expect(await idbJournal().load('alice')).toEqual([{ ...recordOf('x'), paused: true, digest: 'd' }])
   })
 
-  it('stay away where another tab has removed them', async () => {
+  it('are not written again if another tab has removed them', async () => {
     const one = createResilientJournal(idbJournal(), createFastClock(), () => {})
     const other = createResilientJournal(idbJournal(), createFastClock(), () => {})
     await one.update('alice', 'x', insert(recordOf('x')))
@@ -174,12 +174,14 @@ describe('a journal whose database fails for a while', () => {
     await journal.update('alice', 'x', noted({ paused: true }))
     expect(warnings).toHaveLength(1)
     expect((await stored.load('alice'))[0]).toMatchObject({ paused: true, standing: { acceptedBytes: 5 } })
-    // And those of other uploads, which nothing changes any more.
+    // The changes of other uploads are stored too, although nothing changes those any more.
     await settledSoon()
     expect(await stored.load('alice')).toHaveLength(2)
   })
 
-  /** One whose updates do as `isBroken` says: fail, or answer after the journal has given up waiting. */
+  /**
+   * A journal whose updates do what `isBroken` says: they fail, or they answer after the journal has stopped waiting.
+   */
   function troubled() {
     const stored = idbJournal()
     const trouble: { kind: 'none' | 'fails' | 'slow'; late: Promise<unknown>[] } = { kind: 'none', late: [] }
@@ -224,7 +226,7 @@ describe('a journal whose database fails for a while', () => {
     })
   }
 
-  it('applies a change once that was stored later than anybody waited for', async () => {
+  it('applies a change only once if it was stored after the journal had stopped waiting', async () => {
     const { journal, stored, trouble } = troubled()
     await journal.update('alice', 'x', insert(recordOf('x')))
     trouble.kind = 'slow'
@@ -242,7 +244,7 @@ describe('a newer page that upgrades a database', () => {
     ['landfall-journal', () => idbJournal().update('alice', 'x', insert(recordOf('x')))],
     ['landfall-copies', () => createIdbSource({ clock: { wallMs: () => 0 } }).keep('alice', 'a', new Blob(['a']))],
   ] as const) {
-    it(`is not kept waiting by this one (${name})`, async () => {
+    it(`is not delayed by this page (${name})`, async () => {
       await use()
       const opening = indexedDB.open(name, 2)
       let wasBlocked = false
@@ -253,7 +255,7 @@ describe('a newer page that upgrades a database', () => {
     })
   }
 
-  it('is not written over: this page goes on in memory, and says so', async () => {
+  it('is not overwritten, and this page continues in memory with a warning', async () => {
     const warnings: unknown[] = []
     const journal = createResilientJournal(idbJournal(), createFastClock(), (cause) => warnings.push(cause))
     await journal.update('alice', 'x', insert(recordOf('x')))
@@ -271,11 +273,11 @@ describe('a newer page that upgrades a database', () => {
 })
 
 describe('records', () => {
-  it('move only from the point that the mover started at', () => {
+  it('move only from the point at which the caller started', () => {
     const record = cancelled(recordOf('x'))
     expect(moved('intended', { point: 'declared', acceptedBytes: 0 })(record)).toBe(record)
   })
-  it('a settled one moves nowhere', () => {
+  it('do not move any more once they are settled', () => {
     const failed: JournalRecord = {
       ...recordOf('x'),
       standing: { point: 'failed', problem: { type: 't', title: 't', status: 400, code: 'c' } },
@@ -283,7 +285,7 @@ describe('records', () => {
     expect(cancelled(failed)).toBe(failed)
     expect(moved('failed', { point: 'received' })(failed)).toBe(failed)
   })
-  it('of another version are neither read nor written over, and this page goes on in memory', async () => {
+  it('of another version are neither read nor overwritten, and this page continues in memory', async () => {
     const warnings: unknown[] = []
     const journal = createResilientJournal(idbJournal(), createFastClock(), (cause) => warnings.push(cause))
     await journal.update('alice', 'x', insert(recordOf('x')))
@@ -320,7 +322,7 @@ describe('copies', () => {
     expect(await keeping).toBe(true)
     expect(await source.keep('alice', 'c', blob)).toBe(false)
   })
-  it('go after 30 days, and when no record wants them', async () => {
+  it('are dropped after 30 days, and when they belong to no record', async () => {
     let wallMs = 0
     const source = createIdbSource({ clock: { wallMs: () => wallMs } })
     await source.keep('alice', 'wanted', blob)

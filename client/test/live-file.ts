@@ -1,10 +1,13 @@
-/** Files as Firefox and WebKit have them: no snapshots. What is read is what is there now, also of a slice made before. */
+/**
+ * Files as Firefox and WebKit have them. They are no snapshots: a read returns what is there now, also from a slice
+ * that was made before.
+ */
 
 export interface LiveFile {
   readonly file: File
-  /** Writes over bytes, as an editor would; whoever reads from now on sees them. */
+  /** Overwrites bytes, as an editor would. Every later read sees them. */
   edit(at: number, bytes: Uint8Array): void
-  /** Called with each read, before it sees anything. */
+  /** Called at each read, before it sees any bytes. */
   onRead: (at: number, bytes: number) => void
   bytes(): Buffer
 }
@@ -16,7 +19,7 @@ export function liveFile(content: Uint8Array<ArrayBuffer>, name = 'a.bin'): Live
     return Object.assign(part, {
       slice: (from = 0, to = end - start) => slice(start + from, Math.min(end, start + to)),
       async arrayBuffer() {
-        // A read takes its time, and others get their turn.
+        // A read takes some time, and other tasks run in between.
         await new Promise((resolve) => setImmediate(resolve))
         live.onRead(start, end - start)
         return Uint8Array.from(now.subarray(start, end)).buffer

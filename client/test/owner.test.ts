@@ -36,7 +36,7 @@ const heardOf = (tab: Tab): Unauthenticated['reason'][] => {
 const pinOf = (tab: Tab, scope = 'alice'): Promise<string | null> =>
   tab.ports.journal.owner(tab.ports.namespaceOf(scope), (pinned) => pinned)
 
-/** Whoever is signed in is looked at now and then; nothing else is asked. */
+/** Waits, and then expects that the client has asked only who is signed in. */
 async function onlyLooks(): Promise<void> {
   await new Promise((resolve) => setTimeout(resolve, 100))
   const before = server.seen.length
@@ -77,14 +77,14 @@ describe('the owner tag', () => {
     expect(server.seen.filter(({ query }) => query.has('open'))).toHaveLength(1)
   })
 
-  it('of the application is sent at once, and nobody is asked', async () => {
+  it('of the application is sent at once, and the server is not asked', async () => {
     const tab = openTab({ ownerTag: 'alice-tag' })
     expect(await settled(tab.uploader.add(fileOf(10)))).toMatchObject({ ok: true })
     expect(server.seen.filter(({ query }) => query.has('open'))).toEqual([])
     expect(await pinOf(tab)).toBe('alice-tag')
   })
 
-  it('of the application holds against an older one in the journal: the database has been made anew', async () => {
+  it('of the application replaces an older one in the journal, as after the database was made again', async () => {
     const before = openTab()
     await settled(before.uploader.add(fileOf(10)))
     await before.kill()
@@ -100,7 +100,7 @@ describe('the owner tag', () => {
     expect(await settled(after.uploader.add(fileOf(10, 4)))).toMatchObject({ ok: true })
   })
 
-  it('is waited for offline as for any network, and then the upload goes on', async () => {
+  it('is waited for while offline, and then the upload continues', async () => {
     server.fault = () => ({ kind: 'dropped' })
     const tab = openTab()
     const upload = tab.uploader.add(fileOf(10))
@@ -115,7 +115,7 @@ describe('the owner tag', () => {
     expect(await settled(upload)).toMatchObject({ ok: true })
   })
 
-  it('what is answered to the question for it is the end of no upload', async () => {
+  it('ends no upload, whatever the server answers when it is asked for the tag', async () => {
     server.fault = ({ query }) => (query.has('open') ? { kind: 'problem', problem: problem('invalid-request') } : null)
     const upload = openTab().uploader.add(fileOf(10))
     await until('it was asked for several times', () => server.count('GET') > 2)
@@ -124,7 +124,7 @@ describe('the owner tag', () => {
     expect(await settled(upload)).toMatchObject({ ok: true })
   })
 
-  it('two tabs that pin at once pin the same', async () => {
+  it('is the same for two tabs that pin at once', async () => {
     const [one, two] = [openTab(), openTab()]
     await Promise.all([one.uploader.start(), two.uploader.start()])
     const outcomes = await Promise.all([one, two].map((tab, n) => settled(tab.uploader.add(fileOf(10, n)))))
@@ -142,8 +142,8 @@ describe('the owner tag', () => {
   })
 })
 
-describe('somebody else is signed in', () => {
-  it('nothing is sent, in whatever state the uploads are; all of it goes on when the right user is back', async () => {
+describe('another user is signed in', () => {
+  it('nothing is sent, whatever state the uploads are in, and all of them resume when the right user is back', async () => {
     server.outcome = ({ operation }) => (operation.file.name === 'finishing' ? 'hang' : 'reference')
     const before = openTab({ copies: { maxBytes: 0 } })
     const lacking = before.uploader.add(fileOf(2 * MIB, 1, 'lacking'))
@@ -167,12 +167,12 @@ describe('somebody else is signed in', () => {
     await until('it is sending', () => server.seen.some(({ method, id }) => method === 'PATCH' && id === sending.id))
     const waiting = tab.uploader.add(fileOf(10, 4, 'waiting'))
 
-    // The cookie is another one's now, without a word to this page.
+    // The cookie now belongs to another user, without notice to this page.
     server.owner = 'bob-tag'
     const ofAlice = new Set(server.operations.keys())
     const from = server.seen.length
     flows = true
-    // What was on its way breaks; and the long poll ends.
+    // The running request breaks, and the long poll ends.
     server.change(finishing.id, { stalled: true })
     sending.pause()
     sending.resume()
@@ -184,7 +184,7 @@ describe('somebody else is signed in', () => {
     await onlyLooks()
     expect(heard).toEqual(['other-owner'])
     expect([...server.operations.keys()].filter((id) => !ofAlice.has(id))).toEqual([])
-    // Whatever was asked meanwhile named her, and was refused.
+    // Every request in that time named the first user, and was refused.
     expect(new Set(server.seen.slice(from).map(tagOf))).toEqual(new Set(['alice-tag']))
     for (const upload of [sending, waiting, paused, added]) {
       expect(upload.snapshot()).toMatchObject({ problem: { code: 'other-owner' } })
@@ -201,7 +201,7 @@ describe('somebody else is signed in', () => {
     expect(heard).toEqual(['other-owner'])
   }, 30_000)
 
-  it('a page that is opened for her meanwhile sends nothing either, and a start looks at once', async () => {
+  it('a page that is opened for the first user during that time sends nothing either, and start() checks at once', async () => {
     const first = openTab()
     server.fault = ({ method }) => (method === 'PUT' ? { kind: 'black-hole' } : null)
     first.uploader.add(fileOf(10))
@@ -222,10 +222,10 @@ describe('somebody else is signed in', () => {
     expect(heard).toEqual(['other-owner'])
   })
 
-  it('an answer about somebody else is not believed, whatever it says', async () => {
+  it('an answer about another user is not believed, whatever it says', async () => {
     const tab = openTab()
     await settled(tab.uploader.add(fileOf(10)))
-    // A server that does not look at the tag, as behind a proxy that drops it.
+    // A server that ignores the tag, as one behind a proxy that drops it.
     const patched: unknown[] = []
     server.fault = (seen) => {
       if (seen.method === 'PUT' || seen.method === 'DELETE') {
@@ -244,7 +244,7 @@ describe('somebody else is signed in', () => {
     expect(tab.uploader.get(upload.id)?.snapshot().point).toBe('cancelled')
   })
 
-  it('an answer that does not say about whom is passed over, and told once; and a problem without is no final one', async () => {
+  it('an answer that names no owner is ignored and reported once, and a problem that names no owner is not final', async () => {
     const tab = openTab({ ownerTag: 'alice-tag' })
     const warned: string[] = []
     tab.uploader.on('warning', ({ code }) => warned.push(code))
@@ -262,7 +262,7 @@ describe('somebody else is signed in', () => {
     expect(await settled(upload)).toMatchObject({ ok: true })
   })
 
-  it('a server that knows of no tags is sent nothing', async () => {
+  it('nothing is sent to a server that knows no owner tags', async () => {
     server.owner = null
     const tab = openTab()
     const warned: string[] = []
@@ -273,7 +273,7 @@ describe('somebody else is signed in', () => {
     expect(warned).toEqual(['no-owner'])
   })
 
-  it('credentials of the application are asked for anew at each look', async () => {
+  it('the application is asked for its credentials again at each check', async () => {
     let asked = 0
     const tab = openTab({ headers: () => ({ Authorization: `token ${(asked += 1)}` }) })
     await settled(tab.uploader.add(fileOf(10)))
@@ -310,7 +310,7 @@ describe('the namespace', () => {
     expect(await Promise.all([pinOf(one), pinOf(two)])).toEqual(['alice-tag', null])
   })
 
-  it('a purge forgets the tag too; what this page sends afterwards is still only hers', async () => {
+  it('a purge removes the tag too, and this page still sends only with the tag that it has used', async () => {
     const tab = openTab()
     await settled(tab.uploader.add(fileOf(10)))
     await tab.uploader.purge()
@@ -320,7 +320,7 @@ describe('the namespace', () => {
     const upload = tab.uploader.add(fileOf(10, 2))
     await until('it waits for her', () => waitsForOwner(upload))
     expect(server.operations.size).toBe(before)
-    // On the disk again together with what waits for her.
+    // The tag is in the database again, together with the upload that waits for the user.
     expect(await pinOf(tab)).toBe('alice-tag')
   })
 
@@ -353,7 +353,7 @@ describe('the namespace', () => {
 })
 
 describe('a newer server', () => {
-  it('a point that nobody here knows is followed, never final, and no byte is sent for it', async () => {
+  it('a point that this version does not know is followed, is never final, and no byte is sent for it', async () => {
     server.outcome = () => 'hang'
     const tab = openTab()
     const upload = tab.uploader.add(fileOf(10))
@@ -371,7 +371,7 @@ describe('a newer server', () => {
     expect(await settled(upload)).toMatchObject({ ok: true })
   })
 
-  it('one operation that cannot be read keeps nobody from hearing of the others, and is not declared again', async () => {
+  it('one operation that cannot be read does not hide the others, and is not declared again', async () => {
     server.outcome = () => 'hang'
     const tab = openTab()
     const [odd, plain] = [tab.uploader.add(fileOf(10, 1)), tab.uploader.add(fileOf(10, 2))]
@@ -389,7 +389,7 @@ describe('a newer server', () => {
 })
 
 describe('a signal that lives as long as its page', () => {
-  it('keeps no listener of what was asked while it lived', async () => {
+  it('keeps no listener of the requests that were made during its life', async () => {
     const { signal } = new AbortController()
     const clock = createFastClock()
     const authorization = createAuthorization(undefined, () => {})

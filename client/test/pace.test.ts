@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { breathe, chunkEnd, createTurns, createWatchdog, delayMs, nextChunkBytes, retryAfterMs } from '../src/pace.js'
+import { backOff, chunkEnd, createTurns, createWatchdog, delayMs, nextChunkBytes, retryAfterMs } from '../src/pace.js'
 import { createFastClock } from './browser.js'
 
 const MIB = 1024 * 1024
@@ -25,11 +25,11 @@ describe('delays', () => {
     expect(retryAfterMs('soon', wallMs)).toBeNull()
     expect(retryAfterMs(null, wallMs)).toBeNull()
   })
-  it('signs of life cut a backoff short, but not a Retry-After', async () => {
+  it('end early when the network or the page is back, but not if Retry-After asked for them', async () => {
     const clock = { ...createFastClock(), random: () => 1 }
     const waited = async (retryAfter: number | null): Promise<number> => {
       const startMs = clock.nowMs()
-      const waiting = breathe(clock, 10, retryAfter, new AbortController().signal, () => {})
+      const waiting = backOff(clock, 10, retryAfter, new AbortController().signal, () => {})
       setTimeout(() => clock.wake(), 10)
       await waiting
       return clock.nowMs() - startMs
@@ -102,7 +102,7 @@ describe('turns', () => {
     await third
     expect(order).toEqual(['second', 'third'])
   })
-  it('who leaves the queue takes none', async () => {
+  it('are not given to a caller that has left the queue', async () => {
     const turns = createTurns(1)
     const leaver = new AbortController()
     const first = await turns.take(new AbortController().signal)

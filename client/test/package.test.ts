@@ -10,7 +10,7 @@ const root = fileURLToPath(new URL('..', import.meta.url))
 const KIB = 1024
 const gzipBytes = (code: string): number => gzipSync(code, { level: 9 }).length
 
-/** The package as it is published, in front of a bundler as an application's. */
+/** The package as it is published, put through a bundler like an application's. */
 describe('the built package', () => {
   beforeAll(() => {
     if (!existsSync(join(root, 'dist/index.js'))) throw new Error('build first: npm run build')

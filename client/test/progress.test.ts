@@ -10,7 +10,7 @@ it('speed and time left are unknown before a byte was accepted', () => {
   })
 })
 
-it('speed is smoothed: one slow chunk does not turn it over', () => {
+it('speed is smoothed, so that one slow chunk changes it little', () => {
   const meter = createProgressMeter(1_000_000)
   for (let at = 0; at < 10; at += 1) meter.measured(10_000, 1_000)
   expect(meter.read(100_000).bytesPerSecond).toBe(10_000)
@@ -29,6 +29,6 @@ it('what is shown never goes back, except when the server has lost the operation
   expect(meter.read(0).acceptedBytes).toBe(0)
 })
 
-it('at the end nothing is left', () => {
+it('at the end no bytes and no time are left', () => {
   expect(createProgressMeter(1000).read(1000).timeLeftMs).toBe(0)
 })

@@ -19,10 +19,10 @@ const openTab = (options: Partial<TabOptions> = {}): Tab => {
 const settled = (upload: Upload): ReturnType<Upload['settled']> =>
   upload.settled({ signal: AbortSignal.timeout(15_000) })
 const storedBytes = (upload: Upload): Uint8Array => new Uint8Array(server.operations.get(upload.id)?.bytes ?? [])
-/** Compared as buffers: `toEqual` looks at each of millions of elements. */
+/** Compared as buffers, because `toEqual` compares each of millions of elements. */
 const isStored = (upload: Upload, size: number, seed = 1): boolean =>
   Buffer.from(bytesOf(size, seed)).equals(storedBytes(upload))
-/** The fault for the first `times` requests that match. */
+/** Causes the fault for the first `times` requests that match. */
 const faultFor = (method: string, fault: Fault, times = 1): void => {
   let left = times
   server.fault = (seen) => (seen.method === method && left-- > 0 ? fault : null)
@@ -46,7 +46,7 @@ describe('the whole way', () => {
     expect(isStored(upload, 300 * KIB)).toBe(true)
     expect(server.count('PUT')).toBe(1)
     expect(server.count('PATCH')).toBe(1)
-    // Whose it is, and what has become of it.
+    // One GET asks for the owner, and the others ask for the outcome.
     expect(server.count('GET')).toBeLessThanOrEqual(3)
     expect(server.count('HEAD')).toBe(0)
   })
@@ -57,7 +57,7 @@ describe('the whole way', () => {
     expect(server.count('PATCH')).toBe(0)
   })
 
-  it('a big file goes in growing chunks, and its digest before the last of them', async () => {
+  it('a big file is sent in growing chunks, and its digest before the last of them', async () => {
     const size = 5 * MIB + 17
     const upload = openTab().uploader.add(fileOf(size))
     expect(await settled(upload)).toMatchObject({ ok: true, reference: { digestSource: 'client' } })
@@ -69,7 +69,7 @@ describe('the whole way', () => {
     expect(server.seen.find(({ method }) => method === 'PATCH')?.bytes).toBe(256 * KIB)
   })
 
-  it('without a worker the digest is computed all the same, and told before the last byte leaves', async () => {
+  it('without a worker the digest is computed too, and sent before the last byte', async () => {
     const upload = openTab({ worker: false }).uploader.add(fileOf(3 * MIB))
     expect(await settled(upload)).toMatchObject({ ok: true, reference: { digestSource: 'client' } })
     const order = server.seen.map(({ method }) => method)
@@ -83,7 +83,7 @@ describe('the whole way', () => {
         const outcome = await settled(uploader.add(fileOf(size, at, String(at))))
         expect(outcome).toMatchObject({ ok: true, reference: { digestSource: 'client' } })
       }
-      // A kind that requires the digest refuses for ever what has neither.
+      // A kind that requires a digest refuses permanently a declaration that neither has nor promises one.
       const puts = server.seen.filter(({ method }) => method === 'PUT')
       expect(puts.filter(({ body }) => !(body as { digest?: string }).digest)).toEqual([])
     })
@@ -149,7 +149,7 @@ describe('faults', () => {
   ]
   for (const method of ['PUT', 'PATCH', 'GET']) {
     for (const [name, fault] of kinds) {
-      it(`${name} three times in answer to ${method}: goes on, one operation, right bytes`, async () => {
+      it(`after ${name} three times as the answer to ${method}, the upload continues with one operation and the right bytes`, async () => {
         faultFor(method, fault, 3)
         const upload = openTab().uploader.add(fileOf(700 * KIB))
         expect(await settled(upload)).toMatchObject({ ok: true })
@@ -159,7 +159,7 @@ describe('faults', () => {
     }
   }
 
-  it('HTML in the middle: goes on at its offset under the same id', async () => {
+  it('after HTML as an answer in the middle, the upload continues at its offset under the same id', async () => {
     let html = 0
     server.fault = ({ method, offset }) => {
       const isMiddle = (server.operations.values().next().value?.bytes.length ?? 0) > MIB
@@ -173,7 +173,7 @@ describe('faults', () => {
     expect(sent).toBe(4 * MIB)
   })
 
-  it('a connection that breaks in the middle: only what was not kept is sent again', async () => {
+  it('after a connection broke in the middle, only the bytes that were not kept are sent again', async () => {
     let cuts = 0
     server.fault = ({ method }) => (method === 'PATCH' && cuts++ === 2 ? { kind: 'cut', afterBytes: 100_000 } : null)
     const upload = openTab().uploader.add(fileOf(3 * MIB))
@@ -182,18 +182,18 @@ describe('faults', () => {
     expect(server.seen.reduce((sum, { bytes }) => sum + bytes, 0)).toBe(3 * MIB)
   })
 
-  it('the server lets go early: goes on at the offset that it says, without asking', async () => {
+  it('after the server ended a request early, the upload continues at the offset that it reported, without asking', async () => {
     let patches = 0
     server.fault = ({ method }) =>
       method === 'PATCH' && patches++ === 1 ? { kind: 'short', afterBytes: 70_000 } : null
     const upload = openTab({ worker: false }).uploader.add(fileOf(2 * MIB))
     expect(await settled(upload)).toMatchObject({ ok: true })
     expect(isStored(upload, 2 * MIB)).toBe(true)
-    // Declared, and its digest told.
+    // One PUT declares it, and one sends its digest.
     expect(server.count('PUT')).toBe(2)
   })
 
-  it('a connection on which nothing moves any more is given up after the patience of the watchdog', async () => {
+  it('a connection that makes no progress is given up after the time limit of the watchdog', async () => {
     faultFor('PATCH', { kind: 'black-hole' })
     const startMs = Date.now()
     const upload = openTab().uploader.add(fileOf(8 * MIB))
@@ -202,7 +202,7 @@ describe('faults', () => {
     expect(isStored(upload, 8 * MIB)).toBe(true)
   })
 
-  it('429 is waited for as Retry-After says, and the wait is shown', async () => {
+  it('after a 429 the upload waits as Retry-After says, and shows the wait', async () => {
     const tooMany = problem('too-many-open', { retryAfterSeconds: 10 })
     faultFor('PUT', { kind: 'problem', problem: tooMany, headers: { 'Retry-After': '10' } })
     const startMs = Date.now()
@@ -223,7 +223,7 @@ describe('faults', () => {
     expect(await settled(upload)).toMatchObject({ ok: true })
   })
 
-  it('401 asks for fresh headers and goes on', async () => {
+  it('after a 401 the client asks for fresh headers, and the upload continues', async () => {
     let token = 0
     server.fault = ({ headers }) =>
       headers['authorization'] === 'token 2' ? null : { kind: 'problem', problem: problem('unauthenticated') }
@@ -235,7 +235,7 @@ describe('faults', () => {
     expect(unauthenticated).toEqual([])
   })
 
-  it('without credentials for the moment nothing is sent, and nothing stands still', async () => {
+  it('while there are no credentials nothing is sent, and the upload continues once there are', async () => {
     let asked = 0
     const tab = openTab({
       headers: () => {
@@ -248,7 +248,7 @@ describe('faults', () => {
     expect(server.seen.map(({ headers }) => headers['authorization'])).not.toContain(undefined)
   })
 
-  it('credentials that never come hold up neither a cancellation nor the closing', async () => {
+  it('credentials that never come delay neither a pause nor the closing', async () => {
     const tab = openTab({ headers: () => new Promise<HeadersInit>(() => {}) })
     const upload = tab.uploader.add(fileOf(10))
     await until('it runs', () => upload.snapshot().activity.state === 'running')
@@ -259,7 +259,7 @@ describe('faults', () => {
     expect(server.seen).toEqual([])
   })
 
-  it('401 that fresh headers do not cure is told once, and waits', async () => {
+  it('a 401 that fresh headers do not resolve is reported once, and the upload waits', async () => {
     let isSignedIn = false
     server.fault = () => (isSignedIn ? null : { kind: 'problem', problem: problem('unauthenticated') })
     let told = 0
@@ -277,7 +277,7 @@ describe('faults', () => {
     expect(await settled(upload)).toMatchObject({ ok: true })
   })
 
-  it('offline it waits for the network, and wakes with it', async () => {
+  it('while offline the upload waits for the network, and continues when it is back', async () => {
     const tab = openTab()
     faultFor('PATCH', { kind: 'dropped' })
     const upload = tab.uploader.add(fileOf(10))
@@ -291,7 +291,7 @@ describe('faults', () => {
     expect(await settled(upload)).toMatchObject({ ok: true })
   })
 
-  it('a server that lost the operation gets it declared again under the same id', async () => {
+  it('an operation that the server has lost is declared again under the same id', async () => {
     server.outcome = () => 'hang'
     const upload = openTab().uploader.add(fileOf(300 * KIB))
     await until('it is finishing', () => upload.snapshot().activity.state === 'finishing')
@@ -304,7 +304,7 @@ describe('faults', () => {
 })
 
 describe('final answers', () => {
-  it('a file that was removed before this browser heard of its reference is told so', async () => {
+  it('a file that was removed before this browser knew of its reference fails with that reason', async () => {
     server.outcome = () => 'hang'
     const upload = openTab().uploader.add(fileOf(10))
     await until('it is finishing', () => upload.snapshot().activity.state === 'finishing')
@@ -312,7 +312,7 @@ describe('final answers', () => {
     expect(await settled(upload)).toMatchObject({ ok: false, problem: { code: 'removed' } })
   })
 
-  it("the application's no is final, with its code, and told until acknowledged", async () => {
+  it("the application's refusal is final, keeps its code, and is reported until it is acknowledged", async () => {
     server.outcome = () => ({ reject: 'infected' })
     const tab = openTab()
     const told: string[] = []
@@ -335,7 +335,7 @@ describe('final answers', () => {
   })
 
   for (const code of ['too-large', 'forbidden', 'operation-mismatch', 'removed'] as const) {
-    it(`${code} in answer to PUT is final`, async () => {
+    it(`${code} as the answer to a PUT is final`, async () => {
       faultFor('PUT', { kind: 'problem', problem: problem(code) })
       const upload = openTab().uploader.add(fileOf(10))
       expect(await settled(upload)).toMatchObject({ ok: false, problem: { code } })
@@ -343,12 +343,12 @@ describe('final answers', () => {
     })
   }
 
-  it('a final problem in answer to a PATCH is only believed after PUT says so', async () => {
+  it('a final problem as the answer to a PATCH counts only after a PUT has confirmed it', async () => {
     faultFor('PATCH', { kind: 'problem', problem: problem('forbidden') })
     expect(await settled(openTab().uploader.add(fileOf(10)))).toMatchObject({ ok: true })
   })
 
-  it('cancelled elsewhere in the middle is final', async () => {
+  it('a cancellation from elsewhere in the middle is final', async () => {
     const upload = openTab().uploader.add(fileOf(6 * MIB))
     await until('it is under way', () => storedBytes(upload).length > 0)
     server.change(upload.id, { recoveryPoint: 'cancelled', problem: problem('cancelled') })
@@ -357,7 +357,7 @@ describe('final answers', () => {
 })
 
 describe('cancel', () => {
-  it('is at once here, repeated until the server confirms, and leaves the list', async () => {
+  it('takes effect at once here, is repeated until the server confirms it, and removes the upload from the list', async () => {
     faultFor('DELETE', { kind: 'dropped' }, 2)
     const tab = openTab()
     const upload = tab.uploader.add(fileOf(6 * MIB))
@@ -370,7 +370,7 @@ describe('cancel', () => {
     expect(tab.uploader.get(upload.id)).toBeNull()
   })
 
-  it('outlives the tab', async () => {
+  it('is still repeated after the tab was closed', async () => {
     let isAway = true
     server.fault = ({ method }) => (method === 'DELETE' && isAway ? { kind: 'dropped' } : null)
     const tab = openTab()
@@ -385,7 +385,7 @@ describe('cancel', () => {
     await until('it left the list', () => later.uploader.snapshot().uploads.length === 0)
   })
 
-  it('after the reference it is a success after all', async () => {
+  it('after the reference leaves the upload a success', async () => {
     server.outcome = () => 'hang'
     const upload = openTab().uploader.add(fileOf(10))
     await until('it is finishing', () => upload.snapshot().activity.state === 'finishing')
@@ -401,7 +401,7 @@ describe('cancel', () => {
     expect(server.count('DELETE')).toBe(1)
   })
 
-  it('of what the server never heard of is over with its 404', async () => {
+  it('of an operation that the server does not know ends with the 404', async () => {
     server.fault = ({ method }) => (method === 'PUT' ? { kind: 'dropped' } : null)
     const upload = openTab().uploader.add(fileOf(10))
     await until('it was tried', () => server.count('PUT') > 0)
@@ -412,7 +412,7 @@ describe('cancel', () => {
 })
 
 describe('pause', () => {
-  it('stops sending, beyond a reload, and goes on where it was', async () => {
+  it('stops sending, also after a reload, and the upload resumes at the same offset', async () => {
     const tab = openTab()
     const upload = tab.uploader.add(fileOf(6 * MIB))
     await until('it is under way', () => storedBytes(upload).length > 0)
@@ -441,7 +441,7 @@ describe('pause', () => {
 })
 
 describe('many', () => {
-  it('uploads that wait for the server hold no place: the others go on', async () => {
+  it('uploads that wait for the server hold no place, so that the others continue', async () => {
     const names = new Set(['0', '1', '2', '3', '4', '5'])
     server.outcome = ({ operation }) => (names.has(operation.file.name) ? 'hang' : 'reference')
     const { uploader } = openTab()

@@ -25,7 +25,7 @@ const bytesAt = (id: string): Buffer => server.operations.get(id)?.bytes ?? Buff
 const isStored = (id: string, size = SIZE, seed = 1): boolean => Buffer.from(bytesOf(size, seed)).equals(bytesAt(id))
 const journal = async (tab: Tab, scope = 'alice') => tab.ports.journal.load(tab.ports.namespaceOf(scope))
 
-/** Lets the server stop answering PATCHes once so many bytes are there, until `open`. */
+/** Lets the server stop answering PATCHes once it has so many bytes, until `open` is called. */
 function dam(bytes: number): { open(): void } {
   let isOpen = false
   server.fault = ({ method, id }) =>
@@ -37,7 +37,7 @@ function dam(bytes: number): { open(): void } {
   }
 }
 
-/** One upload, left behind in the middle by a killed tab. */
+/** One upload that a killed tab left in the middle. */
 async function leaveBehind(options: Partial<TabOptions> = {}, wanted: 'verified' | 'none' = 'verified') {
   const flood = dam(MIB)
   const tab = openTab(options)
@@ -75,7 +75,7 @@ afterEach(async () => {
 })
 
 describe('after a killed tab', () => {
-  it('goes on by itself from the verified copy, at the acknowledged offset', async () => {
+  it('the upload resumes by itself from the verified copy, at the acknowledged offset', async () => {
     const { id, offset, patches } = await leaveBehind()
     const { upload } = await again()
     expect(upload.id).toBe(id)
@@ -88,7 +88,7 @@ describe('after a killed tab', () => {
     expect(server.operations.size).toBe(1)
   })
 
-  it('the copy goes with the reference', async () => {
+  it('the copy is dropped when there is a reference', async () => {
     await leaveBehind()
     const { tab, upload } = await again()
     await settled(upload)
@@ -97,7 +97,7 @@ describe('after a killed tab', () => {
     expect((await journal(tab))[0]).toMatchObject({ copy: 'none', standing: { point: 'referenced' } })
   })
 
-  it('the copy goes with a cancellation', async () => {
+  it('the copy is dropped after a cancellation', async () => {
     await leaveBehind()
     const { tab, upload } = await again()
     await upload.cancel()
@@ -107,7 +107,7 @@ describe('after a killed tab', () => {
     expect(await journal(tab)).toEqual([])
   })
 
-  it('a copy over the budget is not made: the file is asked for', async () => {
+  it('no copy is made over the budget, and the user is asked for the file', async () => {
     await leaveBehind({ copies: { maxBytes: MIB } }, 'none')
     const { upload } = await again()
     expect(await needsFile(upload)).toEqual({ state: 'needs-file', why: 'source-missing' })
@@ -116,7 +116,7 @@ describe('after a killed tab', () => {
     expect(isStored(upload.id)).toBe(true)
   })
 
-  it('without a worker no copy is made: the file is asked for, and proven on this thread', async () => {
+  it('without a worker no copy is made, and the user is asked for the file, which is proven on this thread', async () => {
     await leaveBehind({ worker: false }, 'none')
     const { upload } = await again({ worker: false })
     await needsFile(upload)
@@ -149,7 +149,7 @@ describe('after a killed tab', () => {
     expect(isStored(id)).toBe(true)
   })
 
-  it('all bytes were accepted: no file is needed', async () => {
+  it('no file is needed if all bytes were accepted', async () => {
     server.outcome = () => 'hang'
     const tab = openTab({ worker: false })
     const upload = tab.uploader.add(fileOf(SIZE))
@@ -161,7 +161,7 @@ describe('after a killed tab', () => {
     expect(await settled(recovered)).toMatchObject({ ok: true })
   })
 
-  it('nothing was declared yet: declared then, under the same id', async () => {
+  it('an upload that was not declared yet is declared under the same id', async () => {
     server.fault = () => ({ kind: 'black-hole' })
     const tab = openTab()
     const first = tab.uploader.add(fileOf(SIZE))
@@ -184,7 +184,7 @@ describe('a new pick', () => {
   }
 
   it.each([null, 100_000, 50_000_000])(
-    'with one byte changed in the accepted prefix: not a byte is sent, and the right file still can be given (parts of %s)',
+    'with one byte changed in the accepted prefix is not sent at all, and the right file can still be provided (parts of %s)',
     async (partBytes) => {
       server.partBytes = partBytes
       const { id, patches } = await leaveBehind({ copies: { maxBytes: 0 } }, 'none')
@@ -202,7 +202,7 @@ describe('a new pick', () => {
     },
   )
 
-  it('with another size: not even the prefix is asked for', async () => {
+  it('with another size is refused without asking for the prefix', async () => {
     await leaveBehind({ copies: { maxBytes: 0 } }, 'none')
     const prefixes = server.count('PREFIX')
     const { upload } = await again()
@@ -215,7 +215,7 @@ describe('a new pick', () => {
     expect(server.count('PREFIX')).toBe(prefixes)
   })
 
-  it('with one byte changed behind the prefix: nothing of it is sent when the digest is known, and the right file still can be given', async () => {
+  it('with one byte changed behind the prefix is not sent at all when the digest is known, and the right file can still be provided', async () => {
     const { id, offset } = await leaveBehind({ copies: { maxBytes: 0 } }, 'none')
     // The digest of the true file was recorded by an earlier page.
     server.change(id, { digest: `sha-256=:${createHash('sha256').update(bytesOf(SIZE)).digest('base64')}:` })
@@ -233,7 +233,7 @@ describe('a new pick', () => {
     expect(isStored(id)).toBe(true)
   })
 
-  it('that cannot be read is told apart', async () => {
+  it('that cannot be read is reported as unreadable', async () => {
     await leaveBehind({ copies: { maxBytes: 0 } }, 'none')
     const { upload } = await again()
     await needsFile(upload)
@@ -245,7 +245,7 @@ describe('a new pick', () => {
   })
 })
 
-it('a page that is left while its journal is read, and comes back, recovers what there is', async () => {
+it('a page that is left while it reads its journal recovers the uploads when it comes back', async () => {
   const { id } = await leaveBehind()
   const tab = openTab()
   const started = tab.uploader.start()
@@ -258,7 +258,7 @@ it('a page that is left while its journal is read, and comes back, recovers what
   expect(upload && (await settled(upload))).toMatchObject({ ok: true })
 })
 
-/** Like a file that was changed on disk: its size is known, its bytes are refused. */
+/** Like a file that was changed on disk: its size is known, but its bytes cannot be read. */
 function unreadable<T extends Blob>(file: T): T {
   const slice = (from?: number, to?: number): Blob => {
     const part = Blob.prototype.slice.call(file, from, to)
@@ -270,7 +270,7 @@ function unreadable<T extends Blob>(file: T): T {
   return Object.assign(file, { slice })
 }
 
-it('a file that changes on disk in the middle is told apart from a broken network', async () => {
+it('a file that changes on disk in the middle is distinguished from a broken network', async () => {
   const file = fileOf(SIZE)
   const tab = openTab({ copies: { maxBytes: 0 } })
   const upload = tab.uploader.add(file)
@@ -303,7 +303,7 @@ describe('two tabs', () => {
     expect(server.operations.size).toBe(1)
   })
 
-  it('cancelled in the second while the first is at it', async () => {
+  it('a cancellation in the second ends an upload that runs in the first', async () => {
     dam(MIB)
     const first = openTab()
     const mine = first.uploader.add(fileOf(SIZE))
@@ -314,7 +314,7 @@ describe('two tabs', () => {
     expect(await settled(upload)).toMatchObject({ ok: false, problem: { code: 'cancelled' } })
   })
 
-  it('acknowledged in the first: the second forgets it', async () => {
+  it('the second forgets an upload that the first has acknowledged', async () => {
     server.outcome = () => 'hang'
     const first = openTab()
     const mine = first.uploader.add(fileOf(10))
@@ -330,7 +330,7 @@ describe('two tabs', () => {
 })
 
 describe('the event referenced', () => {
-  it('is told again after a reload until it is acknowledged, then never again', async () => {
+  it('is sent again after a reload until the upload is acknowledged, and never afterwards', async () => {
     const tab = openTab()
     const told: string[] = []
     tab.uploader.on('referenced', (upload) => void told.push(upload.reference.operationId))
@@ -353,7 +353,7 @@ describe('the event referenced', () => {
     expect(told).toEqual([upload.id, upload.id])
   })
 
-  it('reaches a handler that comes late', async () => {
+  it('reaches a handler that is added late', async () => {
     const tab = openTab()
     const upload = tab.uploader.add(fileOf(10))
     await settled(upload)
@@ -362,7 +362,7 @@ describe('the event referenced', () => {
     await until('it is told', () => told.length === 1)
   })
 
-  it('a handler that throws has not acknowledged, and is warned of', async () => {
+  it('is not acknowledged by a handler that throws, and there is a warning', async () => {
     const tab = openTab()
     const warnings: string[] = []
     tab.uploader.on('warning', ({ code }) => void warnings.push(code))
@@ -376,7 +376,7 @@ describe('the event referenced', () => {
 })
 
 describe('scopes', () => {
-  it("no request carries another scope's operation; its own user finds it again", async () => {
+  it('no request carries an operation of another scope, and its own user finds it again', async () => {
     const { id } = await leaveBehind()
     const before = server.seen.length
     const bob = openTab({ scope: 'bob' })
@@ -418,7 +418,7 @@ describe('scopes', () => {
 })
 
 describe('start and close', () => {
-  it('start, close, start in one tick goes on', async () => {
+  it('start, close and start in one tick leave the uploads running', async () => {
     const { upload: left } = { upload: await leaveBehind() }
     const tab = openTab()
     void tab.uploader.start()
@@ -429,7 +429,7 @@ describe('start and close', () => {
     if (upload !== null) expect(await settled(upload)).toMatchObject({ ok: true })
   })
 
-  it('close stops requests at once, keeps the journal, and a later start goes on with the same handle', async () => {
+  it('close stops requests at once, keeps the journal, and a later start continues with the same handle', async () => {
     const flood = dam(MIB)
     const { uploader } = openTab()
     const upload = uploader.add(fileOf(SIZE))
@@ -457,7 +457,7 @@ describe('start and close', () => {
     expect(after.uploads.map(({ id }) => id)).toEqual(uploads.map(({ id }) => id))
     const startMs = performance.now()
     for (const upload of uploads) await settled(upload)
-    // In Node there are no frames: the timer that stands in for them runs every 100 ms.
+    // Node has no frames. The timer that replaces them runs every 100 ms.
     expect(calls).toBeLessThanOrEqual(Math.ceil((performance.now() - startMs) / 100) + 2)
   })
 })
@@ -478,7 +478,7 @@ it('a journal that cannot be written degrades to memory with one warning, and bl
   expect(warnings.filter((code) => code === 'journal-in-memory')).toHaveLength(1)
 })
 
-it('a warning is in the snapshot, and told to a handler that comes late', async () => {
+it('a warning is in the snapshot, and reaches a handler that is added late', async () => {
   Object.assign(globalThis, {
     indexedDB: {
       open() {
@@ -541,7 +541,7 @@ it('a journal that never answers blocks nothing', async () => {
   expect(await settled(upload)).toMatchObject({ ok: true })
 })
 
-it('the record is in the journal before the first request leaves', async () => {
+it('the record is in the journal before the first request is sent', async () => {
   const tab = openTab()
   await tab.uploader.start()
   const { update } = tab.ports.journal
@@ -561,7 +561,7 @@ it('the record is in the journal before the first request leaves', async () => {
   expect(wasWritten).toBe(true)
 })
 
-it('a final no of the server is not tried again on the next page', async () => {
+it('a final refusal of the server is not tried again on the next page', async () => {
   server.fault = ({ method }) => (method === 'PUT' ? { kind: 'problem', problem: problem('too-large') } : null)
   const tab = openTab()
   await settled(tab.uploader.add(fileOf(10)))

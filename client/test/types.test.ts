@@ -9,7 +9,7 @@ type Kinds = {
 const options = { endpoint: '/uploads', scope: 'alice' }
 const file = new File(['x'], 'x.txt')
 
-/** Never called: only its types are looked at. */
+/** Never called. Only its types are checked. */
 export function looks(): void {
   const uploader = createUploader<TypedUploads<Kinds>>(options)
   const photo = uploader.add(file, { kind: 'photo', metadata: { albumId: 'a' } })

@@ -1,9 +1,9 @@
 import { request as httpRequest, type ClientRequest, type IncomingMessage } from 'node:http'
 
-/** Bytes given to the socket at a time: what `progress` reports. */
+/** How many bytes are given to the socket at a time, which is what `progress` reports. */
 const PIECE_BYTES = 64 * 1024
 
-/** As much of XMLHttpRequest as the tus transfer uses, over Node's http. */
+/** The part of XMLHttpRequest that the tus transfer uses, over Node's http. */
 export class NodeXhr extends EventTarget {
   readonly upload = new EventTarget()
   withCredentials = false
@@ -47,7 +47,7 @@ export class NodeXhr extends EventTarget {
     )
     if (bytes === null) return this.over('error')
     if (this.isOver) return
-    // A connection of its own: whether a kept one is reused is the browser's affair and tested in one.
+    // Each request has its own connection. Whether a browser reuses a connection is tested in a browser.
     const headers = { ...this.headers, 'Content-Length': bytes.length }
     const request = httpRequest(this.url, { method: this.method, headers, agent: false })
     this.request = request

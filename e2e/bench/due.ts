@@ -1,9 +1,8 @@
 import { drizzle } from 'drizzle-orm/node-postgres'
 import { type Ledger, postgresLedger } from '@landfall/server'
 import { Pool } from 'pg'
-import { startPostgres } from '../src/postgres.js'
-import { keep, loadNow, machineOf } from './kept.js'
-import { median } from './table.js'
+import { startPostgres } from '../ground/postgres.js'
+import { keep, machineNow, many, median, type Say, verdict } from './report.js'
 
 const ROUNDS = 7
 const DUE = 10_000
@@ -13,8 +12,6 @@ const PICKS_PER_ROUND = 100
 /** No lease ends, and nothing comes back, while it is measured. */
 const LEASE_MS = 3_600_000
 const LIMIT = 2
-
-type Say = (text: string) => void
 
 /** A ledger that is measured. */
 interface Place {
@@ -38,15 +35,17 @@ interface Measured {
   readonly completeMs: number
 }
 
+const FIGURES: readonly (keyof Measured)[] = ['lookMs', 'pickMs', 'nextMs', 'completeMs']
+
 /**
  * `npm run bench -- --only due [--count 1000000]`: what the completer asks of PostgreSQL where so many operations are
- * finished and 10,000 are due, beside the same 10,000 without any that are finished, and beside empty tables; through
+ * finished and 10,000 are due, compared with the same 10,000 without any that are finished, and with empty tables; through
  * the ledger itself, in turns. The plans are those of the statements that it sent.
  *
  * @returns false where a pick takes more than twice as long, or goes by another index than that of what is due.
  */
 export async function benchDue(count: number, say: Say): Promise<boolean> {
-  const loadBefore = loadNow()
+  const machine = machineNow()
   const finishedForOneDue = Math.round(count / DUE)
   const postgres = await startPostgres()
   const places: Place[] = []
@@ -57,9 +56,7 @@ export async function benchDue(count: number, say: Say): Promise<boolean> {
       ['empty', 0, 0],
     ] as const)
       places.push(await openPlace(await postgres.database(), { name, finished, due }))
-    say(
-      `filled: ${count.toLocaleString('en')} finished and ${DUE.toLocaleString('en')} due; the due ones alone; nothing`,
-    )
+    say(`filled: ${many(count)} finished and ${many(DUE)} due; the due ones alone; nothing`)
 
     const rounds: Record<string, Measured>[] = []
     for (let round = 0; round < ROUNDS; round += 1) {
@@ -74,44 +71,35 @@ export async function benchDue(count: number, say: Say): Promise<boolean> {
     const plans: Record<string, string> = {}
     for (const place of places) plans[place.name] = await planOf(place)
 
-    const of = (name: string, figure: keyof Measured): number => median(rounds.map((r) => r[name]?.[figure] ?? NaN))
-    const ratio = (to: string, figure: keyof Measured): number =>
-      median(rounds.map((r) => (r['full']?.[figure] ?? NaN) / (r[to]?.[figure] ?? NaN)))
-    for (const { name } of places)
+    const inAll = (name: string) => (figure: keyof Measured) => median(rounds.map((r) => r[name]?.[figure] ?? NaN))
+    for (const { name } of places) {
+      const of = inAll(name)
       say(
-        `${name.padEnd(16)} look ${of(name, 'lookMs').toFixed(3)} ms, pick ${of(name, 'pickMs').toFixed(3)} ms, next due ${of(name, 'nextMs').toFixed(3)} ms, ` +
-          `complete ${of(name, 'completeMs').toFixed(3)} ms (medians of ${ROUNDS} rounds of ${PICKS_PER_ROUND})`,
+        `${name.padEnd(16)} ${FIGURES.map((figure) => `${figure} ${of(figure).toFixed(3)} ms`).join(', ')} (medians of ${ROUNDS} rounds of ${PICKS_PER_ROUND})`,
       )
-    const ratios = Object.fromEntries(
-      ['unfinished only', 'empty'].map((to) => [
-        to,
-        {
-          look: ratio(to, 'lookMs'),
-          pick: ratio(to, 'pickMs'),
-          next: ratio(to, 'nextMs'),
-          complete: ratio(to, 'completeMs'),
-        },
-      ]),
-    )
-    for (const [to, { look, pick, next, complete }] of Object.entries(ratios))
+    }
+    const ratiosTo = (to: string) => {
+      const ratio = (figure: keyof Measured): number =>
+        median(rounds.map((r) => (r['full']?.[figure] ?? NaN) / (r[to]?.[figure] ?? NaN)))
+      return { look: ratio('lookMs'), pick: ratio('pickMs'), next: ratio('nextMs'), complete: ratio('completeMs') }
+    }
+    const ratios = Object.fromEntries(['unfinished only', 'empty'].map((to) => [to, ratiosTo(to)]))
+    for (const [to, of] of Object.entries(ratios))
       say(
-        `full ÷ ${to}: look ${look.toFixed(2)}, pick ${pick.toFixed(2)}, next due ${next.toFixed(2)}, complete ${complete.toFixed(2)}`,
+        `full ÷ ${to}: ${Object.entries(of)
+          .map(([figure, ratio]) => `${figure} ${ratio.toFixed(2)}`)
+          .join(', ')}`,
       )
-    say(`\nThe pick where ${count.toLocaleString('en')} are finished:\n${plans['full'] ?? ''}`)
-    const path = await keep({
-      due: { machine: machineOf(loadBefore), finished: count, due: DUE, rounds, ratios, plans },
-    })
-    say(`Written to ${path}`)
+    say(`\nThe pick where ${many(count)} are finished:\n${plans['full'] ?? ''}`)
+    await keep(say, { due: { machine, finished: count, due: DUE, rounds, ratios, plans } })
 
-    const wrong = [
-      ...((ratios['unfinished only']?.pick ?? NaN) <= LIMIT ? [] : ['the pick takes longer']),
+    return verdict(say, {
+      'the pick takes longer': !((ratios['unfinished only']?.pick ?? NaN) <= LIMIT),
       // To an empty table without the leases: there is nothing to take there.
-      ...((ratios['empty']?.look ?? NaN) <= LIMIT ? [] : ['the look takes longer than in an empty table']),
-      ...(plans['full']?.includes('landfall_operations_due') === true ? [] : ['the index of what is due is not used']),
-      ...(plans['full']?.includes('Seq Scan on landfall_operations') === true ? ['the table is read as a whole'] : []),
-    ]
-    if (wrong.length > 0) say(`WRONG: ${wrong.join('; ')}`)
-    return wrong.length === 0
+      'the look takes longer than in an empty table': !((ratios['empty']?.look ?? NaN) <= LIMIT),
+      'the index of what is due is not used': plans['full']?.includes('landfall_operations_due') !== true,
+      'the table is read as a whole': plans['full']?.includes('Seq Scan on landfall_operations') === true,
+    })
   } finally {
     await Promise.all(places.map(({ pool }) => pool.end()))
     await postgres.stop()

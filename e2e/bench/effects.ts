@@ -1,29 +1,29 @@
 import { execFile } from 'node:child_process'
-import { mkdirSync } from 'node:fs'
-import { createServer } from 'node:http'
-import type { AddressInfo } from 'node:net'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { promisify } from 'node:util'
 import { createClient } from '@libsql/client'
-import { temporaryDirectory } from '../src/files.js'
-import { repository } from '../src/landfall.js'
-import { type RunningProcess, startProcess } from '../src/processes.js'
-import { compiled } from './systems.js'
+import { until } from '../ground/patience.js'
+import { nodeServer, type RunningProcess, startProcess } from '../ground/processes.js'
+import { compiled } from '../ground/repository.js'
+import type { ApplicationSettings } from '../programs/application.js'
+import { startReceiver } from '../programs/receiver.js'
+import { dataDirectory, many, type Say, seconds } from './report.js'
 
 /** How many deliveries Landfall has under way to one receiver. */
 const PARALLEL = 16
 const NAMES = ['quick', 'hangs'] as const
+const PRODUCTION = { NODE_ENV: 'production' }
 const execute = promisify(execFile)
 
 /**
  * `npm run bench -- --only effects [--count 10000]`: the webhooks of so many operations, drained to a receiver on
- * loopback; beside them a loop that only POSTs as many bodies, as many at a time; and the same operations again while
+ * loopback, compared with a loop that only POSTs as many bodies, as many at a time; and the same operations again while
  * a second receiver of theirs takes requests and never answers.
  *
  * @returns false where one was not delivered, or more than once.
  */
-export async function benchEffects(count: number, say: (text: string) => void): Promise<boolean> {
+export async function benchEffects(count: number, say: Say): Promise<boolean> {
   const bare = await bareLoop(count)
   say(rate('a bare loop of POSTs', bare, count))
   const alone = await drain(count, false)
@@ -53,18 +53,21 @@ interface Drained {
 }
 
 async function drain(count: number, oneHangs: boolean): Promise<Drained> {
-  const parent = `${repository}data`
-  mkdirSync(parent, { recursive: true })
-  const directory = await temporaryDirectory('bench-effects-', parent)
-  const quick = await receiver()
-  const hanging = await receiver({ answers: false })
+  const directory = await dataDirectory('bench-effects-')
+  const quick = await startCounting()
+  const hanging = await startCounting(false)
   try {
-    const empty = await startServer(directory.path)
+    const empty = await startServer(directory.path, {})
     await empty.kill()
     await owe(directory.path, count, oneHangs ? NAMES : ['quick'])
-    const server = await startServer(directory.path, quick.url, ...(oneHangs ? [hanging.url] : []))
+    const server = await startServer(directory.path, { quick: quick.url, ...(oneHangs ? { hangs: hanging.url } : {}) })
     try {
-      await quick.until(count)
+      await until(
+        () => quick.ids.length >= count,
+        600_000,
+        () => `only ${quick.ids.length} of ${count} delivered`,
+        20,
+      )
       const hung = hanging.ids.length
       const wallMs = quick.tookMs()
       // Each is recorded after its answer.
@@ -79,19 +82,16 @@ async function drain(count: number, oneHangs: boolean): Promise<Drained> {
   }
 }
 
-const startServer = (...args: string[]): Promise<RunningProcess> =>
-  startProcess({
-    name: 'an application that owes effects',
-    command: process.execPath,
-    args: [compiled('bench/effects-server.js'), ...args],
-    env: { NODE_ENV: 'production' },
-    ready: /ready/,
-  })
+/** Nothing is uploaded: its completer delivers what the ledger says is owed. */
+function startServer(directory: string, receivers: Readonly<Record<string, string>>): Promise<RunningProcess> {
+  const settings: ApplicationSettings = { directory, receivers, signed: true }
+  return startProcess(nodeServer(compiled('programs/application'), [JSON.stringify(settings)], PRODUCTION))
+}
 
 async function bareLoop(count: number): Promise<number> {
-  const to = await receiver()
+  const to = await startCounting()
   try {
-    await execute(process.execPath, [compiled('bench/post-bodies.js'), to.url, String(count), String(PARALLEL)])
+    await execute(process.execPath, [compiled('clients/post-bodies'), to.url, String(count), String(PARALLEL)])
     return to.tookMs()
   } finally {
     await to.close()
@@ -100,7 +100,7 @@ async function bareLoop(count: number): Promise<number> {
 
 /** As many referenced operations, each with what a reference's transaction would have left as owed. */
 async function owe(directory: string, count: number, names: readonly string[]): Promise<void> {
-  const client = createClient({ url: `file:${join(directory, 'app.db')}` })
+  const client = createClient({ url: `file:${join(directory, 'landfall.db')}` })
   const digest = 'sha-256=:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=:'
   try {
     await client.execute({
@@ -133,7 +133,7 @@ async function owe(directory: string, count: number, names: readonly string[]): 
 const RECORDED_WITHIN_MS = 30_000
 
 async function untilDelivered(directory: string, count: number): Promise<number> {
-  const client = createClient({ url: `file:${join(directory, 'app.db')}` })
+  const client = createClient({ url: `file:${join(directory, 'landfall.db')}` })
   try {
     for (const deadline = performance.now() + RECORDED_WITHIN_MS; ; await sleep(50)) {
       const { rows } = await client.execute(
@@ -147,34 +147,22 @@ async function untilDelivered(directory: string, count: number): Promise<number>
   }
 }
 
-/** Counts requests; `answers` false: takes them and is silent. */
-async function receiver({ answers = true }: { answers?: boolean } = {}) {
+/** Counts requests. */
+async function startCounting(answers = true) {
   const ids: string[] = []
   let firstMs = 0
   let lastMs = 0
-  const server = createServer((request, response) => {
-    if (ids.length === 0) firstMs = performance.now()
-    lastMs = performance.now()
-    ids.push(String(request.headers['webhook-id']))
-    request.resume()
-    if (answers) request.on('end', () => response.writeHead(204).end())
+  const receiver = await startReceiver({
+    answers,
+    parses: false,
+    onDelivery(id) {
+      lastMs = performance.now()
+      if (ids.length === 0) firstMs = lastMs
+      ids.push(id)
+    },
   })
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
-  const { port } = server.address() as AddressInfo
-  return {
-    url: `http://127.0.0.1:${port}/hook`,
-    ids,
-    tookMs: () => lastMs - firstMs,
-    async until(count: number) {
-      for (const deadline = performance.now() + 600_000; ids.length < count; await sleep(20))
-        if (performance.now() > deadline) throw new Error(`only ${ids.length} of ${count} were delivered in 10 minutes`)
-    },
-    async close() {
-      server.closeAllConnections()
-      await new Promise((resolve) => server.close(resolve))
-    },
-  }
+  return { url: receiver.url, close: receiver.close, ids, tookMs: () => lastMs - firstMs }
 }
 
 const rate = (what: string, wallMs: number, count: number): string =>
-  `${what}: ${count.toLocaleString('en')} in ${(wallMs / 1000).toFixed(2)} s, ${Math.round(count / (wallMs / 1000)).toLocaleString('en')}/s`
+  `${what}: ${many(count)} in ${seconds(wallMs)}, ${many(Math.round(count / (wallMs / 1000)))}/s`

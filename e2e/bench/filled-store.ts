@@ -2,7 +2,7 @@ import { mkdirSync, openSync, closeSync } from 'node:fs'
 import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { createClient } from '@libsql/client'
-import { startLandfall } from '../src/landfall.js'
+import { startLandfall } from '../programs/landfall.js'
 
 /** Where the first key's time lies; keys of version 7 begin with their milliseconds. */
 const FIRST_KEY_MS = 0x0190_0000_0000
@@ -17,7 +17,7 @@ export const PLANTED = {
   missing: 3,
   'set-aside': 2,
   leftover: 4,
-  scraps: 0,
+  'upload-remains': 0,
   unknown: 5,
   overdue: 0,
   foreign: 2,

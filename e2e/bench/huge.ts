@@ -1,24 +1,18 @@
 import { createHash, randomUUID } from 'node:crypto'
 import { once } from 'node:events'
-import { request } from 'node:http'
-import { Readable } from 'node:stream'
-import { pipeline } from 'node:stream/promises'
-import { GetObjectCommand, S3Client } from '@aws-sdk/client-s3'
-import { TUS_CONTENT_TYPE, TUS_RESUMABLE } from '@landfall/shared'
 import { Pool } from 'pg'
-import { pseudoRandom, wireDigest } from '../src/files.js'
-import { type Ground, openGround } from '../src/ground.js'
-import { OWNER_HEADER } from '../src/landfall.js'
-import { ownHeaders } from '../src/own-headers.js'
-import type { RunningProcess } from '../src/processes.js'
-import { keep, loadNow, machineOf } from './kept.js'
+import { expectStatus, type Wire, wireTo } from '../clients/wire.js'
+import { pseudoRandom, wireDigest } from '../ground/files.js'
+import { type Ground, openGround } from '../ground/ground.js'
+import { originOf, type RunningProcess } from '../ground/processes.js'
+import { OWNER_HEADER } from '../programs/landfall.js'
+import { startNode } from '../programs/nodes.js'
+import { openBucket } from '../truth/bucket.js'
+import { keep, machineNow, mebibytes, type Say, seconds, verdict } from './report.js'
 
 const MIB = 1_048_576
 const LIMIT_BYTES = 200 * MIB
 const SAMPLE_MS = 50
-const own = (node: RunningProcess) => ownHeaders(`${node.ready[1]}/uploads`, { [OWNER_HEADER]: 'bench' })
-
-type Say = (text: string) => void
 
 /**
  * `npm run bench -- --only huge [--count 5120]`: one upload of so many MiB in one request through one node on PostgreSQL
@@ -27,20 +21,21 @@ type Say = (text: string) => void
  * @returns false where it takes more than 200 MiB above idle, or what is stored is not what was sent.
  */
 export async function benchHuge(count: number, say: Say): Promise<boolean> {
-  const loadBefore = loadNow()
+  const machine = machineNow()
   const ground = await openGround('bluestore')
   const pool = new Pool({ connectionString: ground.databaseUrl, max: 1 })
   try {
-    const node = await ground.startNode({ LANDFALL_LOG_LEVEL: 'warn' })
+    const node = await startNode(ground, { LANDFALL_LOG_LEVEL: 'warn' })
     const memory = watchMemory(node)
+    const wire = wireTo(`${originOf(node)}/uploads`, { [OWNER_HEADER]: 'bench' })
     const id = randomUUID()
     const sizeBytes = count * MIB
-    await declare(node, id, sizeBytes)
+    await expectStatus(await wire.declare(id, sizeBytes), 201)
     const startMs = performance.now()
-    const sent = await send(node, id, sizeBytes)
+    const sent = await send(wire, id, sizeBytes)
     const acknowledgedMs = performance.now() - startMs
     const receivedPeakBytes = memory.peakBytes()
-    const told = await untilReferenced(node, id)
+    const told = await untilReferenced(wire, id)
     const referencedMs = performance.now() - startMs
     const { idleBytes, peakBytes } = memory.end()
     const stored = await digestOfObject(ground, pool, id)
@@ -54,13 +49,11 @@ export async function benchHuge(count: number, say: Say): Promise<boolean> {
     )
     say(`SHA-256 of the source ${sent}, of the object ${stored}, told ${told}`)
     const figures = { sizeBytes, acknowledgedMs, referencedMs, idleBytes, receivedPeakBytes, peakBytes }
-    say(`Written to ${await keep({ huge: { machine: machineOf(loadBefore), ...figures, sent, stored } })}`)
-    const wrong = [
-      ...(peakBytes - idleBytes <= LIMIT_BYTES ? [] : [`${mebibytes(peakBytes - idleBytes)} above idle`]),
-      ...(stored === sent && told === wireDigest(sent) ? [] : ['what is stored is not what was sent']),
-    ]
-    if (wrong.length > 0) say(`WRONG: ${wrong.join('; ')}`)
-    return wrong.length === 0
+    await keep(say, { huge: { machine, ...figures, sent, stored } })
+    return verdict(say, {
+      [`${mebibytes(peakBytes - idleBytes)} above idle`]: peakBytes - idleBytes > LIMIT_BYTES,
+      'what is stored is not what was sent': stored !== sent || told !== wireDigest(sent),
+    })
   } finally {
     await pool.end()
     await ground.close()
@@ -82,28 +75,10 @@ function watchMemory(node: RunningProcess) {
   }
 }
 
-async function declare(node: RunningProcess, id: string, sizeBytes: number): Promise<void> {
-  const answer = await fetch(`${node.ready[1]}/uploads/operations/${id}`, {
-    method: 'PUT',
-    headers: { ...(await own(node)), 'Content-Type': 'application/json' },
-    body: JSON.stringify({ file: { name: 'huge.bin', size: sizeBytes, type: 'application/octet-stream' } }),
-  })
-  if (answer.status !== 201) throw new Error(`PUT was answered ${answer.status}: ${await answer.text()}`)
-}
-
 /** In one request; answers the SHA-256 of what went out. */
-async function send(node: RunningProcess, id: string, sizeBytes: number): Promise<string> {
+async function send(wire: Wire, id: string, sizeBytes: number): Promise<string> {
   const hash = createHash('sha256')
-  const patch = request(`${node.ready[1]}/uploads/files/${id}`, {
-    method: 'PATCH',
-    headers: {
-      ...(await own(node)),
-      'Tus-Resumable': TUS_RESUMABLE,
-      'Upload-Offset': '0',
-      'Content-Type': TUS_CONTENT_TYPE,
-      'Content-Length': String(sizeBytes),
-    },
-  })
+  const patch = await wire.beginPatch(id, sizeBytes)
   const answered = once(patch, 'response') as Promise<[{ statusCode?: number; resume(): void }]>
   answered.catch(() => {})
   for (const block of pseudoRandom(sizeBytes, 'huge')) {
@@ -118,34 +93,22 @@ async function send(node: RunningProcess, id: string, sizeBytes: number): Promis
 }
 
 /** Answers the digest of the reference. */
-async function untilReferenced(node: RunningProcess, id: string): Promise<string> {
+async function untilReferenced(wire: Wire, id: string): Promise<string> {
   for (;;) {
-    const answer = await fetch(`${node.ready[1]}/uploads/operations/${id}?wait=20`, { headers: await own(node) })
-    const { recoveryPoint, reference } = (await answer.json()) as {
-      recoveryPoint: string
-      reference: { digest: string } | null
-    }
-    if (reference !== null) return reference.digest
+    const { recoveryPoint, reference } = await wire.ask(id, 20)
+    if (reference !== null && reference !== undefined) return reference.digest
     if (recoveryPoint === 'rejected') throw new Error('it was rejected')
   }
 }
 
-async function digestOfObject(ground: Ground, pool: Pool, id: string): Promise<string> {
+async function digestOfObject(ground: Ground, pool: Pool, id: string): Promise<string | null> {
   const { rows } = await pool.query<{ key: string }>(
     `SELECT blob_key AS key FROM landfall_references WHERE operation_id = $1`,
     [id],
   )
   if (rows.length !== 1) throw new Error(`${rows.length} references`)
-  const { endpoint, region, bucket: Bucket, accessKeyId, secretAccessKey } = ground.gateway
-  const credentials = { accessKeyId, secretAccessKey }
-  const client = new S3Client({ endpoint, region, forcePathStyle: true, credentials })
-  const { Body } = await client.send(new GetObjectCommand({ Bucket, Key: `${ground.prefix}blobs/${rows[0]?.key}` }))
-  if (!(Body instanceof Readable)) throw new TypeError('an object without a body')
-  const hash = createHash('sha256')
-  await pipeline(Body, hash)
-  client.destroy()
-  return hash.digest('hex')
+  const bucket = openBucket(ground.gateway, ground.prefix)
+  const digest = await bucket.digestOf(`blobs/${rows[0]?.key}`)
+  bucket.end()
+  return digest
 }
-
-const mebibytes = (bytes: number): string => `${(bytes / MIB).toFixed(0)} MiB`
-const seconds = (ms: number): string => `${(ms / 1000).toFixed(1)} s`

@@ -1,13 +1,14 @@
 import { randomUUID } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { TUS_CONTENT_TYPE, TUS_RESUMABLE } from '@landfall/shared'
 import { Pool } from 'pg'
-import { pseudoRandomBytes } from '../src/files.js'
-import { openGround } from '../src/ground.js'
-import { OWNER_HEADER } from '../src/landfall.js'
-import { ownHeaders } from '../src/own-headers.js'
-import { startProxy } from '../src/proxy.js'
-import { keep, loadNow, machineOf } from './kept.js'
+import { expectStatus, wireTo } from '../clients/wire.js'
+import { pseudoRandomBytes } from '../ground/files.js'
+import { openGround } from '../ground/ground.js'
+import { originOf } from '../ground/processes.js'
+import { startProxy } from '../ground/proxy.js'
+import { OWNER_HEADER } from '../programs/landfall.js'
+import { startNode } from '../programs/nodes.js'
+import { keep, machineNow, many, type Say, verdict } from './report.js'
 
 const RUN_MS = 600_000
 const LIMIT_CALLS = 1_000
@@ -19,34 +20,32 @@ const OF_ONE_OWNER = 1_000
 /** How many owners ask for what they have open, spread over the time. */
 const ASKING = 60
 
-type Say = (text: string) => void
-
 /**
  * `npm run bench -- --only idle [--count 100000]`: as many S3 uploads that stand open, each with a part and a piece in the
  * store as the server itself leaves them, while a node's completer runs for ten minutes and their owners ask for what they
  * have open. A proxy before the store counts the calls.
  *
- * @returns false where there are 1,000 or more, or one of them is for somebody who asks.
+ * @returns false where there are 1,000 or more, or one of them was made to answer an owner.
  */
 export async function benchIdle(count: number, say: Say): Promise<boolean> {
-  const loadBefore = loadNow()
+  const machine = machineNow()
   const ground = await openGround()
   const store = await startProxy({ targetPort: ground.gateway.port })
   const pool = new Pool({ connectionString: ground.databaseUrl, max: 2 })
   try {
-    const node = await ground.startNode({ LANDFALL_S3_ENDPOINT: store.origin, LANDFALL_LOG_LEVEL: 'warn' })
-    const origin = node.ready[1] ?? ''
+    const node = await startNode(ground, { LANDFALL_S3_ENDPOINT: store.origin, LANDFALL_LOG_LEVEL: 'warn' })
+    const origin = originOf(node)
     const owners = Math.ceil(count / OF_ONE_OWNER)
     const lastOwner = `owner-${owners - 1}`
     await leaveOpen(origin, lastOwner)
     await copyOpen(pool, count)
-    say(`${count.toLocaleString('en')} uploads stand open; the completer runs for ${RUN_MS / 60_000} minutes`)
+    say(`${many(count)} uploads stand open; the completer runs for ${RUN_MS / 60_000} minutes`)
 
     store.forget()
     let listed = 0
     let listedMs = 0
     let callsMeanwhile = 0
-    // Its own marks (`store.json`, `mark.json`) the node looks after by the clock, whoever asks.
+    // Its own marks (`store.json`, `mark.json`) the node reads by the clock, and not because an owner asks.
     const callsForUploads = (): number => store.requests.filter(({ path }) => !isOfTheStore(path)).length
     for (let n = 0; n < ASKING; n += 1) {
       await sleep(RUN_MS / ASKING)
@@ -54,7 +53,7 @@ export async function benchIdle(count: number, say: Say): Promise<boolean> {
       const startMs = performance.now()
       listed += await listOpen(origin, `owner-${n % owners}`)
       listedMs += performance.now() - startMs
-      // What the completer does for uploads beside it would count, too: no call at all is the proof.
+      // A call that the completer makes for uploads would count too: the proof is that there is none.
       callsMeanwhile += callsForUploads() - before
     }
     const kinds: Record<string, number> = {}
@@ -72,30 +71,17 @@ export async function benchIdle(count: number, say: Say): Promise<boolean> {
     const untouched = Number(rows[0]?.n)
     say(`${calls} calls of the store in ${RUN_MS / 60_000} minutes: ${JSON.stringify(kinds)}`)
     say(
-      `?open: ${listed.toLocaleString('en')} operations listed in ${ASKING} times, ${(listedMs / ASKING).toFixed(0)} ms each, ` +
+      `?open: ${many(listed)} operations listed in ${ASKING} times, ${(listedMs / ASKING).toFixed(0)} ms each, ` +
         `${callsMeanwhile} calls of the store meanwhile`,
     )
-    const path = await keep({
-      idle: {
-        machine: machineOf(loadBefore),
-        open: count,
-        runMs: RUN_MS,
-        calls,
-        kinds,
-        listed,
-        callsMeanwhile,
-        untouched,
-      },
+    const figures = { open: count, runMs: RUN_MS, calls, kinds, listed, callsMeanwhile, untouched }
+    await keep(say, { idle: { machine, ...figures } })
+    return verdict(say, {
+      [`${calls} calls`]: calls >= LIMIT_CALLS,
+      [`${callsMeanwhile} calls while ?open was answered`]: callsMeanwhile > 0,
+      [`${listed} were listed`]: listed !== ASKING * OF_ONE_OWNER,
+      [`${untouched} are as they were`]: untouched !== count,
     })
-    say(`Written to ${path}`)
-    const wrong = [
-      ...(calls < LIMIT_CALLS ? [] : [`${calls} calls`]),
-      ...(callsMeanwhile === 0 ? [] : [`${callsMeanwhile} calls while ?open was answered`]),
-      ...(listed === ASKING * OF_ONE_OWNER ? [] : [`${listed} were listed`]),
-      ...(untouched === count ? [] : [`${untouched} stand as they stood`]),
-    ]
-    if (wrong.length > 0) say(`WRONG: ${wrong.join('; ')}`)
-    return wrong.length === 0
   } finally {
     await pool.end()
     await ground.close()
@@ -105,28 +91,12 @@ export async function benchIdle(count: number, say: Say): Promise<boolean> {
 
 const isOfTheStore = (path: string): boolean => path.split('?')[0]?.endsWith('.json') === true
 
-const headersOf = (origin: string, owner: string) => ownHeaders(`${origin}/uploads`, { [OWNER_HEADER]: owner })
-
 /** One upload as a client leaves it that went away in the middle. */
 async function leaveOpen(origin: string, owner: string): Promise<void> {
   const id = randomUUID()
-  const declared = await fetch(`${origin}/uploads/operations/${id}`, {
-    method: 'PUT',
-    headers: { ...(await headersOf(origin, owner)), 'Content-Type': 'application/json' },
-    body: JSON.stringify({ file: { name: 'a.bin', size: FILE_BYTES, type: '' } }),
-  })
-  if (declared.status !== 201) throw new Error(`PUT was answered ${declared.status}: ${await declared.text()}`)
-  const patched = await fetch(`${origin}/uploads/files/${id}`, {
-    method: 'PATCH',
-    headers: {
-      ...(await headersOf(origin, owner)),
-      'Tus-Resumable': TUS_RESUMABLE,
-      'Upload-Offset': '0',
-      'Content-Type': TUS_CONTENT_TYPE,
-    },
-    body: new Uint8Array(pseudoRandomBytes(SENT_BYTES, 'idle')),
-  })
-  if (patched.status !== 204) throw new Error(`PATCH was answered ${patched.status}: ${await patched.text()}`)
+  const wire = wireTo(`${origin}/uploads`, { [OWNER_HEADER]: owner })
+  await expectStatus(await wire.declare(id, FILE_BYTES), 201)
+  await expectStatus(await wire.send(id, 0, pseudoRandomBytes(SENT_BYTES, 'idle')), 204)
 }
 
 /** The same row for so many others. */
@@ -159,9 +129,8 @@ async function copyOpen(pool: Pool, count: number): Promise<void> {
 async function listOpen(origin: string, owner: string): Promise<number> {
   let listed = 0
   for (let after = ''; ;) {
-    const answer = await fetch(`${origin}/uploads/operations?open${after}`, { headers: { [OWNER_HEADER]: owner } })
-    if (answer.status !== 200) throw new Error(`?open was answered ${answer.status}: ${await answer.text()}`)
-    const page = (await answer.json()) as { operations: { id: string }[]; next?: string }
+    const asked = await fetch(`${origin}/uploads/operations?open${after}`, { headers: { [OWNER_HEADER]: owner } })
+    const page = (await (await expectStatus(asked, 200)).json()) as { operations: { id: string }[]; next?: string }
     listed += page.operations.length
     if (page.next === undefined) return listed
     after = `&after=${page.next}`

@@ -2,11 +2,12 @@ import { createHash } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { PutObjectCommand, S3Client } from '@aws-sdk/client-s3'
 import { Pool } from 'pg'
-import { pseudoRandomBytes, wireDigest } from '../src/files.js'
-import { type Ground, openGround } from '../src/ground.js'
-import { type Proxy, startProxy } from '../src/proxy.js'
-import { keep, loadNow, machineOf } from './kept.js'
-import { median } from './table.js'
+import { pseudoRandomBytes, wireDigest } from '../ground/files.js'
+import { type Ground, openGround } from '../ground/ground.js'
+import { type Proxy, startProxy } from '../ground/proxy.js'
+import { s3ConfigOf } from '../ground/s3.js'
+import { startNode } from '../programs/nodes.js'
+import { keep, machineNow, median, type Say } from './report.js'
 
 const ROUNDS = 3
 const NODES = [1, 2, 3] as const
@@ -21,8 +22,6 @@ const NODE = { LANDFALL_COMPLETER_INTERVAL_MS: '200', LANDFALL_LOG_LEVEL: 'warn'
 /** For each node, before it is measured: a process that has just started compiles as much as it works. */
 const WARM_UP = 400
 const WITHIN_MS = 300_000
-
-type Say = (text: string) => void
 
 interface Run {
   readonly nodes: number
@@ -40,14 +39,14 @@ interface Run {
  * @returns false where an operation has not exactly one reference to the right bytes.
  */
 export async function benchNodes(count: number, say: Say): Promise<boolean> {
-  const loadBefore = loadNow()
+  const machine = machineNow()
   const ground = await openGround()
   const far = await startProxy({ targetPort: ground.gateway.port })
   far.setLatency(FAR_MS)
   const pool = new Pool({ connectionString: ground.databaseUrl, max: 4 })
   try {
     // Makes the tables.
-    await (await ground.startNode(NODE)).kill()
+    await (await startNode(ground, NODE)).kill()
     const series: Record<string, Run[]> = {}
     for (const [name, proxy, operations] of [
       ['near', null, count],
@@ -68,9 +67,8 @@ export async function benchNodes(count: number, say: Say): Promise<boolean> {
     })
     for (const { store, nodes, perSecond, toOne } of summary)
       say(`store ${store}, ${nodes} nodes: ${perSecond.toFixed(0)} operations/s, ${toOne.toFixed(2)} of one node`)
-    const machine = machineOf(loadBefore)
     say(`on ${machine.cpus} cores, which the nodes share with PostgreSQL and the store`)
-    say(`Written to ${await keep({ nodes: { machine, operations: count, sizeBytes: SIZE_BYTES, summary, series } })}`)
+    await keep(say, { nodes: { machine, operations: count, sizeBytes: SIZE_BYTES, summary, series } })
     return true
   } finally {
     await pool.end()
@@ -92,7 +90,7 @@ async function drive(of: {
   await fill(ground, pool, `${owner}-warm`, warmUp)
   await fill(ground, pool, owner, operations)
   const env = { ...NODE, ...(proxy === null ? {} : { LANDFALL_S3_ENDPOINT: proxy.origin }) }
-  const nodes = await Promise.all(Array.from({ length: of.nodes }, () => ground.startNode(env)))
+  const nodes = await Promise.all(Array.from({ length: of.nodes }, () => startNode(ground, env)))
   const cpuMs = (): number => nodes.reduce((sum, node) => sum + node.usage().cpuMs, 0)
   await driven(pool, `${owner}-warm`, warmUp)
   const cpuBeforeMs = cpuMs()
@@ -137,9 +135,8 @@ async function fill(ground: Ground, pool: Pool, owner: string, operations: numbe
      FROM generate_series(1, CAST($4 AS integer)) RETURNING blob_key AS key`,
     [owner, SIZE_BYTES, Date.now(), operations],
   )
-  const { endpoint, region, bucket: Bucket, accessKeyId, secretAccessKey } = ground.gateway
-  const credentials = { accessKeyId, secretAccessKey }
-  const client = new S3Client({ endpoint, region, forcePathStyle: true, credentials })
+  const { bucket: Bucket } = ground.gateway
+  const client = new S3Client(s3ConfigOf(ground.gateway))
   const put = async (): Promise<void> => {
     for (let row = rows.pop(); row !== undefined; row = rows.pop())
       await client.send(

@@ -1,14 +1,15 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdirSync, mkdtempSync, rmSync } from 'node:fs'
-import { join } from 'node:path'
+import { rmSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { isDeepStrictEqual } from 'node:util'
 import { randomUUID } from 'node:crypto'
-import { OWNER_HEADER, repository, startLandfall } from '../src/landfall.js'
-import { ownHeaders } from '../src/own-headers.js'
-import { usageOf } from '../src/processes.js'
+import { OWNER_HEADER, SERVER_FOLDER, startLandfall } from '../programs/landfall.js'
+import { expectStatus, ownHeaders, wireTo } from '../clients/wire.js'
+import { quantile } from '../ground/figures.js'
+import { usageOf } from '../ground/processes.js'
 import { fillStore, PLANTED } from './filled-store.js'
+import { dataDirectory, mebibytes, many, type Say, seconds, verdict } from './report.js'
 
 /** How often a PUT is sent to the server while reconcile runs inside it. */
 const PUT_EVERY_MS = 100
@@ -24,20 +25,18 @@ interface Run {
 
 /**
  * `npm run bench -- --only reconcile [--count 1000000]`: `landfall reconcile` (a dry run) over as many operations and
- * blobs, first by itself and then inside a running server, which is asked for something else meanwhile.
+ * blobs, first by itself and then inside a running server, which answers other requests at the same time.
  *
  * @returns false where a figure is beyond its limit or a finding is not what was planted.
  */
-export async function benchReconcile(count: number, say: (text: string) => void): Promise<boolean> {
-  const parent = `${repository}data`
-  mkdirSync(parent, { recursive: true })
-  const directory = mkdtempSync(join(parent, 'bench-reconcile-'))
+export async function benchReconcile(count: number, say: Say): Promise<boolean> {
+  const { path: directory } = await dataDirectory('bench-reconcile-')
   // A million files must not stay behind, however this ends.
   process.on('exit', () => rmSync(directory, { recursive: true, force: true }))
   for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => process.exit(130))
 
   const filledMs = await timed(() => fillStore(directory, count))
-  say(`filled with ${count.toLocaleString('en')} operations and blobs in ${seconds(filledMs)}`)
+  say(`filled with ${many(count)} operations and blobs in ${seconds(filledMs)}`)
 
   const alone = await reconcile(directory)
   say(line('landfall reconcile, no server', alone))
@@ -57,22 +56,23 @@ export async function benchReconcile(count: number, say: (text: string) => void)
 
   const { foreign, unknown, ...rows } = PLANTED
   const onDisk = count - rows.missing - rows['set-aside'] + unknown + foreign
-  const wrong = [alone, beside].flatMap(({ report, peakResidentBytes }, n) => [
-    ...(isDeepStrictEqual(report.found, PLANTED) ? [] : [`findings: ${JSON.stringify(report.found)}`]),
-    // Beside a server there are the operations that were declared meanwhile.
-    ...(n === 0 && report.operations !== count ? [`operations: ${report.operations}`] : []),
-    ...(report.blobs === onDisk ? [] : [`blobs: ${report.blobs}, not ${onDisk}`]),
-    ...(peakResidentBytes < MEMORY_LIMIT_BYTES ? [] : [`memory: ${mebibytes(peakResidentBytes)}`]),
-  ])
-  if (after.peakResidentBytes >= MEMORY_LIMIT_BYTES)
-    wrong.push(`memory of the server: ${mebibytes(after.peakResidentBytes)}`)
-  if (slowestMs >= PUT_LIMIT_MS) wrong.push(`a PUT took ${slowestMs.toFixed(0)} ms`)
-  say(wrong.length === 0 ? `found exactly what was planted: ${JSON.stringify(PLANTED)}` : `WRONG: ${wrong.join('; ')}`)
-  return wrong.length === 0
+  const isRight = verdict(say, {
+    [`findings: ${JSON.stringify([alone, beside].map(({ report }) => report.found))}`]: [alone, beside].some(
+      ({ report }) => !isDeepStrictEqual(report.found, PLANTED),
+    ),
+    // A running server also has the operations that were declared while it was measured.
+    [`operations: ${alone.report.operations}`]: alone.report.operations !== count,
+    [`blobs: ${alone.report.blobs}, ${beside.report.blobs}, not ${onDisk}`]:
+      alone.report.blobs !== onDisk || beside.report.blobs !== onDisk,
+    'too much memory': [alone, beside, after].some(({ peakResidentBytes }) => peakResidentBytes >= MEMORY_LIMIT_BYTES),
+    [`a PUT took ${slowestMs.toFixed(0)} ms`]: slowestMs >= PUT_LIMIT_MS,
+  })
+  if (isRight) say(`found exactly what was planted: ${JSON.stringify(PLANTED)}`)
+  return isRight
 }
 
 async function reconcile(directory: string): Promise<Run> {
-  const args = [`${repository}server/dist/cli.js`, 'reconcile', '--json', '--data-dir', directory]
+  const args = [`${SERVER_FOLDER}/dist/cli.js`, 'reconcile', '--json', '--data-dir', directory]
   const startMs = performance.now()
   const child = spawn(process.execPath, args, { stdio: ['ignore', 'pipe', 'inherit'] })
   let out = ''
@@ -102,14 +102,11 @@ function askAgainAndAgain(origin: string): {
   const asking = (async () => {
     while (!over.signal.aborted) {
       // Owners may have only so many open ones.
-      const own = await ownHeaders(`${origin}/uploads`, { [OWNER_HEADER]: `bench-${tookMs.length}` })
+      const owner = { [OWNER_HEADER]: `bench-${tookMs.length}` }
+      // The owner's tag is asked for first, and not measured.
+      await ownHeaders(`${origin}/uploads`, owner)
       const startMs = performance.now()
-      const answer = await fetch(`${origin}/uploads/operations/${randomUUID()}`, {
-        method: 'PUT',
-        headers: { ...own, 'Content-Type': 'application/json' },
-        body: JSON.stringify({ file: { name: 'a', size: 5, type: '' } }),
-      })
-      if (answer.status !== 201) throw new Error(`a PUT was answered ${answer.status}: ${await answer.text()}`)
+      const answer = await expectStatus(await wireTo(`${origin}/uploads`, owner).declare(randomUUID(), 5), 201)
       await answer.arrayBuffer()
       tookMs.push(performance.now() - startMs)
       await sleep(PUT_EVERY_MS)
@@ -122,8 +119,7 @@ function askAgainAndAgain(origin: string): {
       over.abort()
       await asking
       tookMs.sort((a, b) => a - b)
-      const p99Ms = tookMs[Math.floor(tookMs.length * 0.99)] ?? 0
-      return { answers: tookMs.length, slowestMs: tookMs.at(-1) ?? 0, p99Ms }
+      return { answers: tookMs.length, slowestMs: tookMs.at(-1) ?? 0, p99Ms: quantile(tookMs, 0.99) }
     },
   }
 }
@@ -136,5 +132,3 @@ async function timed(work: () => Promise<void>): Promise<number> {
 
 const line = (what: string, { wallMs, peakResidentBytes, report }: Run): string =>
   `${what}: ${seconds(wallMs)}, peak ${mebibytes(peakResidentBytes)}, ${report.operations} operations, ${report.blobs} blobs`
-const seconds = (ms: number): string => `${(ms / 1000).toFixed(1)} s`
-const mebibytes = (bytes: number): string => `${(bytes / 1_048_576).toFixed(0)} MiB`

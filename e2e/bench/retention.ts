@@ -8,9 +8,8 @@ import { problem } from '@landfall/shared'
 import { drizzle as drizzleLibsql } from 'drizzle-orm/libsql'
 import { drizzle as drizzlePostgres } from 'drizzle-orm/node-postgres'
 import { Pool } from 'pg'
-import { startPostgres } from '../src/postgres.js'
-import { keep, loadNow, machineOf } from './kept.js'
-import { median } from './table.js'
+import { startPostgres } from '../ground/postgres.js'
+import { keep, machineNow, many, median, type Say, verdict } from './report.js'
 
 /** A tombstone's share of the database, its indexes included. */
 const MOST_BYTES = 400
@@ -20,8 +19,6 @@ const BATCH = 100
 const OWNERS = 20
 const LOOKS = 200
 const DAY_MS = 24 * 60 * 60_000
-
-type Say = (text: string) => void
 
 /** A database that is measured. */
 interface Place {
@@ -39,10 +36,10 @@ interface Place {
  * @returns false where a tombstone takes more than 400 bytes, or looking for what is due takes long while nothing is.
  */
 export async function benchRetention(count: number, say: Say): Promise<boolean> {
-  const loadBefore = loadNow()
+  const machine = machineNow()
   const postgres = await startPostgres()
   const results: Record<string, Record<string, number>> = {}
-  const wrong: string[] = []
+  const wrong: Record<string, boolean> = {}
   try {
     for (const open of [openSqlite, async () => openPostgres(await postgres.database())]) {
       const place = await open()
@@ -52,12 +49,12 @@ export async function benchRetention(count: number, say: Say): Promise<boolean> 
         const { emptyBytes, endedBytes, retiredBytes, retireMs, slowestBatchMs, lookMs } = measured
         const each = (bytes: number): string => `${((bytes - emptyBytes) / count).toFixed(0)} bytes`
         say(
-          `${place.name}: ${count.toLocaleString('en')} operations declared and cancelled: ${each(endedBytes)} each; retention passed: ${each(retiredBytes)} each ` +
+          `${place.name}: ${many(count)} operations declared and cancelled: ${each(endedBytes)} each; retention passed: ${each(retiredBytes)} each ` +
             `(retired in ${(retireMs / 1000).toFixed(1)} s by batches of ${BATCH}, of which the slowest took ${slowestBatchMs.toFixed(0)} ms); ` +
             `a look while none of them is due: ${lookMs.toFixed(2)} ms`,
         )
-        if (retiredBytes - emptyBytes > MOST_BYTES * count) wrong.push(`${place.name}: a tombstone is too large`)
-        if (lookMs > 20) wrong.push(`${place.name}: looking takes long`)
+        wrong[`${place.name}: a tombstone is too large`] = retiredBytes - emptyBytes > MOST_BYTES * count
+        wrong[`${place.name}: looking takes long`] = lookMs > 20
       } finally {
         await place.end()
       }
@@ -65,9 +62,8 @@ export async function benchRetention(count: number, say: Say): Promise<boolean> 
   } finally {
     await postgres.stop()
   }
-  say(`Written to ${await keep({ retention: { machine: machineOf(loadBefore), count, results } })}`)
-  if (wrong.length > 0) say(`WRONG: ${wrong.join('; ')}`)
-  return wrong.length === 0
+  await keep(say, { retention: { machine, count, results } })
+  return verdict(say, wrong)
 }
 
 async function measure({ ledger, bytes }: Place, count: number) {

@@ -1,11 +1,11 @@
 /**
  * `npm run bench -- [--rounds 7] [--only big|small] [--systems landfall,tus-sync] [--before CHECKOUT]`: with
  *   `--before` the built server of another checkout takes its turn in each round, and the results are only printed.
- * `npm run bench -- --only s3 [--rounds 5] [--workload big|chunks|small|stalled|many]`: uploads to S3 beside others.
+ * `npm run bench -- --only s3 [--rounds 5] [--workload big|chunks|small|stalled|many]`: uploads to S3, compared with others.
  * `npm run bench -- --only effects|reconcile|due|nodes|idle|huge|retention [--count …]`: see the file of that name.
  *
- * Landfall beside the usual stack (see `src/tus-peer.ts`), one server at a time, in rounds in which each has its turn:
- * what the machine does meanwhile hits all of them, and ratios are taken within a round. Prints a table and writes all
+ * Landfall and the usual stack (see `programs/tus-peer.ts`), one server at a time, in rounds in which each has its turn:
+ * other work of the machine hits all of them, and ratios are taken within a round. Prints a table and writes all
  * measurements to `e2e/bench/results.json`.
  */
 import { resolve } from 'node:path'
@@ -14,18 +14,15 @@ import { benchDue } from './due.js'
 import { benchEffects } from './effects.js'
 import { benchHuge } from './huge.js'
 import { benchIdle } from './idle.js'
-import { keep, loadNow, machineOf } from './kept.js'
-import { directoryOfRuns, type Measurement, measure, type Workload, WORKLOADS } from './measure.js'
+import { runWorkload, type Series, WORKLOADS } from './measure.js'
 import { benchNodes } from './nodes.js'
 import { benchReconcile } from './reconcile.js'
+import { keep, machineNow, type Say } from './report.js'
 import { benchRetention } from './retention.js'
-import { benchS3 } from './s3.js'
-import { availableSystems, earlier, type System, type SystemName } from './systems.js'
-import { markdown, type Series, summarise } from './table.js'
+import { earlier, systemsOf } from './systems.js'
+import { markdown, summarise } from './table.js'
 
-const DEFAULT_ROUNDS = 7
-
-/** What measures Landfall by itself, and not beside others in rounds; each only when it is asked for. */
+/** What measures Landfall alone, and not in rounds with others; each only when it is asked for. */
 const ALONE: Readonly<Record<string, { count: number; bench: (count: number, say: Say) => Promise<boolean> }>> = {
   effects: { count: 10_000, bench: benchEffects },
   reconcile: { count: 1_000_000, bench: benchReconcile },
@@ -35,11 +32,10 @@ const ALONE: Readonly<Record<string, { count: number; bench: (count: number, say
   huge: { count: 5_120, bench: benchHuge },
   retention: { count: 100_000, bench: benchRetention },
 }
-type Say = (text: string) => void
 
 const { values } = parseArgs({
   options: {
-    rounds: { type: 'string', default: String(DEFAULT_ROUNDS) },
+    rounds: { type: 'string', default: '7' },
     only: { type: 'string' },
     systems: { type: 'string' },
     before: { type: 'string' },
@@ -47,76 +43,34 @@ const { values } = parseArgs({
     workload: { type: 'string' },
   },
 })
+const say: Say = (text) => void process.stdout.write(`${text}\n`)
 
-function roundsWanted(): number {
+async function beside(on: 'disk' | 's3', only: string | undefined): Promise<void> {
   const rounds = Number(values.rounds)
   if (!Number.isInteger(rounds) || rounds < 1) throw new Error(`--rounds ${values.rounds}: not a number of rounds`)
-  return rounds
-}
-
-function options(): { rounds: number; workloads: Workload[]; systems: System[] } {
-  const rounds = roundsWanted()
-  const available = availableSystems()
-  const wanted = values.systems?.split(',') ?? available.map(({ name }) => name)
-  const systems = available.filter(({ name }) => wanted.includes(name))
-  if (values.before !== undefined) systems.push(earlier(resolve(values.before)))
-  const workloads = WORKLOADS.filter(({ name }) => values.only === undefined || name === values.only)
-  if (workloads.length === 0)
-    throw new Error(`--only ${values.only}: the workloads are big, small, s3, ${Object.keys(ALONE).join(', ')}`)
-  if (systems.length === 0) throw new Error(`--systems ${values.systems}: nothing of that is there`)
-  return { rounds, workloads, systems }
-}
-
-async function runWorkload(workload: Workload, systems: readonly System[], rounds: number): Promise<Series> {
-  const measurements: Partial<Record<SystemName, Measurement[]>> = {}
-  const directory = await directoryOfRuns()
-  try {
-    for (let round = 0; round < rounds; round += 1) {
-      // Who begins changes: nobody always runs on the disk that the same neighbour has just filled.
-      const order = systems
-        .map((_, i) => systems[(i + round) % systems.length])
-        .filter((system) => system !== undefined)
-      for (const system of order) {
-        const measurement = await measure(system, workload, round, directory.path)
-        ;(measurements[system.name] ??= []).push(measurement)
-        say(
-          `${workload.name} ${round + 1}/${rounds} ${system.name.padEnd(9)} ${(measurement.wallMs / 1000).toFixed(2)} s, ` +
-            `CPU ${(measurement.serverCpuMs / 1000).toFixed(2)} s, peak ${(measurement.peakResidentBytes / 1_048_576).toFixed(0)} MiB`,
-        )
-      }
-    }
-  } finally {
-    await directory.remove()
+  const workloads = WORKLOADS.filter((one) => one.on === on && (only === undefined || one.name === only))
+  if (workloads.length === 0) throw new Error(`there is no ${only}: big, small, s3, ${Object.keys(ALONE).join(', ')}`)
+  const machine = machineNow()
+  const results: Series[] = []
+  for (const workload of workloads) {
+    const wanted = values.systems?.split(',') ?? workload.systems
+    const systems = systemsOf(workload.systems.filter((name) => wanted.includes(name)))
+    if (values.before !== undefined) systems.push(earlier(resolve(values.before)))
+    if (systems.length === 0) throw new Error(`--systems ${values.systems}: nothing of that is there`)
+    if (!systems.some(({ name }) => name === 'landfall')) say('Landfall is not measured, only others.')
+    results.push(await runWorkload(workload, systems, rounds, say))
   }
-  return { workload, systems, measurements }
-}
-
-const say = (text: string): void => void process.stdout.write(`${text}\n`)
-
-async function main(): Promise<void> {
-  const { rounds, workloads, systems } = options()
-  if (!availableSystems().some(({ name }) => name === 'landfall'))
-    say('Landfall is not built: measuring its peers only.')
-  const loadBefore = loadNow()
-  const results = []
-  for (const workload of workloads) results.push(await runWorkload(workload, systems, rounds))
-  const machine = machineOf(loadBefore)
-  const path =
-    values.before === undefined
-      ? await keep({
-          machine,
-          workloads: results.map((series) => ({
-            workload: series.workload,
-            summary: summarise(series),
-            measurements: series.measurements,
-          })),
-        })
-      : null
-  say(
-    `\n${machine.cpus} × ${machine.model}, Node ${machine.node}, Linux ${machine.kernel}; load before: ${loadBefore.toFixed(1)}\n`,
-  )
+  const { cpus, model, node, kernel, loadBefore } = machine
+  say(`\n${cpus} × ${model}, Node ${node}, Linux ${kernel}; load before: ${loadBefore.toFixed(1)}\n`)
   for (const series of results) say(`${markdown(series)}\n`)
-  if (path !== null) say(`Written to ${path}`)
+  const found = results.map((series) => ({
+    workload: series.workload,
+    summary: summarise(series),
+    measurements: series.measurements,
+  }))
+  // What is compared with another checkout, and a single workload of S3, replaces no results.
+  if (values.before !== undefined || (on === 's3' && only !== undefined)) return
+  await keep(say, on === 'disk' ? { machine, workloads: found } : { s3: { machine, workloads: found } })
 }
 
 async function runAlone({ count, bench }: (typeof ALONE)[string]): Promise<void> {
@@ -125,12 +79,7 @@ async function runAlone({ count, bench }: (typeof ALONE)[string]): Promise<void>
   if (!(await bench(wanted, say))) process.exitCode = 1
 }
 
-async function runS3(): Promise<void> {
-  const machine = machineOf(loadNow())
-  const workloads = await benchS3(roundsWanted(), values.workload, say)
-  // A single one is a look, and replaces no results.
-  if (values.workload === undefined) say(`Written to ${await keep({ s3: { machine, workloads } })}`)
-}
-
 const alone = ALONE[values.only ?? '']
-await (values.only === 's3' ? runS3() : alone === undefined ? main() : runAlone(alone))
+if (alone !== undefined) await runAlone(alone)
+else if (values.only === 's3') await beside('s3', values.workload)
+else await beside('disk', values.only)

@@ -1,65 +1,52 @@
 import { existsSync } from 'node:fs'
-import { join } from 'node:path'
-import { landfallServe, repository } from '../src/landfall.js'
-import type { ProcessOptions } from '../src/processes.js'
+import { nodeServer, type ProcessOptions } from '../ground/processes.js'
+import { compiled } from '../ground/repository.js'
+import { landfallServe, SERVER_FOLDER } from '../programs/landfall.js'
 
-export type SystemName = 'landfall' | 'before' | 'tus' | 'tus-sync' | 'pipe'
+export type SystemName = 'landfall' | 'before' | 'tus' | 'tus-sync' | 'pipe' | 'tus-s3' | 'raw-s3'
+type Env = Readonly<Record<string, string>>
 
 /** A server that is measured: how it is started on a directory, and what the load generator speaks with it. */
 export interface System {
   readonly name: SystemName
   readonly title: string
   readonly speak: 'landfall' | 'tus' | 'put'
-  start(directory: string): ProcessOptions
+  start(directory: string, env: Env): ProcessOptions
 }
 
-/** A compiled program of ours, by its path below `e2e/dist/`. */
-export const compiled = (path: string): string => `${repository}e2e/dist/${path}`
-
-const READY = /(http:\/\/[\w.:[\]]+)/
-
-const landfall: System = {
+const landfall = (serverFolder: string): System => ({
   name: 'landfall',
   title: 'Landfall',
   speak: 'landfall',
-  start: (directory) => landfallServe(directory, { NODE_ENV: 'production' }),
-}
+  start: (directory, env) => landfallServe(directory, { NODE_ENV: 'production', ...env }, serverFolder),
+})
 
-const peer = (name: 'tus' | 'tus-sync' | 'pipe', title: string): System => ({
+const peer = (name: Exclude<SystemName, 'landfall' | 'before'>, title: string): System => ({
   name,
   title,
-  speak: name === 'pipe' ? 'put' : 'tus',
-  start: (directory) => ({
-    name,
-    command: process.execPath,
-    args: [compiled('src/tus-peer.js'), name, directory],
-    env: { NODE_ENV: 'production' },
-    ready: READY,
-  }),
+  speak: name === 'pipe' || name === 'raw-s3' ? 'put' : 'tus',
+  start: (directory, env) =>
+    nodeServer(compiled('programs/tus-peer'), [name, directory], { NODE_ENV: 'production', ...env }),
 })
 
 const SYSTEMS: readonly System[] = [
-  landfall,
+  landfall(SERVER_FOLDER),
   peer('tus', '@tus/server, hook inserts a row'),
   peer('tus-sync', 'the same, file synced before'),
   peer('pipe', '`request.pipe(file)`, no row'),
+  peer('tus-s3', '@tus/server, @tus/s3-store'),
+  peer('raw-s3', 'the SDK alone'),
 ]
 
 /** The server of another checkout of this repository that was built, such as that of the commit before a change. */
 export const earlier = (checkout: string): System => ({
-  ...landfall,
+  ...landfall(`${checkout}/server`),
   name: 'before',
   title: 'Landfall, the other checkout',
-  start: (directory) => {
-    const options = landfall.start(directory)
-    return {
-      ...options,
-      name: 'before',
-      args: [join(checkout, 'server/dist/cli.js'), ...(options.args ?? []).slice(1)],
-    }
-  },
 })
 
-/** Those that can be started here: Landfall only once it was built. */
-export const availableSystems = (): System[] =>
-  SYSTEMS.filter(({ name }) => name !== 'landfall' || existsSync(`${repository}server/dist/cli.js`))
+/** Those that can be started here, of these names: Landfall only once it was built. */
+export const systemsOf = (names: readonly string[]): System[] =>
+  SYSTEMS.filter(({ name }) => names.includes(name)).filter(
+    ({ name }) => name !== 'landfall' || existsSync(`${SERVER_FOLDER}/dist/cli.js`),
+  )

@@ -1,28 +1,18 @@
-import type { Measurement, Workload } from './measure.js'
-import type { System, SystemName } from './systems.js'
+import type { Measurement, Series } from './measure.js'
+import { tableOf } from '../ground/figures.js'
+import { mebibytes, median, seconds } from './report.js'
+import type { SystemName } from './systems.js'
 
-/** All measurements of one workload, by server; the nth of each belong to the same round. */
-export interface Series {
-  readonly workload: Workload
-  readonly systems: readonly System[]
-  readonly measurements: Readonly<Partial<Record<SystemName, readonly Measurement[]>>>
-}
-
-/** What the others are compared with: the peer whose success is as durable as Landfall's. */
+/** What the others are compared with on a disk: the peer whose success is as durable as Landfall's. */
 const BASE: SystemName = 'tus-sync'
 
 const FIGURES = {
   wall: (m: Measurement) => m.wallMs,
   cpu: (m: Measurement) => m.serverCpuMs,
+  acknowledgedCpu: (m: Measurement) => m.acknowledgedCpuMs,
   memory: (m: Measurement) => m.peakResidentBytes,
 } as const
-
-export function median(values: readonly number[]): number {
-  const sorted = values.toSorted((a, b) => a - b)
-  const middle = Math.floor(sorted.length / 2)
-  const upper = sorted[middle] ?? Number.NaN
-  return sorted.length % 2 === 1 ? upper : ((sorted[middle - 1] ?? Number.NaN) + upper) / 2
-}
+type Ratios = Readonly<Record<keyof typeof FIGURES, number>>
 
 /** The median over the rounds of this server's figure divided by the other's in the same round. */
 export function medianRatio(
@@ -39,71 +29,69 @@ export function medianRatio(
   return median(ratios)
 }
 
-export interface Summary {
-  readonly system: SystemName
-  readonly rounds: number
-  readonly wallMs: number
-  readonly p50Ms: number
-  readonly p99Ms: number
-  readonly serverCpuMs: number
-  readonly peakResidentBytes: number
-  /** Medians of the paired ratios to each server. */
-  readonly ratios: Readonly<Partial<Record<SystemName, { wall: number; cpu: number; memory: number }>>>
-}
-
-export function summarise(series: Series): Summary[] {
+/** Medians of a server's measurements, and of its paired ratios to each server. */
+export function summarise(series: Series) {
   return series.systems.map(({ name }) => {
     const found = series.measurements[name] ?? []
     const of = (figure: (measurement: Measurement) => number): number => median(found.map(figure))
-    const ratios: Partial<Record<SystemName, { wall: number; cpu: number; memory: number }>> = {}
-    for (const other of series.systems) {
-      ratios[other.name] = {
-        wall: medianRatio(series, name, other.name, FIGURES.wall),
-        cpu: medianRatio(series, name, other.name, FIGURES.cpu),
-        memory: medianRatio(series, name, other.name, FIGURES.memory),
-      }
-    }
+    const ratiosTo = (other: SystemName): Ratios =>
+      Object.fromEntries(
+        Object.entries(FIGURES).map(([figure, read]) => [figure, medianRatio(series, name, other, read)]),
+      ) as Ratios
     return {
       system: name,
       rounds: found.length,
       wallMs: of(FIGURES.wall),
+      successMs: of((m) => m.successMs),
       p50Ms: of((m) => m.p50Ms),
       p99Ms: of((m) => m.p99Ms),
       serverCpuMs: of(FIGURES.cpu),
+      acknowledgedCpuMs: of(FIGURES.acknowledgedCpu),
       peakResidentBytes: of(FIGURES.memory),
-      ratios,
+      memoryBytes: of((m) => m.memoryBytes),
+      ratios: Object.fromEntries(series.systems.map((other) => [other.name, ratiosTo(other.name)])),
     }
   })
 }
+type Summary = ReturnType<typeof summarise>[number]
+
+const or = (ratio: number | undefined): string => ratio?.toFixed(2) ?? '–'
+
+/** On a disk: each server's figures divided by those of the durable peer. */
+function onDisk({ workload }: Series, all: readonly Summary[], titles: readonly string[]): string {
+  const isBig = workload.count === 1
+  const rows = all.map((of, i) => {
+    const { wall, cpu, memory } = of.ratios[BASE] ?? {}
+    const rate = isBig
+      ? `${(workload.sizeBytes / 1_048_576 / (of.wallMs / 1000)).toFixed(0)} MiB/s`
+      : `${(workload.count / (of.wallMs / 1000)).toFixed(0)} files/s`
+    const quantiles = isBig ? [] : [`${of.p50Ms.toFixed(0)} / ${of.p99Ms.toFixed(0)} ms`]
+    const figures = [seconds(of.wallMs), rate, ...quantiles, seconds(of.serverCpuMs), mebibytes(of.peakResidentBytes)]
+    return [titles[i] ?? '', ...figures, or(wall), or(cpu), or(memory)]
+  })
+  const heads = ['server', 'time', 'rate', ...(isBig ? [] : ['p50 / p99']), 'CPU', 'peak memory']
+  return tableOf([...heads, 'time ÷', 'CPU ÷', 'memory ÷'], rows)
+}
+
+/** On an object store: Landfall's figures divided by those of each server. */
+function onS3(all: readonly Summary[], titles: readonly string[]): string {
+  const landfall = all.find(({ system }) => system === 'landfall')
+  const rows = all.map((of, i) => {
+    const { wall, cpu, acknowledgedCpu } = landfall?.ratios[of.system] ?? {}
+    const ratios = of.system === 'landfall' ? ['', '', ''] : [or(wall), or(acknowledgedCpu), or(cpu)]
+    const times = [of.wallMs, of.acknowledgedCpuMs, of.successMs, of.serverCpuMs].map((ms) => seconds(ms))
+    return [titles[i] ?? '', ...times, mebibytes(of.memoryBytes), ...ratios]
+  })
+  const heads = ['server', 'acknowledged', 'CPU', 'success', 'CPU', 'memory', 'time ÷', 'CPU ÷', 'CPU to success ÷']
+  return tableOf(heads, rows)
+}
 
 export function markdown(series: Series): string {
-  const { workload, systems } = series
-  const big = workload.count === 1
-  const rows = summarise(series).map((summary, i) => {
-    const ratio = summary.ratios[BASE]
-    const rate = big
-      ? `${(workload.sizeBytes / 1_048_576 / (summary.wallMs / 1000)).toFixed(0)} MiB/s`
-      : `${(workload.count / (summary.wallMs / 1000)).toFixed(0)} files/s`
-    return [
-      systems[i]?.title ?? summary.system,
-      `${(summary.wallMs / 1000).toFixed(2)} s`,
-      rate,
-      ...(big ? [] : [`${summary.p50Ms.toFixed(0)} / ${summary.p99Ms.toFixed(0)} ms`]),
-      `${(summary.serverCpuMs / 1000).toFixed(2)} s`,
-      `${(summary.peakResidentBytes / 1_048_576).toFixed(0)} MiB`,
-      ...[ratio?.wall, ratio?.cpu, ratio?.memory].map((value) => value?.toFixed(2) ?? '–'),
-    ]
-  })
-  const heads = ['server', 'time', 'rate', ...(big ? [] : ['p50 / p99']), 'CPU', 'peak memory']
-  const all = [
-    [...heads, 'time ÷', 'CPU ÷', 'memory ÷'],
-    rows[0]?.map((_, i) => (i === 0 ? '---' : '---:')) ?? [],
-    ...rows,
-  ]
-  const rounds = Math.max(0, ...systems.map(({ name }) => series.measurements[name]?.length ?? 0))
-  return [
-    `${workload.title} (${rounds} rounds; ÷: median of the ratios to "${systems.find(({ name }) => name === BASE)?.title ?? BASE}" in the same round)`,
-    '',
-    ...all.map((cells) => `| ${cells.join(' | ')} |`),
-  ].join('\n')
+  const { workload, systems, measurements } = series
+  const titles = systems.map(({ title }) => title)
+  const rounds = Math.max(0, ...systems.map(({ name }) => measurements[name]?.length ?? 0))
+  const base = systems.find(({ name }) => name === BASE)?.title ?? BASE
+  const divided = workload.on === 'disk' ? `to "${base}"` : 'of Landfall to it'
+  const table = workload.on === 'disk' ? onDisk(series, summarise(series), titles) : onS3(summarise(series), titles)
+  return `${workload.title} (${rounds} rounds; ÷: median of the ratios ${divided} in the same round)\n\n${table}`
 }

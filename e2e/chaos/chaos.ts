@@ -1,7 +1,8 @@
 import { setMaxListeners } from 'node:events'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Browser } from '@playwright/test'
-import { seeded } from '../src/seeded.js'
+import { quantile } from '../ground/figures.js'
+import { seeded } from '../ground/seeded.js'
 import { DIRECTORY_FAULTS } from './directory-faults.js'
 import { type Fault, possibleFaults, schedule } from './fault.js'
 import type { Machine } from './machine.js'
@@ -9,8 +10,7 @@ import { newOperation, type Operation } from './operation.js'
 import { type PlannedClient, planClients } from './plan.js'
 import { type Recovery, watchRecovery } from './recovery.js'
 import { NODES_FAULTS } from './nodes-faults.js'
-import { openNodesStage } from './nodes-stage.js'
-import { openStage, type Stage } from './stage.js'
+import { openNodesStage, openStage, type Stage } from './stage.js'
 import { runStock } from './stock.js'
 import type { System } from './system.js'
 import { runTab } from './tabs.js'
@@ -171,6 +171,3 @@ async function untilQuiet(stage: Stage) {
     if (looked.unfinished.length === 0 || performance.now() > deadlineMs) return looked
   }
 }
-
-const quantile = (sorted: readonly number[], q: number): number =>
-  sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * q))] ?? 0

@@ -1,8 +1,7 @@
 import { chmod, readdir, readFile, stat, truncate, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { repository } from '../src/landfall.js'
-import { startProcess } from '../src/processes.js'
+import { holdDatabase } from '../programs/story.js'
 import { between, type Fault } from './fault.js'
 import { LINE_FAULTS } from './line-faults.js'
 import type { DirectoryStage } from './stage.js'
@@ -46,16 +45,10 @@ const clock: Fault<DirectoryStage> = {
   },
 }
 
-const HOLDER = join(repository, 'e2e/dist/chaos/hold-database.js')
-
 const databaseAway: Fault<DirectoryStage> = {
   name: 'database locked by another process',
   async strike(stage, random) {
-    const holder = await startProcess({
-      command: process.execPath,
-      args: [HOLDER, stage.system.databaseFile(stage.directory)],
-      ready: /locked/,
-    })
+    const holder = await holdDatabase(stage.system.databaseFile(stage.directory))
     await sleep(between(random, 2_000, 6_000))
     await holder.kill('SIGKILL')
   },

@@ -61,7 +61,7 @@ export async function mountDisk(path: string): Promise<Disk> {
           await resize(`${((blocks - bfree) * bsize + roomBytes) / 1024}k`)
           return
         } catch (error) {
-          // It grew meanwhile.
+          // It grew while it was resized.
           if (tries > 100) throw error
         }
       }

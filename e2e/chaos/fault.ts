@@ -1,4 +1,4 @@
-import type { Seeded } from '../src/seeded.js'
+import type { Seeded } from '../ground/seeded.js'
 import type { Machine, Means } from './machine.js'
 import type { Stage } from './stage.js'
 
@@ -13,7 +13,7 @@ export interface Fault<S extends Stage = Stage> {
 
 export const between = (random: Seeded, fromMs: number, toMs: number): number => fromMs + random.below(toMs - fromMs)
 
-/** Those that this machine can do and nobody left out, and of the others the reason why not. */
+/** The faults that this machine can do and that were not left out, and the reason for each of the others. */
 export function possibleFaults<S extends Stage>(
   all: readonly Fault<S>[],
   machine: Machine,

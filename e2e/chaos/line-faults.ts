@@ -1,5 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import type { RecordedRequest } from '../src/proxy.js'
+import type { RecordedRequest } from '../ground/proxy.js'
 import { between, type Fault } from './fault.js'
 
 // What breaks on the line between clients and servers.

@@ -2,7 +2,7 @@ import { execFile } from 'node:child_process'
 import { existsSync, readdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
-import { temporaryDirectory } from '../src/files.js'
+import { temporaryDirectory } from '../ground/files.js'
 
 const execute = promisify(execFile)
 

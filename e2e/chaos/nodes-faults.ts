@@ -1,11 +1,11 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import type { Node } from '../src/nodes/nodes.js'
-import type { Proxy } from '../src/proxy.js'
-import type { Daemon } from '../src/s3.js'
-import type { Seeded } from '../src/seeded.js'
+import type { Node } from '../programs/nodes.js'
+import type { Proxy } from '../ground/proxy.js'
+import type { Daemon } from '../ground/s3.js'
+import type { Seeded } from '../ground/seeded.js'
 import { between, type Fault } from './fault.js'
 import { LINE_FAULTS } from './line-faults.js'
-import type { NodesStage } from './nodes-stage.js'
+import type { NodesStage } from './stage.js'
 import { SHARED_FAULTS } from './shared-faults.js'
 
 // What happens to nodes: each of them, all of them, and their lines to what they share.
@@ -17,18 +17,18 @@ const killed: NodesFault = {
   often: true,
   async strike(stage, random) {
     const node = random.pick(stage.nodes.all)
-    await stage.end(node, 'SIGKILL')
+    await stage.nodes.end(node, 'SIGKILL')
     await sleep(random.below(4_000))
-    await stage.start(node)
+    await stage.nodes.start(node)
   },
 }
 
 const allKilled: NodesFault = {
   name: 'all nodes: SIGKILL, restart',
   async strike(stage, random) {
-    await Promise.all(stage.nodes.all.map((node) => stage.end(node, 'SIGKILL')))
+    await Promise.all(stage.nodes.all.map((node) => stage.nodes.end(node, 'SIGKILL')))
     await sleep(random.below(2_000))
-    await Promise.all(stage.nodes.all.map((node) => stage.start(node)))
+    await Promise.all(stage.nodes.all.map((node) => stage.nodes.start(node)))
   },
 }
 
@@ -36,8 +36,8 @@ const rolled: NodesFault = {
   name: 'nodes: SIGTERM, restart, one after the other',
   async strike(stage, random) {
     for (const node of random.shuffled(stage.nodes.all)) {
-      await stage.end(node, 'SIGTERM')
-      await stage.start(node)
+      await stage.nodes.end(node, 'SIGTERM')
+      await stage.nodes.start(node)
     }
   },
 }
@@ -60,7 +60,7 @@ const allStopped: NodesFault = {
   strike: ({ nodes, leaseMs }, random) => stopFor(nodes.all, beyondLease(leaseMs, random)),
 }
 
-/** For it nobody answers; for the others it is as if it had stopped. */
+/** The node gets no answer any more. For the other nodes it is as if it had stopped. */
 const cutOff = (name: string, lineOf: (node: Node) => Proxy): NodesFault => ({
   name,
   async strike({ nodes, leaseMs }, random) {
@@ -85,16 +85,16 @@ const gone = (name: string, which: (nodes: readonly Node[], random: Seeded) => r
 
 const gatewayKilled = (...daemons: readonly Daemon[]): NodesFault => ({
   name: `S3 gateway: ${daemons.join(', ')} SIGKILL, restart`,
-  async strike({ nodes }, random) {
-    nodes.killGateway(...daemons)
+  async strike({ ground }, random) {
+    ground.gateway.kill(...daemons)
     await sleep(random.below(1_500))
-    await nodes.mendGateway()
+    await ground.mendGateway()
   },
 })
 
 const postgresRestarted = (how: 'fast' | 'immediate'): NodesFault => ({
   name: `PostgreSQL: ${how} restart`,
-  strike: ({ nodes }) => nodes.postgres.restart(how),
+  strike: ({ ground }) => ground.postgres.restart(how),
 })
 
 export const NODES_FAULTS: readonly NodesFault[] = [

@@ -1,8 +1,8 @@
 import { createHash } from 'node:crypto'
-import { sweptBytes } from '../src/sweep/bytes.js'
+import { sweptBytes } from '../clients/bytes.js'
 import type { PlannedOperation } from './plan.js'
 
-/** What the harness knows of an upload that somebody began. */
+/** What the harness knows of an upload that a client began. */
 export interface Operation {
   readonly planned: PlannedOperation
   readonly via: 'tab' | 'stock'
@@ -11,7 +11,7 @@ export interface Operation {
   /** The last parts of the paths that its bytes were sent to. */
   readonly fileIds: Set<string>
   startedAtMs: number | null
-  /** What its user was told; null: nothing yet, or nobody was there. */
+  /** What its user was told; null: nothing yet, or the user was away. */
   told: 'success' | 'cancelled' | 'failure' | null
   /** The reason of a failure. */
   why: string | null

@@ -1,4 +1,4 @@
-import { type Seeded, seeded } from '../src/seeded.js'
+import { type Seeded, seeded } from '../ground/seeded.js'
 
 /** What becomes of the client of an operation, whatever becomes of the server. */
 export type Fate =

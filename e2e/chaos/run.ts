@@ -5,15 +5,12 @@
  */
 import { parseArgs } from 'node:util'
 import { chromium } from '@playwright/test'
-import { launchOptions } from '../src/chromium.js'
-import { mutate } from '../src/sweep/mutate.js'
-import { MUTATIONS } from '../src/sweep/mutations.js'
+import { launchOptions } from '../ground/chromium.js'
+import { mutate } from '../mutants/mutate.js'
+import { MUTATIONS } from '../mutants/mutations.js'
 import { type ChaosReport, runChaos } from './chaos.js'
-import { landfallSystem } from './landfall-system.js'
 import { lookAtMachine } from './machine.js'
-import { nodesSystem } from './nodes-system.js'
-import { peerSystem } from './peer-system.js'
-import type { System } from './system.js'
+import { landfallSystem, nodesSystem, peerSystem, type System } from './system.js'
 import { markdown } from './table.js'
 
 const { values } = parseArgs({
@@ -70,7 +67,7 @@ async function main(): Promise<void> {
   for (const { system, sentAgain } of reports) for (const line of sentAgain) say(`${system}: ${line}`)
   for (const { system, violations } of reports) for (const violation of violations) say(`${system}: ${violation}`)
   const isBroken = reports.some(({ system, violations }) => isOurs(system) && violations.length > 0)
-  // After many kills the loop was seen to turn for ever (Node 20.20).
+  // After many kills the event loop was seen never to end (Node 20.20).
   process.stdout.write('', () => process.exit(isBroken ? 1 : 0))
 }
 

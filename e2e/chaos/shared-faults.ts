@@ -1,8 +1,8 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import type { Fault as ProxyFault, Proxy, RecordedRequest } from '../src/proxy.js'
-import type { Seeded } from '../src/seeded.js'
+import type { Fault as ProxyFault, Proxy, RecordedRequest } from '../ground/proxy.js'
+import type { Seeded } from '../ground/seeded.js'
 import { between, type Fault } from './fault.js'
-import type { NodesStage } from './nodes-stage.js'
+import type { NodesStage } from './stage.js'
 
 // What breaks on the lines of all nodes to PostgreSQL and to the object store.
 

@@ -1,14 +1,18 @@
 import { mkdir, rename, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { temporaryDirectory } from '../src/files.js'
-import { repository } from '../src/landfall.js'
-import { type RunningProcess, startProcess } from '../src/processes.js'
-import { type Proxy, startProxy } from '../src/proxy.js'
-import { type Site, startSite } from '../src/site.js'
+import { openPageSite } from '../clients/page.js'
 import { type Disk, mountDisk } from './disk.js'
+import { type Ground, openGround } from '../ground/ground.js'
 import type { Machine } from './machine.js'
-import type { DirectorySystem, Looked, Reconciled, Served } from './system.js'
+import { openPlace } from '../ground/place.js'
+import type { RunningProcess } from '../ground/processes.js'
+import type { Proxy } from '../ground/proxy.js'
+import type { Site } from '../ground/site.js'
+import { type Nodes, openNodes } from '../programs/nodes.js'
+import { openNodesReader } from '../truth/nodes-reader.js'
+import { type Looked, lookedAt, progressOf } from './looked.js'
+import { type DirectorySystem, type NodesSystem, type Reconciled, settingsFor } from './system.js'
 
 /** What is served, behind a proxy that breaks its line. */
 export interface Stage {
@@ -36,58 +40,68 @@ export interface DirectoryStage extends Stage {
   readonly directory: string
   /** Null: no tmpfs could be mounted. */
   readonly disk: Disk | null
-  /** Ends the server; nobody of ours has its database open then. */
+  /** Ends the server; this process has its database open no more then. */
   down(signal: 'SIGKILL' | 'SIGTERM'): Promise<void>
   /** The server's wall clock, against the true one; `+0` or `+8d`. */
   setClock(offset: string): Promise<void>
 }
 
+/** Several nodes behind a balancer, with all that faults need. */
+export interface NodesStage extends Stage {
+  readonly nodes: Nodes
+  readonly ground: Ground
+}
+
 const LEASE_MS = 2_000
 /** Against hanging only. */
 const READY_WITHIN_MS = 300_000
-const PAGE = join(repository, 'e2e/build/sweep')
 
 export async function openStage(system: DirectorySystem, machine: Machine): Promise<DirectoryStage> {
-  const home = await temporaryDirectory('landfall-chaos-')
-  const mount = join(home.path, 'disk')
-  const directory = join(mount, 'data')
-  await mkdir(mount)
-  const disk = machine.missing.has('small disk') ? null : await mountDisk(mount)
-  await mkdir(directory)
-  const clock = join(home.path, 'clock')
-  await setClock('+0')
-  const program = system.program(directory, LEASE_MS)
-  const [command, ...before] = [...machine.prefix, program.command]
-  const server = await startProcess({
-    ...program,
-    command,
-    readyWithinMs: READY_WITHIN_MS,
-    args: [...before, ...(program.args ?? [])],
-    env: {
-      ...program.env,
-      NODE_ENV: 'production',
-      ...(machine.faketime === null ? {} : fakedBy(machine.faketime, clock)),
-    },
-  })
-  const proxy = await startProxy({ targetPort: Number(server.ready[2]) })
-  const site = await openSite(system, proxy)
-  /** Whoever has the database open last when it is closed tidies it up; a server that was killed must find it as it was. */
-  let isDown = false
-  let looking: Promise<unknown> = Promise.resolve()
-
+  const mounted: { disk: Disk | null } = { disk: null }
+  let clock = ''
   async function setClock(offset: string): Promise<void> {
     // Whole or not at all: the server reads it each time that it asks what time it is.
     await writeFile(`${clock}.new`, `${offset}\n`)
     await rename(`${clock}.new`, clock)
   }
+  const place = await openPlace(async ({ path, directory }) => {
+    await mkdir(directory)
+    if (!machine.missing.has('small disk')) mounted.disk = await mountDisk(directory)
+    clock = join(path, 'clock')
+    await setClock('+0')
+    const data = join(directory, 'data')
+    await mkdir(data)
+    const program = system.program(data, LEASE_MS)
+    const [command, ...before] = [...machine.prefix, program.command]
+    return {
+      ...program,
+      command,
+      readyWithinMs: READY_WITHIN_MS,
+      args: [...before, ...(program.args ?? [])],
+      env: {
+        ...program.env,
+        NODE_ENV: 'production',
+        ...(machine.faketime === null ? {} : fakedBy(machine.faketime, clock)),
+      },
+    }
+  })
+  const { server, proxy } = place
+  const directory = join(place.directory, 'data')
+  const site = await openPageSite(proxy.port)
+  const reader = system.openReader(directory)
+  /** The last one that closes the database tidies it up; a server that was killed must find it as it was. */
+  let isDown = false
+  place.defer(async () => {
+    isDown = true
+    await reader.end()
+    await server.kill('SIGKILL')
+    // A disk is busy for a moment after the death of the process that used it.
+    await sleep(0)
+    await mounted.disk?.unmount()
+  })
+  place.defer(site.close)
 
-  async function look(): Promise<Looked | null> {
-    await looking
-    if (isDown || !server.running) return null
-    const looked = system.look(directory)
-    looking = looked.catch(() => null)
-    return looked
-  }
+  const isUp = (): boolean => !isDown && server.running
 
   return {
     system,
@@ -95,46 +109,58 @@ export async function openStage(system: DirectorySystem, machine: Machine): Prom
     proxy,
     site,
     directory,
-    disk,
+    disk: mounted.disk,
     leaseMs: LEASE_MS,
     setClock,
     async up() {
-      if (!server.running) await server.restart()
-      proxy.retarget(Number(server.ready[2]))
+      if (server.running) proxy.retarget(Number(server.ready[2]))
+      else await place.restart()
       isDown = false
     },
     async down(signal) {
       isDown = true
-      await looking
+      await reader.end()
       await server.kill(signal)
     },
-    look,
-    progress: async () => (await look())?.progress ?? null,
+    look: async () => (isUp() ? lookedAt(await reader.read()) : null),
+    progress: async () => (isUp() ? progressOf(await reader.readLedger()) : null),
     reconcile: async () => (await system.reconcile?.(directory)) ?? null,
     output: server.output,
-    async close() {
-      await site.close()
-      await proxy.close()
-      isDown = true
-      await looking
-      await server.kill('SIGKILL')
-      // A disk is busy for a moment after the death of who used it.
-      await sleep(0)
-      await disk?.unmount()
-      await home.remove()
-    },
+    close: place.close,
   }
 }
-
-/** The page of our own client, in front of a proxy. */
-export const openSite = ({ headers }: Served, { port }: Proxy): Promise<Site> =>
-  startSite({ directory: PAGE, forward: { path: '/uploads', port, headers } })
 
 const fakedBy = (library: string, clock: string): Record<string, string> => ({
   LD_PRELOAD: library,
   FAKETIME_TIMESTAMP_FILE: clock,
   FAKETIME_NO_CACHE: '1',
-  // Time inside the process goes on as it does.
+  // Time inside the process passes as it does.
   DONT_FAKE_MONOTONIC: '1',
   FAKETIME_DONT_FAKE_MONOTONIC: '1',
 })
+
+export async function openNodesStage(system: NodesSystem): Promise<NodesStage> {
+  const ground = await openGround('bluestore')
+  const nodes = await openNodes(ground, { env: settingsFor(LEASE_MS) })
+  const reader = openNodesReader(ground)
+  ground.defer(reader.end)
+  const site = await openPageSite(nodes.front.port)
+  ground.defer(site.close)
+  return {
+    nodes,
+    ground,
+    proxy: nodes.front,
+    site,
+    leaseMs: LEASE_MS,
+    async up() {
+      for (const { database, store } of nodes.all) for (const line of [database, store]) line.heal()
+      await ground.mendGateway()
+      await Promise.all(nodes.all.map(nodes.start))
+    },
+    look: async () => lookedAt(await reader.read()),
+    progress: async () => progressOf(await reader.readLedger()),
+    reconcile: async () => (await system.reconcile?.(nodes.all[0]?.directory ?? '')) ?? null,
+    output: nodes.output,
+    close: ground.close,
+  }
+}

@@ -1,5 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import { Upload } from 'tus-js-client'
+import type { Upload } from 'tus-js-client'
+import { idOf, uploadByTus } from '../clients/tus.js'
 import { bytesOf, type Operation } from './operation.js'
 import type { PlannedClient } from './plan.js'
 import type { Served } from './system.js'
@@ -14,7 +15,7 @@ export interface StockContext {
 
 /** The defaults give up after nine seconds without progress: no server could keep them through these faults. */
 const RETRY_DELAYS_MS = [0, 1_000, 2_000, ...Array<number>(150).fill(3_000)]
-/** Nobody waits for ever for an answer to "cancel". */
+/** How long a user waits for the answer to "cancel". */
 const CANCEL_MS = 20_000
 
 /** Stock tus-js-client in Node with its defaults, but more patient. */
@@ -45,39 +46,34 @@ export async function runStock(
 
 function begin({ system, origin, stopping }: StockContext, operation: Operation, uploadUrl: string | null) {
   operation.attended = true
-  let told = (): void => {}
-  const done = new Promise<void>((resolve) => (told = resolve))
-  const note = (url: string | null): void => {
-    const last = url?.split('/').at(-1)
-    if (last !== undefined && last !== '') operation.fileIds.add(last)
+  const note = (of: { url: string | null }): void => {
+    const id = idOf(of)
+    if (id !== '') operation.fileIds.add(id)
   }
-  const upload = new Upload(bytesOf(operation.planned), {
+  const { upload, told } = uploadByTus(bytesOf(operation.planned), {
     endpoint: origin + system.tusPath,
     uploadUrl,
     headers: { ...system.headers },
     metadata: { ...system.metadata(operation) },
     retryDelays: RETRY_DELAYS_MS,
-    onUploadUrlAvailable: () => note(upload.url),
-    onSuccess() {
-      note(upload.url)
-      operation.told = 'success'
-      told()
-    },
-    onError(error) {
-      operation.told = 'failure'
-      operation.why = error.message
-      told()
-    },
+    onUploadUrlAvailable: () => note(upload),
   })
-  note(uploadUrl)
-  upload.start()
+  note({ url: uploadUrl })
+  let end = (): void => {}
+  const ended = new Promise<void>((resolve) => (end = resolve))
+  async function over(): Promise<void> {
+    const { success, why } = await told
+    note(upload)
+    operation.told = success ? 'success' : 'failure'
+    operation.why = why
+  }
   async function leave(): Promise<void> {
     operation.attended = false
     await upload.abort()
-    told()
+    end()
   }
-  stopping.addEventListener('abort', () => told(), { once: true })
-  return { upload, done, leave }
+  stopping.addEventListener('abort', end, { once: true })
+  return { upload, done: Promise.race([over(), ended]), leave }
 }
 
 /** DELETE; whether it came in time, its answer says. One that is refused is tried again, in vain. */

@@ -1,5 +1,14 @@
-import type { ProcessOptions } from '../src/processes.js'
-import type { Stored } from '../src/sweep/stored.js'
+import { execFile } from 'node:child_process'
+import { readdir } from 'node:fs/promises'
+import { join } from 'node:path'
+import { promisify } from 'node:util'
+import { OWNER } from '../clients/page.js'
+import { nodeServer, type ProcessOptions } from '../ground/processes.js'
+import { compiled } from '../ground/repository.js'
+import { landfallServe, OWNER_HEADER, SERVER_FOLDER } from '../programs/landfall.js'
+import { openPeerReader } from '../truth/peer-reader.js'
+import { openReader } from '../truth/reader.js'
+import type { Reader } from '../truth/stored.js'
 import type { Operation } from './operation.js'
 
 /** What is put through chaos, as its clients see it. Clients and judgement are the same for all. */
@@ -12,31 +21,26 @@ export interface Served {
   readonly tusPath: string
   readonly headers: Readonly<Record<string, string>>
   metadata(operation: Operation): Readonly<Record<string, string>>
+  /** Repairs what can be repaired while the server runs on that data directory; null: it has no such command. */
+  readonly reconcile: ((directory: string) => Promise<Reconciled>) | null
 }
 
 /** One server program on data of its own in a directory. */
 export interface DirectorySystem extends Served {
   readonly on: 'directory'
-  /** `ready[2]` is the port. */
   program(directory: string, leaseMs: number): ProcessOptions
-  /** Where the bytes lie: the directory that loses its permissions. */
+  /** Where the bytes are: the directory that loses its permissions. */
   bytesDirectory(directory: string): string
   databaseFile(directory: string): string
-  /** Small files that it keeps beside the bytes; torn ones must cost nothing. */
+  /** Small files that it keeps next to the bytes; a torn one must cost nothing. */
   smallFiles(directory: string): Promise<readonly SmallFile[]>
-  /** Read past the server, only while it runs. */
-  look(directory: string): Promise<Looked>
-  /** Mends what can be mended; null: it has nothing that could. */
-  reconcile: ((directory: string) => Promise<Reconciled>) | null
+  /** Reads past the server, only while it runs. */
+  openReader(directory: string): Reader
 }
 
 /** Several nodes on one PostgreSQL and one bucket. */
 export interface NodesSystem extends Served {
   readonly on: 'nodes'
-  readonly count: number
-  look(stored: Stored): Looked
-  /** `directory`: of a node that runs. */
-  reconcile(directory: string): Promise<Reconciled>
 }
 
 export type System = DirectorySystem | NodesSystem
@@ -47,27 +51,98 @@ export interface SmallFile {
   readonly refuses: RegExp | null
 }
 
-export interface StoredFile {
-  readonly name: string
-  /** SHA-256 of its bytes in lower-case hexadecimal; null: they are not there. */
-  digest(): Promise<string | null>
-}
-
-export interface Looked {
-  /** What is acknowledged of each operation, as a word that changes with it. */
-  readonly progress: ReadonlyMap<string, string>
-  /** By operation. */
-  readonly references: ReadonlyMap<string, readonly StoredFile[]>
-  /** Bytes that no row knows. */
-  readonly orphans: readonly string[]
-  readonly open: number
-  readonly stalled: number
-  /** Neither final, nor open within their expiry, nor stalled: each with where it stands. Empty when it is quiet. */
-  readonly unfinished: readonly string[]
-}
-
 export interface Reconciled {
   readonly differenceBefore: number
   readonly differenceAfter: number
   readonly refused: string | null
+}
+
+/** What is the same of Landfall on whatever it has its data. */
+const landfallServed = (serverFolder: string) =>
+  ({
+    hasPages: true,
+    tusPath: '/uploads/files',
+    headers: { [OWNER_HEADER]: OWNER },
+    metadata: ({ id, planned }: Operation) => ({ operationId: id, filename: `${planned.index}.bin` }),
+    reconcile: (directory: string) => reconcile(`${serverFolder}/dist/cli.js`, directory),
+  }) as const
+
+export const settingsFor = (leaseMs: number): Record<string, string> => ({
+  LANDFALL_LEASE_MS: String(leaseMs),
+  LANDFALL_COMPLETER_INTERVAL_MS: '500',
+  LANDFALL_LOG_LEVEL: 'warn',
+})
+
+/** `serverFolder`: a changed copy of the server, whose faults must show; default: this repository's. */
+export const landfallSystem = (serverFolder = SERVER_FOLDER): DirectorySystem => ({
+  ...landfallServed(serverFolder),
+  on: 'directory',
+  name: 'landfall',
+  title: 'Landfall',
+  program: (directory, leaseMs) => landfallServe(directory, settingsFor(leaseMs), serverFolder),
+  bytesDirectory: (directory) => join(directory, 'blobs'),
+  databaseFile: (directory) => join(directory, 'landfall.db'),
+  smallFiles: async (directory) => [
+    { path: join(directory, 'blobs', 'mark.json'), refuses: null },
+    { path: join(directory, 'blobs', 'store.json'), refuses: /store\.json in the directory of blobs cannot be read/ },
+  ],
+  openReader,
+})
+
+/** Three `landfall serve` of this repository on PostgreSQL and S3, behind a balancer that knows no sessions. */
+export const nodesSystem = (): NodesSystem => ({
+  ...landfallServed(SERVER_FOLDER),
+  on: 'nodes',
+  name: 'nodes',
+  title: 'Landfall, three nodes on PostgreSQL and S3',
+})
+
+const PEERS = {
+  tus: '@tus/server, hook inserts a row',
+  'tus-sync': '@tus/server, file synced, hook inserts a row',
+  lying: 'a server that says success and inserts no row',
+} as const
+
+/** The usual stack (see `programs/tus-peer.ts`). It knows uploads only by the file's name, so that is the operation's id. */
+export const peerSystem = (variant: keyof typeof PEERS): DirectorySystem => ({
+  on: 'directory',
+  name: variant,
+  title: PEERS[variant],
+  hasPages: false,
+  tusPath: '/files',
+  headers: {},
+  metadata: ({ id }) => ({ filename: id }),
+  program: (directory) => nodeServer(compiled('programs/tus-peer'), [variant, directory]),
+  bytesDirectory: (directory) => join(directory, 'uploads'),
+  databaseFile: (directory) => join(directory, 'peer.db'),
+  async smallFiles(directory) {
+    const names = await readdir(join(directory, 'uploads'))
+    const sidecars = names.filter((name) => name.endsWith('.json'))
+    return sidecars.map((name) => ({ path: join(directory, 'uploads', name), refuses: null }))
+  },
+  openReader: openPeerReader,
+  reconcile: null,
+})
+
+async function reconcile(cli: string, directory: string): Promise<Reconciled> {
+  const before = await report(cli, directory, [])
+  const after = await report(cli, directory, ['--apply', '--force'])
+  return { differenceBefore: before.difference, differenceAfter: after.difference, refused: after.refused }
+}
+
+/** The command's last line is its report; an exit status of 1 says that something differs. */
+async function report(
+  cli: string,
+  directory: string,
+  flags: readonly string[],
+): Promise<{ difference: number; refused: string | null }> {
+  const { stdout } = await promisify(execFile)(process.execPath, [cli, 'reconcile', '--json', ...flags], {
+    env: { ...process.env, LANDFALL_DATA_DIR: directory },
+    maxBuffer: 64 * 1024 * 1024,
+  }).catch((error: { stdout?: string }) => {
+    if (typeof error.stdout === 'string' && error.stdout.includes('"report"')) return { stdout: error.stdout }
+    throw error
+  })
+  const last: unknown = JSON.parse(stdout.trim().split('\n').at(-1) ?? '')
+  return (last as { report: { difference: number; refused: string | null } }).report
 }

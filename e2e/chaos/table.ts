@@ -1,3 +1,4 @@
+import { tableOf } from '../ground/figures.js'
 import type { ChaosReport } from './chaos.js'
 
 type Line = readonly [string, (report: ChaosReport) => string]
@@ -34,15 +35,11 @@ const LINES: readonly Line[] = [
 export function markdown(reports: readonly ChaosReport[]): string {
   const names = [...new Set(reports.flatMap(({ faults }) => Object.keys(faults)))].toSorted()
   const faults: Line[] = names.map((name) => [`*${name}*`, (report) => String(report.faults[name] ?? 0)])
-  const rows = [
-    [
-      '',
-      ...reports.map(
-        ({ system, seed, durationMs }) => `${system}, seed ${seed}, ${(durationMs / 60_000).toFixed(1)} min`,
-      ),
-    ],
-    ['---', ...reports.map(() => '---:')],
-    ...[...LINES, ...faults].map(([title, cell]) => [title, ...reports.map(cell)]),
-  ]
-  return rows.map((cells) => `| ${cells.join(' | ')} |`).join('\n')
+  const heads = reports.map(
+    ({ system, seed, durationMs }) => `${system}, seed ${seed}, ${(durationMs / 60_000).toFixed(1)} min`,
+  )
+  return tableOf(
+    ['', ...heads],
+    [...LINES, ...faults].map(([title, cell]) => [title, ...reports.map(cell)]),
+  )
 }

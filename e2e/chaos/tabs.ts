@@ -1,6 +1,8 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import type { Browser, BrowserContext, Page } from '@playwright/test'
-import type { Swept } from '../src/sweep/swept.js'
+import type { Browser, Page } from '@playwright/test'
+import { visitPage } from '../clients/page.js'
+import type { Swept } from '../clients/swept.js'
+import { createTurns } from '../ground/turns.js'
 import type { Operation } from './operation.js'
 import type { PlannedClient } from './plan.js'
 
@@ -20,60 +22,36 @@ export async function runTab(
   operations: readonly Operation[],
 ): Promise<void> {
   await until(planned[0]?.atMs ?? 0)
-  await turns.take()
-  const context = await browser.newContext()
-  context.setDefaultTimeout(PATIENCE_MS)
-  try {
-    let page = await visit(context, origin)
-    const following = operations.map(async (operation) => {
-      await until(operation.planned.atMs)
-      await begin(page, operation)
-      await follow(page, operation)
-    })
-    if (fate === 'stays') return void (await Promise.all(following))
+  await inTurn(async () => {
+    const context = await browser.newContext()
+    context.setDefaultTimeout(PATIENCE_MS)
+    try {
+      let page = await visitPage(context, { origin })
+      const following = operations.map(async (operation) => {
+        await until(operation.planned.atMs)
+        await begin(page, operation)
+        await follow(page, operation)
+      })
+      if (fate === 'stays') return void (await Promise.all(following))
 
-    await until((planned.at(-1)?.atMs ?? 0) + leavesAfterMs)
-    await page.close()
-    await Promise.all(following)
-    for (const operation of operations) operation.attended = false
-    if (fate === 'vanishes') return
-    await sleep(awayMs)
-    page = await visit(context, origin)
-    await Promise.all(operations.map((operation) => goOn(page, operation)))
-  } finally {
-    await context.close()
-    turns.giveBack()
-  }
+      await until((planned.at(-1)?.atMs ?? 0) + leavesAfterMs)
+      await page.close()
+      await Promise.all(following)
+      for (const operation of operations) operation.attended = false
+      if (fate === 'vanishes') return
+      await sleep(awayMs)
+      page = await visitPage(context, { origin })
+      await Promise.all(operations.map((operation) => goOn(page, operation)))
+    } finally {
+      await context.close()
+    }
+  })
 }
 
 /** On a busy machine tabs come later, instead of more and more at once. */
 const MOST_TABS = 6
 const PATIENCE_MS = 300_000
-const turns = createTurns(MOST_TABS)
-
-function createTurns(most: number) {
-  let free = most
-  const waiting: (() => void)[] = []
-  return {
-    async take(): Promise<void> {
-      if (free > 0) free -= 1
-      else await new Promise<void>((resolve) => waiting.push(resolve))
-    },
-    giveBack(): void {
-      const next = waiting.shift()
-      if (next === undefined) free += 1
-      else next()
-    },
-  }
-}
-
-async function visit(context: BrowserContext, origin: string): Promise<Page> {
-  const page = await context.newPage()
-  await page.goto(origin)
-  await page.waitForFunction(() => 'swept' in globalThis)
-  await page.evaluate(() => swept.start())
-  return page
-}
+const inTurn = createTurns(MOST_TABS)
 
 /** A tab may be closed at any moment: what it said then is not known. */
 const orGone = <T>(asked: Promise<T>): Promise<T | null> =>

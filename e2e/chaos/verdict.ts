@@ -1,6 +1,7 @@
-import type { RecordedRequest } from '../src/proxy.js'
+import type { RecordedRequest } from '../ground/proxy.js'
 import { digestOf, type Operation } from './operation.js'
-import type { Looked, Reconciled } from './system.js'
+import type { Looked } from './looked.js'
+import type { Reconciled } from './system.js'
 
 /** What a run came to. All of the first block should be as told; `violations` says what is not. */
 export interface Verdict {
@@ -8,14 +9,14 @@ export interface Verdict {
   readonly toldSuccess: number
   /** Of those. */
   readonly referencesOfSuccesses: number
-  /** Of all: the completer also finishes what nobody waits for any more. */
+  /** Of all operations: the completer also finishes those whose users have gone. */
   readonly references: number
   readonly duplicates: number
   readonly successWithoutReference: number
   /** Told that it was cancelled, or had failed. */
   readonly failureWithReference: number
   readonly wrongBytes: number
-  /** Told a failure that nobody had asked for. */
+  /** Their users were told a failure and had not cancelled. */
   readonly failures: number
   /** Somebody still waits. */
   readonly toldNothing: number
@@ -56,7 +57,7 @@ export async function judge(
   const wrong = new Set<Operation>()
   for (const operation of began) {
     const stored = after.references.get(operation.id) ?? []
-    // Whoever cancelled was told so, and that there is a row all the same is counted elsewhere.
+    // A user who cancelled was told so. That there is a row all the same is counted elsewhere.
     if (stored.length === 0 || operation.told === 'cancelled') continue
     const expected = digestOf(operation.planned)
     for (const { digest } of stored) if ((await digest()) !== expected) wrong.add(operation)

@@ -15,6 +15,12 @@ const PLACES = [
 const DOWNLOAD_LIMIT_MS = 5 * 60_000
 const APT_LIMIT_MS = 10 * 60_000
 
+/** The path of the Chromium that is there already; null when one would be installed. Changes nothing. */
+export async function findBrowser() {
+  const asked = process.env.CHROMIUM_PATH
+  return asked !== undefined && asked !== '' ? asked : (findInstalled() ?? (await findOfPlaywright()))
+}
+
 /** The path of a Chromium; installed if there is none. @throws Stop with what to do when that is not possible */
 export async function ensureBrowser() {
   const asked = process.env.CHROMIUM_PATH

@@ -6,6 +6,12 @@ const NAMES = ['firefox-esr', 'firefox']
 const PLACES = ['/usr/bin', '/usr/local/bin', '/Applications/Firefox.app/Contents/MacOS']
 const LIMIT_MS = 10 * 60_000
 
+/** The path of the Firefox that is there already; null when one would be installed. Changes nothing. */
+export function findFirefox() {
+  const asked = process.env.FIREFOX_PATH
+  return asked !== undefined && asked !== '' ? asked : findInstalled()
+}
+
 /**
  * The path of a Firefox; installed from Debian's packages if there is none. Null where that is not possible, which is
  * said: what needs it is then skipped, with the reason.

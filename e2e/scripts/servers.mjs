@@ -11,6 +11,30 @@ const WANTED = [
 ]
 const GATEWAY = join(root, 'e2e', 'scripts', 's3-up')
 const LIMIT_MS = 5 * 60_000
+/** What `s3-up` says when it may not install: the programs, and the Debian packages that hold them. */
+const MISSING_GATEWAY = /missing programs: (.*) \(Debian packages: (.*)\)/
+
+/**
+ * The programs that tests start. Each has the Debian packages that would be installed for it, none where it is there
+ * already, and the reason when that is not possible here. Changes nothing.
+ */
+export async function findServers() {
+  const programs = WANTED.map(([program, debianPackage]) => ({
+    name: program,
+    packages: isThere(program) ? [] : [debianPackage],
+    reason: whyNoServers(),
+  }))
+  const { code, output } = await run(GATEWAY, ['install'], { quiet: true, env: { S3_UP_NO_INSTALL: '1' } })
+  const packages = code === 0 ? [] : (MISSING_GATEWAY.exec(output)?.[2]?.split(' ') ?? ['Ceph'])
+  return [...programs, { name: 'S3 gateway (Ceph)', packages, reason: whyNoApt() }]
+}
+
+/** Why apt-get cannot install here; null when it can. Changes nothing. */
+export const whyNoApt = () =>
+  process.getuid?.() === 0 && existsSync('/usr/bin/apt-get') ? null : 'root and apt-get are needed for that'
+
+/** The same for Debian packages of servers, which systemd would start as services. */
+const whyNoServers = () => whyNoApt() ?? (existsSync('/run/systemd/system') ? 'it would start them as services' : null)
 
 /**
  * Installs the servers that tests start, before any of them: one after the other, because apt lets nobody else in. What
@@ -23,8 +47,8 @@ export async function ensureServers() {
 }
 
 async function byApt(packages) {
-  if (process.getuid?.() !== 0 || !existsSync('/usr/bin/apt-get')) return 'root and apt-get are needed for that'
-  if (existsSync('/run/systemd/system')) return 'it would start them as services'
+  const reason = whyNoServers()
+  if (reason !== null) return reason
   const apt = (...args) =>
     run('env', ['DEBIAN_FRONTEND=noninteractive', 'apt-get', ...args], { limitMs: LIMIT_MS, quiet: true })
   await apt('update')

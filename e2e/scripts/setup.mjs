@@ -2,10 +2,10 @@ import { createHash } from 'node:crypto'
 import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { ensureBrowser } from './browser.mjs'
-import { ensureFirefox } from './firefox.mjs'
+import { ensureBrowser, findBrowser } from './browser.mjs'
+import { ensureFirefox, findFirefox } from './firefox.mjs'
 import { main, npm, root, say, Stop } from './run.mjs'
-import { ensureServers } from './servers.mjs'
+import { ensureServers, findServers, whyNoApt } from './servers.mjs'
 
 /** Vite 8 and the packages' `engines` want it. */
 const NODE_AT_LEAST = [20, 19]
@@ -23,6 +23,32 @@ export async function setup({ browser, firefox = false, servers = false }) {
   await ensurePackages()
   if (servers) await ensureServers()
   return { chromium: browser ? await ensureBrowser() : null, firefox: firefox ? await ensureFirefox() : null }
+}
+
+/**
+ * Says, before anything is changed, what a command uses, what of that is there already, and what will be installed where.
+ *
+ * @param command As it was typed.
+ * @param temporary What its tests install into temporary folders, which they remove again.
+ */
+export async function announce(command, { browser, firefox = false, servers = false, temporary = [] }) {
+  const isReady = arePackagesInstalled()
+  const rows = [['npm packages', isReady ? 'there' : 'WILL BE INSTALLED into node_modules (npm ci)']]
+  if (browser) {
+    // Playwright, which knows where its own browser is, is one of the packages.
+    const path = await findBrowser()
+    rows.push(['Chromium', path ?? "WILL BE INSTALLED (Playwright's own, else the Debian package chromium)"])
+  }
+  const byApt = (packages, reason) =>
+    reason === null
+      ? `WILL BE INSTALLED (apt-get install ${packages.join(' ')})`
+      : `missing, and not installed: ${reason}. Its tests are skipped. (${packages.join(' ')})`
+  if (firefox) rows.push(['Firefox', findFirefox() ?? byApt(['firefox-esr'], whyNoApt())])
+  if (servers)
+    for (const { name, packages, reason } of await findServers())
+      rows.push([name, packages.length === 0 ? 'there' : byApt(packages, reason)])
+  for (const what of temporary) rows.push(['while it runs', `${what}, into a temporary folder that is removed again`])
+  say(`${command} uses:\n${rows.map(([name, state]) => `  ${name.padEnd(19)} ${state}`).join('\n')}\n`)
 }
 
 function checkNode() {
@@ -47,17 +73,25 @@ const isAtLeast = (version, [major, minor]) => {
   return a > major || (a === major && b >= minor)
 }
 
+const readLock = () => readFileSync(join(root, 'package-lock.json'), 'utf8')
+const stampOf = (lock) => createHash('sha256').update(`${process.platform} ${process.arch}\n${lock}`).digest('hex')
+const isStamped = (lock) => existsSync(STAMP) && readFileSync(STAMP, 'utf8') === stampOf(lock)
+
+function arePackagesInstalled() {
+  const lock = readLock()
+  return isStamped(lock) || isInstalled(JSON.parse(lock))
+}
+
 async function ensurePackages() {
-  const lock = readFileSync(join(root, 'package-lock.json'), 'utf8')
-  const wanted = createHash('sha256').update(`${process.platform} ${process.arch}\n${lock}`).digest('hex')
-  if (existsSync(STAMP) && readFileSync(STAMP, 'utf8') === wanted) return
+  const lock = readLock()
+  if (isStamped(lock)) return
   if (!isInstalled(JSON.parse(lock))) {
     say('Installing packages (npm ci).')
     rmSync(STAMP, { force: true })
     const { code } = await npm(['ci', '--no-audit', '--no-fund'])
     if (code !== 0) throw new Stop(`npm ci failed (${code}); see above.`)
   }
-  writeFileSync(STAMP, wanted)
+  writeFileSync(STAMP, stampOf(lock))
 }
 
 /** Somebody ran `npm install`: what npm noted at its end is what the lock file asks for. */
@@ -69,7 +103,7 @@ function isInstalled(lock) {
     if (!name.includes('node_modules/')) return true
     const found = installed[name]
     if (found === undefined) return entry.optional === true || entry.devOptional === true || entry.peer === true
-    // Not `resolved`: the registry's address is nobody's business in a lock file, and npm may leave it out.
+    // Not `resolved`: a lock file says nothing of the registry's address, which npm may leave out.
     return found.version === entry.version && found.integrity === entry.integrity && existsSync(join(root, name))
   })
 }

@@ -6,7 +6,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { bin, main, quietEnv, root, say, Stop } from './run.mjs'
 import { setup } from './setup.mjs'
 
-const SERVER = join(root, 'e2e', 'dist', 'app', 'server.js')
+const SERVER = join(root, 'e2e', 'dist', 'demo', 'server.js')
 const DEFAULT_PORT = 3000
 /** How many ports are tried from the wanted one upwards. */
 const PORTS_TRIED = 100

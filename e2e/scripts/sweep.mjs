@@ -11,10 +11,10 @@ const USAGE = `npm run sweep [-- server|nodes|client|mutations|model] [options]
   mutations   changed copies of the server, then of the client: each must turn one of them red
   default: server, then client`
 const PROGRAMS = {
-  server: [['main.js']],
-  nodes: [['main.js', '--nodes']],
-  client: [['client/main.js']],
-  mutations: [['mutations.js'], ['client/mutations.js']],
+  server: [['sweep/main.js']],
+  nodes: [['sweep/main.js', '--nodes']],
+  client: [['sweep/client/main.js']],
+  mutations: [['mutants/main.js']],
 }
 
 await main(async () => {
@@ -37,7 +37,7 @@ await main(async () => {
   for (const which of named ? [first] : ['server', 'client']) {
     say(`\n── ${which} ──`)
     for (const [program, ...flags] of PROGRAMS[which]) {
-      const path = join(root, 'e2e', 'dist', 'src', 'sweep', program)
+      const path = join(root, 'e2e', 'dist', program)
       const { code } = await run(process.execPath, [path, ...flags, ...(named ? rest : process.argv.slice(2))], {
         env,
         limitMs: 24 * 3_600_000,

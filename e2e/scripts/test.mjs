@@ -3,7 +3,7 @@ import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { forget, ofCommand, ofPlaywright, ofVitest } from './reports.mjs'
 import { bin, main, root, say, Stop } from './run.mjs'
-import { setup } from './setup.mjs'
+import { announce, setup } from './setup.mjs'
 
 const USAGE = `npm test [-- options]
   --only GROUP[,GROUP]   checks (format, lint, types), unit, node, browser; default: all
@@ -111,11 +111,14 @@ const seconds = (ms) => `${(ms / 1000).toFixed(1).padStart(7)} s`
 async function test() {
   const { groups, grep, complete } = options()
   const startedMs = performance.now()
-  const { chromium, firefox } = await setup({
+  const uses = {
     browser: groups.has('node') || groups.has('browser'),
     firefox: groups.has('node'),
     servers: groups.has('unit') || groups.has('node'),
-  })
+  }
+  const temporary = groups.has('node') ? ['npm packages: Node 20, 22 and 24; the peers, oldest and newest'] : []
+  await announce('npm test', { ...uses, temporary })
+  const { chromium, firefox } = await setup(uses)
   mkdirSync(REPORTS, { recursive: true })
   const env = {
     ...(process.stdout.isTTY ? {} : { NO_COLOR: '1' }),

@@ -13,14 +13,17 @@ import { createLogger } from './lib/log.js'
 import { serve } from './program/serve.js'
 
 const EXIT_FAULT = 1
-/** Bad settings or arguments; and of commands beside the server whatever kept them from working: 1 is what they found. */
+/**
+ * Bad settings or arguments. For commands that are not `serve` also whatever kept them from working, because 1 is a
+ * result.
+ */
 const EXIT_TROUBLE = 2
-/** As of a program that was ended by SIGPIPE: who reads has seen enough (`| head`). */
+/** The status of a program that SIGPIPE ended: its reader has stopped reading (`| head`). */
 const EXIT_PIPE = 141
 for (const stream of [process.stdout, process.stderr])
   stream.on('error', (error: NodeJS.ErrnoException) => process.exit(error.code === 'EPIPE' ? EXIT_PIPE : EXIT_TROUBLE))
 
-// Database, blobs and socket hold names, owners and bytes: whatever this program makes is for its own user only.
+// Database, blobs and socket contain names, owners and bytes, so only the program's own user may read what it creates.
 process.umask(0o077)
 
 const { version } = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')) as { version: string }
@@ -47,7 +50,7 @@ addSettings(
       closing = true
       void serving.close().then(() => process.exit(0))
     })
-  // Last: whoever reads it may send a signal at once.
+  // This comes last, because a program that reads this line may send a signal at once.
   process.stdout.write(`landfall listens on ${serving.address}\n`)
 })
 program.addCommand(migrateCommand())
@@ -64,7 +67,7 @@ try {
   process.exitCode = statusOf(error)
 }
 
-/** Commander says what is wrong, and would exit with 1 for it. */
+/** Commander prints what is wrong, and would exit with 1. */
 function throwInsteadOfExit(command: Command): void {
   command.exitOverride()
   for (const each of command.commands) throwInsteadOfExit(each)

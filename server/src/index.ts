@@ -10,13 +10,12 @@ export type { EffectSettings } from './effects/effects.js'
 export type { Backoff } from './lib/backoff.js'
 export { ProblemError } from './lib/problem-error.js'
 export { UploadError, type UploadErrorCode } from './lib/errors.js'
+export type { BlobFacts, OperationFacts } from './kinds/facts.js'
 export {
-  type BlobFacts,
   type Kind,
   kind,
   type KindFor,
   type KindOptions,
-  type OperationFacts,
   type PrepareContext,
   type PrepareStep,
   type ReferenceContext,
@@ -56,4 +55,5 @@ export { standardWebhook, type StandardWebhookOptions } from './effects/webhook.
 export type { Check } from './operate/doctor.js'
 export type { Operator } from './operate/operator.js'
 export type { Finding, FindingType, ReconcileOptions, ReconcileReport } from './operate/reconcile.js'
-export { createUploads, type Kinds, type Uploads, type UploadsOptions } from './uploads.js'
+export { createUploads, type Uploads } from './uploads.js'
+export type { Kinds, UploadsOptions } from './uploads-options.js'

@@ -1,27 +1,27 @@
 import { collectDefaultMetrics, Counter, Gauge, Histogram, type OpenMetricsContentType, Registry } from 'prom-client'
-import { createLook, type Look } from './lib/throttled.js'
 import { optional, readOptions, yesOrNo } from './lib/options.js'
+import { createThrottledCheck, type ThrottledCheck } from './lib/throttled.js'
 import type { LedgerBacklog, LedgerPulse } from './ports/ledger/inventory.js'
 import type { MetricEvent, Metrics } from './ports/metrics.js'
 
 export interface OpenMetricsOptions {
-  /** Numbers of the Node process beside Landfall's: memory, CPU, the event loop's delay. Default false. */
+  /** Also exposes numbers of the Node process: memory, CPU, the event loop's delay. Default false. */
   process?: boolean
 }
 
 export interface OpenMetrics extends Metrics {
   /**
-   * All numbers of this process and of the ledger, as a scrape wants them. Never rejects for the ledger's sake: what is
-   * not known is `NaN`, and `landfall_ledger_up` is 0.
+   * All numbers of this process and of the ledger, for a scrape. Never rejects because of the ledger: unknown numbers
+   * are `NaN`, and `landfall_ledger_up` is 0.
    *
    * @see https://prometheus.io/docs/specs/om/open_metrics_spec/
    */
   expose(): Promise<{ contentType: string; text: string }>
 }
 
-/** One look at the ledger serves all who scrape within this time. */
+/** One query of the ledger serves all scrapes within this time. */
 const LOOK_EVERY_MS = 5_000
-/** Shorter than a scrape's own ten seconds: the rest of the numbers must go out where the ledger hangs. */
+/** Shorter than a scrape's usual ten seconds: the other numbers must be delivered even if the ledger hangs. */
 const LOOK_WAIT_MS = 3_000
 /** From a small file in one commit to a hook that hangs and a night without a server. */
 const LAG_SECONDS = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1_800, 7_200, 43_200]
@@ -30,8 +30,8 @@ const CALL_SECONDS = [0.001, 0.005, 0.025, 0.1, 0.25, 1, 2.5, 10, 60, 600]
 type Standing = LedgerPulse & LedgerBacklog
 
 /**
- * Numbers for an operator, in the OpenMetrics text format: give it to `createUploads`, and serve what `expose` answers
- * where only your scraper gets.
+ * Numbers for an operator, in the OpenMetrics text format. Pass it to `createUploads`, and serve the result of `expose`
+ * where only your scraper can reach it.
  *
  * ```ts
  * const metrics = openMetrics()
@@ -62,7 +62,7 @@ export function openMetrics(options: OpenMetricsOptions = {}): OpenMetrics {
 
 type Registers = Registry<OpenMetricsContentType>[]
 
-/** What this process has done. Sums over all nodes are the scraper's. */
+/** What this process has done. The scraper adds up the numbers of all nodes. */
 function createCounters(registers: Registers): (event: MetricEvent) => void {
   const counter = <Label extends string>(name: string, help: string, labelNames: readonly Label[] = []) =>
     new Counter({ name, help, labelNames: [...labelNames], registers })
@@ -77,26 +77,26 @@ function createCounters(registers: Registers): (event: MetricEvent) => void {
     'From the last durable byte to the committed reference',
     LAG_SECONDS,
   )
-  const lost = counter('landfall_leases_lost_total', 'Leases in use here that somebody else has taken over')
+  const lost = counter('landfall_leases_lost_total', 'Leases in use here that another holder has taken over')
   const fenced = counter('landfall_writes_fenced_total', 'Writes that were refused because their lease was lost', [
     'by',
   ])
   const bytes = counter('landfall_bytes_accepted_total', 'Bytes that were made durable')
-  const effects = counter('landfall_effect_attempts_total', 'Attempts to deliver an effect, by how they ended', [
+  const effects = counter('landfall_effect_attempts_total', 'Attempts to deliver an effect, by their result', [
     'outcome',
   ])
-  const calls = counter('landfall_store_calls_total', 'Calls of the blob store, by how they ended', ['call', 'outcome'])
+  const calls = counter('landfall_store_calls_total', 'Calls of the blob store, by their result', ['call', 'outcome'])
   const callTimes = histogram('landfall_store_call_seconds', 'How long calls of the blob store took', CALL_SECONDS, [
     'call',
   ])
-  const requests = counter('landfall_store_requests_total', 'Requests to S3, by how they ended; repeated ones, too', [
+  const requests = counter('landfall_store_requests_total', 'Requests to S3, by their result; includes repeated ones', [
     'request',
     'outcome',
   ])
   const requestTimes = histogram('landfall_store_request_seconds', 'How long requests to S3 took', CALL_SECONDS, [
     'request',
   ])
-  // Known at 0 before they happen first: an alarm on their rate misses the first one otherwise.
+  // They start at 0 before the first event. Otherwise an alarm on their rate would miss the first event.
   for (const point of ['declared', 'referenced', 'cancelled', 'expired', 'rejected']) reached.inc({ point }, 0)
   for (const by of ['holder', 'cancel']) fenced.inc({ by }, 0)
   for (const outcome of ['delivered', 'again', 'untried', 'given-up']) effects.inc({ outcome }, 0)
@@ -127,20 +127,20 @@ function createCounters(registers: Registers): (event: MetricEvent) => void {
   }
 }
 
-/** What stands in the ledger: the same from every node, so that a scraper takes the maximum and never the sum. */
+/** The state of the ledger. It is the same from every node, so a scraper takes the maximum and never the sum. */
 function createStanding(registers: Registers) {
-  let look: Look<Standing> | null = null
+  let look: ThrottledCheck<Standing> | null = null
   const gauge = <Label extends string>(name: string, help: string, labelNames: Label[] = []) =>
     new Gauge({ name, help, labelNames, registers })
 
   const up = gauge('landfall_ledger_up', '1: the ledger has answered this scrape')
   const operations = gauge('landfall_operations', 'Operations that are not finished, by recovery point', ['point'])
   const stalled = gauge('landfall_operations_stalled', 'Open operations whose attempts ran out')
-  const oldest = gauge('landfall_oldest_unfinished_seconds', 'Age of the oldest open operation, by who is waited for', [
+  const oldest = gauge('landfall_oldest_unfinished_seconds', 'Age of the oldest open operation, by what it waits for', [
     'waits_for',
   ])
   const effects = gauge('landfall_effects', 'Effects that are not delivered', ['state'])
-  const heartbeat = gauge('landfall_completer_heartbeat_age_seconds', 'Since a completer of any process was alive')
+  const heartbeat = gauge('landfall_completer_heartbeat_age_seconds', 'Time since a completer of any process was alive')
 
   function show(now: Standing | null): void {
     const seconds = (sinceAt: number | null, none: number): number =>
@@ -159,7 +159,7 @@ function createStanding(registers: Registers) {
 
   return {
     observe: (ask: () => Promise<Standing>): void =>
-      void (look = createLook(ask, { everyMs: LOOK_EVERY_MS, waitMs: LOOK_WAIT_MS })),
+      void (look = createThrottledCheck(ask, { everyMs: LOOK_EVERY_MS, waitMs: LOOK_WAIT_MS })),
     look: async (): Promise<void> => show((await look?.())?.answer ?? null),
   }
 }

@@ -123,7 +123,7 @@ describe.each(['beside a running server', 'while no server runs'] as const)('%s'
     const { code, out } = await landfall('operations', 'show', id)
     expect(code).toBe(0)
     expect(out).toMatch(/^point +referenced$/m)
-    expect(out).toMatch(/^file +"a", 2\.0 KiB, type not said$/m)
+    expect(out).toMatch(/^file +"a", 2\.0 KiB, type not given$/m)
     expect(out).toMatch(/^accepted +2048 of 2048 bytes$/m)
     expect(out).toMatch(/^digest +sha-256=:.+:$/m)
     expect(out).toMatch(/^webhook +[-0-9a-f]{36} +webhook +\d+ +due .+Z +.*not allowed/m)
@@ -175,7 +175,7 @@ describe.each(['beside a running server', 'while no server runs'] as const)('%s'
       expect(await landfall('operations', command, id)).toMatchObject({
         code: 2,
         out: '',
-        err: 'several owners use this id: say --owner\n',
+        err: 'several owners use this id: add --owner\n',
       })
       expect(await landfall('operations', command, newId())).toMatchObject({
         code: 2,
@@ -203,10 +203,10 @@ describe.each(['beside a running server', 'while no server runs'] as const)('%s'
     const different = await landfall('reconcile')
     expect(different).toMatchObject({ code: 1, err: '' })
     expect(lines(different.out)).toEqual([
-      `unknown    ${UNKNOWN}  6 bytes`,
+      `unknown         ${UNKNOWN}  6 bytes`,
       expect.stringMatching(/^2 operations, 3 blobs/),
       '1  unknown  bytes of which the ledger has no row',
-      'use --apply to mend what can be mended',
+      'use --apply to repair what can be repaired',
       '1 differ',
     ])
     expect(stored()).toHaveLength(3)
@@ -228,11 +228,11 @@ describe.each(['beside a running server', 'while no server runs'] as const)('%s'
     const refused = await landfall('reconcile', '--apply')
     expect(refused.code).toBe(1)
     expect(refused.out).toContain('done: 0 taken back, 0 set aside, 0 deleted\n')
-    expect(refused.out).toMatch(/nothing was deleted or set aside: 2 of 3 blobs would go, more than 1 %/)
+    expect(refused.out).toMatch(/nothing was deleted or set aside: 2 of 3 blobs would be removed, more than 1 %/)
     expect(stored()).toContain(UNKNOWN)
     const forced = await landfall('reconcile', '--apply', '--force')
     expect(forced.code).toBe(0)
-    expect(forced.out).toContain(`unknown    ${UNKNOWN}  6 bytes  -> quarantined\n`)
+    expect(forced.out).toContain(`unknown         ${UNKNOWN}  6 bytes  -> quarantined\n`)
     expect(forced.out).toContain('2 in quarantine\ndone: 0 taken back, 2 set aside, 0 deleted\n')
     expect(stored()).not.toContain(UNKNOWN)
     const over = await landfall('reconcile', '--apply', '--force', '--quarantine-days', '0')
@@ -302,9 +302,9 @@ describe('a ledger that does not belong to the bytes', () => {
       if (!beside) await stop(third)
       const { code, out } = await landfall('reconcile', '--apply', '--force', '--quarantine-days', '0')
       expect(code).toBe(1)
-      for (const id of [lost, half]) expect(out).toMatch(new RegExp(`^unknown    ${keyOf(id)}  \\d+ bytes$`, 'm'))
+      for (const id of [lost, half]) expect(out).toMatch(new RegExp(`^unknown         ${keyOf(id)}  \\d+ bytes$`, 'm'))
       expect(out).toContain(
-        "nothing was deleted or set aside: the ledger is older than its store: it was restored from a backup, and 2 blobs that it does not know may be somebody's files. Restore a newer backup, or give them up with --accept-restored\n",
+        'nothing was deleted or set aside: the ledger is older than its store: it was restored from a backup, and 2 blobs that it does not know may be files of users. Restore a newer backup, or give them up with --accept-restored\n',
       )
       expect(stored()).toEqual(before)
       const identity = lines((await landfall('doctor')).out).find((line) => line.includes('  identity  '))
@@ -316,7 +316,7 @@ describe('a ledger that does not belong to the bytes', () => {
     for (let n = 0; n < 6; n += 1) plant(`${UNKNOWN.slice(0, -1)}${n}`)
     const more = stored()
     const tooMany = await landfall('reconcile', '--apply', '--accept-restored')
-    expect(tooMany.out).toMatch(/nothing was deleted or set aside: 8 of 12 blobs would go/)
+    expect(tooMany.out).toMatch(/nothing was deleted or set aside: 8 of 12 blobs would be removed/)
     expect((await landfall('reconcile', '--apply', '--force')).out).toContain('restored from a backup')
     expect(stored()).toEqual(more)
     const accepted = await landfall('reconcile', '--apply', '--force', '--accept-restored')
@@ -356,7 +356,7 @@ describe('a ledger that does not belong to the bytes', () => {
     const { code, out } = await on('doctor')
     expect(code).toBe(1)
     expect(out).toMatch(
-      /^failed {3}identity {4}this directory of blobs belongs to another database.*\n {21}Nothing can be stored until then/m,
+      /^failed {3}identity {4}this directory of blobs belongs to another database.*\n {21}Nothing can be stored until this is fixed/m,
     )
     expect(out).toMatch(/^ok {7}database/m)
     // A server says so too.
@@ -413,7 +413,7 @@ describe('nothing is made, and nothing guessed', () => {
   test('--help and --version are answers', async () => {
     const help = await start(['reconcile', '--help']).exited
     expect(help).toMatchObject({ code: 0, err: '' })
-    expect(help.out).toContain('Exit status: 0 nothing differs, 1 something does, 2 it could not look.')
+    expect(help.out).toContain('Exit status: 0 nothing differs, 1 something differs, 2 it could not compare.')
     expect(await start(['--version']).exited).toMatchObject({
       code: 0,
       out: expect.stringMatching(/^\d+\.\d+\.\d+\n$/),
@@ -447,9 +447,9 @@ describe("the server's socket", () => {
     try {
       const [list, doctor] = await Promise.all([landfall('operations', 'list'), landfall('doctor')])
       expect(list).toMatchObject({ code: 2, out: '' })
-      expect(list.err).toMatch(/^a server has this data directory, and did not answer within 10 s/)
+      expect(list.err).toMatch(/^a server holds this data directory, and did not answer within 10 s/)
       expect(doctor.code).toBe(1)
-      expect(doctor.out).toMatch(/^failed {3}server {6}a server has this data directory, and did not answer/m)
+      expect(doctor.out).toMatch(/^failed {3}server {6}a server holds this data directory, and did not answer/m)
     } finally {
       server.child.kill('SIGCONT')
     }
@@ -469,7 +469,7 @@ describe("the server's socket", () => {
     other.close()
     expect([code, err]).toEqual([
       2,
-      'the server that runs is of another version: use the `landfall` command of that version\n',
+      'the running server has another version: use the `landfall` command of that version\n',
     ])
   })
 

@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest'
 import { patiently } from '../src/blobs/file/disk-patience.js'
-import { createStop } from '../src/blobs/take-bytes.js'
+import { createStop } from '../src/blobs/read-chunks.js'
 import { UploadError } from '../src/lib/errors.js'
 
 /** A disk that refuses so often. */

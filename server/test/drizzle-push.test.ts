@@ -13,7 +13,7 @@ import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } fr
 import { postgresLedger } from '../src/ledger/postgres/ledger.js'
 import { serializedLibsql } from '../src/ledger/sqlite/client/serialized-libsql.js'
 import { sqliteLedger } from '../src/ledger/sqlite/ledger.js'
-import { type Postgres, startPostgres } from '../../e2e/src/postgres.js'
+import { type Postgres, startPostgres } from '../../e2e/ground/postgres.js'
 import { temporaryDirectory } from './fixtures.js'
 
 const require = createRequire(import.meta.url)

@@ -7,9 +7,9 @@ import { Hono } from 'hono'
 import { Client, Pool } from 'pg'
 import { pino } from 'pino'
 import { afterAll, describe, expect, test } from 'vitest'
-import { type Postgres, startPostgres } from '../../e2e/src/postgres.js'
 import { s3Fault } from '../src/blobs/s3/faults.js'
 import { faultMessage, loggable, UploadError } from '../src/lib/errors.js'
+import { type Postgres, startPostgres } from '../../e2e/ground/postgres.js'
 import { intentOf } from '../src/contract/ledger.js'
 import { fileBlobs } from '../src/blobs/file/file-blobs.js'
 import { kind } from '../src/kinds/kind.js'
@@ -216,7 +216,7 @@ test('what is no error, a chain that ends in itself and one that is very long ar
   circle.cause = circle
   expect(faultMessage(circle)).toContain('round')
   expect(faultMessage('a word')).toBe('a word')
-  expect(faultMessage({ password: PATIENT })).toBe('something that is no Error was thrown')
+  expect(faultMessage({ password: PATIENT })).toBe('something other than an Error was thrown')
   expect(loggable({ password: PATIENT }).message).not.toContain(PATIENT)
   expect(faultMessage(new Error('x'.repeat(5_000))).length).toBe(1_000)
 })

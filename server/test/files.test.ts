@@ -38,7 +38,7 @@ test('is sent whole, to be saved and not to be run', async () => {
 })
 
 test('HEAD says the same without the bytes', async () => {
-  // Ranges are defined for GET only.
+  // Ranges are defined only for GET.
   for (const headers of [{}, { Range: 'bytes=0-1' }]) {
     const response = await fetchFile(headers, 'HEAD')
     expect([response.status, response.headers.get('Content-Length'), (await body(response)).length]).toEqual([

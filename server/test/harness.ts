@@ -8,7 +8,8 @@ import type { Kind } from '../src/kinds/kind.js'
 import { sqliteLedger } from '../src/ledger/sqlite/ledger.js'
 import type { BlobStore } from '../src/ports/blob-store.js'
 import type { Ledger } from '../src/ports/ledger.js'
-import { createUploads, type UploadsOptions } from '../src/uploads.js'
+import { createUploads } from '../src/uploads.js'
+import type { UploadsOptions } from '../src/uploads-options.js'
 import { openDatabase, photos, temporaryDirectory, type Tx } from './fixtures.js'
 
 type Kinds = Record<string, Kind<Tx>>

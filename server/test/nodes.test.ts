@@ -1,7 +1,7 @@
 import { request as httpRequest } from 'node:http'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { type Postgres, startPostgres } from '../../e2e/src/postgres.js'
+import { type Postgres, startPostgres } from '../../e2e/ground/postgres.js'
 import { content, digestOf, eventually, newId } from './harness.js'
 import { type Node, nodesOn, operationAt, untilReferenced } from './nodes.js'
 import { useProgram } from './program.js'

@@ -4,7 +4,10 @@ import { stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import { afterEach, expect, test } from 'vitest'
 import { kind } from '../src/kinds/kind.js'
-import { connectOperator, serveOperator } from '../src/operate/socket.js'
+import type { Operator } from '../src/operate/operator.js'
+import { operatorApp } from '../src/operate/operator-app.js'
+import { connectOperator } from '../src/operate/operator-client.js'
+import { serveOperator } from '../src/operate/socket.js'
 import { newId, startServer, type TestServer } from './harness.js'
 import { useProgram } from './program.js'
 
@@ -86,3 +89,20 @@ test('a long list comes in pages, and each operation once', async () => {
   // One call answers at most so many, whatever is asked of it.
   expect(await server!.uploads.operator.list({ limit: 5_000_000 })).toHaveLength(ids.length)
 }, 60_000)
+
+test('what is no call of an operator is refused, and changes nothing', async () => {
+  const calls: string[] = []
+  const noted = (name: string) => async () => void calls.push(name)
+  const app = operatorApp(new Proxy({} as Operator, { get: (_nothing, name) => noted(String(name)) }))
+  const post = async (path: string, body: string) => (await app.request(path, { method: 'POST', body })).status
+  expect(await post('/cancel', '{"owner":"alice"}')).toBe(400)
+  expect(await post('/forgetOwner', '{"owner":7,"apply":true}')).toBe(400)
+  expect(await post('/reconcile', '{"apply":"yes"}')).toBe(400)
+  expect(await post('/reconcile', '{"aply":true}')).toBe(400)
+  expect(await post('/cancel', 'no JSON')).toBe(400)
+  expect(await post('/explode', '{}')).toBe(404)
+  expect(await post('/show', JSON.stringify({ owner: 'x'.repeat(70_000), id: newId() }))).toBe(413)
+  expect(calls).toEqual([])
+  expect(await post('/cancel', JSON.stringify({ owner: 'alice', id: newId() }))).toBe(200)
+  expect(calls).toEqual(['cancel'])
+})

@@ -1,4 +1,5 @@
 /** Options that cannot work are refused where they are given, by name, with what they may be and what they are. */
+import { createServer } from 'node:http'
 import { createClient } from '@libsql/client'
 import { afterEach, describe, expect, test } from 'vitest'
 import { fileBlobs } from '../src/blobs/file/file-blobs.js'
@@ -7,6 +8,7 @@ import { UploadError } from '../src/lib/errors.js'
 import { kind } from '../src/kinds/kind.js'
 import { serializedLibsql } from '../src/ledger/sqlite/client/serialized-libsql.js'
 import { openMetrics } from '../src/metrics.js'
+import { guardServer, serveUploads } from '../src/http/node-server.js'
 import { createUploads } from '../src/uploads.js'
 import { standardWebhook } from '../src/effects/webhook.js'
 import { newId, startServer, type TestServer } from './harness.js'
@@ -33,6 +35,11 @@ const makers: Record<string, (options: Options) => unknown> = {
   standardWebhook: (options) => standardWebhook({ url: 'https://example.org/', secret, ...options }),
   serializedLibsql: (options) => serializedLibsql(createClient({ url: ':memory:' }), options),
   openMetrics: (options) => openMetrics(options),
+  guardServer: (options) =>
+    guardServer(
+      createServer(() => {}),
+      options,
+    ),
 }
 
 function refusalOf(maker: string, options: Options): UploadError {
@@ -112,10 +119,41 @@ test.each<[string, Options, string]>([
   ['serializedLibsql', { busyTimeoutMs: -1 }, 'busyTimeoutMs must be'],
   ['serializedLibsql', { idleLimitMs: Number.NaN }, 'idleLimitMs must be'],
   ['openMetrics', { process: 'yes' }, 'process must be true or false'],
+  ['guardServer', { idleMs: 0 }, 'idleMs must be a whole number from 1 to 2147483647, not 0'],
+  ['guardServer', { bodyMs: '300000' }, 'bodyMs must be a whole number from 1 to 2147483647, not a string'],
+  ['guardServer', { idleMS: 5 }, 'idleMS: there is no such option; did you mean idleMs?'],
+  ['guardServer', { port: 3000 }, 'port: there is no such option'],
 ])('%s refuses %j', (maker, options, message) => {
   const refusal = refusalOf(maker, options)
   expect(refusal).toMatchObject({ name: 'UploadError', code: 'setup' })
   expect(refusal.message).toContain(`${maker}: ${message}`)
+})
+
+test.each<[Options, string]>([
+  [{ fetch: undefined }, 'fetch must be a function, not undefined'],
+  [{ port: 65_536 }, 'port must be a whole number from 0 to 65535, not 65536'],
+  [{ port: '3000' }, 'port must be a whole number from 0 to 65535, not a string'],
+  [{ hostname: '' }, 'hostname must be a text that is not empty, not a string'],
+  [{ host: '0.0.0.0' }, 'host: there is no such option'],
+  [{ idleMs: -1 }, 'idleMs must be a whole number from 1'],
+  [{ bodyMs: Number.NaN }, 'bodyMs must be a whole number from 1'],
+])('serveUploads refuses %j, and listens to nothing', async (options, message) => {
+  const serving = serveUploads({ fetch: () => new Response(), port: 0, ...options })
+  await expect(serving).rejects.toMatchObject({
+    name: 'UploadError',
+    code: 'setup',
+    message: expect.stringContaining(`serveUploads: ${message}`) as unknown,
+  })
+})
+
+test('serveUploads takes undefined for the default', async () => {
+  const undefinedOptions: object = { hostname: undefined, idleMs: undefined, bodyMs: undefined }
+  const listening = await serveUploads({ fetch: () => new Response(), port: 0, ...undefinedOptions })
+  try {
+    expect(listening.address()).toMatchObject({ address: '127.0.0.1' })
+  } finally {
+    listening.close()
+  }
 })
 
 test('all that is wrong is said at once, and no text is repeated, which might be a secret', () => {
@@ -134,6 +172,7 @@ describe('undefined is the default', () => {
       standardWebhook: ['type', 'timeLimitMs', 'allowPrivateAddresses'],
       serializedLibsql: ['busyTimeoutMs', 'idleLimitMs'],
       openMetrics: ['process'],
+      guardServer: ['idleMs', 'bodyMs'],
     }[maker]
     expect(() => makers[maker]?.(Object.fromEntries((names ?? []).map((name) => [name, undefined])))).not.toThrow()
   })

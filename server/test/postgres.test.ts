@@ -16,7 +16,7 @@ import * as tables from '../src/ledger/postgres/schema.js'
 import { postgresLedger } from '../src/ledger/postgres/ledger.js'
 import { later } from './harness.js'
 import { type JsDatabase, type NodeDatabase, photos, postgresFixture, schema } from './postgres-fixture.js'
-import { type Postgres, startPostgres } from '../../e2e/src/postgres.js'
+import { type Postgres, startPostgres } from '../../e2e/ground/postgres.js'
 
 let server: Postgres
 beforeAll(async () => {

@@ -5,7 +5,7 @@ import type { Ledger } from '../src/ports/ledger.js'
 import type { OperationRecord } from '../src/ports/operation.js'
 import { createReceive } from '../src/sequence/receive.js'
 import { systemClock } from '../src/sequence/clock.js'
-import { NO_METRICS } from '../src/operate/metering.js'
+import { NO_METRICS } from '../src/ports/metrics.js'
 import { silent } from './harness.js'
 
 const declared = {

@@ -6,7 +6,9 @@ import { sql } from 'drizzle-orm'
 import { afterEach, beforeEach, expect, test } from 'vitest'
 import { relativePath } from '../src/blobs/key.js'
 import { kind } from '../src/kinds/kind.js'
-import type { Finding, ReconcileOptions } from '../src/operate/reconcile.js'
+import { type Finding, reconcile as compareStore, type ReconcileOptions } from '../src/operate/reconcile.js'
+import type { BlobStore } from '../src/ports/blob-store.js'
+import { systemClock } from '../src/sequence/clock.js'
 import type { Tx } from './fixtures.js'
 import { content, newId, startServer, type TestServer } from './harness.js'
 
@@ -133,7 +135,39 @@ test('what comes to light only while it is applied counts as well', async () => 
     },
   })
   expect(report).toMatchObject({ done: { quarantined: 5 } })
-  expect(report.refused).toMatch('more blobs would go than the look before had found')
+  expect(report.refused).toMatch('more blobs would be removed than the first pass had found')
+})
+
+test('once it has stopped for what came to light, it removes nothing more, the remains of uploads included', async () => {
+  for (let n = 0; n < 10; n += 1) await upload()
+  const removed: string[] = []
+  let looks = 0
+  // A store that has remains next to each blob, as S3 can have; what is overdue in its quarantine comes between the looks.
+  const blobs: BlobStore = Object.create(server.blobs, {
+    list: {
+      value: async function* () {
+        for await (const blob of server.blobs.list()) yield { ...blob, hasUploadRemains: true }
+      },
+    },
+    uploadRemains: { value: { found: async () => true, remove: async (key: string) => void removed.push(key) } },
+    quarantine: {
+      value: {
+        ...server.blobs.quarantine,
+        list: async function* () {
+          looks += 1
+          if (looks % 2 === 0) for (let n = 0; n < 20; n += 1) yield { key: unknownKey(n), sizeBytes: 1, sinceAt: 0 }
+        },
+        remove: async (key: string) => void removed.push(key),
+      },
+    },
+  }) as BlobStore
+  const deps = { ledger: server.ledger, blobs, clock: systemClock }
+  const stopped = await compareStore(deps, { apply: true })
+  expect(stopped.refused).toMatch('more blobs would be removed than the first pass had found')
+  expect(stopped).toMatchObject({ found: { overdue: 20, 'upload-remains': 10 }, done: { deleted: 5 } })
+  expect(removed).toEqual([0, 1, 2, 3, 4].map(unknownKey))
+  expect(await compareStore(deps, { apply: true, force: true })).toMatchObject({ refused: null, difference: 0 })
+  expect(removed).toHaveLength(5 + 20 + 10)
 })
 
 test('what a row counts on comes back from quarantine, also where deletions are refused', async () => {

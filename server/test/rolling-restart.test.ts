@@ -1,7 +1,7 @@
 /** Three nodes on PostgreSQL and S3 behind nginx, which are restarted one after the other while clients upload. */
 import * as tus from 'tus-js-client'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { type Postgres, startPostgres } from '../../e2e/src/postgres.js'
+import { type Postgres, startPostgres } from '../../e2e/ground/postgres.js'
 import { findProgram } from './debian.js'
 import { content, digestOf, later, newId } from './harness.js'
 import { freePort, startNginx } from './nginx.js'

@@ -7,7 +7,7 @@ import { kind } from '../src/kinds/kind.js'
 import { photos, type Tx } from './fixtures.js'
 import { content, digestOf, startServer } from './harness.js'
 import { chainOf, s3Server } from './s3.js'
-import { startProxy } from '../../e2e/src/proxy.js'
+import { startProxy } from '../../e2e/ground/proxy.js'
 
 const { missing, config } = await s3Server()
 const MiB = 1024 * 1024
@@ -157,11 +157,11 @@ describe.skipIf(missing !== null)(`the server on S3${missing === null ? '' : ` (
         Body: 'x',
       })
       expect((await names()).length).toBe(3)
-      expect(await server.uploads.operator.reconcile()).toMatchObject({ difference: 1, found: { scraps: 1 } })
+      expect(await server.uploads.operator.reconcile()).toMatchObject({ difference: 1, found: { 'upload-remains': 1 } })
       const applied = await server.uploads.operator.reconcile({ apply: true, force: true })
-      expect(applied).toMatchObject({ difference: 0, found: { scraps: 1 }, done: { deleted: 1 } })
+      expect(applied).toMatchObject({ difference: 0, found: { 'upload-remains': 1 }, done: { deleted: 1 } })
       expect(await names()).toEqual([name])
-      expect(await server.uploads.operator.reconcile()).toMatchObject({ difference: 0, found: { scraps: 0 } })
+      expect(await server.uploads.operator.reconcile()).toMatchObject({ difference: 0, found: { 'upload-remains': 0 } })
     } finally {
       await server.close()
     }

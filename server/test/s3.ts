@@ -1,6 +1,6 @@
 import { v4 as uuidv4 } from 'uuid'
 import { inject } from 'vitest'
-import { type GatewayPlace, startGateway } from '../../e2e/src/s3.js'
+import { type GatewayPlace, startGateway } from '../../e2e/ground/s3.js'
 import { digestOf } from './harness.js'
 import { createHolderName } from '../src/lib/holder-name.js'
 import { s3Blobs, type S3BlobsOptions } from '../src/blobs/s3/s3-blobs.js'

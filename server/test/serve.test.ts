@@ -198,7 +198,7 @@ test('starts in a pod beside a Service of its name, and says what it ignores', a
     LANDFALL_SERVICE_HOST: '10.0.0.1',
     LANDFALL_PORT_80_TCP: 'tcp://10.0.0.1:80',
   })
-  expect(started.err).toContain('no such settings, which are ignored: LANDFALL_PORT_80_TCP, LANDFALL_SERVICE_HOST')
+  expect(started.err).toContain('unknown settings, which are ignored: LANDFALL_PORT_80_TCP, LANDFALL_SERVICE_HOST')
 })
 
 test.each(['--s3-secret-access-key', '--webhook-secret'])('%s is refused without its value', async (flag) => {
@@ -284,7 +284,7 @@ describe('settings', () => {
   })
 
   test('a setting that is required says what it is for', () => {
-    const required = 'LANDFALL_OWNER_HEADER: required; the name of the header by which your proxy says who asks'
+    const required = 'LANDFALL_OWNER_HEADER: required; the name of the header in which your proxy sends the owner'
     expect(() => readSettings({})).toThrow(required)
     expect(() => readSettings({ LANDFALL_OWNER_HEADER: '' })).toThrow(required)
   })
@@ -307,7 +307,7 @@ describe('settings', () => {
     expect(settings.LANDFALL_PORT).toBe(3000)
     expect(warnings).toEqual([
       expect.stringMatching(/^LANDFALL_PORT is ignored/),
-      'no such settings, which are ignored: LANDFALL_MAXSIZE, LANDFALL_PORT_80_TCP_ADDR, LANDFALL_SERVICE_HOST',
+      'unknown settings, which are ignored: LANDFALL_MAXSIZE, LANDFALL_PORT_80_TCP_ADDR, LANDFALL_SERVICE_HOST',
     ])
     expect(warningsOf({ LANDFALL_PORT: 'udp://10.0.0.1:80' }, { LANDFALL_PORT: '81' })).toMatchObject({
       settings: { LANDFALL_PORT: 81 },

@@ -4,7 +4,7 @@ import { type Problem, problemSchema } from './problem.js'
 /**
  * The recovery points of an operation, in order. Each is a fact that is already true.
  *
- * `cancelled`, `expired` and `rejected` are final for the client; their bytes may still have to be removed.
+ * `cancelled`, `expired` and `rejected` are final for the client. Their bytes may still have to be removed.
  */
 export const POINTS = [
   'declared',
@@ -20,7 +20,7 @@ export const POINTS = [
 export type Point = (typeof POINTS)[number]
 
 /**
- * Where each point may go. A point only ever moves to the right (invariant 7); several may be passed in one commit,
+ * Where each point may move. A point only ever moves to the right (invariant 7). One commit may pass several points,
  * because a drive records cheap points together with the next one.
  */
 export const NEXT = {
@@ -50,8 +50,8 @@ export const isReferenced = (point: string): point is 'referenced' | 'completed'
   point === 'referenced' || point === 'completed'
 
 /**
- * An operation's id: a UUID of any version, made by the client before anything leaves the browser.
- * Unique per owner, and never used again. Upper case is accepted and means the same id.
+ * An operation's id: a UUID of any version, made by the client before anything leaves the browser. It is unique per
+ * owner, and never used again. Upper case is accepted and means the same id.
  *
  * @see RFC 9562 section 4
  */
@@ -61,7 +61,7 @@ export const operationIdSchema = v.pipe(
   v.toLowerCase(),
 )
 
-/** Parses an operation's id, or answers null for anything that is none. */
+/** Parses an operation's id. Returns null for anything that is not one. */
 export function parseOperationId(value: unknown): string | null {
   const parsed = v.safeParse(operationIdSchema, value)
   return parsed.success ? parsed.output : null
@@ -76,19 +76,19 @@ export const digestSchema = v.pipe(
 export type JsonValue = null | boolean | number | string | JsonValue[] | { [key: string]: JsonValue }
 export type JsonObject = { [key: string]: JsonValue }
 
-/** With the flag `u`, half of a surrogate pair matches only where its other half is missing. */
+/** With the flag `u`, half of a surrogate pair matches only if its other half is missing. */
 const LONE_SURROGATE = /\p{Surrogate}/u
 
 /**
  * Whether a text can be written as UTF-8 and read back unchanged. `"\ud83c"`, half of an emoji, is a JavaScript string
- * and valid JSON, but a database stores it as U+FFFD: the stored operation then differs from its own declaration.
- * `String.prototype.isWellFormed` says the same; browsers from before 2023 do not have it.
+ * and valid JSON, but a database stores it as U+FFFD. The stored operation would then differ from its own declaration.
+ * `String.prototype.isWellFormed` tells the same, but browsers from before 2023 do not have it.
  */
 export const isWellFormed = (text: string): boolean => !LONE_SURROGATE.test(text)
 
 const NOT_WELL_FORMED = 'text that is not well formed: it contains half of a surrogate pair'
 
-/** Deeper than any metadata need be, and far from what recursion can bear. */
+/** Deeper than any metadata needs to be, and far below what recursion can handle. */
 const MAX_DEPTH = 32
 
 const isJson = (value: unknown, depth: number): boolean => {
@@ -108,11 +108,14 @@ const textSchema = (maxLength: number) =>
     v.string(),
     v.maxLength(maxLength),
     v.check(isWellFormed, NOT_WELL_FORMED),
-    // Neither a file's name nor its type has use for them, and headers, logs and shells are harmed by them.
+    // Neither a file's name nor its type needs them, and they harm headers, logs and shells.
     v.check((text) => !/[\u0000-\u001f\u007f]/.test(text), 'control characters are not allowed'), // oxlint-disable-line no-control-regex -- they are what is looked for
   )
 
-/** What the client says of its file. `size` in bytes; `lastModified` in milliseconds since 1970, and no fact. */
+/**
+ * What the client declares about its file. `size` is in bytes. `lastModified` is in milliseconds since 1970, and is not
+ * one of the facts that identify the file.
+ */
 export const fileFactsSchema = v.object({
   name: textSchema(1024),
   size: v.pipe(v.number(), v.safeInteger(), v.minValue(0)),
@@ -122,8 +125,8 @@ export const fileFactsSchema = v.object({
 export type FileFacts = v.InferOutput<typeof fileFactsSchema>
 
 /**
- * Where an operation stands, as somebody else says it. A newer server may have points that this version does not know:
- * `unknown`. Then it is on its way, and nothing else may be concluded.
+ * The recovery point in a message from outside. A newer server may have points that this version does not know; such a
+ * point becomes `unknown`. Then the operation is in progress, and nothing else may be concluded.
  */
 const saidPointSchema = v.pipe(
   v.string(),
@@ -132,15 +135,15 @@ const saidPointSchema = v.pipe(
 
 const instantSchema = v.pipe(v.string(), v.isoTimestamp())
 
-/** The row that says "this blob belongs to this owner"; exactly one per operation. */
+/** The row that says "this blob belongs to this owner". There is exactly one per operation. */
 export const referenceSchema = v.object({
   operationId: operationIdSchema,
-  /** Bytes. */
+  /** In bytes. */
   size: v.pipe(v.number(), v.safeInteger(), v.minValue(0)),
-  /** Media type: by content where the content tells, else as declared. */
+  /** Media type: from the content where it can be recognised, otherwise as declared. */
   type: v.string(),
   digest: digestSchema,
-  /** Who said the digest first. It was computed over the stored bytes in both cases. */
+  /** Which side reported the digest first. In both cases it was computed over the stored bytes. */
   digestSource: v.picklist(['client', 'server']),
   storedAt: instantSchema,
   /** A path to the stored blob. */
@@ -149,23 +152,23 @@ export const referenceSchema = v.object({
   data: v.unknown(),
 })
 
-/** The operation, as `PUT` and `GET` answer it. */
+/** The operation, as `PUT` and `GET` return it. */
 export const operationSchema = v.pipe(
   v.object({
     id: operationIdSchema,
     kind: v.string(),
     recoveryPoint: saidPointSchema,
-    /** Attempts ran out; an operator's `retry` clears it. Never a final state. */
+    /** The attempts ran out. An operator's `retry` clears it. It is never a final state. */
     stalled: v.boolean(),
     file: fileFactsSchema,
     metadata: jsonObjectSchema,
-    /** Acknowledged bytes: durable on the server. Never falls. */
+    /** Acknowledged bytes, which are durable on the server. Never decreases. */
     offset: v.pipe(v.number(), v.safeInteger(), v.minValue(0)),
-    /** A path, because proxies lie about schemes and hosts. */
+    /** A path, because proxies report wrong schemes and hosts. */
     uploadUrl: v.string(),
     digest: v.nullable(digestSchema),
     reference: v.nullable(referenceSchema),
-    /** Explains a final state, or a stall. */
+    /** Explains a final state or a stall. */
     problem: v.nullable(problemSchema),
     createdAt: instantSchema,
     updatedAt: instantSchema,

@@ -1,4 +1,4 @@
-/** Below the mount point; `:id` in Hono's notation is made by the server from the same words. */
+/** Paths below the mount point. The server makes `:id` in Hono's notation from the same words. */
 export const OPERATIONS = '/operations'
 export const FILES = '/files'
 
@@ -6,18 +6,21 @@ export const operationPath = (id: string): string => `${OPERATIONS}/${id}`
 export const prefixPath = (id: string): string => `${OPERATIONS}/${id}/prefix`
 export const filePath = (id: string): string => `${FILES}/${id}`
 
-/** Sent by Landfall's own client, which sees true offsets. Requests without it are stock tus clients. */
+/** Landfall's own client sends it, and gets true offsets. Requests without it come from standard tus clients. */
 export const VERSION_HEADER = 'Landfall-Version'
 export const VERSION = '1'
 
 /**
- * Whose the uploads are: an opaque tag of the owner, the same on all nodes. On every answer to a request that was
- * authenticated. A request that carries another one changes nothing and is answered 412 `other-owner`; one that would
- * change something and comes from Landfall's own client has to carry it, or is answered 428 `owner-required`.
+ * Whose the uploads are: an opaque tag of the owner, the same on all nodes. It is on every answer to an authenticated
+ * request. A request with another owner's tag changes nothing and is answered 412 `other-owner`. A request of
+ * Landfall's own client that would change something must carry a tag, or is answered 428 `owner-required`.
  */
 export const OWNER_TAG_HEADER = 'Landfall-Owner'
 
-/** On the answer to a PATCH of Landfall's own client: how far the operation has come by then. A hint; the operation's resource is the truth. */
+/**
+ * On the answer to a PATCH of Landfall's own client: how far the operation has come by then. It is only a hint. The
+ * operation's resource is the truth.
+ */
 export const RECOVERY_POINT_HEADER = 'Landfall-Recovery-Point'
 
 /** tus 1.0.0, "Headers". */
@@ -25,8 +28,8 @@ export const TUS_RESUMABLE = '1.0.0'
 export const TUS_CONTENT_TYPE = 'application/offset+octet-stream'
 
 /**
- * Request headers that tus and Landfall need, for CORS: each header that a route reads and that a page may set, and what
- * stock clients send by themselves. A test compares the list with what the routes read.
+ * Request headers that tus and Landfall need, for CORS: each header that a route reads and that a page may set, and
+ * what standard clients send by themselves. A test compares the list with what the routes read.
  */
 export const REQUEST_HEADERS = [
   'Authorization',

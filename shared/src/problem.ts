@@ -1,17 +1,18 @@
 import * as v from 'valibot'
 
 /**
- * What a problem means for the client's next move:
+ * What a problem means for the client's next action:
  *
- * - `final`: this operation will never become a reference; the same answer for ever.
- * - `retry`: a fault that passes, or a wait; nothing is lost.
- * - `authenticate`: fresh credentials, then again.
- * - `declare`: the server does not know the operation (any more); declare it again.
+ * - `final`: this operation will never become a reference. The answer stays the same permanently.
+ * - `retry`: a fault that passes, or a wait. Nothing is lost.
+ * - `authenticate`: get fresh credentials, then repeat.
+ * - `declare`: the server does not know the operation (any more). Declare it again.
  */
 export type Consequence = 'final' | 'retry' | 'authenticate' | 'declare'
 
 /**
- * Every "no" of the wire and what it asks of the client. The key is the last part of the problem's `type` and its `code`.
+ * Every refusal of the wire, and what it asks of the client. The key is the last part of the problem's `type` and its
+ * `code`.
  *
  * An application's own `reject(code)` has the type `rejected` and the application's code.
  */
@@ -61,12 +62,12 @@ export type ProblemCode = keyof typeof CONSEQUENCES
 
 const TYPE_PREFIX = 'urn:landfall:problem:'
 
-/** `type` as it stands on the wire. A URN, because it names a meaning and no page. */
+/** The `type` as it is on the wire. It is a URN, because it names a meaning and not a page. */
 export const problemType = (code: ProblemCode): string => TYPE_PREFIX + code
 
 export const PROBLEM_MEDIA_TYPE = 'application/problem+json'
 
-/** Also what a client says itself, where an upload was cancelled before the server heard of it. */
+/** A client also reports it by itself, if an upload was cancelled before the server knew of it. */
 export const CANCELLED = {
   type: problemType('cancelled'),
   title: 'The upload was cancelled',
@@ -74,10 +75,10 @@ export const CANCELLED = {
   code: 'cancelled',
 } as const
 
-/** Also what a client says itself, where an answer shows that somebody else is signed in. */
+/** A client also reports it by itself, if an answer shows that another user is signed in. */
 export const OTHER_OWNER = {
   type: problemType('other-owner'),
-  title: 'Somebody else is signed in: nothing was changed',
+  title: 'Another user is signed in, so nothing was changed',
   status: 412,
   code: 'other-owner',
 } as const
@@ -88,8 +89,8 @@ interface ProblemEntry {
 }
 
 /**
- * The status and the meaning of each (RFC 9457). Apart from the consequences, because only who answers needs them:
- * a client's bundle is without these texts.
+ * The status and the meaning of each problem (RFC 9457). They are separate from the consequences, because only a server
+ * needs them: a client's bundle does not contain these texts.
  */
 export const PROBLEMS: Readonly<Record<ProblemCode, ProblemEntry>> = {
   'invalid-request': { status: 400, title: 'The request is not of the expected form' },
@@ -111,7 +112,7 @@ export const PROBLEMS: Readonly<Record<ProblemCode, ProblemEntry>> = {
   'quota-exceeded': { status: 413, title: 'The storage quota does not suffice for this file' },
   'metadata-too-large': { status: 413, title: 'The metadata is too large' },
   'type-not-accepted': { status: 415, title: 'Files of this type are not accepted' },
-  'range-not-satisfiable': { status: 416, title: 'The range lies outside the file' },
+  'range-not-satisfiable': { status: 416, title: 'The range is outside the file' },
   'unknown-kind': { status: 422, title: 'No such kind of upload' },
   'invalid-metadata': { status: 422, title: 'The metadata does not fit the kind' },
   'operation-mismatch': { status: 422, title: 'This id belongs to another file' },
@@ -120,33 +121,33 @@ export const PROBLEMS: Readonly<Record<ProblemCode, ProblemEntry>> = {
   'not-acceptable': { status: 422, title: 'The content is not of an accepted type' },
   rejected: { status: 422, title: 'The application did not accept the file' },
   locked: { status: 423, title: 'Another request is using this upload' },
-  'owner-required': { status: 428, title: 'Say whose upload it is: ask GET /operations?open for the owner tag' },
+  'owner-required': { status: 428, title: 'The owner tag is missing. GET /operations?open returns it' },
   'too-many-open': { status: 429, title: 'Too many unfinished uploads' },
-  'too-many-declared': { status: 429, title: 'Too many uploads were begun in a short time' },
-  'too-many-waiting': { status: 429, title: 'Too many requests wait for a change' },
+  'too-many-declared': { status: 429, title: 'Too many uploads were started in a short time' },
+  'too-many-waiting': { status: 429, title: 'Too many requests are waiting for a change' },
   'too-slow': { status: 408, title: 'The request did not arrive in time' },
   'head-too-large': { status: 431, title: 'The head of the request is too large' },
   internal: { status: 500, title: 'Something went wrong on the server' },
   'not-offered': { status: 501, title: 'This tus extension is not offered' },
   stalled: { status: 503, title: 'The upload needs an operator; nothing is lost' },
-  unavailable: { status: 503, title: 'Storage is away for a moment' },
+  unavailable: { status: 503, title: 'The storage is unavailable at the moment' },
   'storage-full': { status: 507, title: 'The storage is full' },
 }
 
-/** RFC 9457 section 3, with two members of ours. */
+/** RFC 9457 section 3, with two members that Landfall adds. */
 export const problemSchema = v.object({
   type: v.string(),
   title: v.string(),
   status: v.pipe(v.number(), v.safeInteger()),
   detail: v.optional(v.string()),
-  /** The last part of `type`; for `rejected` the application's own code. */
+  /** The last part of `type`. For `rejected`, the application's own code. */
   code: v.string(),
-  /** How long to wait, in seconds; the same as the header `Retry-After`. */
+  /** How long to wait, in seconds. The same as in the header `Retry-After`. */
   retryAfterSeconds: v.optional(v.pipe(v.number(), v.minValue(0))),
 })
 export type Problem = v.InferOutput<typeof problemSchema>
 
-/** Makes a problem of the wire. `code` only where the application has one of its own. */
+/** Makes a problem for the wire. `code` is given only if the application has its own. */
 export function problem(
   of: ProblemCode,
   extra: { detail?: string; code?: string; retryAfterSeconds?: number } = {},
@@ -162,14 +163,14 @@ export function problem(
   }
 }
 
-/** Which problem of ours this is, or null: anybody's proxy can answer 404. */
+/** Which of Landfall's problems this is, or null. Any proxy can answer 404, for example. */
 export function problemCode(candidate: Problem): ProblemCode | null {
   if (!candidate.type.startsWith(TYPE_PREFIX)) return null
   const code = candidate.type.slice(TYPE_PREFIX.length)
   return Object.hasOwn(CONSEQUENCES, code) ? (code as ProblemCode) : null
 }
 
-/** What a problem asks of the client; `retry` for whatever is not ours. */
+/** What a problem asks of the client. `retry` for every problem that is not Landfall's. */
 export function consequenceOf(candidate: Problem): Consequence {
   const code = problemCode(candidate)
   return code === null ? 'retry' : CONSEQUENCES[code]

@@ -12,9 +12,9 @@ import {
 import { type Problem, problemSchema } from './problem.js'
 
 /**
- * Body of `PUT /operations/{id}`: declare or continue.
+ * The body of `PUT /operations/{id}`: declare or continue.
  *
- * `digest: 'pending'` says that the digest will follow; a value can be set once, and another one is refused.
+ * `digest: 'pending'` says that the digest will follow. A value can be set once, and another value is refused.
  */
 export const declareRequestSchema = v.object({
   kind: v.optional(v.pipe(v.string(), v.minLength(1), v.maxLength(64), v.check(isWellFormed))),
@@ -24,26 +24,30 @@ export const declareRequestSchema = v.object({
 })
 export type DeclareRequest = v.InferOutput<typeof declareRequestSchema>
 
-/** Answer of `GET /operations?ids=…` and `GET /operations?open`. `next` is the cursor of the following page. */
+/** The answer of `GET /operations?ids=…` and `GET /operations?open`. `next` is the cursor of the following page. */
 export const operationListSchema = v.object({
-  // Each as a whole is read by itself.
+  // Only the ids are checked here. Each operation is then parsed separately.
   operations: v.array(v.object({ id: operationIdSchema })),
   next: v.optional(v.string()),
 })
 export interface OperationList {
   operations: Operation[]
-  /** Ids of such as a newer server has written otherwise: they are there, and no more is known of them. */
+  /**
+   * Ids of operations that a newer server has written in another form. They exist, and nothing more is known about
+   * them.
+   */
   unreadable: string[]
   next?: string
 }
 
 /**
- * Answer of `GET /operations/{id}/prefix`: the digest of the first `offset` stored bytes, by which a new pick of the
- * file is proven before one byte of it is sent.
+ * The answer of `GET /operations/{id}/prefix`: the digest of the first `offset` stored bytes. With it, the client
+ * proves that a newly picked file is the same one before it sends a byte of it.
  *
- * Without `partBytes` it is their SHA-256. With it, because some stores cannot read an unfinished upload back, it is the
- * last link of a chain over their parts of so many bytes (the last one may have less): link n is the SHA-256 of the text
- * of link n - 1 (of the first part: of nothing) followed by the text of the SHA-256 of part n, both as `digest` has them.
+ * Without `partBytes` it is the SHA-256 of these bytes. Some stores cannot read an unfinished upload back. They set
+ * `partBytes`, and the digest is then the last link of a chain over parts of so many bytes (the last part may have
+ * fewer). Link n is the SHA-256 of the text of link n - 1 (for the first part: of nothing) followed by the text of the
+ * SHA-256 of part n. Both texts have the form of `digest`.
  */
 export const prefixSchema = v.object({
   offset: v.pipe(v.number(), v.safeInteger(), v.minValue(0)),
@@ -65,7 +69,7 @@ function parse<T>(schema: v.GenericSchema<unknown, T>, input: unknown): Parsed<T
 export const parseDeclareRequest = (input: unknown): Parsed<DeclareRequest> => parse(declareRequestSchema, input)
 export const parseOperation = (input: unknown): Parsed<Operation> =>
   parse(operationSchema as v.GenericSchema<unknown, Operation>, input)
-/** One operation that cannot be read makes none of the others unreadable. */
+/** An operation that cannot be parsed does not make the others unreadable. */
 export function parseOperationList(input: unknown): Parsed<OperationList> {
   const list = parse(operationListSchema, input)
   if (!list.ok) return list
@@ -84,23 +88,26 @@ export const parsePrefix = (input: unknown): Parsed<Prefix> => parse(prefixSchem
 export const parseProblem = (input: unknown): Parsed<Problem> => parse(problemSchema, input)
 
 /**
- * How many operations one `GET /operations?ids=` may ask for: 40 UUIDs stay far below the 8 KiB that common proxies
- * allow a request line.
+ * How many operations one `GET /operations?ids=` may name: 40 UUIDs stay far below the 8 KiB that common proxies allow
+ * for a request line.
  */
 export const MAX_IDS_PER_REQUEST = 40
 
-/** How many seconds a `GET` may ask to wait for a change; more is cut to this. Below the usual idle time-outs of proxies. */
+/**
+ * How many seconds a `GET` may ask to wait for a change. More is reduced to this. It is below the usual idle time-outs
+ * of proxies.
+ */
 export const MAX_WAIT_SECONDS = 20
 
-/** What the types of a server's kinds look like from outside: what goes in as metadata, what comes back as data. */
+/** The types of a server's kinds as a client sees them: the metadata that goes in, and the data that comes back. */
 export interface KindTypes {
   readonly metadata: JsonObject
   readonly data: unknown
 }
 
 /**
- * The type-only bridge from `createUploads` to `createUploader<typeof uploads>()`: never a value, so that nothing of
- * the server reaches the client's bundle.
+ * The type-only bridge from `createUploads` to `createUploader<typeof uploads>()`. It is never a value, so that nothing
+ * of the server reaches the client's bundle.
  */
 export interface TypedUploads<Kinds extends Record<string, KindTypes> = Record<string, KindTypes>> {
   readonly '~kinds'?: Kinds

@@ -41,7 +41,7 @@ const operation = {
 }
 
 describe('recovery points', () => {
-  test('only move to the right, and every point but an end leads somewhere', () => {
+  test('move only to the right, and every point except an end can move', () => {
     for (const from of POINTS)
       for (const to of POINTS) if (canMove(from, to)) expect(POINTS.indexOf(to)).toBeGreaterThan(POINTS.indexOf(from))
     for (const [point, next] of Object.entries(NEXT))
@@ -53,7 +53,7 @@ describe('recovery points', () => {
       expect([isOpen(point), isReferenced(point), isFinal(point)].filter(Boolean)).toHaveLength(1)
   })
 
-  test('what lacks bytes expires; what is referenced neither expires nor is cancelled', () => {
+  test('that lack bytes can expire, and those with a reference can neither expire nor be cancelled', () => {
     expect(POINTS.filter((point) => canMove(point, 'expired'))).toEqual(['declared'])
     expect(POINTS.filter((point) => canMove(point, 'cancelled'))).toEqual([
       'declared',
@@ -96,7 +96,7 @@ describe('a declaration', () => {
     [{ ...good, metadata: { a: undefined } }, /^metadata/],
     [{ ...good, metadata: JSON.parse(`${'{"a":'.repeat(40)}1${'}'.repeat(40)}`) as object }, /^metadata/],
     [{ ...good, kind: '' }, /^kind/],
-    // Half of an emoji: what UTF-8 cannot hold comes back from a database as another text.
+    // Half of an emoji. UTF-8 cannot hold it, so a database returns another text.
     [{ ...good, kind: 'a\ud83c' }, /^kind/],
     [{ ...good, file: { ...file, name: '\ud83c.txt' } }, /^file\.name.*well formed/],
     [{ ...good, file: { ...file, name: '\udf0d\ud83c.txt' } }, /^file\.name.*well formed/],
@@ -130,7 +130,7 @@ describe('well-formed text', () => {
       expect([text, isWellFormed(text)]).toEqual([text, Buffer.from(text).toString() === text])
   })
 
-  test('a declaration of it is read as it is', () => {
+  test('is read unchanged in a declaration', () => {
     const request = { file: { ...file, name: '🌍 日本 é.txt' }, metadata: { '🌍': ['日本', { é: '🌍' }] } }
     expect(parseDeclareRequest(request)).toEqual({ ok: true, value: request })
   })
@@ -146,7 +146,7 @@ describe('answers', () => {
     expect(parsePrefix({ offset: 5, digest: DIGEST })).toEqual({ ok: true, value: { offset: 5, digest: DIGEST } })
   })
 
-  test('of a newer server: a point that is not known here is unknown, more fields are passed over', () => {
+  test('of a newer server: a point that is not known here becomes unknown, and additional fields are ignored', () => {
     const newer = { ...operation, recoveryPoint: 'scanned', scannedBy: { name: 'x' } }
     expect(parseOperation(newer)).toEqual({ ok: true, value: { ...operation, recoveryPoint: 'unknown' } })
     expect([isOpen('unknown'), isFinal('unknown'), isReferenced('unknown')]).toEqual([false, false, false])
@@ -163,7 +163,7 @@ describe('answers', () => {
       ok: true,
       value: { operations: [operation], unreadable: [other] },
     })
-    // Whoever is not even named may be anybody: then nothing can be said of those who are missing.
+    // An operation without an id could be any. Then nothing can be concluded about the ones that are missing.
     for (const nobody of [null, 'x', {}, { id: 'x' }])
       expect(parseOperationList({ operations: [nobody, operation] }).ok).toBe(false)
   })
@@ -189,7 +189,7 @@ describe('problems', () => {
     }
   })
 
-  test('end an operation but for those that pass', () => {
+  test('end an operation, except for those that pass', () => {
     const ofConsequence = (consequence: string): string[] =>
       Object.keys(PROBLEMS).filter((code) => consequenceOf(problem(code as ProblemCode)) === consequence)
     expect(ofConsequence('authenticate')).toEqual(['unauthenticated', 'other-owner'])
@@ -212,12 +212,12 @@ describe('problems', () => {
     ])
   })
 
-  test("keep the application's own code beside our type", () => {
+  test("keep the application's own code next to our type", () => {
     const made = problem('rejected', { code: 'infected', detail: 'A virus' })
     expect([made.code, problemCode(made), consequenceOf(made)]).toEqual(['infected', 'rejected', 'final'])
   })
 
-  test('of others end nothing', () => {
+  test('that are not ours end no operation', () => {
     for (const type of [
       'about:blank',
       'urn:landfall:problem:no-such',

@@ -1,17 +1,21 @@
 import { VERSION, VERSION_HEADER } from '@landfall/shared'
 import { unlessEnded } from '../live.js'
 
-/** The headers of all requests of ours, credentials among them. */
+/** The headers of all of Landfall's requests, including credentials. */
 export interface Authorization {
   /**
-   * `asked` names the state of the credentials, for `refused`. Rejects where the application has none at the moment, or
-   * `signal` ends first: a request without them could be somebody else's.
+   * Resolves with the headers. `asked` identifies this state of the credentials, for `refused`. Rejects if the
+   * application has no credentials at the moment, or if `signal` ends first: a request without them could count as
+   * another user's.
    */
   read(signal: AbortSignal): Promise<{ headers: [string, string][]; asked: number }>
-  /** A 401 came. Answers true when fresh credentials have not been tried yet: again at once. */
+  /**
+   * To be called after a 401. Returns true if fresh credentials have not been tried yet: then the request is repeated
+   * at once.
+   */
   refused(asked: number): boolean
   accepted(): void
-  /** They were somebody else's: the application is asked again. */
+  /** To be called when the credentials belonged to another user: the application is asked again. */
   renew(): void
 }
 
@@ -22,7 +26,7 @@ export function createAuthorization(
 ): Authorization {
   let known: Promise<HeadersInit> | null = null
   let asked = 0
-  /** Since the last answer that was no 401. */
+  /** How many refusals came since the last answer that was not a 401. */
   let refusals = 0
   return {
     async read(signal) {
@@ -42,7 +46,7 @@ export function createAuthorization(
     },
     refused(of) {
       const last = source === undefined ? 1 : 2
-      // Requests that went out together share one refusal.
+      // Requests that were sent with the same credentials count as one refusal.
       if (of === asked) {
         known = null
         asked += 1

@@ -1,6 +1,6 @@
 import type { Clock } from '../ports.js'
 
-/** A frame that does not come within this (hidden tabs have none) is taken for past. */
+/** If a frame does not come within this time (hidden tabs have none), it counts as past. */
 const FRAME_MS = 100
 
 type Listeners = readonly (readonly [EventTarget | undefined, string, (event: Event) => void])[]
@@ -14,7 +14,7 @@ function listen(listeners: Listeners): () => void {
 
 const page = (): EventTarget | undefined => (typeof window === 'undefined' ? undefined : window)
 
-/** The browser's time and signs of life. Touches nothing until it is used; works without a page too. */
+/** The browser's time and events. It uses no browser global before it is called, and it works without a page too. */
 export const createBrowserClock = (): Clock => ({
   nowMs: () => performance.now(),
   wallMs: () => Date.now(),

@@ -15,9 +15,9 @@ import type { Answer, Clock, Ledger, Listed, Owner } from '../ports.js'
 import type { Authorization } from './authorization.js'
 import { jsonOf, noAnswer, refusalOf } from './refusal.js'
 
-/** PUT drives for up to 5 s; the rest is for slow networks. */
+/** A PUT drives the operation for up to 5 s. The rest of the time is for slow networks. */
 const REQUEST_MS = 30_000
-/** Beside the time that the server was asked to wait. */
+/** In addition to the time that the server was asked to wait. */
 const LIST_MARGIN_MS = 15_000
 /** The server reads everything that it has accepted. */
 const PREFIX_MS = 300_000
@@ -30,7 +30,7 @@ interface Request {
   etag?: string | null
 }
 
-/** An answer about another operation is none: a cache or a proxy mixed them up. */
+/** An answer about another operation does not count: a cache or a proxy has mixed up answers. */
 const operationOf =
   (id: string) =>
   (body: unknown): Parsed<Operation> => {
@@ -38,7 +38,7 @@ const operationOf =
     return parsed.ok && parsed.value.id !== id ? { ok: false, detail: 'id' } : parsed
   }
 
-/** The operations over `fetch`, and whose they are. `endpoint` without a slash at its end. */
+/** The operations over `fetch`, and the question of whose they are. `endpoint` has no slash at its end. */
 export function createHttpLedger(options: {
   endpoint: string
   credentials: RequestCredentials
@@ -64,7 +64,7 @@ export function createHttpLedger(options: {
     return { response, text: await response.text(), asked }
   }
 
-  /** `parse` gets the body of a 2xx, or null for 304. `tag` null: nobody's is pinned yet. */
+  /** `parse` gets the body of a 2xx, or null for a 304. With `tag` null, no owner is pinned yet. */
   const exchange = async <T>(
     request: Request,
     parse: (body: unknown, response: Response) => Parsed<T>,

@@ -3,21 +3,21 @@ import type { Change, JournalRecord } from '../operation.js'
 import type { Clock, Journal } from '../ports.js'
 import { openStore } from './idb-store.js'
 
-/** Safari is known to leave a database opening for ever; no upload waits for that. */
+/** Safari is known to leave a database in the state of opening permanently. No upload waits for that. */
 const PATIENCE_MS = 3_000
 
 /**
- * How long the journal remembers that a record was removed. A tab that was frozen for longer writes its record again and
- * asks the server, which answers with the outcome: it is told once more.
+ * How long the journal remembers that a record was removed. A tab that was frozen for longer writes its record again
+ * and asks the server, which answers with the outcome. The application then gets this outcome once more.
  */
 const REMEMBER_REMOVED_MS = 7 * 24 * 3_600_000
 
-/** All keys `[scope, id]` of a scope: arrays sort element by element, and `[]` sorts behind every string. */
+/** All keys `[scope, id]` of a scope. Arrays sort element by element, and `[]` sorts after every string. */
 export const rangeOf = (scope: string): IDBKeyRange => IDBKeyRange.bound([scope], [scope, []])
 
 /**
- * One write after which a crash finds all or nothing. Strict durability is not asked for: records survive a killed
- * browser with the relaxed one too, and a lost machine is answered by the server's own truth.
+ * One write after which a crash finds either all of it or nothing. Strict durability is not requested: records survive
+ * a killed browser with the relaxed one too, and after the loss of a machine the server still knows the truth.
  */
 const written = (store: IDBObjectStore): Promise<void> => promisifyRequest(store.transaction)
 
@@ -25,14 +25,17 @@ const isObject = (value: unknown): value is object => typeof value === 'object' 
 const isRecord = (value: unknown): value is JournalRecord =>
   isObject(value) && 'version' in value && value.version === 1
 
-/** In the place of a record that was removed on purpose. A record that is missing without one was not: see `Journal`. */
+/**
+ * Takes the place of a record that was removed on purpose. A record that is missing without a tombstone was not removed
+ * on purpose: see `Journal`.
+ */
 interface Tombstone {
   readonly removedAtMs: number
 }
 const isTombstone = (value: unknown): value is Tombstone =>
   isObject(value) && !('version' in value) && 'removedAtMs' in value && typeof value.removedAtMs === 'number'
 
-/** A page of another version has written this record: it is neither read nor written over. */
+/** A page of another version has written this record. It is neither read nor overwritten. */
 class ForeignRecord extends Error {
   override readonly name = 'ForeignRecord'
   constructor() {
@@ -48,7 +51,7 @@ interface Pin {
 export function createIdbJournal(clock: Pick<Clock, 'wallMs'>): Journal {
   const use = openStore('landfall-journal', 'operations')
 
-  /** Tombstones that no tab needs any more. */
+  /** Removes tombstones that no tab needs any more. */
   const forget = (scope: string, nowMs: number): Promise<void> =>
     use('readwrite', async (store) => {
       const range = rangeOf(scope)
@@ -67,7 +70,7 @@ export function createIdbJournal(clock: Pick<Clock, 'wallMs'>): Journal {
     async load(scope) {
       const all = await use('readonly', (store) => promisifyRequest<unknown[]>(store.getAll(rangeOf(scope))))
       const nowMs = clock.wallMs()
-      // Nobody waits for it: what stays is swept by the next page.
+      // Nothing waits for it. What it does not remove, the next page removes.
       if (all.some((value) => isStale(value, nowMs))) void forget(scope, nowMs).catch(() => {})
       return all.filter(isRecord)
     },
@@ -88,14 +91,14 @@ export function createIdbJournal(clock: Pick<Clock, 'wallMs'>): Journal {
         const keys = await promisifyRequest(store.getAllKeys(rangeOf(scope)))
         for (const key of keys) {
           if (Array.isArray(key) && key.length > 1) store.put({ removedAtMs: clock.wallMs() } satisfies Tombstone, key)
-          // Whose uploads they were.
+          // This key holds the pinned owner.
           else store.delete(key)
         }
         await written(store)
       }),
     owner: (scope, change) =>
       use('readwrite', async (store) => {
-        // Within the scope's range, before all its records.
+        // This key is within the scope's range, before all its records.
         const pinned = (await promisifyRequest<Pin | undefined>(store.get([scope])))?.owner ?? null
         const next = change(pinned)
         if (next !== null && next !== pinned) store.put({ owner: next } satisfies Pin, [scope])
@@ -107,7 +110,7 @@ export function createIdbJournal(clock: Pick<Clock, 'wallMs'>): Journal {
         const all = await promisifyRequest<unknown[]>(store.getAll(rangeOf(from)))
         for (const record of all.filter(isRecord)) {
           store.delete([from, record.id])
-          // Its copy lies under the old name, and goes with it.
+          // Its copy has the old name and is removed with it.
           store.put({ ...record, scope: to, copy: 'none' } satisfies JournalRecord, [to, record.id])
         }
         await written(store)
@@ -120,7 +123,7 @@ const isStale = (value: unknown, nowMs: number): boolean =>
 
 const keyOf = (scope: string, id: string): string => JSON.stringify([scope, id])
 
-/** Records for as long as the page lives. */
+/** A journal in memory, which lives as long as the page. */
 export function createMemoryJournal(): Journal {
   const records = new Map<string, JournalRecord>()
   const removed = new Set<string>()
@@ -148,7 +151,7 @@ export function createMemoryJournal(): Journal {
       if (next !== null) pins.set(scope, next)
       return next
     },
-    // Nothing of an earlier version.
+    // A journal in memory has nothing of an earlier version.
     adopt: async () => {},
   }
 }
@@ -157,13 +160,13 @@ export function createMemoryJournal(): Journal {
 interface Held {
   readonly scope: string
   readonly id: string
-  /** As the store has confirmed it last. */
+  /** The record as the store has last confirmed it. */
   stored: JournalRecord | undefined
-  /** With the changes that are not stored. */
+  /** The record with the changes that are not stored yet. */
   record: JournalRecord | undefined
-  /** Not stored yet, in their order. */
+  /** Changes that are not stored yet, in order. */
   unsaved: Change[]
-  /** The record belongs to another version of the page: this one goes on in memory. */
+  /** The record belongs to another version of the page. This page continues in memory. */
   isForeign: boolean
 }
 
@@ -171,9 +174,9 @@ const applied = (changes: readonly Change[], to: JournalRecord | undefined): Jou
   changes.reduce((record, change) => change(record), to)
 
 /**
- * A journal that cannot be read or written degrades to memory, and blocks nothing. What could not be stored is kept as
- * *changes*, and the next write that succeeds applies them to whatever is stored then: a record kept as a whole would
- * undo what other tabs have written meanwhile.
+ * Falls back to memory if the journal cannot be read or written, and never blocks. What could not be stored is kept as
+ * *changes*. The next write that succeeds applies them to what is stored then. A record that was kept as a whole would
+ * undo what other tabs have written since.
  */
 export function createResilientJournal(
   store: Journal,
@@ -181,9 +184,9 @@ export function createResilientJournal(
   onDegraded: (cause: unknown) => void,
 ): Journal {
   const holds = new Map<string, Held>()
-  /** Whose uploads a scope's are. */
+  /** The owner tags of scopes. */
   const pins = new Map<string, string>()
-  /** Those with changes that could not be stored when they were made. */
+  /** Records with changes that could not be stored when they were made. */
   const behind = new Set<Held>()
   let isCatchingUp = false
   let hasTold = false
@@ -210,7 +213,10 @@ export function createResilientJournal(
     if (done === null && held.unsaved.length > 0) behind.add(held)
     return done !== null
   }
-  /** What was kept while the store failed goes there with the first write that succeeds, whichever upload that is of. */
+  /**
+   * Stores what was kept while the store failed. It runs after the first write that succeeds, whichever upload that
+   * belongs to.
+   */
   const catchUp = async (): Promise<void> => {
     if (isCatchingUp) return
     isCatchingUp = true
@@ -226,12 +232,12 @@ export function createResilientJournal(
     return held
   }
 
-  /** Brings all unsaved changes into the store, also when that answers later than anybody waits for. */
+  /** Brings all unsaved changes into the store, even if the store answers after the caller has stopped waiting. */
   const save = async (held: Held): Promise<void> => {
     const { scope, id } = held
     let saved: readonly Change[] = []
     const takeUnsaved: Change = (was) => {
-      // Looked at in here: a write that was slow may have brought some of them meanwhile.
+      // Read the list here and not earlier: a slow write may have stored some of the changes since.
       saved = [...held.unsaved]
       return applied(saved, was)
     }
@@ -244,7 +250,7 @@ export function createResilientJournal(
       behind.delete(held)
       throw cause
     }
-    // A removed record stays removed, whatever was still to be changed in it.
+    // A removed record stays removed, whatever changes were still waiting for it.
     held.unsaved = held.stored === undefined ? [] : held.unsaved.filter((change) => !saved.includes(change))
     held.record = applied(held.unsaved, held.stored)
     if (held.unsaved.length === 0) behind.delete(held)
@@ -280,7 +286,7 @@ export function createResilientJournal(
       await attempt(() => store.purge(scope))
     },
     async owner(scope, change) {
-      // The browser may have deleted the site's data: this page still knows whose uploads they are.
+      // The browser may have deleted the site's data. This page still knows whose uploads they are.
       const next = (pinned: string | null): string | null => change(pinned ?? pins.get(scope) ?? null)
       const result = await attempt(() => store.owner(scope, next))
       const pin = result === null ? next(null) : result.value

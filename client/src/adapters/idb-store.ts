@@ -1,10 +1,11 @@
 import { promisifyRequest, type UseStore } from 'idb-keyval'
 
-/** Of the databases' schema. A page of a later version raises it. */
+/** The version of the databases' schema. A page of a later version raises it. */
 const SCHEMA_VERSION = 1
 
 /**
- * A store for idb-keyval's functions in a database of its own. It differs from idb-keyval's `createStore` in two points:
+ * A store for idb-keyval's functions, in a database of its own. It differs from idb-keyval's `createStore` in two
+ * points:
  *
  * - It closes its connection when another page wants to upgrade or delete the database (`versionchange`). Without that,
  *   every tab that is open keeps the upgrade waiting until the user closes it.
@@ -27,7 +28,7 @@ export function openStore(databaseName: string, storeName: string): UseStore {
     const database = await promisifyRequest(request)
     database.addEventListener('close', forget)
     database.addEventListener('versionchange', () => {
-      // Transactions that have begun still end; later ones need a new connection.
+      // Transactions that have begun still end. Later ones need a new connection.
       database.close()
       forget()
     })

@@ -6,8 +6,8 @@ import type { Refusal } from '../ports.js'
 export const noAnswer: Refusal = { ok: false, consequence: 'retry', status: null, problem: null, retryAfterMs: null }
 
 /**
- * What an answer that is not the expected one means. Only a problem of ours can be more than a fault that passes: a
- * proxy's 404, 403 or 200 with HTML is no word of the server. A 401 asks for credentials, whoever says it.
+ * Interprets an answer that is not the expected one. Only one of Landfall's problems can be more than a fault that
+ * passes: a proxy's 404, 403 or 200 with HTML does not come from the server. A 401 always asks for credentials.
  */
 export function refusalOf(status: number, body: unknown, retryAfter: string | null, wallMs: number): Refusal {
   const parsed = parseProblem(body)
@@ -17,7 +17,7 @@ export function refusalOf(status: number, body: unknown, retryAfter: string | nu
   return { ok: false, consequence, status, problem, retryAfterMs: retryAfterMs(retryAfter, wallMs) ?? inBodyMs }
 }
 
-/** The body as JSON, or null for anything that is none. */
+/** The body as JSON, or null if it is not JSON. */
 export function jsonOf(text: string): unknown {
   try {
     return JSON.parse(text)

@@ -3,12 +3,12 @@ import type { Clock, Source } from '../ports.js'
 import { rangeOf } from './idb-journal.js'
 import { openStore } from './idb-store.js'
 
-/** A copy that nobody came back for. */
+/** After this time, a copy whose upload was never resumed is dropped. */
 const KEEP_MS = 30 * 24 * 3_600_000
-/** Another tab may be making it, and have yet to say so in its record. */
+/** A younger copy may be one that another tab is making and has not yet noted in its record. */
 const FRESH_MS = 3_600_000
 const DEFAULT_MAX_BYTES = 1024 ** 3
-/** Of what the browser would still give to this origin: the application needs room too. */
+/** The share of the space that the browser would still give to this origin. The application needs space too. */
 const QUOTA_SHARE = 0.2
 
 interface Copy {
@@ -22,12 +22,15 @@ const freeBytes = async (): Promise<number> => {
   return Math.max(0, quota - usage)
 }
 
-/** Copies of files in IndexedDB, in a database of their own. Putting a `File` there copies it, without reading it here. */
+/**
+ * Copies of files in IndexedDB, in a database of their own. Putting a `File` there copies it, without reading it in
+ * this code.
+ */
 export function createIdbSource(options: { maxBytes?: number | undefined; clock: Pick<Clock, 'wallMs'> }): Source {
   const use = openStore('landfall-copies', 'files')
   const all = (): Promise<[IDBValidKey, Copy][]> =>
     use('readonly', async (store) => {
-      // Both at once: a transaction ends as soon as nothing is asked of it.
+      // Both requests at once, because a transaction ends as soon as it has no open request.
       const [keys, copies] = await Promise.all([
         promisifyRequest(store.getAllKeys()),
         promisifyRequest<Copy[]>(store.getAll()),
@@ -40,7 +43,10 @@ export function createIdbSource(options: { maxBytes?: number | undefined; clock:
       return promisifyRequest(store.transaction)
     })
 
-  /** Counted once and then kept up: what other tabs add meanwhile is missed, which a budget can bear. */
+  /**
+   * Counted once and then kept up to date. Copies that other tabs add later are missed, which is acceptable for a
+   * budget.
+   */
   let keptBytes: number | null = null
   const sizes = new Map<string, number>()
 
@@ -51,7 +57,8 @@ export function createIdbSource(options: { maxBytes?: number | undefined; clock:
       const budgetBytes = options.maxBytes ?? Math.min(DEFAULT_MAX_BYTES, shareBytes)
       if (keptBytes + blob.size > budgetBytes) return false
       const copy: Copy = { blob, madeAtMs: options.clock.wallMs() }
-      // Counted first: while it is written others are dropped, and what is kept may have to be counted anew.
+      // Count it before it is written: during the write, other copies are dropped, and the total may have to be counted
+      // again.
       keptBytes += blob.size
       sizes.set(id, blob.size)
       try {
@@ -90,7 +97,7 @@ export function createIdbSource(options: { maxBytes?: number | undefined; clock:
   }
 }
 
-/** Without copies: a closed tab asks for the file again. */
+/** For an uploader without copies: after a tab was closed, the user has to pick the file again. */
 export const withoutCopies: Source = {
   keep: async () => null,
   read: async () => null,

@@ -1,4 +1,4 @@
-/** The part of tus-js-client's core that is used, as read in its source; its own types describe the whole package. */
+/** The part of tus-js-client's core that is used, as read in its source. Its own types describe the whole package. */
 declare module 'tus-js-client/lib/upload.js' {
   export interface HttpResponse {
     getStatus(): number

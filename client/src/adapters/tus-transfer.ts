@@ -23,9 +23,9 @@ const answer = (status: number, headerOf: (name: string) => string | undefined, 
 })
 
 /**
- * The bytes, sent by the engine of tus-js-client 4.3.1: one instance for each chunk, with an HTTP stack of our own and
- * no retries, since all decisions are the sequence's. Its first HEAD is answered here, from the offset that the PUT or
- * the last PATCH gave: it would cost a request, and it takes the server's lock.
+ * Sends the bytes with the engine of tus-js-client 4.3.1: one instance for each chunk, with our own HTTP stack and
+ * without retries, because the sequence makes all decisions. The engine's first HEAD is answered here, from the offset
+ * that the PUT or the last PATCH returned. A real HEAD would cost a request, and it takes the server's lock.
  *
  * @see https://tus.io/protocols/resumable-upload (1.0.0, PATCH)
  */
@@ -42,7 +42,7 @@ export function createTusTransfer(options: {
       const tag = await options.owner().read(signal)
       if (!tag.ok) return signal.aborted ? { kind: 'stopped' } : { kind: 'refused', refusal: tag }
       const granted = await authorization.read(signal).catch(() => null)
-      // `start(); abort()` in one tick would still send: nothing is started that is already ended.
+      // `start(); abort()` in one tick would still send. So nothing is started that has already been ended.
       if (signal.aborted) return { kind: 'stopped' }
       if (granted === null) return { kind: 'broken' }
       const { headers, asked } = granted
@@ -54,7 +54,7 @@ export function createTusTransfer(options: {
           'Upload-Length': String(source.size),
           'Tus-Resumable': TUS_RESUMABLE,
         }
-        /** Whose upload the answer is about. */
+        /** The owner tag of the answer. */
         let said: string | null = null
         const judged = (status: number, refusal: Refusal | null): Refusal | null =>
           options.owner().judge(tag.value, { said, status, refusal })
@@ -86,7 +86,7 @@ export function createTusTransfer(options: {
                 watchdog.progress(loaded)
                 onSent()
               })
-              // The last bytes are reported by `load` alone where no `progress` came in between.
+              // If there was no `progress` event, only `load` reports the last bytes.
               xhr.upload.addEventListener('load', () => watchdog.progress(bodyBytes))
             },
             send: (body) =>
@@ -142,7 +142,7 @@ export function createTusTransfer(options: {
           fingerprint: async () => null,
           httpStack,
           fileReader,
-          // One chunk, and back to the sequence; also when the server let go early and took less.
+          // After one chunk the sequence takes over again, also if the server stopped early and accepted less.
           onChunkComplete: (_sizeBytes, acceptedBytes) => {
             const refusal = judged(204, null)
             if (refusal !== null) return finish({ kind: 'refused', refusal })

@@ -1,9 +1,9 @@
 import type { Exclusive, Hold } from '../ports.js'
 
-/** A lock that another tab gives up just now is not worth telling. */
+/** If another tab releases the lock within this time, it is not worth reporting. */
 const ELSEWHERE_MS = 100
 
-/** Web Locks; null where the browser has none (insecure contexts). */
+/** Web Locks, or null if the browser has none (in insecure contexts). */
 export function createWebLocks(): Exclusive | null {
   if (typeof navigator === 'undefined' || !navigator.locks) return null
   const { locks } = navigator
@@ -23,7 +23,8 @@ export function createWebLocks(): Exclusive | null {
           })
         locks.request(name, { signal }, granted).catch(() => {
           clearTimeout(timer)
-          // Stolen; or the waiting was ended; or the browser refuses locks here (a sandboxed frame), as if it had none.
+          // The lock was stolen, or the waiting was ended, or the browser refuses locks here (in a sandboxed frame),
+          // which counts as having none.
           if (isHeld) lost.abort()
           else resolve(withoutLocks.hold(name, onElsewhere, signal))
         })
@@ -31,7 +32,7 @@ export function createWebLocks(): Exclusive | null {
   }
 }
 
-/** Without locks: everybody goes on. The server still takes every byte once. */
+/** Without locks, every tab continues. The server still takes every byte only once. */
 export const withoutLocks: Exclusive = {
   hold: async (_name, _onElsewhere, signal) =>
     signal.aborted ? null : { lost: new AbortController().signal, release: () => {} },

@@ -3,18 +3,22 @@ import type { Clock, Digester, DigestOutcome } from '../ports.js'
 import { reader } from '../read.js'
 import type { FromWorker, ToWorker } from '../worker.js'
 
-/** On the page's own thread: a slice takes about as long as a frame may. */
+/** On the page's own thread, a slice takes about as long as a frame may take. */
 const SLICE_BYTES = 256 * 1024
 
-/** A worker with work that says nothing at so many looks is taken for dead: its script never came, or it was killed. */
+/**
+ * A worker that has work but sends nothing for this many checks is taken for dead: its script never loaded, or it was
+ * killed.
+ */
 const SILENT_LOOKS = 6
-/** By looks and not by the clock: a machine that slept has looked once. */
+/** Checks are counted instead of time, because a machine that was asleep has made only one check. */
 const LOOK_EVERY_MS = 5_000
 
 /**
- * SHA-256 in a worker; without one on the page's thread, in slices, by code that came with the page: what is loaded later
- * may be gone after a deployment, together with the worker's script. A worker that does not start (not found, forbidden
- * by the page's policy) or falls silent is done without from then on, so that there is always a digest in the end.
+ * SHA-256 in a worker. Without a worker, it runs on the page's thread, in slices, with code that was loaded with the
+ * page: code that is loaded later may not exist after a deployment, together with the worker's script. If a worker does
+ * not start (not found, or forbidden by the page's policy) or stops answering, it is not used any more. So there is
+ * always a digest in the end.
  */
 export function createDigester(
   workerUrl: string | URL | undefined,
@@ -60,7 +64,7 @@ export function createDigester(
       await clock.sleep(LOOK_EVERY_MS, new AbortController().signal)
     }
     isWatching = false
-    if (waiting.size > 0) giveUp(new Error('The digest worker fell silent.'))
+    if (waiting.size > 0) giveUp(new Error('The digest worker does not answer.'))
   }
 
   return {

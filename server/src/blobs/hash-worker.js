@@ -1,6 +1,7 @@
 // @ts-check
-// SHA-256 of growing files, in a thread of its own: a GiB takes about a second, which the event loop must not lose.
-// Reads the file back instead of hashing what came from the network, so that the digest is of the *stored* bytes.
+// Computes SHA-256 of growing files in its own thread. A GiB takes about a second, and the event loop must not block
+// for so long. The worker reads the file back instead of hashing what came from the network, so that the digest is that
+// of the *stored* bytes.
 import { createHash } from 'node:crypto'
 import { closeSync, openSync, readSync } from 'node:fs'
 import { parentPort } from 'node:worker_threads'
@@ -10,13 +11,16 @@ import { parentPort } from 'node:worker_threads'
 /** @typedef {{ type: 'digest', key: string, path: string, length: number, id: number }} Digest */
 /** @typedef {{ type: 'forget', key: string }} Forget */
 
-/** How far each growing file was hashed. Dropped, oldest first, beyond MAX_KEPT: then the file is read again. */
+/**
+ * How far each growing file was hashed. Beyond MAX_KEPT the oldest entry is dropped, and its file is read again if
+ * needed.
+ */
 const MAX_KEPT = 1_000
 /** @type {Map<string, Progress>} */
 const kept = new Map()
 /** @type {(Follow | Digest)[]} */
 const tasks = []
-/** One step of one task; the tasks take turns, so that a small file does not wait for a big one. */
+/** One step of one task. The tasks take turns, so that a small file does not wait for a big one. */
 const STEP_BYTES = 8 * 1024 * 1024
 const buffer = Buffer.allocUnsafe(1024 * 1024)
 let running = false
@@ -53,7 +57,10 @@ function turn() {
   setImmediate(turn)
 }
 
-/** @type {WeakMap<Digest, Progress>} Prefixes that are shorter than what was hashed already start afresh, beside it. */
+/**
+ * @type {WeakMap<Digest, Progress>} The progress of digests of prefixes that are shorter than what was hashed already.
+ * Each starts at byte 0 with its own hash.
+ */
 const apart = new WeakMap()
 
 /** @param {Follow | Digest} task @returns {Progress} */

@@ -1,15 +1,15 @@
 import { UploadError } from '../lib/errors.js'
 
 /**
- * One call at a time for each key. Leases see to that already, but a lease fences rows and not bytes: a descriptor of
- * somebody who lost it must be closed before the next one writes, seals or removes.
+ * Runs one call at a time for each key. Leases already order the calls, but a lease protects rows and not bytes. The
+ * file descriptor of a request that has lost its lease must be closed before the next request writes, seals or removes.
  */
 export interface KeyQueue {
-  /** `interrupt` is how the call can be asked to stop. */
+  /** Runs `work` after all earlier calls for this key. `interrupt` is called to ask the running call to stop. */
   run<T>(key: string, work: () => Promise<T>, interrupt?: () => void): Promise<T>
-  /** Asks the call that runs for this key to stop. */
+  /** Asks the call that is running for this key to stop. */
   interrupt(key: string): void
-  /** Interrupts all, waits for all, and takes no more. */
+  /** Interrupts all running calls, waits for them, and accepts no more. */
   closeAll(): Promise<void>
 }
 

@@ -1,22 +1,22 @@
 import assert from 'node:assert/strict'
 import { createHash } from 'node:crypto'
-import { v7 as uuidv7 } from 'uuid'
 import type { JsonValue } from '@landfall/shared'
+import { v7 as uuidv7 } from 'uuid'
 import type { AppendRequest, Appended, BlobRef, BlobStore } from '../ports/blob-store.js'
 import { type RegisterTest, withFixture } from './suite.js'
 
-/** A store on a fresh place. */
+/** A store at an empty place. */
 export interface BlobStoreFixture {
-  /** Already open, with the identity `ledger-1`. */
+  /** The store, already open with the identity `ledger-1`. */
   readonly store: BlobStore
-  /** Closes it as a process that ends in order would, and opens the same place anew. */
+  /** Closes the store as a process that ends normally would, and opens the same place again. */
   reopen(identity?: string): Promise<BlobStore>
-  /** The name of a holder that lived and wrote in this boot. */
+  /** The name of a holder that wrote since the machine was booted. */
   readonly holder: string
   dispose(): Promise<void>
 }
 
-/** With the store's notes, as the ledger would keep them. */
+/** A blob with the store's notes, as the ledger would keep them. */
 type Noted = { -readonly [K in keyof BlobRef]: BlobRef[K] }
 const blob = (size: number): Noted => ({ key: uuidv7().replaceAll('-', ''), size, state: null })
 const bytes = (size: number, seed = 1): Uint8Array<ArrayBuffer> =>
@@ -24,7 +24,7 @@ const bytes = (size: number, seed = 1): Uint8Array<ArrayBuffer> =>
 const digestOf = (content: Uint8Array): string => `sha-256=:${createHash('sha256').update(content).digest('base64')}:`
 const never = new AbortController().signal
 
-/** The store tells the digest of what it has so far, in the one way or the other (see `Prefix`). */
+/** Checks the digest of what the store has so far, in either of its two forms (see `Prefix`). */
 async function proves(store: BlobStore, to: Noted, prefix: Uint8Array): Promise<void> {
   const { digest, partBytes = Infinity } = await store.digestOf(to, prefix.length, never)
   if (partBytes === Infinity) return assert.equal(digest, digestOf(prefix))
@@ -34,7 +34,7 @@ async function proves(store: BlobStore, to: Noted, prefix: Uint8Array): Promise<
   assert.equal(digest, link)
 }
 
-/** A source that hands out the chunks and then ends, breaks, or stays silent. */
+/** A source that delivers the chunks and then ends, breaks, or stays silent. */
 function source(
   chunks: readonly Uint8Array[],
   ending: 'whole' | 'broken' | 'silent' = 'whole',
@@ -83,7 +83,7 @@ async function collect<T>(items: AsyncIterable<T>): Promise<T[]> {
   return all
 }
 
-/** As UUIDs of version 7 are: the time first. */
+/** As in UUIDs of version 7, the time comes first. */
 const keyNumbered = (n: number): string =>
   `${(0x019000000000 + n * 1000).toString(16).padStart(12, '0')}${'7'.repeat(20)}`
 
@@ -91,30 +91,33 @@ async function stored(store: BlobStore, key: string, range: { start: number; end
   return new Uint8Array(await new Response(await store.read(key, range)).arrayBuffer())
 }
 
-/** What every blob store must do. Registers its cases with `test`; each gets a fixture of its own. */
+/** What every blob store must do. It registers its cases with `test`, and each case gets its own fixture. */
 export function blobStoreContract(test: RegisterTest, create: () => Promise<BlobStoreFixture>): void {
   const on = (name: string, body: (fixture: BlobStoreFixture) => Promise<void>): void =>
     test(name, () => withFixture(create, body))
 
   for (const size of [1, 10_240, 1024 * 1024, 3 * 1024 * 1024 + 5])
-    on(`keeps ${size} bytes, seals them, tells their digest and reads them back`, async ({ store, reopen }) => {
-      const content = bytes(size)
-      const to = blob(size)
-      const chunks = Array.from({ length: Math.ceil(size / 65_536) }, (_, n) =>
-        content.subarray(n * 65_536, (n + 1) * 65_536),
-      )
-      assert.deepEqual(await append(store, to, 0, source(chunks)), { outcome: 'kept', offset: size, ended: 'whole' })
-      assert.equal(await store.seal(to), 'sealed')
-      assert.equal(await store.seal(to), 'sealed')
-      for (const open of [async () => store, reopen]) {
-        const opened = await open()
-        const found = await opened.inspect(to, never)
-        assert.equal(found.digest, digestOf(content))
-        assert.deepEqual([...found.head.subarray(0, 8)], [...content.subarray(0, 8)])
-        assert.ok(Buffer.from(await stored(opened, to.key, { start: 0, end: size })).equals(content))
-        assert.equal(await opened.seal(to), 'sealed')
-      }
-    })
+    on(
+      `a store keeps ${size} bytes, seals them, computes their digest and reads them back`,
+      async ({ store, reopen }) => {
+        const content = bytes(size)
+        const to = blob(size)
+        const chunks = Array.from({ length: Math.ceil(size / 65_536) }, (_, n) =>
+          content.subarray(n * 65_536, (n + 1) * 65_536),
+        )
+        assert.deepEqual(await append(store, to, 0, source(chunks)), { outcome: 'kept', offset: size, ended: 'whole' })
+        assert.equal(await store.seal(to), 'sealed')
+        assert.equal(await store.seal(to), 'sealed')
+        for (const open of [async () => store, reopen]) {
+          const opened = await open()
+          const found = await opened.inspect(to, never)
+          assert.equal(found.digest, digestOf(content))
+          assert.deepEqual([...found.head.subarray(0, 8)], [...content.subarray(0, 8)])
+          assert.ok(Buffer.from(await stored(opened, to.key, { start: 0, end: size })).equals(content))
+          assert.equal(await opened.seal(to), 'sealed')
+        }
+      },
+    )
 
   on('an empty blob is sealed without an append', async ({ store }) => {
     const to = blob(0)
@@ -123,7 +126,7 @@ export function blobStoreContract(test: RegisterTest, create: () => Promise<Blob
     assert.equal((await stored(store, to.key, { start: 0, end: 0 })).length, 0)
   })
 
-  on('goes on where it was, also after a restart', async ({ store, reopen }) => {
+  on('an append resumes where the last one ended, also after a restart', async ({ store, reopen }) => {
     const content = bytes(30_000)
     const to = blob(30_000)
     await append(store, to, 0, source([content.subarray(0, 10_000)]))
@@ -145,7 +148,7 @@ export function blobStoreContract(test: RegisterTest, create: () => Promise<Blob
     assert.equal((await store.inspect(to, never)).digest, digestOf(content))
   })
 
-  on('cuts off what nobody was told of', async ({ store }) => {
+  on('bytes that were never acknowledged are cut off', async ({ store }) => {
     const content = bytes(20_000)
     const to = blob(20_000)
     await append(store, { ...to }, 0, source([bytes(15_000, 9)]))
@@ -153,7 +156,7 @@ export function blobStoreContract(test: RegisterTest, create: () => Promise<Blob
     assert.equal((await store.inspect(to, never)).digest, digestOf(content))
   })
 
-  on('keeps what was received when the source breaks', async ({ store }) => {
+  on('what was received is kept when the source breaks', async ({ store }) => {
     const content = bytes(50_000)
     const to = blob(50_000)
     assert.deepEqual(await append(store, to, 0, source([content.subarray(0, 12_345)], 'broken')), {
@@ -165,7 +168,7 @@ export function blobStoreContract(test: RegisterTest, create: () => Promise<Blob
     assert.equal((await store.inspect(to, never)).digest, digestOf(content))
   })
 
-  on('lets go when asked, and keeps what was received', async ({ store }) => {
+  on('an append stops when it is asked to, and keeps what it received', async ({ store }) => {
     const content = bytes(50_000)
     const to = blob(50_000)
     const stop = new AbortController()
@@ -180,7 +183,7 @@ export function blobStoreContract(test: RegisterTest, create: () => Promise<Blob
     )
   })
 
-  on('takes no more than the blob has', async ({ store }) => {
+  on('a source that is longer than the blob is refused', async ({ store }) => {
     const to = blob(1_000)
     assert.deepEqual(await append(store, to, 0, source([bytes(600), bytes(600)])), {
       outcome: 'kept',
@@ -195,7 +198,7 @@ export function blobStoreContract(test: RegisterTest, create: () => Promise<Blob
     assert.equal((await store.inspect(to, never)).digest, digestOf(bytes(1_000)))
   })
 
-  on('acknowledges on the way what is durable, and never less', async ({ store }) => {
+  on('an append acknowledges what is durable while it runs, and its offset never decreases', async ({ store }) => {
     const size = 40 * 1024 * 1024
     const chunk = bytes(1024 * 1024)
     const to = blob(size)
@@ -213,7 +216,7 @@ export function blobStoreContract(test: RegisterTest, create: () => Promise<Blob
     assert.ok(offsets.every((offset) => offset <= size))
   })
 
-  on('writes nothing more once the lease was lost', async ({ store }) => {
+  on('an append whose lease was lost writes nothing more', async ({ store }) => {
     const size = 64 * 1024 * 1024
     const chunk = bytes(1024 * 1024)
     const to = blob(size)
@@ -234,7 +237,7 @@ export function blobStoreContract(test: RegisterTest, create: () => Promise<Blob
     assert.ok(given < 64, 'the source was read to its end')
   })
 
-  on('acknowledged bytes that are missing are lost, and never taken for complete', async ({ store }) => {
+  on('a blob whose acknowledged bytes are missing is lost, and is never taken for complete', async ({ store }) => {
     const to = blob(5_000)
     assert.deepEqual(await append(store, to, 100, source([bytes(4_900)])), { outcome: 'lost' })
     assert.deepEqual(await store.recover(to, { offset: 100, writtenBy: null }), { outcome: 'lost' })
@@ -246,7 +249,7 @@ export function blobStoreContract(test: RegisterTest, create: () => Promise<Blob
   })
 
   on(
-    'recovers what provably survived its receiver, else only what was acknowledged',
+    'a recovery keeps what provably survived its receiver, and otherwise only what was acknowledged',
     async ({ store, reopen, holder }) => {
       const content = bytes(40_000)
       const to = blob(40_000)
@@ -256,7 +259,7 @@ export function blobStoreContract(test: RegisterTest, create: () => Promise<Blob
         const found = await again.recover(from, { offset, writtenBy })
         return found.outcome === 'lost' ? 'lost' : found.offset
       }
-      // A store that keeps notes has them from the ledger, and they say how far it came: there is nothing beyond.
+      // A store with notes gets them from the ledger, and they say how far it came. There are no bytes beyond.
       if (to.state === null) {
         assert.equal(await recovered(to, 10_000, 'another-boot/1/x'), 10_000)
         assert.equal(await recovered(to, 10_000, null), 10_000)
@@ -270,7 +273,7 @@ export function blobStoreContract(test: RegisterTest, create: () => Promise<Blob
     },
   )
 
-  on('tells the digest of any prefix', async ({ store }) => {
+  on('the digest of any prefix can be computed', async ({ store }) => {
     const size = 3 * 1024 * 1024
     const content = bytes(size)
     const to = blob(size)
@@ -280,7 +283,7 @@ export function blobStoreContract(test: RegisterTest, create: () => Promise<Blob
     assert.equal((await store.inspect(to, never)).digest, digestOf(content))
   })
 
-  on('reads ranges', async ({ store }) => {
+  on('ranges of a blob can be read', async ({ store }) => {
     const content = bytes(10_000)
     const to = blob(10_000)
     await append(store, to, 0, source([content]))
@@ -293,7 +296,7 @@ export function blobStoreContract(test: RegisterTest, create: () => Promise<Blob
       assert.deepEqual([...(await stored(store, to.key, { start, end }))], [...content.subarray(start, end)])
   })
 
-  on('removes, again and again, finished and unfinished', async ({ store }) => {
+  on('finished and unfinished blobs can be removed, also several times', async ({ store }) => {
     for (const upTo of [3_000, 10_000]) {
       const to = blob(10_000)
       await append(store, to, 0, source([bytes(10_000).subarray(0, upTo)]))
@@ -305,7 +308,7 @@ export function blobStoreContract(test: RegisterTest, create: () => Promise<Blob
     await store.remove(blob(1).key)
   })
 
-  on('a removal interrupts whoever still writes, and nothing comes back', async ({ store }) => {
+  on('a removal interrupts a running append, and nothing of the blob comes back', async ({ store }) => {
     const to = blob(10_000)
     const writing = append(store, to, 0, source([bytes(5_000)], 'silent'))
     await new Promise((resolve) => setTimeout(resolve, 50))
@@ -314,7 +317,7 @@ export function blobStoreContract(test: RegisterTest, create: () => Promise<Blob
     assert.equal(await store.seal(to), 'absent')
   })
 
-  on('who was stopped before it began makes nothing', async ({ store }) => {
+  on('an append that was stopped before it began stores nothing', async ({ store }) => {
     const to = blob(10_000)
     await store.remove(to.key)
     const appended = await append(store, to, 0, source([bytes(5_000)]), { signal: AbortSignal.abort() })
@@ -335,12 +338,12 @@ export function blobStoreContract(test: RegisterTest, create: () => Promise<Blob
     assert.equal((await store.inspect(to, never)).digest, digestOf(content))
   })
 
-  on('refuses keys that it did not make', async ({ store }) => {
+  on('keys that the server did not make are refused', async ({ store }) => {
     for (const key of ['../x', '/etc/passwd', 'a\0b', 'a'.repeat(300), '', '..'])
       await assert.rejects(append(store, { ...blob(1), key }, 0, source([bytes(1)])), { code: 'storage-unavailable' })
   })
 
-  on('lists what is stored, in the order of the keys', async ({ store }) => {
+  on('the stored blobs are listed in the order of their keys', async ({ store }) => {
     assert.deepEqual(await collect(store.list()), [])
     const blobs = Array.from({ length: 30 }, (_, n) => ({ ...blob(n + 1), key: keyNumbered(n * 7919) }))
     for (const to of blobs.toReversed()) await append(store, to, 0, source([bytes(to.size)]))
@@ -354,7 +357,7 @@ export function blobStoreContract(test: RegisterTest, create: () => Promise<Blob
     assert.equal(await store.sizeOf(blob(1).key), null)
   })
 
-  on('puts blobs out of the way and takes them back, also after a restart', async ({ store, reopen }) => {
+  on('blobs move into quarantine and back, also after a restart', async ({ store, reopen }) => {
     const [first, second] = [blob(10), blob(20)]
     for (const to of [first, second]) await append(store, to, 0, source([bytes(to.size)]))
     await store.quarantine.add(first.key, 1_000)
@@ -375,21 +378,21 @@ export function blobStoreContract(test: RegisterTest, create: () => Promise<Blob
     assert.equal(await again.sizeOf(second.key), null)
   })
 
-  on('keeps the mark that it was given', async ({ store, reopen }) => {
+  on('the restore mark that was written last is kept', async ({ store, reopen }) => {
     assert.equal(await store.readMark(), 0)
     await store.writeMark(5)
     await store.writeMark(6)
     assert.equal(await (await reopen()).readMark(), 6)
   })
 
-  on('can be probed, and nothing is left of it', async ({ store }) => {
+  on('a probe leaves nothing behind', async ({ store }) => {
     const { syncMs, freeBytes, totalBytes } = await store.probe()
     assert.ok(syncMs >= 0)
     if (freeBytes !== null && totalBytes !== null) assert.ok(freeBytes > 0 && freeBytes <= totalBytes)
     assert.deepEqual(await collect(store.list()), [])
   })
 
-  on('belongs to one ledger', async ({ reopen }) => {
+  on('a store belongs to one ledger', async ({ reopen }) => {
     await assert.rejects(reopen('ledger-2'), { code: 'setup' })
   })
 }

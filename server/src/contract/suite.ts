@@ -1,11 +1,11 @@
 /**
- * How a suite registers its tests: `test` of vitest, of `node:test`, or of any other runner will do.
+ * How a contract registers its tests. It fits `test` of vitest, of `node:test`, and of other runners.
  *
  * @example ledgerContract(test, () => createMyFixture())
  */
 export type RegisterTest = (name: string, body: () => Promise<void>) => void
 
-/** Runs one case on a fixture of its own and disposes of it, whatever happens. */
+/** Runs one case on its own fixture, and disposes of the fixture whatever happens. */
 export async function withFixture<F extends { dispose(): Promise<void> }>(
   create: () => Promise<F>,
   body: (fixture: F) => Promise<void>,

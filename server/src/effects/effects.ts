@@ -1,84 +1,95 @@
 import type { JsonValue } from '@landfall/shared'
 import pLimit, { type LimitFunction } from 'p-limit'
 import * as v from 'valibot'
+import { contextOf, type Delivered, type Effect } from '../kinds/effect.js'
+import type { Kind } from '../kinds/kind.js'
 import { type Backoff, boundOf } from '../lib/backoff.js'
 import { deadline, endsWithin } from '../lib/deadline.js'
-import { contextOf, type Delivered, type Effect } from '../kinds/effect.js'
 import { faultMessage } from '../lib/errors.js'
-import type { Kind } from '../kinds/kind.js'
 import type { Logger } from '../lib/log.js'
 import type { BlobStore } from '../ports/blob-store.js'
 import type { Clock } from '../ports/clock.js'
-import { type EffectRecord, type EffectResult, type EffectTarget, REMOVAL } from '../ports/ledger/effects.js'
-import type { Ledger } from '../ports/ledger.js'
+import {
+  type EffectRecord,
+  type EffectResult,
+  type EffectTarget,
+  REMOVAL,
+  type LedgerEffects,
+} from '../ports/ledger/effects.js'
 
-/** Delivers what is owed after a commit, at least once under a stable id. */
+/** Delivers effects after the commit that recorded them, at least once under a stable id. */
 export interface Effects {
-  /** Takes what is due, as much as there are free hands for, and lets it run; answers how many were taken. */
+  /** Takes due effects, as many as there are free workers, and starts them. Returns how many were taken. */
   deliverDue(): Promise<number>
-  /** The longest time that nobody else takes what one process has taken. */
+  /** The longest time for which no other process takes what this one has taken. */
   readonly leaseMs: number
-  /** Where something could be sent to just now. */
+  /** The targets to which effects can be sent now. */
   free(): EffectTarget[]
-  /** How many deliveries run or wait for a hand. */
+  /** How many deliveries are running or waiting for a worker. */
   running(): number
-  /** Resolves when one of them has ended; never while there is none. */
+  /** Resolves when one of them has ended. Never resolves while there is none. */
   oneEnds(): Promise<unknown>
   /**
-   * Takes nothing new, gives back at once what was taken and not begun, and waits at most `withinMs` for deliveries that
-   * run. One that runs still then is left with its lease, because its receiver may be answering.
+   * Takes nothing new, gives back at once what was taken and not begun, and waits at most `withinMs` for running
+   * deliveries. A delivery that still runs then keeps its lease, because its receiver may be about to answer.
    */
   stop(withinMs: number): Promise<void>
 }
 
 export interface EffectSettings {
-  /** The pause between attempts is drawn at random below a bound that doubles from the first to the most (full jitter). */
+  /** The pause between attempts is random, below a bound that doubles from `firstMs` to `mostMs` (full jitter). */
   readonly backoff: Backoff
-  /** Then an effect is given up, until somebody asks for it again. */
+  /** After this many attempts an effect is given up until an operator retries it. */
   readonly maxAttempts: number
 }
 
-/** 25 attempts take three days on average: about half the bounds, which add up to six. */
+/**
+ * 25 attempts take three days on average. The pauses are half of their bounds on average, and the bounds add up to six
+ * days.
+ */
 export const EFFECT_SETTINGS: EffectSettings = {
   backoff: { firstMs: 5_000, mostMs: 12 * 60 * 60_000 },
   maxAttempts: 25,
 }
 
-/** How many deliveries run at once to one receiver: a slow one has no hands but its own. */
+/**
+ * How many deliveries to one receiver run at once. Each receiver has its own workers, so that a slow one delays only
+ * itself.
+ */
 const PARALLEL = 16
-/** Taken ahead, so that the hands need not wait for the ledger. */
+/** How many effects are taken in advance, so that the workers do not wait for the ledger. */
 const TAKEN = 2 * PARALLEL
-/** Of an application's own function, and of a removal. */
+/** For a function of the application, and for a removal of bytes. */
 const TIME_LIMIT_MS = 30_000
-/** How long what was taken may wait for a free hand; later it is given back. */
+/** How long an effect that was taken may wait for a free worker. After that it is given back. */
 const LONGEST_WAIT_MS = 60_000
-/** Nobody else takes it meanwhile, while this process lives. */
+/** No other process takes the effect during this time, while this process lives. */
 const leaseMsOf = ({ timeLimitMs }: Target): number => LONGEST_WAIT_MS + timeLimitMs + 30_000
-/** A receiver that asks for more patience than this is asked sooner. */
+/** A receiver that asks for a longer pause than this is tried again sooner. */
 const LONGEST_ASKED_MS = 24 * 60 * 60_000
 
-/** No attempt is put off for longer than this. */
+/** No attempt is postponed for longer than this. */
 export const longestPauseMs = ({ backoff }: EffectSettings): number => LONGEST_ASKED_MS + backoff.mostMs
 
 const removalSchema = v.object({ blobKey: v.string() })
 
 interface Target extends EffectTarget {
   readonly timeLimitMs: number
-  readonly hands: LimitFunction
-  /** By the monotonic clock: the receiver has asked for patience. */
+  readonly workers: LimitFunction
+  /** By the monotonic clock: until then the receiver asked for a pause. */
   pausedUntilMs: number
   deliver(payload: JsonValue, attempt: { effectId: string; attempt: number; signal: AbortSignal }): Promise<Delivered>
 }
 
 export function createEffects(deps: {
-  ledger: Ledger<unknown>
+  ledger: LedgerEffects
   blobs: BlobStore
   kinds: Readonly<Record<string, Kind<never>>>
   clock: Clock
   log: Logger
   holder: string
   settings: EffectSettings
-  /** A hand is free again. */
+  /** Called when a worker is free again. */
   onFree: () => void
 }): Effects {
   const { ledger, blobs, clock, log, settings } = deps
@@ -86,7 +97,7 @@ export function createEffects(deps: {
     {
       ...REMOVAL,
       timeLimitMs: TIME_LIMIT_MS,
-      hands: pLimit(PARALLEL),
+      workers: pLimit(PARALLEL),
       pausedUntilMs: 0,
       // repeatable: absent is fine
       async deliver(payload) {
@@ -99,19 +110,21 @@ export function createEffects(deps: {
     ),
   ]
   const running = new Set<Promise<void>>()
-  /** Taken, and waiting for a hand. */
+  /** Effects that were taken and wait for a worker. */
   const waiting = new Set<EffectRecord>()
-  /** What is being asked of the ledger: its answer may come after the end has begun. */
+  /** Running requests to the ledger for effects. Their answers may come after `stop` was called. */
   const taking = new Set<Promise<unknown>>()
   let stopped = false
 
-  const inHand = ({ hands }: Target): number => hands.activeCount + hands.pendingCount
+  const inProgress = ({ workers }: Target): number => workers.activeCount + workers.pendingCount
   const free = (): Target[] =>
-    stopped ? [] : targets.filter((target) => inHand(target) < PARALLEL && clock.monotonicMs() >= target.pausedUntilMs)
+    stopped
+      ? []
+      : targets.filter((target) => inProgress(target) < PARALLEL && clock.monotonicMs() >= target.pausedUntilMs)
 
   async function attempt(target: Target, effect: EffectRecord): Promise<EffectResult> {
     if (effect.disabled)
-      return { outcome: 'given-up', error: 'its receiver has answered 410 before and wants nothing any more' }
+      return { outcome: 'given-up', error: 'its receiver answered 410 before and wants no more deliveries' }
     let delivered: Delivered
     try {
       const { effectId } = effect
@@ -145,11 +158,11 @@ export function createEffects(deps: {
     }
   }
 
-  /** Of one that was taken, and whose turn has come. */
+  /** The result for an effect that was taken and whose turn has come. */
   async function resultOf(target: Target, effect: EffectRecord, takenAtMs: number): Promise<EffectResult> {
     const nowMs = clock.monotonicMs()
     if (nowMs < target.pausedUntilMs) return { outcome: 'untried', retryInMs: target.pausedUntilMs - nowMs }
-    // Its time may be over while it is tried.
+    // The lease might end during the attempt.
     if (nowMs - takenAtMs > LONGEST_WAIT_MS) return { outcome: 'untried', retryInMs: 0 }
     return attempt(target, effect)
   }
@@ -165,8 +178,8 @@ export function createEffects(deps: {
     try {
       await ledger.settleEffect(effect, result)
     } catch (error) {
-      // It comes again when its time is over: delivered twice under one id, never lost.
-      log.error({ operationId, effectId, name, err: error }, 'how a delivery ended could not be recorded')
+      // It is taken again when its lease is over. It may be delivered twice under the same id, but is never lost.
+      log.error({ operationId, effectId, name, err: error }, 'the result of a delivery could not be recorded')
     }
   }
 
@@ -174,29 +187,29 @@ export function createEffects(deps: {
     const takenAtMs = clock.monotonicMs()
     waiting.add(effect)
     const ended: Promise<void> = target
-      .hands(async () => {
-        // Else it was given back meanwhile.
+      .workers(async () => {
+        // Otherwise it was given back while it waited.
         if (waiting.delete(effect)) await settle(target, effect, takenAtMs)
       })
       .finally(() => {
         running.delete(ended)
-        if (inHand(target) < PARALLEL) deps.onFree()
+        if (inProgress(target) < PARALLEL) deps.onFree()
       })
     running.add(ended)
   }
 
-  /** Another process, or the next start, takes it at once, and its attempt is not counted. */
+  /** Another process, or the next start, takes it at once, and the attempt does not count. */
   const giveBack = (effect: EffectRecord): Promise<void> => record(effect, { outcome: 'untried', retryInMs: 0 })
 
   async function take(): Promise<number> {
     const wanted = free()
-    // What one target's question brought must not be lost with the failure of another's.
+    // Effects that were taken for one target must not be lost when the request for another target fails.
     const asked = await Promise.allSettled(
       wanted.map((target) =>
         ledger.takeEffects(target, {
           holder: deps.holder,
           leaseMs: leaseMsOf(target),
-          limit: TAKEN - inHand(target),
+          limit: TAKEN - inProgress(target),
         }),
       ),
     )
@@ -234,7 +247,7 @@ export function createEffects(deps: {
 }
 
 function targetOf(kind: string, name: string, effect: Effect<never, never>): Target {
-  const common = { kind, name, hands: pLimit(PARALLEL), pausedUntilMs: 0 }
+  const common = { kind, name, workers: pLimit(PARALLEL), pausedUntilMs: 0 }
   if (typeof effect === 'function')
     return {
       ...common,

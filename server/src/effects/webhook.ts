@@ -9,11 +9,12 @@ import { UploadError } from '../lib/errors.js'
 import { milliseconds, nonEmptyText, optional, readOptions, rule, text, yesOrNo } from '../lib/options.js'
 
 export interface StandardWebhookOptions {
-  /** `https:`, or `http:` within one's own network. Redirects are not followed. */
+  /** `https:`, or `http:` within your own network. Redirects are not followed. */
   url: string
   /**
-   * `whsec_…` (base64), as the receiver has it. Several while one is replaced: the request carries a signature by each,
-   * and the receiver accepts any; first add the new one, then tell the receiver, then take the old one away.
+   * `whsec_…` (base64), the same as the receiver has. Give several to replace one: the request carries a signature by
+   * each, and the receiver accepts any of them. First add the new secret here, then change the receiver, then remove
+   * the old one here.
    */
   secret: string | readonly string[]
   /** The event's type in the body. Default `upload.referenced`. */
@@ -22,14 +23,19 @@ export interface StandardWebhookOptions {
   timeLimitMs?: number
   /**
    * Allows addresses that are not public (loopback, private, link-local, metadata services). Default false: a URL that
-   * somebody else may choose, or whose name resolves to something else tomorrow, must not reach into one's own network.
+   * another person can choose, or a name that may resolve to something else tomorrow, must not reach into your own
+   * network.
    */
   allowPrivateAddresses?: boolean
 }
 
-/** Receivers keep a request for five minutes at most by the specification; whoever takes longer is asked again. */
+/**
+ * By the specification, receivers keep a request for five minutes at most. A receiver that takes longer than this limit
+ * gets the request again.
+ */
 const TIME_LIMIT_MS = 15_000
-const OPTIONS = {
+/** By name: what each option may be, and its default. */
+export const OPTIONS = {
   url: text,
   secret: rule<string | readonly string[]>('a text, or a list of texts', (value) =>
     [value].flat().every((secret) => typeof secret === 'string'),
@@ -38,13 +44,13 @@ const OPTIONS = {
   timeLimitMs: optional(milliseconds(1, 10 * 60_000), TIME_LIMIT_MS),
   allowPrivateAddresses: optional(yesOrNo, false),
 }
-/** A connection is used again for what follows within this time. */
+/** A connection is used again for requests that follow within this time. */
 const KEEP_ALIVE_MS = 10_000
 
 /**
- * Tells a receiver of each reference by a signed POST (Standard Webhooks): `webhook-id` is the effect's stable id,
- * under which it comes again until it was answered with 2xx. 410 means that the receiver wants nothing any more;
- * `Retry-After` is heeded.
+ * Sends each reference to a receiver in a signed POST (Standard Webhooks). `webhook-id` is the effect's stable id. The
+ * request is repeated under this id until it is answered with 2xx. 410 means that the receiver wants no more
+ * deliveries. `Retry-After` is respected.
  *
  * The body: `{ "type", "timestamp", "data": { "operation": { id, owner, kind, file, metadata, createdAt }, "reference":
  * { size, type, digest, storedAt, data } } }`, with times as in RFC 3339.
@@ -56,7 +62,7 @@ export function standardWebhook(given: StandardWebhookOptions): Receiver {
   const options = readOptions('standardWebhook', OPTIONS, given)
   const url = URL.canParse(options.url) ? new URL(options.url) : null
   if (url === null || !['http:', 'https:'].includes(url.protocol))
-    throw new UploadError('setup', 'standardWebhook: url must be one of https: or http:')
+    throw new UploadError('setup', 'standardWebhook: url must begin with https: or http:')
   const signers = (typeof options.secret === 'string' ? [options.secret] : options.secret).map(signerOf)
   if (signers.length === 0) throw new UploadError('setup', 'standardWebhook: secret: give at least one')
   const { type } = options
@@ -71,7 +77,7 @@ export function standardWebhook(given: StandardWebhookOptions): Receiver {
 
   const post = (body: string, headers: Record<string, string>, signal: AbortSignal): Promise<IncomingMessage> =>
     new Promise((resolve, reject) => {
-      // A literal address is not looked up.
+      // `lookup` is not called for a literal address, so that is checked here.
       const refusal = 'lookup' in lookup ? whyNotGlobal(url.hostname.replace(/^\[|\]$/g, '')) : null
       if (refusal !== null) return reject(refusal)
       const request = open(url, { method: 'POST', agent, signal, headers, ...lookup }, resolve)
@@ -103,14 +109,17 @@ export function standardWebhook(given: StandardWebhookOptions): Receiver {
   }
 }
 
-/** The only IPv6 addresses of the Internet (IANA). Without this the filter lets `::127.0.0.1` pass, and more may come. */
+/**
+ * The only public IPv6 addresses of the Internet (IANA). Without this, the agent's filter lets `::127.0.0.1` pass, and
+ * perhaps more.
+ */
 const GLOBAL_IPV6 = new BlockList()
 GLOBAL_IPV6.addSubnet('2000::', 3, 'ipv6')
 
 const whyNotGlobal = (address: string): Error | null =>
   isIPv6(address) && !GLOBAL_IPV6.check(address, 'ipv6') ? new Error(`the address ${address} is not public`) : null
 
-/** In front of the agent's own filter, which sees what this one lets pass. */
+/** Runs before the agent's own filter, which checks what this one lets pass. */
 const lookUpPublic: LookupFunction = (hostname, options, callback) => {
   lookUp(hostname, options, (error, found, family) => {
     const addresses = typeof found === 'string' ? [found] : (found ?? []).map(({ address }) => address)
@@ -129,7 +138,7 @@ function signerOf(secret: string): Webhook {
 
 const dataOf = ({ operation, reference }: EffectContext<unknown, unknown>): unknown => ({ operation, reference })
 
-/** Only the status says anything; a body without an end must not be read for ever. */
+/** Only the status matters. A body without an end must not be read permanently. */
 const LONGEST_ANSWER_BYTES = 64 * 1024
 
 function discard(response: IncomingMessage): void {

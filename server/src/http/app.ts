@@ -1,36 +1,39 @@
 import { FILES, isWellFormed, REQUEST_HEADERS, RESPONSE_HEADERS } from '@landfall/shared'
 import { type Context, Hono } from 'hono'
 import { cors } from 'hono/cors'
-import { type AllowedOrigins, allowsOrigin, sameSite } from './same-site.js'
-import type { Env } from './context.js'
-import { refuse } from '../lib/problem-error.js'
-import { renderError } from './errors.js'
 import { unlessAnswered } from '../lib/answered.js'
 import { UploadError } from '../lib/errors.js'
-import { tendExchange } from './exchange.js'
 import type { Logger } from '../lib/log.js'
-import { checkOwner, type OwnerTag, tellOwner } from './owner-tag.js'
+import { refuse } from '../lib/problem-error.js'
 import type { Clock } from '../ports/clock.js'
+import type { Env } from './context.js'
+import { renderError } from './errors.js'
+import { guardExchangeMiddleware } from './exchange.js'
 import { operationRoutes, type OperationRouteDeps } from './operations.js'
-import { isTusHead, patiently } from './patiently.js'
+import { checkOwner, type OwnerTag, tellOwner } from './owner-tag.js'
+import { type AllowedOrigins, allowsOrigin, sameSite } from './same-site.js'
 import { tusRoutes, type TusRouteDeps } from './tus/routes.js'
 import { tusVersion } from './tus/version.js'
+import { isTusHead, withRetries } from './with-retries.js'
 
-/** Null is 401. What it throws as a `Response`, or as Hono's `HTTPException`, is the answer. */
+/**
+ * Returns the owner of the request. Null is answered with 401. A `Response` or Hono's `HTTPException` that it throws is
+ * the answer.
+ */
 export type Authenticate = (c: Context) => string | null | Promise<string | null>
 
 export interface AppDeps {
   readonly authenticate: Authenticate
   readonly allowedOrigins: AllowedOrigins
-  /** Request headers of the application's own, for CORS. */
+  /** Request headers of the application, for CORS. */
   readonly allowedHeaders: readonly string[]
-  /** The path under which clients reach the routes; undefined: as the request says. */
+  /** The path under which clients reach the routes. Undefined: it is taken from the request. */
   readonly basePath: string | undefined
   readonly log: Logger
   readonly clock: Clock
-  /** Begins that without waiting for it; called with each request. */
+  /** Starts the server without waiting for it. Called with each request. */
   readonly start: () => void
-  /** Resolves when tables and blob store are open; rejects when they cannot be. */
+  /** Resolves when the tables and the blob store are open. Rejects when they cannot be opened. */
   readonly ready: () => Promise<void>
   /** Known once `ready` has resolved. */
   readonly ownerTag: OwnerTag
@@ -38,12 +41,12 @@ export interface AppDeps {
   readonly tus: TusRouteDeps
 }
 
-/** All routes, with the one renderer of errors. Mounted by the application anywhere in its own. */
+/** All routes, with the only renderer of errors. The application mounts it anywhere in its own routes. */
 export function createApp(deps: AppDeps): Hono<Env> {
   const app = new Hono<Env>()
   app.onError((error, c) => renderError(error, c, deps.log))
-  app.use(tendExchange)
-  // Also where nobody is signed in: what stands still waits for a process, not for a user.
+  app.use(guardExchangeMiddleware)
+  // Also before authentication: operations that make no progress wait for a process, not for a user.
   app.use((_c, next) => {
     deps.start()
     return next()
@@ -58,7 +61,8 @@ export function createApp(deps: AppDeps): Hono<Env> {
       exposeHeaders: [...RESPONSE_HEADERS],
       maxAge: 86_400,
     })
-    // It takes every OPTIONS for a preflight; without this header it is a client that asks what tus offers here.
+    // `cors` takes every OPTIONS for a preflight. Without this header it comes from a client that asks what the server
+    // offers of tus.
     const isPreflight = (c: Context): boolean => c.req.header('Access-Control-Request-Method') !== undefined
     app.use((c, next) => (c.req.method !== 'OPTIONS' || isPreflight(c) ? share(c, next) : next()))
   }
@@ -75,14 +79,14 @@ export function createApp(deps: AppDeps): Hono<Env> {
     if (c.req.method !== 'OPTIONS') {
       const owner = await unlessAnswered(() => deps.authenticate(c))
       if (owner === null || owner === '') throw refuse('unauthenticated')
-      // A database stores each half of a surrogate pair as U+FFFD: two such owners would be one.
-      if (!isWellFormed(owner)) throw new UploadError('setup', 'authenticate answered an owner that is not well formed')
+      // A database stores each half of a surrogate pair as U+FFFD, so two such owners would become the same.
+      if (!isWellFormed(owner)) throw new UploadError('setup', 'authenticate returned an owner that is not well formed')
       c.set('owner', owner)
     }
     await deps.ready()
   }
   app.use(async (c, next) => {
-    await (isTusHead(c) ? patiently(c, deps, () => enter(c)) : enter(c))
+    await (isTusHead(c) ? withRetries(c, deps, () => enter(c)) : enter(c))
     await next()
   })
   app.use(checkOwner(deps.ownerTag))

@@ -1,11 +1,14 @@
-import { IncomingMessage } from 'node:http'
+import type { IncomingMessage } from 'node:http'
 import { problem } from '@landfall/shared'
 import type { Context } from 'hono'
 import { UploadError } from '../lib/errors.js'
 import { ProblemError } from '../lib/problem-error.js'
 import { incomingOf } from './context.js'
 
-/** Bytes are counted and hashed as they come: whoever compresses them sends another file. @see RFC 9110 section 8.4 */
+/**
+ * Bytes are counted and hashed as they come: a client that compresses them sends another file. @see RFC 9110 section
+ * 8.4
+ */
 export function refuseEncoded(c: Context): void {
   const encoding = c.req.header('Content-Encoding')?.trim().toLowerCase() ?? ''
   if (encoding === '' || encoding === 'identity') return
@@ -14,10 +17,11 @@ export function refuseEncoded(c: Context): void {
 }
 
 /**
- * The request's bytes. On Node's own stream where nobody has touched it yet, which spares a web stream for every
- * request; else as the application's middleware left them. Never destroys its request: that still wants an answer.
+ * The request's bytes. If nothing has read Node's own stream yet, they come from it, which saves a web stream for every
+ * request. Otherwise they come as the application's middleware left them. Never destroys the request, because it still
+ * needs an answer.
  *
- * @throws ProblemError `internal` where something in front has read them: nothing may be stored of what is left.
+ * @throws ProblemError `internal` if a middleware has already read them: the rest of them must not be stored.
  */
 export function bodyOf(c: Context): AsyncIterable<Uint8Array> {
   const incoming = incomingOf(c)
@@ -35,8 +39,8 @@ const hasBody = ({ headers }: IncomingMessage): boolean =>
 
 /**
  * Whether Node's stream was read, but not through the request that Hono has: by a body parser of Express, or by a
- * listener for `data`. A middleware of Hono that reads a body leaves another request, or one with a web stream made.
- * Cloud functions leave what they have read as `rawBody`, which `@hono/node-server` reads.
+ * listener for `data`. A Hono middleware that reads a body leaves another request, or one with a web stream. Cloud
+ * functions leave the body that they have read as `rawBody`, and `@hono/node-server` reads that.
  */
 function wasReadByNode(raw: Request, incoming: IncomingMessage): boolean {
   if ('rawBody' in incoming && incoming.rawBody instanceof Buffer) return false

@@ -1,15 +1,15 @@
 import { IncomingMessage } from 'node:http'
 import { OPERATIONS, FILES, parseOperationId, type ProblemCode } from '@landfall/shared'
 import type { Context } from 'hono'
-import type { OperationKey } from '../ports/operation.js'
 import { refuse } from '../lib/problem-error.js'
+import type { OperationKey } from '../ports/operation.js'
 
-/** What the routes hand on within one request. `basePath` only where the application has set it. */
+/** What the routes pass on within one request. `basePath` is set only if the application has set it. */
 export interface Env {
   Variables: { owner: string; basePath: string | undefined }
 }
 
-/** The key of the operation that the path names, for the owner who asks. */
+/** The key of the operation that the path names, for the owner of the request. */
 export function keyOf(c: Context<Env>, invalid: ProblemCode): OperationKey {
   const id = parseOperationId(c.req.param('id'))
   if (id === null) throw refuse(invalid)
@@ -17,8 +17,8 @@ export function keyOf(c: Context<Env>, invalid: ProblemCode): OperationKey {
 }
 
 /**
- * The path under which clients reach the routes. `basePath` where the application has set it; else what stands before the
- * routes in the path as Node received it. Express and `app.mount` take the prefix away from the path that Hono sees.
+ * The path under which clients reach the routes: `basePath` if the application has set it, otherwise the part before
+ * the routes in the path that Node received. Express and `app.mount` remove the prefix from the path that Hono sees.
  */
 export function baseOf(c: Context<Env>): string {
   const fixed = c.get('basePath')

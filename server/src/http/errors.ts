@@ -1,17 +1,17 @@
 import { PROBLEM_MEDIA_TYPE, type Problem, problem } from '@landfall/shared'
 import type { Context } from 'hono'
+import { AnsweredError } from '../lib/answered.js'
 import { UploadError } from '../lib/errors.js'
 import type { Logger } from '../lib/log.js'
 import { ProblemError } from '../lib/problem-error.js'
-import { AnsweredError } from '../lib/answered.js'
 
 /**
- * RFC 9110 section 11.6.1 wants a challenge with each 401. How to sign in is the application's business and not known
- * here; an application that has a challenge of its own throws its answer from `authenticate`.
+ * RFC 9110 section 11.6.1 requires a challenge with each 401. How a user signs in is known only to the application. An
+ * application that has its own challenge throws its answer from `authenticate`.
  */
 const CHALLENGE = 'Landfall realm="uploads"'
 
-/** RFC 9457. `Retry-After` goes with it wherever the problem says how long. */
+/** RFC 9457. `Retry-After` is sent whenever the problem says how long to wait. */
 export function renderProblem(why: Problem, more: Readonly<Record<string, string>> = {}): Response {
   const headers = new Headers({ 'Content-Type': PROBLEM_MEDIA_TYPE, 'Cache-Control': 'no-store', ...more })
   if (why.status === 401) headers.set('WWW-Authenticate', CHALLENGE)
@@ -19,7 +19,7 @@ export function renderProblem(why: Problem, more: Readonly<Record<string, string
   return new Response(JSON.stringify(why), { status: why.status, headers })
 }
 
-/** A fault as the wire says it: what it was stays in the log. */
+/** A fault as clients see it. Its details stay in the log. */
 export function problemOf(error: unknown): Problem {
   if (error instanceof ProblemError) return error.problem
   if (error instanceof UploadError) {

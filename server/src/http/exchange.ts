@@ -5,22 +5,22 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import type { MiddlewareHandler } from 'hono'
 
 /**
- * How long a client that was answered before it had sent everything may go on sending: in all, and without a byte. What
- * it sends is thrown away; closing at once would reset the connection, and a reset can overtake the answer.
+ * How long a client may go on sending after it was answered early: in total, and without a byte. What it sends is
+ * discarded. Closing at once would reset the connection, and a reset can overtake the answer.
  */
 const LINGER_MS = 30_000
 const LINGER_SILENT_MS = 5_000
 /**
- * How much more of a body is thrown away. Browsers read no answer before they have sent all of it: whoever is refused at
- * the start of a film would send the whole film for nothing. Beyond this the connection is reset; the answer may be lost
- * with it, and the client asks again, as after any broken connection.
+ * How much more of a body is discarded. Browsers read no answer before they have sent the whole body, so a client that
+ * is refused at the start of a film would send the whole film for nothing. Beyond this limit the connection is reset.
+ * The answer may be lost with it; then the client asks again, as after any broken connection.
  */
 const LINGER_BYTES = 4 * 1024 * 1024
 const LINGER_LOOK_MS = 25
 
 /**
- * A refused request that is no larger than this is read to its end before it is answered, if that takes no longer than
- * this: a connection more costs both sides more.
+ * A refused request of at most this size is read to its end before it is answered, if that takes no longer than this.
+ * Opening a new connection would cost both sides more.
  */
 const SMALL_BYTES = 64 * 1024
 const SMALL_MS = 500
@@ -29,16 +29,17 @@ const tended = new WeakSet<ServerResponse>()
 const unanswered = new WeakMap<Socket, Set<ServerResponse>>()
 
 /**
- * Keeps two promises for one exchange, whoever answers it. Calling it again changes nothing.
+ * Keeps two promises for one exchange, no matter what answers it. Calling it again changes nothing.
  *
- * - A response that waits for its turn on a connection ends with that connection, so that whoever writes it stops.
- *   Node ends only the one whose turn it is (seen with 20.20): all others would hold what they have open for ever.
- * - An answer that comes before the request was read to its end says `Connection: close` and is followed by an orderly
- *   end. Otherwise a client takes the connection for a usable one, sends its next request, and sees that fail.
+ * - A response that waits for its turn on a connection ends with that connection, so that its writer stops. Node ends
+ *   only the response whose turn it is (seen with 20.20). All others would keep their resources open permanently.
+ * - An answer that is sent before the request was read to its end says `Connection: close`, and the connection is
+ *   closed in order after it. Otherwise a client would take the connection for a usable one, and its next request would
+ *   fail.
  *
  * @see RFC 9112, 9.3.2 and 9.6
  */
-export function tend(request: IncomingMessage, response: ServerResponse): void {
+export function guardExchange(request: IncomingMessage, response: ServerResponse): void {
   if (tended.has(response)) return
   tended.add(response)
   endWithConnection(request.socket, response)
@@ -46,13 +47,13 @@ export function tend(request: IncomingMessage, response: ServerResponse): void {
 }
 
 /**
- * The same for routes on a server that somebody else has made; elsewhere than on Node's HTTP/1.1 it does nothing. What is
- * left of a small request is read first.
+ * The same for routes on a server that the application has made. On anything but Node's HTTP/1.1 it does nothing. The
+ * rest of a small request is read first.
  */
-export const tendExchange: MiddlewareHandler = async (c, next) => {
+export const guardExchangeMiddleware: MiddlewareHandler = async (c, next) => {
   const { incoming, outgoing } = (c.env ?? {}) as { incoming?: unknown; outgoing?: unknown }
   if (!(incoming instanceof IncomingMessage && outgoing instanceof ServerResponse)) return next()
-  tend(incoming, outgoing)
+  guardExchange(incoming, outgoing)
   await next()
   if (bringsBody(incoming) && !incoming.complete) await readSmall(incoming)
 }
@@ -67,7 +68,7 @@ async function readSmall(request: IncomingMessage): Promise<void> {
 }
 
 function throwAway(request: IncomingMessage): void {
-  // A reader that has stopped in the middle stands in the way of those that only want it to flow.
+  // A reader that stopped in the middle would prevent the stream from flowing.
   request.removeAllListeners('readable')
   setImmediate(() => request.resume())
 }
@@ -80,7 +81,7 @@ function endWithConnection(socket: Socket, response: ServerResponse): void {
     unanswered.set(socket, all)
     socket.once('close', () => {
       for (const each of all) {
-        // Node tells the one whose turn it is, and those whose turn it was.
+        // Node itself ends the response whose turn it is, and those whose turn has passed.
         if (each.socket !== null || each.writableFinished) continue
         each.destroy()
         each.emit('close')
@@ -100,7 +101,7 @@ function closeWhenEarly(request: IncomingMessage, response: ServerResponse): voi
   response.writeHead = ((...head: Parameters<typeof writeHead>) => {
     response.writeHead = writeHead
     if (!request.complete) {
-      // Node then says `Connection: close`, and calls `destroySoon` once the answer is written.
+      // Node then sends `Connection: close`, and calls `destroySoon` once the answer is written.
       response.shouldKeepAlive = false
       endInOrder(request)
     }
@@ -108,7 +109,7 @@ function closeWhenEarly(request: IncomingMessage, response: ServerResponse): voi
   }) as typeof writeHead
 }
 
-/** RFC 9112, 9.6: closes for writing first, and reads until the client has heard of it. */
+/** RFC 9112, 9.6: closes for writing first, and reads until the client has noticed that. */
 function endInOrder(request: IncomingMessage): void {
   const { socket } = request
   const destroySoon = socket.destroySoon.bind(socket)
@@ -118,7 +119,7 @@ function endInOrder(request: IncomingMessage): void {
     if (request.complete) return destroySoon()
     lingers = true
     const close = (): void => void socket.destroy()
-    // Node shows nobody what it throws away: the connection has counted it.
+    // Node does not report what it discards, but the connection has counted it.
     const untilBytes = socket.bytesRead + LINGER_BYTES
     const counting = setInterval(() => {
       if (socket.bytesRead > untilBytes) close()

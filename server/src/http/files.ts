@@ -2,16 +2,16 @@ import { ServerResponse } from 'node:http'
 import { problem } from '@landfall/shared'
 import type { Context } from 'hono'
 import onHeaders from 'on-headers'
-import { type AllowedOrigins, allowsOrigin } from './same-site.js'
-import type { Env } from './context.js'
-import { ProblemError, refuse } from '../lib/problem-error.js'
 import { accepts } from '../kinds/kind.js'
 import { canRunScripts } from '../kinds/media-names.js'
 import { isMediaType } from '../kinds/media-type.js'
+import { ProblemError, refuse } from '../lib/problem-error.js'
 import type { BlobStore } from '../ports/blob-store.js'
 import type { OperationRecord, ReferenceRecord } from '../ports/operation.js'
+import type { Env } from './context.js'
 import { dispositionOf } from './disposition.js'
 import { judgeConditions, judgeRange } from './preconditions.js'
+import { type AllowedOrigins, allowsOrigin } from './same-site.js'
 
 /** `GET` and `HEAD` of a stored blob (RFC 9110: ranges 14, validators 13). */
 export type SendFile = (c: Context<Env>, operation: OperationRecord | null) => Promise<Response>
@@ -21,13 +21,14 @@ export interface SendFileDeps {
   /** Media types that a browser may show in place instead of saving them. Default: none. */
   readonly inlineTypes: readonly string[]
   readonly allowedOrigins: AllowedOrigins
-  /** GET is sent on to an address of the store's own, which is good for so long; null: the bytes go through here. */
+  /** How long an address of the blob store is valid to which GET redirects. Null: the bytes go through this server. */
   readonly signedUrlSeconds: number | null
 }
 
 /**
- * What a browser may want a stored file for (`Sec-Fetch-Dest`). A file that somebody uploaded is no script, style, worker
- * or manifest of the page, whatever its bytes are; nor is it what browsers may invent next.
+ * The purposes for which a browser may load a stored file (`Sec-Fetch-Dest`). A file that a user uploaded is no script,
+ * style, worker or manifest of the page, whatever its bytes are. Purposes that browsers add in the future are refused
+ * as well.
  *
  * @see https://www.w3.org/TR/fetch-metadata/#sec-fetch-dest-header
  */
@@ -74,7 +75,7 @@ export function createSendFile({ blobs, inlineTypes, allowedOrigins, signedUrlSe
       return new Response(null, { status: 302, headers: { Location: location, 'Cache-Control': 'no-store' } })
     }
     keepOn(c, headers)
-    // Ranges are defined for GET only.
+    // Ranges are defined only for GET.
     const range = c.req.method === 'GET' ? judgeRange(read, reference.size, validators) : null
     if (range === 'unsatisfiable')
       throw refuse('range-not-satisfiable', {}, { 'Content-Range': `bytes */${reference.size}`, ETag: etag })
@@ -85,7 +86,9 @@ export function createSendFile({ blobs, inlineTypes, allowedOrigins, signedUrlSe
     return new Response(body, { status: range === null ? 200 : 206, headers })
   }
 
-  /** Somebody uploaded it: it is saved and not shown, runs nothing, and its type is not guessed. */
+  /**
+   * A user uploaded it, so the browser saves it instead of showing it, runs nothing in it, and does not guess its type.
+   */
   async function headersOf(
     c: Context<Env>,
     operation: OperationRecord,
@@ -94,7 +97,7 @@ export function createSendFile({ blobs, inlineTypes, allowedOrigins, signedUrlSe
   ): Promise<Headers> {
     const inline = inlineTypes.length > 0 && accepts(inlineTypes, reference.type) && !canRunScripts(reference.type)
     return new Headers({
-      // A row of an older version may hold what is no media type.
+      // A row of an older version may contain a text that is no media type.
       'Content-Type': isMediaType(reference.type) ? reference.type : 'application/octet-stream',
       'Content-Disposition': dispositionOf(operation.file.name, inline ? 'inline' : 'attachment'),
       'Content-Security-Policy': POLICY,
@@ -104,14 +107,15 @@ export function createSendFile({ blobs, inlineTypes, allowedOrigins, signedUrlSe
       ETag: etag,
       'Last-Modified': new Date(reference.storedAt).toUTCString(),
       'Repr-Digest': reference.digest,
-      // The bytes never change, but who may read them does.
+      // The bytes never change, but the permission to read them does.
       'Cache-Control': 'private, no-cache',
     })
   }
 
   /**
-   * Whether a page of an allowed origin shows the file. An `<img>` without `crossorigin` sends no `Origin`; its `Referer`
-   * names the origin unless that page has forbidden it. No other page can send either with somebody else's origin.
+   * Whether a page of an allowed origin shows the file. An `<img>` without `crossorigin` sends no `Origin`, but its
+   * `Referer` names the origin unless that page forbids it. No other page can send either header with an origin that is
+   * not its own.
    */
   async function comesFromAllowedSite(c: Context<Env>): Promise<boolean> {
     const referrer = c.req.header('Referer') ?? ''
@@ -122,19 +126,19 @@ export function createSendFile({ blobs, inlineTypes, allowedOrigins, signedUrlSe
 
 const originOf = ({ origin, protocol, host }: URL): string => (origin === 'null' ? `${protocol}//${host}` : origin)
 
-/** What keeps an uploaded file from running, or a page of an allowed origin from being kept out. */
+/** These headers keep an uploaded file from running, and let pages of allowed origins show it. */
 const KEPT = ['Content-Type', 'Content-Disposition', 'X-Content-Type-Options', 'Cross-Origin-Resource-Policy'] as const
 
 /**
- * Middleware behind these routes, such as `secureHeaders` for all of an application, replaces headers of every answer. On
- * Node they are set again right before the head is written. A policy of the application's holds beside ours, never
- * instead of it.
+ * Middleware around these routes, such as `secureHeaders` for a whole application, replaces headers of every answer. On
+ * Node they are set again right before the head is written. A policy of the application is sent in addition to this
+ * one, never instead of it.
  */
 function keepOn(c: Context<Env>, headers: Headers): void {
   const outgoing: unknown = (c.env as { outgoing?: unknown } | undefined)?.outgoing
   if (!(outgoing instanceof ServerResponse)) return
   onHeaders(outgoing, () => {
-    // Some middleware has answered something else.
+    // Another middleware has answered with an error.
     if (outgoing.statusCode >= 400) return
     for (const name of KEPT) {
       const value = headers.get(name)

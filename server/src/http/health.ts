@@ -4,8 +4,8 @@ import type { AskHealth } from '../operate/health.js'
 const NOT_STORED = { 'Cache-Control': 'no-store' }
 
 /**
- * `/live`: the process answers; restart it when it does not. `/ready`: it can take requests, or 503 with what keeps it
- * from that. Both say nothing of anybody's uploads and ask nobody who they are.
+ * `/live`: the process answers; restart it when it does not. `/ready`: the node can take requests; otherwise 503 with
+ * the reason. Neither says anything about uploads, and neither needs authentication.
  *
  * ```ts
  * app.route('/health', healthRoutes(uploads))

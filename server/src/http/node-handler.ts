@@ -4,12 +4,12 @@ import { FILES, OPERATIONS } from '@landfall/shared'
 import { Hono } from 'hono'
 import type { Env } from './context.js'
 
-/** A handler of Node's own HTTP server, which Express, Fastify, Next and others can call. */
+/** A handler for Node's own HTTP server, which Express, Fastify, Next and others can call. */
 export type NodeHandler = (incoming: IncomingMessage, outgoing: ServerResponse) => Promise<void>
 
 /**
- * Serves the routes under whatever path they are called with: Express takes the prefix of a mount away, Fastify and a
- * plain server leave it in.
+ * Serves the routes under any path with which they are called: Express removes the prefix of a mount, Fastify and a
+ * plain server keep it.
  */
 export function createNodeHandler(routes: () => Hono<Env>, basePath: string): NodeHandler {
   let listen: NodeHandler | null = null

@@ -5,27 +5,33 @@ import type { Duplex } from 'node:stream'
 import { getRequestListener } from '@hono/node-server'
 import { PROBLEM_MEDIA_TYPE, type Problem, problem, TUS_CONTENT_TYPE } from '@landfall/shared'
 import { UploadError } from '../lib/errors.js'
-import { bringsBody, tend } from './exchange.js'
+import { aFunction, milliseconds, nonEmptyText, optional, readOptions, wholeNumber } from '../lib/options.js'
+import { bringsBody, guardExchange } from './exchange.js'
 
-/** A head that is not whole after this, and the connection is closed. It is looked every so often. */
+/** A connection is closed if a request head is not complete after `HEAD_MS`. Node checks that every `LOOK_MS`. */
 const HEAD_MS = 30_000
 const LOOK_MS = 5_000
-/** Longer than the idle time-outs of common proxies, so that they do not send into a connection that is being closed. */
+/**
+ * Longer than the idle time-outs of common proxies, so that they do not send into a connection that is being closed.
+ */
 const KEEP_ALIVE_MS = 75_000
-/** Of a client that has lost its power only TCP's own probes tell; Linux alone would begin after two hours. */
+/** Only TCP's own probes detect a client that has lost power. Without this, Linux would begin them after two hours. */
 const PROBE_AFTER_MS = 60_000
-/** As much metadata as a declaration may have, in base64, beside cookies; and more than the shipped nginx passes on. */
+/**
+ * Room for the largest metadata of a declaration, in base64, plus cookies. It is more than the nginx configuration in
+ * this repository passes on.
+ */
 const HEAD_BYTES = 80 * 1024
 
 /**
- * Options for `createServer` of `node:http` or `node:https` under which uploads work and half-sent requests do not pile
- * up. Spread them, and add your own. Together with `guardServer`.
+ * Options for `createServer` of `node:http` or `node:https` under which uploads work and half-sent requests do not
+ * accumulate. Spread them, and add your own. Use them together with `guardServer`.
  *
- * - `requestTimeout: 0`: an upload over a slow line takes longer than Node's five minutes. Node then gives no time to
- *   heads either, unless it is said:
- * - `headersTimeout`: 30 s, looked at every 5 s.
- * - `maxHeaderSize`: 80 KiB. Metadata of 16 KiB is 22 KiB in `Upload-Metadata`; Node's own limit is 16 KiB.
- * - `keepAliveTimeout`: 75 s, and TCP's probes after a minute.
+ * - `requestTimeout: 0`: an upload over a slow line takes longer than Node's five minutes. With 0, Node sets no limit
+ *   for heads either, unless `headersTimeout` is set.
+ * - `headersTimeout`: 30 s, checked every 5 s.
+ * - `maxHeaderSize`: 80 KiB. Metadata of 16 KiB is 22 KiB in `Upload-Metadata`; Node's default limit is 16 KiB.
+ * - `keepAliveTimeout`: 75 s, and TCP probes after a minute.
  */
 export const nodeServerOptions = () =>
   ({
@@ -40,48 +46,56 @@ export const nodeServerOptions = () =>
 
 export interface GuardOptions {
   /**
-   * A connection on which it is the client's turn (to send its body, or to read an answer) and nothing moves is closed
-   * after this. In milliseconds, default 150,000: the routes let go of a silent upload after 120,000 and answer it.
+   * A connection is closed after this time if it is the client's turn (to send its body, or to read an answer) and
+   * nothing moves. In milliseconds, default 150,000: the routes stop a silent upload after 120,000 and answer it.
    */
   idleMs?: number
   /**
-   * A body that is no upload (`application/offset+octet-stream`) is to be whole after this. In milliseconds, default
-   * 300,000, which is Node's own. The routes give their JSON 30,000.
+   * A body that is no upload (`application/offset+octet-stream`) has to be complete after this time. In milliseconds,
+   * default 300,000, which is Node's default too. The routes allow 30,000 for their JSON.
    */
   bodyMs?: number
 }
 
+/** What `guardServer` may be given, by name: what it may be, and its default. */
+export const GUARD_OPTIONS = {
+  idleMs: optional(milliseconds(1), 150_000),
+  bodyMs: optional(milliseconds(1), 300_000),
+}
+
 /**
- * So many requests of one connection may wait for the one before them; then the connection is not read on. Clients that
- * send one request after the other, as browsers, proxies and `fetch` do, have none.
+ * This many requests of one connection may wait for the one before them. After that the connection is not read any
+ * further. Clients that send one request after the other, as browsers, proxies and `fetch` do, never have a waiting
+ * request.
  */
 const WAITING = 16
-/** What had come with one read by then. Each costs some kilobytes, and its head may have had thirty bytes. */
+/**
+ * How many may wait at most, because one read can bring several. Each costs some kilobytes, and its head may have had
+ * thirty bytes.
+ */
 const WAITING_AT_MOST = 100
-const IDLE_MS = 150_000
-const BODY_MS = 300_000
-/** A client that was refused before it was understood may read that for so long. */
+/** How long a client whose request could not be parsed may take to read the refusal. */
 const REFUSED_MS = 5_000
 
 /**
- * Bounds what one connection can hold of a server, and ends what would be held for ever; see `GuardOptions`. Further:
- * requests of one connection are taken one after the other, whatever it sends ahead (RFC 9112, 9.3.2); an answer that
- * comes before the request was read says `Connection: close`, and can be read; what Node refuses by itself is a problem,
- * too (RFC 9457: 431 `head-too-large`, 408 `too-slow`, 400 `invalid-request`).
+ * Limits what one connection can hold of a server, and ends what would otherwise be held permanently; see
+ * `GuardOptions`. In addition, the requests of one connection are processed one after the other, whatever it sends
+ * ahead (RFC 9112, 9.3.2). An answer that is sent before the request was read says `Connection: close`, and can be
+ * read. What Node itself refuses is also answered with a problem (RFC 9457: 431 `head-too-large`, 408 `too-slow`, 400
+ * `invalid-request`).
  *
- * Call it once its listener for requests is there and before it listens; listeners for `clientError` stay what they are.
+ * Call it after the server's request listener is added and before it listens. Listeners for `clientError` stay as they
+ * are.
  *
  * ```ts
  * guardServer(createServer(nodeServerOptions(), expressApp)).listen(3000)
  * Fastify({ serverFactory: (handler) => guardServer(createServer(nodeServerOptions(), handler)) })
  * ```
  *
- * @throws UploadError `setup` for a server that has no listener for requests yet.
+ * @throws UploadError `setup` for an option that cannot work, and for a server that has no request listener yet.
  */
-export function guardServer<S extends Server | HttpsServer>(
-  server: S,
-  { idleMs = IDLE_MS, bodyMs = BODY_MS }: GuardOptions = {},
-): S {
+export function guardServer<S extends Server | HttpsServer>(server: S, options: GuardOptions = {}): S {
+  const { idleMs, bodyMs } = readOptions('guardServer', GUARD_OPTIONS, options)
   const guarded: Server = server
   const listeners = guarded.listeners('request') as ((request: IncomingMessage, response: ServerResponse) => void)[]
   if (listeners.length === 0) throw new UploadError('setup', 'guardServer: give the server its request listener first')
@@ -111,9 +125,9 @@ export function guardServer<S extends Server | HttpsServer>(
 
   guarded.on('request', (request: IncomingMessage, response: ServerResponse) => {
     const { socket } = request
-    // Said goodbye: what it still sends is thrown away.
+    // This side has already ended the connection: what the client still sends is discarded.
     if (socket.destroyed || socket.writableEnded) return
-    tend(request, response)
+    guardExchange(request, response)
     let line = lines.get(socket)
     if (line === undefined) lines.set(socket, (line = { current: null, waiting: [], held: null }))
     if (line.current === null) return begin(line, { request, response })
@@ -127,7 +141,7 @@ export function guardServer<S extends Server | HttpsServer>(
   guarded.setTimeout(idleMs, (socket: Socket) => {
     const current = lines.get(socket)?.current ?? null
     if (current === null || isClientsTurn(current, socket)) socket.destroy()
-    // Somebody works for it.
+    // The server is still working on the answer.
     else socket.setTimeout(idleMs)
   })
 
@@ -135,7 +149,7 @@ export function guardServer<S extends Server | HttpsServer>(
     guarded.on('clientError', (error: NodeJS.ErrnoException, socket) => {
       const current = lines.get(socket)?.current ?? null
       const why = problemOfParser(error)
-      // What comes behind a request that is being answered must not be answered in its place.
+      // Nothing that follows a request which is being answered may be answered in its place.
       if (why === null || current?.request.complete === true) socket.destroy()
       else refuseRaw(socket, current?.response ?? null, why)
     })
@@ -143,23 +157,36 @@ export function guardServer<S extends Server | HttpsServer>(
 }
 
 export interface ServeOptions extends GuardOptions {
-  /** Of a Hono application, or of anything that answers a `Request` with a `Response`. */
+  /** The `fetch` of a Hono application, or of anything that answers a `Request` with a `Response`. */
   fetch: Parameters<typeof getRequestListener>[0]
-  /** Default 3000; 0 is any free one. */
+  /** Default 3000. With 0 the system picks a free port. */
   port?: number
-  /** Default `127.0.0.1`: only this machine, for a proxy in front. `0.0.0.0` or `::` is all the world. */
+  /**
+   * Default `127.0.0.1`: only this machine, for a proxy in front. `0.0.0.0` or `::` makes it reachable from everywhere.
+   */
   hostname?: string
 }
 
+/** What `serveUploads` may be given, by name: what it may be, and its default. */
+export const SERVE_OPTIONS = {
+  fetch: aFunction<ServeOptions['fetch']>(),
+  port: optional(wholeNumber(0, 65_535), 3000),
+  hostname: optional(nonEmptyText, '127.0.0.1'),
+  ...GUARD_OPTIONS,
+}
+
 /**
- * Serves an application with the routes in it, with all that `nodeServerOptions` and `guardServer` set. Resolves once it
- * listens, with Node's own server; rejects where it cannot (`EADDRINUSE`, …).
+ * Serves an application that contains the routes, with everything that `nodeServerOptions` and `guardServer` set.
+ * Resolves with Node's own server once it listens. Rejects if it cannot listen (`EADDRINUSE`, …).
  *
  * ```ts
  * const server = await serveUploads({ fetch: app.fetch, port: 3000 })
  * ```
+ *
+ * @throws UploadError `setup` for an option that cannot work; nothing listens then.
  */
-export function serveUploads({ fetch, port = 3000, hostname = '127.0.0.1', ...limits }: ServeOptions): Promise<Server> {
+export async function serveUploads(options: ServeOptions): Promise<Server> {
+  const { fetch, port, hostname, ...limits } = readOptions('serveUploads', SERVE_OPTIONS, options)
   const listener = getRequestListener(fetch)
   const server = createServer(nodeServerOptions(), (request, response) => void listener(request, response))
   return new Promise((resolve, reject) => {
@@ -176,21 +203,24 @@ interface Exchange {
   readonly response: ServerResponse
 }
 
-/** What one connection has sent that is not answered yet. */
+/** What one connection has sent and what is not answered yet. */
 interface Line {
   current: Exchange | null
   readonly waiting: Exchange[]
-  /** Made when it is needed first. */
+  /** Made when it is first needed. */
   held: Hold | null
 }
 
-/** Whether a connection is read on. */
+/** Whether a connection is read any further. */
 interface Hold {
   hold(): void
   release(): void
 }
 
-/** Node reads on after each request, whoever has paused the socket (seen with 20.20): here not before `release`. */
+/**
+ * Node resumes reading after each request, even if the socket was paused (seen with 20.20). Here it does not before
+ * `release`.
+ */
 function createHold(socket: Socket): Hold {
   const resume = socket.resume.bind(socket)
   let held = false
@@ -212,13 +242,13 @@ const isUpload = ({ headers }: IncomingMessage): boolean => headers['content-typ
 
 function isClientsTurn({ request }: Exchange, socket: Socket): boolean {
   if (socket.writableLength > 0) return true
-  // A full buffer: we are the ones who do not read.
+  // A full buffer means that this side is not reading.
   return !request.complete && request.readableLength < request.readableHighWaterMark
 }
 
 const TOO_SLOW = problem('too-slow', { detail: 'the request was not sent to its end in time' })
 
-/** What Node's parser says of what came; null where there is nobody to answer. */
+/** What Node's parser reports about the input. Null if there is nobody to answer. */
 function problemOfParser(error: NodeJS.ErrnoException): Problem | null {
   switch (error.code) {
     case 'HPE_HEADER_OVERFLOW':
@@ -227,12 +257,15 @@ function problemOfParser(error: NodeJS.ErrnoException): Problem | null {
       return TOO_SLOW
     default:
       return error.code?.startsWith('HPE_') === true
-        ? problem('invalid-request', { detail: 'this is no HTTP/1.1' })
+        ? problem('invalid-request', { detail: 'this is not HTTP/1.1' })
         : null
   }
 }
 
-/** Past Node's response, which is not there, or is never written any more; not in the middle of one. */
+/**
+ * Writes past Node's response, which does not exist or will never be written. Does not write into the middle of a
+ * response.
+ */
 function refuseRaw(socket: Duplex, response: ServerResponse | null, why: Problem): void {
   if (socket.destroyed || socket.writableEnded) return
   if (response?.headersSent === true || !socket.writable) return void socket.destroy()

@@ -15,25 +15,25 @@ import {
 } from '@landfall/shared'
 import { type Context, Hono } from 'hono'
 import type { Admit } from '../kinds/admission.js'
-import { baseOf, type Env, keyOf } from './context.js'
-import { bodyOf, refuseEncoded } from './body.js'
-import { ProblemError, refuse } from '../lib/problem-error.js'
-import type { Cancel } from '../sequence/cancel.js'
-import type { Drive } from '../sequence/drive.js'
 import { absent } from '../kinds/gone.js'
-import type { Leases } from '../sequence/leases.js'
+import { ProblemError, refuse } from '../lib/problem-error.js'
 import type { BlobStore } from '../ports/blob-store.js'
 import type { Clock } from '../ports/clock.js'
-import type { Ledger } from '../ports/ledger.js'
+import type { LedgerOperations } from '../ports/ledger/operations.js'
 import type { OperationKey, OperationRecord } from '../ports/operation.js'
-import { entityTag, toResource } from './resource.js'
+import type { Cancel } from '../sequence/cancel.js'
+import type { Drive } from '../sequence/drive.js'
+import type { Leases } from '../sequence/leases.js'
 import { drivable } from '../sequence/rules.js'
 import { blobOf } from '../sequence/steps.js'
-import { createWaiters } from './waiters.js'
 import type { Watch } from '../sequence/watch.js'
+import { bodyOf, refuseEncoded } from './body.js'
+import { baseOf, type Env, keyOf } from './context.js'
+import { entityTag, toResource } from './resource.js'
+import { createWaiters } from './waiters.js'
 
 export interface OperationRouteDeps {
-  readonly ledger: Ledger<unknown>
+  readonly ledger: LedgerOperations
   readonly blobs: BlobStore
   readonly leases: Leases
   readonly drive: Drive
@@ -44,14 +44,14 @@ export interface OperationRouteDeps {
   readonly maxBodyBytes: number
 }
 
-/** How long `PUT` waits for driving, which goes on without the request. */
+/** How long `PUT` waits for the drive, which continues without the request. */
 const DRIVE_WAIT_MS = 5_000
-/** A receiver of an older connection: how long its client is believed to be alive, and how long it is waited for. */
+/** A receiver of an older connection: how long its client counts as alive, and how long to wait for its end. */
 const RECEIVER = { patienceMs: 2_000, waitMs: 5_000 }
 const PAGE = 100
-/** Whoever is not woken looks so often: seldom enough that many of them cost little. */
+/** How long a request waits that no change wakes. Seldom enough that many such requests cost little. */
 const UNWOKEN_MS = 5_000
-/** For a declaration, which is a few kilobytes. */
+/** The time for the body of a declaration, which is a few kilobytes. */
 const BODY_MS = 30_000
 
 export function operationRoutes(deps: OperationRouteDeps): Hono<Env> {
@@ -119,7 +119,7 @@ export function operationRoutes(deps: OperationRouteDeps): Hono<Env> {
     return operation
   }
 
-  /** null → value once; another value is a conflict. */
+  /** Null becomes a value once. Another value is a conflict. */
   async function takeDigest(key: OperationKey, operation: OperationRecord, { digest }: DeclareRequest): Promise<void> {
     if (digest === undefined || digest === 'pending' || isFinal(operation.point)) return
     if ((await ledger.setDigest(key, digest)) === 'conflict') throw refuse('digest-conflict')
@@ -128,20 +128,21 @@ export function operationRoutes(deps: OperationRouteDeps): Hono<Env> {
   /**
    * Drives the operation as far as the server can without the client.
    *
-   * @throws ProblemError `locked` while somebody else may still record bytes of it.
+   * @throws ProblemError `locked` while another request may still record bytes of it.
    */
   async function forward(key: OperationKey, created: OperationRecord | null): Promise<OperationRecord> {
     if (created !== null && !drivable(created)) return created
     const settled = created !== null || (await leases.settleReceiver(key, RECEIVER))
     const operation = await existing(key)
-    // How far a receiver came that is dead or cut off is not known yet: bytes sent from here would be sent in vain.
+    // How far a receiver came that is dead or cut off is not known yet. Bytes that the client sent now might be sent in
+    // vain.
     if (!settled && operation.point === 'declared' && operation.offset < operation.file.size)
       throw refuse('locked', { retryAfterSeconds: 1 })
     if (!drivable(operation)) return operation
     const taken = await leases.take(key, 'drive', 0)
     const deadline = clock.monotonicMs() + DRIVE_WAIT_MS
     if (taken.outcome === 'granted') await Promise.race([drive(taken.held), clock.sleep(DRIVE_WAIT_MS)])
-    // Somebody else drives it: the answer is worth the same wait.
+    // Another holder drives it: wait as long for the answer as for a drive of this request.
     if (taken.outcome === 'held')
       await watch.until(key, (now) => !drivable(now) || now.stalled, deadline - clock.monotonicMs(), undefined)
     return existing(key)
@@ -166,9 +167,10 @@ export function operationRoutes(deps: OperationRouteDeps): Hono<Env> {
   }
 
   /**
-   * Answers at once what differs from the client's entity tag, else as soon as it does, or 304 after `wait` seconds.
+   * Answers at once if the state differs from the client's entity tag, otherwise as soon as it does, or 304 after
+   * `wait` seconds.
    *
-   * @throws ProblemError `too-many-waiting` where the owner's other requests wait already.
+   * @throws ProblemError `too-many-waiting` if too many other requests of the owner are waiting.
    */
   async function answer(c: Context<Env>, owner: string, ids: readonly string[], look: Look): Promise<Response> {
     const waitMs = 1000 * Math.min(MAX_WAIT_SECONDS, Math.max(0, Number(c.req.query('wait') ?? 0) || 0))
@@ -182,7 +184,7 @@ export function operationRoutes(deps: OperationRouteDeps): Hono<Env> {
     }
   }
 
-  /** What differs from the client's entity tag, as soon as it does. */
+  /** Answers with the state as soon as it differs from the client's entity tag. */
   async function change(
     c: Context<Env>,
     owner: string,
@@ -191,13 +193,13 @@ export function operationRoutes(deps: OperationRouteDeps): Hono<Env> {
     waitMs: number,
     woken: boolean,
   ): Promise<Response> {
-    // Without a tag: a change from now on.
+    // Without a tag: the first change from now on.
     let seen = knownTo(c)
     const watched = new Set(woken ? ids : [])
-    // With the path under which the routes are mounted: answers name it.
+    // Includes the path under which the routes are mounted, because the answers contain it.
     const question = `${baseOf(c)}${c.req.path}?${ids.join()}`
     const { signal } = c.req.raw
-    // Its time is over, the client went away, or the server ends: none of these waits for a look.
+    // The time is over, the client went away, or the server stops: none of these waits for a batch of reads.
     const end = watch.change(owner, new Set(), waitMs, signal)
     const over = { yet: false }
     const ended = end.changed.then(() => (over.yet = true))
@@ -220,17 +222,17 @@ export function operationRoutes(deps: OperationRouteDeps): Hono<Env> {
       end.stop()
     }
     if (last !== null && (signal.aborted || watch.closed())) return tagged(c, last)
-    // Nobody hears it.
+    // The client is gone, so nobody gets this answer.
     if (signal.aborted) return c.body(null, 304)
     return tagged(c, await waiters.look(owner, question, () => shown(c, look)))
   }
 }
 
-/** Operations as one answer shows them. Made once for all who wait for the same. */
+/** Operations as one answer shows them. Made once for all requests that wait for the same. */
 interface Shown {
   readonly tag: string
   readonly text: string
-  /** Whether one of them still takes bytes. */
+  /** Whether one of them is still open. */
   readonly open: boolean
 }
 
@@ -245,7 +247,7 @@ async function shown(c: Context<Env>, look: Look): Promise<Shown> {
   }
 }
 
-/** A proxy that compresses makes the tag a weak one; it is compared as such (RFC 9110, 13.1.2). */
+/** A proxy that compresses the answer makes the tag a weak one, so weak comparison is used (RFC 9110, 13.1.2). */
 const knownTo = (c: Context<Env>): string | undefined => c.req.header('If-None-Match')?.replace(/^W\//, '')
 
 function tagged(c: Context<Env>, { tag, text }: Shown): Response {
@@ -261,7 +263,7 @@ async function readDeclaration(c: Context<Env>, maxBytes: number, clock: Clock):
   return parsed.value
 }
 
-/** Memory is held while it is read: at most so much of it, and at most so long. */
+/** The body is held in memory while it is read, so both its size and its time are limited. */
 async function readWhole(body: AsyncIterable<Uint8Array>, maxBytes: number, clock: Clock): Promise<Buffer> {
   const chunks: Uint8Array[] = []
   const source = body[Symbol.asyncIterator]()
@@ -270,8 +272,8 @@ async function readWhole(body: AsyncIterable<Uint8Array>, maxBytes: number, cloc
   try {
     for (let bytes = 0; ;) {
       const next = await Promise.race([source.next().catch(() => 'broken' as const), late])
-      if (next === 'late') throw refuse('too-slow', { detail: `the body was not whole after ${BODY_MS / 1000} s` })
-      // Nobody hears it: the client went away. That is no fault of the server.
+      if (next === 'late') throw refuse('too-slow', { detail: `the body was not complete after ${BODY_MS / 1000} s` })
+      // The client went away, so nobody gets this answer. It is no fault of the server.
       if (next === 'broken') throw refuse('invalid-request', { detail: 'the body broke off' })
       if (next.done === true) return Buffer.concat(chunks)
       bytes += next.value.length
@@ -279,7 +281,7 @@ async function readWhole(body: AsyncIterable<Uint8Array>, maxBytes: number, cloc
       chunks.push(next.value)
     }
   } finally {
-    // With a reason: without one each declaration makes a DOMException with its stack.
+    // With a reason, because without one each declaration creates a DOMException with its stack.
     over.abort('read')
   }
 }

@@ -1,25 +1,27 @@
 import { createHmac } from 'node:crypto'
 import { OWNER_TAG_HEADER, type ProblemCode, VERSION_HEADER } from '@landfall/shared'
 import type { Context, MiddlewareHandler } from 'hono'
-import type { Env } from './context.js'
 import { refuse } from '../lib/problem-error.js'
+import type { Env } from './context.js'
 import { SAFE_METHODS } from './same-site.js'
 
-/** Of a keyed hash, in bytes: no two owners ever share a tag, and nobody finds an owner by trying names. */
+/**
+ * Bytes of the keyed hash: enough that no two owners ever share a tag, and that nobody finds an owner by trying names.
+ */
 const TAG_BYTES = 16
 
-/** The opaque tag of an owner. Without the ledger's key nothing of the owner can be learned from it. */
+/** The opaque tag of an owner. Without the ledger's key it reveals nothing about the owner. */
 export const ownerTagOf = (key: string, owner: string): string =>
   createHmac('sha256', key).update(owner).digest().subarray(0, TAG_BYTES).toString('base64url')
 
-/** The owner's tag, or null as long as the ledger has not told the key. */
+/** The owner's tag, or null until the ledger has delivered the key. */
 export type OwnerTag = (owner: string) => string | null
 
-/** Around all that happens after authentication: whatever is answered says whose uploads it is about. */
+/** Around everything that happens after authentication: each answer says whose uploads it is about. */
 export function tellOwner(tagOf: OwnerTag): MiddlewareHandler<Env> {
   return async (c, next) => {
     await next()
-    // OPTIONS asks for nobody's uploads, and is not authenticated.
+    // OPTIONS is not authenticated, so it has no owner.
     const owner: string | undefined = c.get('owner')
     const tag = owner === undefined ? null : tagOf(owner)
     if (tag !== null) c.res.headers.set(OWNER_TAG_HEADER, tag)
@@ -27,10 +29,10 @@ export function tellOwner(tagOf: OwnerTag): MiddlewareHandler<Env> {
 }
 
 /**
- * Behind authentication and before any route, so before anything is written and any lease is asked for: a browser sends
- * the cookie of whoever is signed in by now, and the page that asks may still be somebody else's. Whatever the method,
- * another owner's tag is refused. A request of our own client that changes something has to carry one; stock tus clients
- * know none.
+ * Runs after authentication and before any route, so before anything is written and any lease is requested. A browser
+ * sends the cookie of the user who is signed in now, while the page that sends the request may still belong to another
+ * user. A request with the tag of another owner is refused, whatever its method. A request of Landfall's client that
+ * changes something must carry a tag. Stock tus clients know no tags.
  *
  * @see RFC 9110 section 15.5.13 (412) and RFC 6585 section 3 (428)
  */
@@ -38,7 +40,8 @@ export function checkOwner(tagOf: OwnerTag): MiddlewareHandler<Env> {
   return async (c, next) => {
     if (c.req.method !== 'OPTIONS') {
       const tag = tagOf(c.get('owner'))
-      // Whoever comes here has waited for the ledger; without its key nobody's uploads can be told from another's.
+      // The request has waited for the ledger before. Without the ledger's key, uploads of different owners cannot be
+      // told apart.
       if (tag === null) throw refuse('unavailable', { retryAfterSeconds: 1 })
       const refused = refusalOf(c, tag)
       if (refused !== null) throw refuse(refused)

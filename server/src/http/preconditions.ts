@@ -1,18 +1,18 @@
 import parseRange from 'range-parser'
 
-/** Of a stored file, whose bytes never change. */
+/** The validators of a stored file, whose bytes never change. */
 export interface Validators {
-  /** A strong one, with its quotes. */
+  /** A strong entity tag, with its quotes. */
   readonly etag: string
-  /** Milliseconds since 1970; a date on the wire has whole seconds. */
+  /** Milliseconds since 1970. A date in a header has whole seconds. */
   readonly lastModifiedMs: number
 }
 
-/** Reads a request's header; undefined where it is missing. */
+/** Reads a header of the request. Undefined if it is missing. */
 export type ReadHeader = (name: string) => string | undefined
 
 /**
- * What the conditions of a GET or HEAD say, in the order of RFC 9110 section 13.2.2. A date that is none is ignored.
+ * Evaluates the conditions of a GET or HEAD in the order of RFC 9110 section 13.2.2. An invalid date is ignored.
  *
  * @see https://www.rfc-editor.org/rfc/rfc9110#section-13.2.2
  */
@@ -34,16 +34,16 @@ export function judgeConditions(
   return 'send'
 }
 
-/** In bytes; `end` is exclusive. */
+/** In bytes. `end` is exclusive. */
 export interface ByteRange {
   readonly start: number
   readonly end: number
 }
 
 /**
- * The one range that a GET asks for; null: the whole file. More than one range, a unit that is not bytes, and a range of
- * another file than this one (`If-Range`) get the whole. An empty file is sent whole too: some clients put a range into
- * every request.
+ * The single range that a GET asks for. Null: the whole file. More than one range, a unit other than bytes, and a range
+ * of another file than this one (`If-Range`) get the whole file. An empty file is sent whole too, because some clients
+ * put a range into every request.
  *
  * @see https://www.rfc-editor.org/rfc/rfc9110#section-14.2
  */
@@ -66,13 +66,17 @@ export function judgeRange(
   return only === undefined || another !== undefined ? null : { start: only.start, end: only.end + 1 }
 }
 
-/** The last 5,000 bytes of a file of 1,000 are all of it (section 14.1.2); `range-parser` calls them unsatisfiable. */
+/**
+ * The last 5,000 bytes of a file of 1,000 are the whole file (section 14.1.2). `range-parser` calls them unsatisfiable.
+ */
 function withinFile(range: string, sizeBytes: number): string {
   const suffix = /^\s*-\s*(\d+)\s*$/.exec(range)?.[1]
   return suffix !== undefined && Number(suffix) > sizeBytes ? '0-' : range
 }
 
-/** A date counts only where it is exactly the file's: a file that changed twice in that second would have it too. */
+/**
+ * A date counts only if it is exactly the file's: a file that changed twice in that second would have the same date.
+ */
 function isOfThisFile(ifRange: string | undefined, { etag, lastModifiedMs }: Validators): boolean {
   if (ifRange === undefined) return true
   const tag = ifRange.trim()
@@ -90,7 +94,7 @@ const FIXED = /^[A-Z][a-z]{2}, \d{2} [A-Z][a-z]{2} \d{4} \d{2}:\d{2}:\d{2} GMT$/
 const RFC_850 = /^[A-Z][a-z]{5,8}, \d{2}-[A-Z][a-z]{2}-\d{2} \d{2}:\d{2}:\d{2} GMT$/
 const ASCTIME = /^[A-Z][a-z]{2} [A-Z][a-z]{2} [ \d]\d \d{2}:\d{2}:\d{2} \d{4}$/
 
-/** Seconds since 1970 in any of the three forms of RFC 9110 section 5.6.7; null for anything else. */
+/** Seconds since 1970 in any of the three forms of RFC 9110 section 5.6.7. Null for anything else. */
 function httpDate(text: string | undefined): number | null {
   if (text === undefined) return null
   const date = FIXED.test(text) || RFC_850.test(text) ? text : ASCTIME.test(text) ? `${text} GMT` : ''

@@ -4,7 +4,7 @@ import type { OperationRecord } from '../ports/operation.js'
 
 const iso = (at: number): string => new Date(at).toISOString()
 
-/** The operation as the wire shows it. `base` is the path under which the routes are mounted. */
+/** The operation as the protocol shows it. `base` is the path under which the routes are mounted. */
 export function toResource(operation: OperationRecord, base: string): Operation {
   const { reference } = operation
   const url = base + filePath(operation.id)
@@ -35,7 +35,7 @@ export function toResource(operation: OperationRecord, base: string): Operation 
   }
 }
 
-/** An entity tag over what a client can act upon; the time of the last change alone is no news. */
+/** An entity tag over everything to which a client can react. The time of the last change alone does not change it. */
 export function entityTag(resources: readonly Operation[]): string {
   const hash = createHash('sha256')
   for (const { updatedAt: _updatedAt, expiresAt: _expiresAt, ...rest } of resources) hash.update(JSON.stringify(rest))

@@ -1,58 +1,62 @@
 import { setImmediate as others } from 'node:timers/promises'
 import type { Clock } from '../ports/clock.js'
 
-/** A place among those of one owner who wait for a change. */
+/** A place among the requests of one owner that wait for a change. */
 export interface Place {
-  /** Whether changes wake it. If not, the house is full: it may wait for a moment and then look. */
+  /**
+   * Whether changes wake it. If not, the owner has too many waiting requests: this one may wait for a moment and then
+   * read once.
+   */
   readonly woken: boolean
   leave(): void
 }
 
-/** Bounds what the waiting requests of one owner cost a process, so that they cost other owners nothing. */
+/** Limits what the waiting requests of one owner cost a process, so that other owners are not slowed down. */
 export interface Waiters {
   /** Null when there is no place left. */
   enter(owner: string): Place | null
   /**
-   * The answer to `ask`, begun after this call, so that it knows of everything that was committed before it. Looks of one
-   * owner go in batches, and the more of them wait the more seldom; all who ask the same question before it is asked get
-   * one answer.
+   * The answer to `ask`, which begins after this call, so that it contains everything that was committed before. The
+   * reads of one owner go in batches, and the more of them wait, the longer the pause between batches. All requests
+   * that ask the same question before it is read get one answer.
    *
-   * @param end When it resolves first, the answer is null at once, and what nobody else asks is not asked. Without it the
-   * answer is due, and is not paused for.
+   * @param end When it resolves first, the answer is null at once, and a question that no other request asks is not
+   * read. Without `end` the answer is due, and no pause delays it.
    */
   look<T>(owner: string, question: string, ask: () => Promise<T>): Promise<T>
   look<T>(owner: string, question: string, ask: () => Promise<T>, end: Promise<unknown> | undefined): Promise<T | null>
 }
 
 /**
- * A page waits with one request, whatever it follows: more than one for each page of a user is a mistake or an attack;
- * but many people may share an owner. Who comes later is not refused at once, because a refusal would show as a fault.
+ * A page waits with one request, however many operations it follows. More than one for each page of a user is a mistake
+ * or an attack, but many people may share one owner. A request above the limit is not refused at once, because a
+ * refusal would look like a fault.
  */
 const WOKEN_PER_OWNER = 64
 const PER_OWNER = 4 * WOKEN_PER_OWNER
 
 /**
- * A change wakes all who wait for it, and each of them gets an answer: between two batches of looks of one owner passes so
- * much for each who waits, where more wait than a user has pages open. So a stream of changes costs no more with many of
- * them.
+ * A change wakes all requests that wait for it, and each of them gets an answer. If more requests of an owner wait than
+ * a user has pages open, the pause between two batches is this long for each of them. So a stream of changes costs no
+ * more when many wait.
  */
 const PAUSE_EACH_MS = 4
 const PAUSE_MOST_MS = 1_000
 const FEW = 8
 
 interface Question {
-  /** How many wait for its answer. */
+  /** How many requests wait for its answer. */
   asking: number
-  /** For one of them the answer is due. */
+  /** The answer is due for one of them. */
   isDue: boolean
   readonly begin: () => void
   readonly answer: Promise<unknown>
 }
 
-/** What waits for its look of one owner. */
+/** The questions of one owner that are still to be read. */
 interface Turn {
   readonly asked: Map<string, Question>
-  /** When the last batch was over. */
+  /** When the last batch ended. */
   overAtMs: number
   isRunning: boolean
   pause: AbortController | null
@@ -64,14 +68,14 @@ function questionOf(ask: () => Promise<unknown>): Question {
   return { asking: 0, isDue: false, begin, answer }
 }
 
-/** One after the other: more at a time would take the ledger's connections from other owners. */
+/** One after the other: several at a time would take the ledger's connections from other owners. */
 async function lookAt(batch: readonly Question[]): Promise<void> {
   for (const question of batch) {
     if (question.asking === 0) continue
     question.begin()
-    // Whoever asks hears of the fault.
+    // The request that asks gets the fault.
     await question.answer.catch(() => {})
-    // A ledger that answers at once would let nobody else of this process come between two looks.
+    // If the ledger answers at once, nothing else in this process would run between two reads.
     await others()
   }
 }
@@ -87,7 +91,7 @@ export function createWaiters(clock: Pick<Clock, 'monotonicMs' | 'sleep'>): Wait
 
   async function run(owner: string, turn: Turn): Promise<void> {
     turn.isRunning = true
-    // Whoever asks in the same moment belongs to the same batch.
+    // Requests that ask at the same moment belong to the same batch.
     await Promise.resolve()
     while (turn.asked.size > 0) {
       const ms = pauseMs(owner, turn)
@@ -98,14 +102,14 @@ export function createWaiters(clock: Pick<Clock, 'monotonicMs' | 'sleep'>): Wait
       }
       const isRested = pauseMs(owner, turn) <= 0
       const batch = [...turn.asked].filter(([, { isDue }]) => isRested || isDue)
-      // Who comes from now on may know of what these looks do not see.
+      // Requests that ask from now on may know of changes that these reads do not see.
       for (const [name] of batch) turn.asked.delete(name)
       await lookAt(batch.map(([, question]) => question))
-      // Those that are due neither shorten the pause of the others nor make it longer.
+      // Questions that are due neither shorten nor prolong the pause of the others.
       if (isRested) turn.overAtMs = clock.monotonicMs()
     }
     turn.isRunning = false
-    // While some wait it is kept, for when its last batch was over.
+    // The entry is kept while requests of the owner wait, because it knows when the last batch ended.
     if (!places.has(owner)) turns.delete(owner)
   }
 
@@ -140,7 +144,7 @@ export function createWaiters(clock: Pick<Clock, 'monotonicMs' | 'sleep'>): Wait
       const question = turn.asked.get(name) ?? questionOf(ask)
       turn.asked.set(name, question)
       question.asking += 1
-      // The same question has the same kind of answer.
+      // The same question has the same type of answer.
       const answer = question.answer as Promise<T>
       if (end === undefined) {
         question.isDue = true

@@ -8,40 +8,38 @@ import {
   problem,
 } from '@landfall/shared'
 import { unlessAnswered } from '../lib/answered.js'
-import { accepts, type Kind } from './kind.js'
-import { forgottenProblem } from './gone.js'
 import type { BlobStore } from '../ports/blob-store.js'
-import type { DeclarationRate, Intent } from '../ports/ledger/operations.js'
-import type { Ledger } from '../ports/ledger.js'
+import type { DeclarationRate, Intent, LedgerOperations } from '../ports/ledger/operations.js'
 import type { OperationKey, OperationRecord } from '../ports/operation.js'
+import { forgottenProblem } from './gone.js'
+import { accepts, type Kind } from './kind.js'
 
 export interface Limits {
-  /** Of one file, in bytes. Default 1 TiB. */
+  /** The largest size of one file, in bytes. Default 1 TiB. */
   readonly maxSizeBytes: number
-  /** Of the metadata as JSON, in bytes. Default 16 KiB. */
+  /** The largest size of the metadata as JSON, in bytes. Default 16 KiB. */
   readonly maxMetadataBytes: number
-  /** Open operations of one owner at the same time. Default 1,000. */
+  /** How many open operations an owner may have at the same time. Default 1,000. */
   readonly maxOpenPerOwner: number
   /**
-   * What an owner's references and open operations may hold together, in bytes. Reserved when an upload is declared,
-   * given back when it ends without a reference or its reference is removed. Default null: any number.
+   * How many bytes an owner's references and open operations may hold together. They are reserved when an upload is
+   * declared, and given back when it ends without a reference or its reference is removed. Default null: no limit.
    */
   readonly quotaBytes: (owner: string) => number | null | Promise<number | null>
   /**
-   * How many references and open operations an owner may have together, the empty files among them. Default null: any
-   * number.
+   * How many references and open operations an owner may have together, including empty files. Default null: no limit.
    */
   readonly quotaFiles: (owner: string) => number | null | Promise<number | null>
   /**
-   * How often an owner may declare an upload: `count` at once, and after that one more each time a `count`-th of `perMs`
-   * has passed, on all nodes together; more is 429 `too-many-declared`. It bounds how fast the database can grow by
-   * uploads that are declared and cancelled. A repeated declaration does not count; one that another limit refuses may.
-   * Default 36,000 an hour; null: any number.
+   * How often an owner may declare an upload: `count` at once, and after that one more each time a `count`-th of
+   * `perMs` has passed, on all nodes together. More is 429 `too-many-declared`. It limits how fast the database can
+   * grow by uploads that are declared and cancelled. A repeated declaration does not count; one that another limit
+   * refuses may count. Default 36,000 an hour. Null: no limit.
    */
   readonly declarationsPerOwner: DeclarationRate | null
 }
 
-/** A declaration that was checked against everything the server knows. */
+/** The result of checking a declaration against everything the server knows. */
 export type Admission =
   | { readonly outcome: 'created' | 'existing'; readonly operation: OperationRecord }
   | { readonly outcome: 'refused'; readonly problem: Problem }
@@ -49,7 +47,7 @@ export type Admission =
 export type Admit = (key: OperationKey, request: DeclareRequest, uploadMetadata: string | null) => Promise<Admission>
 
 export interface AdmitDeps {
-  readonly ledger: Ledger<unknown>
+  readonly ledger: LedgerOperations
   readonly blobs: Pick<BlobStore, 'room'>
   readonly kinds: Readonly<Record<string, Kind<never>>>
   readonly limits: Limits
@@ -57,12 +55,12 @@ export interface AdmitDeps {
 }
 
 /**
- * Step 0: who may declare what, and how much. The same id with the same facts is the same operation, whatever the
- * rules say by now; with other facts it is refused and changes nothing.
+ * Step 0: who may declare what, and how much. The same id with the same facts is the same operation, whatever the rules
+ * say now. With other facts it is refused and changes nothing.
  */
 export function createAdmit({ ledger, blobs, kinds, limits, expiresAfterMs }: AdmitDeps): Admit {
   const refused = (why: Problem): Admission => ({ outcome: 'refused', problem: why })
-  /** By the rules, which may have changed since the id was used. */
+  /** Refuses by the rules, which may have changed since the id was used. */
   const refusedNow = async (key: OperationKey, why: Problem): Promise<Admission> => {
     const point = await ledger.tombstone(key)
     return refused(point === null ? why : forgottenProblem(point))
@@ -72,7 +70,7 @@ export function createAdmit({ ledger, blobs, kinds, limits, expiresAfterMs }: Ad
     const metadata = request.metadata ?? {}
     const existing = await ledger.find(key)
     if (existing !== null)
-      // Declared without a kind when there was only one, it is replayed without.
+      // If it was declared without a kind because there was only one, it may be repeated without a kind.
       return factsDigest(existing.kind, existing.file, existing.metadata) ===
         factsDigest(request.kind ?? existing.kind, request.file, metadata)
         ? { outcome: 'existing', operation: existing }
@@ -86,7 +84,8 @@ export function createAdmit({ ledger, blobs, kinds, limits, expiresAfterMs }: Ad
     if (kind === undefined) return refusedNow(key, problem('unknown-kind'))
     const checked = await check(kind, key.owner, request, metadata, limits)
     if ('problem' in checked) return refusedNow(key, checked.problem)
-    // Its row would take from what is kept free for cancellations and removals, and its bytes would be refused anyway.
+    // Its row would use up space that is reserved for cancellations and removals, and its bytes would be refused
+    // anyway.
     if ((await blobs.room?.())?.isFull === true)
       return refusedNow(key, problem('storage-full', { retryAfterSeconds: 30 }))
     const [quotaBytes, quotaFiles] = [await limits.quotaBytes(key.owner), await limits.quotaFiles(key.owner)]
@@ -146,7 +145,7 @@ async function check(
     return { problem: problem('too-large', { detail: `at most ${maxSizeBytes} bytes` }) }
   if (Buffer.byteLength(JSON.stringify(metadata)) > limits.maxMetadataBytes)
     return { problem: problem('metadata-too-large', { detail: `at most ${limits.maxMetadataBytes} bytes` }) }
-  // A browser declares no type for what it does not know; the content is judged once it is here.
+  // A browser declares no type for files that it does not know. The content is checked once the bytes have arrived.
   if (request.file.type !== '' && !accepts(kind.accept, request.file.type))
     return { problem: problem('type-not-accepted') }
   if (kind.requireDigest && request.digest === undefined)
@@ -179,7 +178,7 @@ async function validate(
   }
 }
 
-/** 48 bits of time and 80 of chance: blobs that come together lie together, and nobody guesses a key. */
+/** 48 bits of time and 80 random bits: blobs that arrive together sort together, and nobody can guess a key. */
 const newBlobKey = (): string => Date.now().toString(16).padStart(12, '0') + randomUUID().replaceAll('-', '').slice(-20)
 
 function onlyKindOf(kinds: Readonly<Record<string, unknown>>): string | null {
@@ -187,14 +186,14 @@ function onlyKindOf(kinds: Readonly<Record<string, unknown>>): string | null {
   return only === undefined || another !== undefined ? null : only
 }
 
-/** "The same facts": kind, size, name, type and metadata. `lastModified` and the digest are none. */
+/** "The same facts": kind, size, name, type and metadata. `lastModified` and the digest are not part of them. */
 function factsDigest(kind: string, file: FileFacts, metadata: JsonObject): string {
   return createHash('sha256')
     .update(JSON.stringify([kind, file.size, file.name, file.type, canonical(metadata)]))
     .digest('hex')
 }
 
-/** Keys in one order, so that equal objects have equal texts. */
+/** Puts keys into one order, so that equal objects have equal texts. */
 function canonical(value: JsonValue): JsonValue {
   if (Array.isArray(value)) return value.map(canonical)
   if (typeof value !== 'object' || value === null) return value

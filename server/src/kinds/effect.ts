@@ -1,7 +1,7 @@
 import type { FileFacts, JsonValue } from '@landfall/shared'
-import type { OperationFacts } from './kind.js'
+import type { OperationFacts } from './facts.js'
 
-/** The reference as it was committed, also where it has been removed since. */
+/** The reference as it was committed, even if it has been removed since. */
 export interface ReferenceFacts<Data> {
   /** Bytes. */
   readonly size: number
@@ -14,9 +14,9 @@ export interface ReferenceFacts<Data> {
 }
 
 export interface EffectContext<Metadata, Data> {
-  /** The same for every attempt at this effect: for whoever is called from here to tell a repetition. */
+  /** The same for every attempt at this effect, so that the receiver can recognise a repetition. */
   readonly effectId: string
-  /** 1 for the first. */
+  /** 1 for the first attempt. */
   readonly attempt: number
   readonly operation: OperationFacts<Metadata>
   readonly reference: ReferenceFacts<Data>
@@ -24,18 +24,20 @@ export interface EffectContext<Metadata, Data> {
   readonly signal: AbortSignal
 }
 
-/** How one attempt at a delivery ended. What is thrown is `again`. */
+/** How one attempt at a delivery ended. A thrown error counts as `again`. */
 export type Delivered =
   | { readonly outcome: 'delivered' }
-  /** `afterMs`: the receiver said when, and it means everything that goes there. */
+  /** `afterMs`: the time that the receiver asked for. It applies to everything that goes to this receiver. */
   | { readonly outcome: 'again'; readonly detail: string; readonly afterMs?: number }
-  /** The receiver wants nothing any more. */
+  /** The receiver wants no more deliveries. */
   | { readonly outcome: 'gone'; readonly detail: string }
 
-/** A side effect of the application's own after the reference: it is done when this resolves, and tried again when it rejects. */
+/**
+ * A side effect of the application after the reference. It is done when this resolves, and tried again when it rejects.
+ */
 export type EffectFunction<Metadata, Data> = (context: EffectContext<Metadata, Data>) => Promise<unknown>
 
-/** Something that knows how to deliver, such as `standardWebhook(…)`. */
+/** A receiver that an effect is delivered to, such as `standardWebhook(…)`. */
 export interface Receiver {
   readonly type: 'webhook'
   /** How long one attempt may take. In milliseconds. */
@@ -45,7 +47,7 @@ export interface Receiver {
 
 export type Effect<Metadata, Data> = EffectFunction<Metadata, Data> | Receiver
 
-/** What an effect's row holds: enough to deliver it when everything else has been removed. */
+/** The content of an effect's row: enough to deliver it when everything else has been removed. */
 export interface OwedPayload {
   readonly operation: {
     readonly id: string

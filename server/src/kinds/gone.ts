@@ -1,12 +1,11 @@
 import { type Problem, problem, type ProblemCode } from '@landfall/shared'
 import { ProblemError, refuse } from '../lib/problem-error.js'
-import type { Ledger } from '../ports/ledger.js'
+import type { TombstonePoint, LedgerOperations } from '../ports/ledger/operations.js'
 import type { OperationKey } from '../ports/operation.js'
-import type { TombstonePoint } from '../ports/ledger/operations.js'
 
 /**
- * How it ended, in codes that clients of every version know. Why a file was rejected (`digest-mismatch`, a code of the
- * application's own) is not kept.
+ * How it ended, in codes that clients of every version know. The reason why a file was rejected (`digest-mismatch`, or
+ * a code of the application) is not kept.
  */
 const CODES: Readonly<Record<TombstonePoint, ProblemCode>> = {
   cancelled: 'cancelled',
@@ -15,14 +14,14 @@ const CODES: Readonly<Record<TombstonePoint, ProblemCode>> = {
   completed: 'removed',
 }
 
-/** The final answer of an operation of which only a tombstone is left: 410, whatever its status was before. */
+/** The final answer for an operation of which only a tombstone is left: 410, whatever its status was before. */
 export const forgottenProblem = (point: TombstonePoint): Problem => ({
   ...problem(CODES[point], { detail: 'It has ended, and no more is kept of it. Its id cannot be used again.' }),
   status: 410,
 })
 
-/** What to answer for an operation without a row: 410 where its id was used before, else 404. */
-export async function absent(ledger: Pick<Ledger<unknown>, 'tombstone'>, key: OperationKey): Promise<ProblemError> {
+/** The answer for an operation without a row: 410 if its id was used before, otherwise 404. */
+export async function absent(ledger: LedgerOperations, key: OperationKey): Promise<ProblemError> {
   const point = await ledger.tombstone(key)
   return point === null ? refuse('not-found') : new ProblemError(forgottenProblem(point))
 }

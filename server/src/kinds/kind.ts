@@ -1,9 +1,13 @@
-import type { FileFacts, JsonObject, JsonValue, KindTypes, Problem } from '@landfall/shared'
-import { problem } from '@landfall/shared'
+import {
+  type FileFacts,
+  type JsonObject,
+  type JsonValue,
+  type KindTypes,
+  type Problem,
+  problem,
+} from '@landfall/shared'
 import type { StandardSchemaV1 } from '@standard-schema/spec'
-import type { Effect } from './effect.js'
 import { UploadError } from '../lib/errors.js'
-import { essenceOf, SVG } from './media-names.js'
 import {
   aFunction,
   mediaTypes,
@@ -15,41 +19,20 @@ import {
   wholeNumber,
   yesOrNo,
 } from '../lib/options.js'
-
-/** What an application's hooks get to know of the operation. */
-export interface OperationFacts<Metadata> {
-  readonly id: string
-  readonly owner: string
-  readonly kind: string
-  readonly file: FileFacts
-  /** As the kind's schema returned it. */
-  readonly metadata: Metadata
-  readonly createdAt: Date
-}
-
-/** The stored and verified bytes. */
-export interface BlobFacts {
-  readonly key: string
-  /** Bytes. */
-  readonly size: number
-  /** Media type by content; as declared where the content does not tell. */
-  readonly type: string
-  /** `sha-256=:…:` of the stored bytes. */
-  readonly digest: string
-  /** Reads the stored bytes, from `start` to `end` (exclusive), the whole by default. */
-  read(range?: { start?: number; end?: number }): Promise<ReadableStream<Uint8Array>>
-}
+import type { Effect } from './effect.js'
+import type { BlobFacts, OperationFacts } from './facts.js'
+import { essenceOf, SVG } from './media-names.js'
 
 const REJECTION = Symbol.for('landfall.rejection')
 
-/** An application's final "no", as a value. */
+/** The final "no" of an application, as a value. */
 export interface Rejection {
   readonly [REJECTION]: Problem
 }
 
 /**
- * The application's final "no", returned by `prepare` or `onReference`: the operation becomes `rejected` with this
- * code, its bytes are removed, and every later question gets the same answer.
+ * The final "no" of the application, returned by `prepare` or `onReference`. The operation becomes `rejected` with this
+ * code, its bytes are removed, and every later request gets the same answer.
  *
  * @param code Stable, for programs; lower case with dashes.
  * @param detail For people.
@@ -66,14 +49,17 @@ export interface PrepareContext<Metadata> {
   readonly blob: BlobFacts
   /** Fires when the time limit is over or the lease was lost: stop. */
   readonly signal: AbortSignal
-  /** The same for every attempt at this step of this operation; for whoever is called from here. */
+  /** The same for every attempt at this step of this operation. Pass it to services that the step calls. */
   readonly idempotencyKey: string
 }
 
-// A step that returns nothing has done its work by having run.
+// A step that returns nothing has done its work by running.
 type PrepareResult = JsonValue | undefined | void
 
-/** A slow step before the reference, such as a virus scan. Runs at least once; its result is recorded and handed to `onReference`. */
+/**
+ * A slow step before the reference, such as a virus scan. Runs at least once. Its result is recorded and passed to
+ * `onReference`.
+ */
 export type PrepareStep<Metadata> = (context: PrepareContext<Metadata>) => Promise<PrepareResult | Rejection>
 
 export interface ReferenceContext<Metadata> {
@@ -88,8 +74,8 @@ export interface KindOptions<Tx, Schema extends StandardSchemaV1, Data> {
   /** Any Standard Schema; its output must be JSON. Without one, any object is accepted as it is. */
   metadata?: Schema
   /**
-   * Who may upload this; asked once, when the operation is declared. False is 403; a thrown `Response` or `HTTPException`
-   * is the answer. Default: every signed-in owner.
+   * Decides who may upload this. It is asked once, when the operation is declared. False is 403. A thrown `Response` or
+   * `HTTPException` is the answer. Default: every signed-in owner.
    */
   authorize?: (context: {
     owner: string
@@ -97,10 +83,10 @@ export interface KindOptions<Tx, Schema extends StandardSchemaV1, Data> {
     file: FileFacts
   }) => boolean | Promise<boolean>
   /**
-   * Media types that are accepted, such as `image/*`; what is stored has one of them. Content that bears a signature is
-   * judged by it alone. What bears none counts as declared only where such files have no signature (text, JSON, CSV …):
-   * a file that is declared as an image, audio, video or archive and has no such content is rejected. `image/*` does not
-   * accept SVG: name `image/svg+xml`. A file without a declared type and without a signature is
+   * The accepted media types, such as `image/*`. The type that is stored is one of them. Content with a signature is
+   * judged by the signature alone. Content without one counts as declared only if files of that type have no signature
+   * (text, JSON, CSV …): a file that is declared as an image, audio, video or archive without such content is rejected.
+   * `image/*` does not accept SVG; name `image/svg+xml`. A file without a declared type and without a signature is
    * `application/octet-stream`. Default: all.
    */
   accept?: readonly string[]
@@ -113,17 +99,17 @@ export interface KindOptions<Tx, Schema extends StandardSchemaV1, Data> {
   /** Time limit of each `prepare` step in milliseconds. Default 10 minutes. */
   prepareTimeoutMs?: number
   /**
-   * Runs inside the transaction that stores the reference: what it writes through `tx` is committed with it, or not at
-   * all. It may run several times. What it returns is stored and comes back to the client as `reference.data`. Default:
-   * none; the row in `landfall_references` is then all that says that the file is there, and `reference.data` is null.
+   * Runs inside the transaction that stores the reference: what it writes through `tx` is committed with the reference,
+   * or not at all. It may run several times. Its result is stored and comes back to the client as `reference.data`.
+   * Default: none. Then the row in `landfall_references` is the only record of the file, and `reference.data` is null.
    */
   onReference?: (tx: Tx, context: ReferenceContext<StandardSchemaV1.InferOutput<Schema>>) => Promise<Data | Rejection>
   /** Time limit of `onReference` in milliseconds. Default one minute. */
   onReferenceTimeoutMs?: number
   /**
-   * What is owed after the reference, by name: `standardWebhook(…)`, or a function. Written down in the reference's
-   * transaction, delivered after it at least once under a stable id, tried again for about three days. A name stays:
-   * what is owed under one that is not declared any more waits.
+   * The effects after the reference, by name: `standardWebhook(…)`, or a function. They are recorded in the reference's
+   * transaction, and delivered after it at least once under a stable id. Failed ones are tried again for about three
+   * days. Do not rename an effect: recorded effects whose name is no longer declared wait.
    */
   effects?: Readonly<Record<string, Effect<StandardSchemaV1.InferOutput<Schema>, NoInfer<Exclude<Data, Rejection>>>>>
 }
@@ -131,7 +117,8 @@ export interface KindOptions<Tx, Schema extends StandardSchemaV1, Data> {
 const isEffect = (entry: unknown): boolean =>
   typeof entry === 'function' || (typeof entry === 'object' && entry !== null && 'deliver' in entry)
 
-const OPTIONS = {
+/** By name: what each option may be, and its default. */
+export const OPTIONS = {
   metadata: optional(rule<StandardSchemaV1>('a Standard Schema, such as v.object({ … })', isStandardSchema)),
   authorize: optional(aFunction()),
   accept: optional(mediaTypes),
@@ -149,7 +136,7 @@ function isStandardSchema(value: unknown): boolean {
   return ((typeof value === 'object' && value !== null) || typeof value === 'function') && '~standard' in value
 }
 
-/** A kind, with its types of metadata and data carried along and forgotten at run time. */
+/** A kind. Its types of metadata and data exist only at compile time. */
 export interface Kind<Tx, Types extends KindTypes = KindTypes> {
   readonly '~types'?: Types
   readonly metadata: StandardSchemaV1 | null
@@ -166,8 +153,8 @@ export interface Kind<Tx, Types extends KindTypes = KindTypes> {
 }
 
 /**
- * What a client sends as metadata. `never` where JSON cannot carry what the schema takes (a `Date`, say), so that a client
- * which sends anything does not compile; any object where the schema says nothing of what it takes.
+ * What a client sends as metadata. `never` if JSON cannot represent what the schema accepts (a `Date`, for example), so
+ * that a client which sends anything does not compile. Any object if the schema does not say what it accepts.
  */
 type Input<Schema extends StandardSchemaV1> =
   unknown extends StandardSchemaV1.InferInput<Schema>
@@ -176,11 +163,13 @@ type Input<Schema extends StandardSchemaV1> =
       ? Sent
       : never
 
-/** Has no JSON: no value fits it. */
+/** The type of what JSON cannot represent: no value fits it. */
 declare const NO_JSON: unique symbol
 type NoJson = typeof NO_JSON
 
-/** The same type without `undefined` in its optional members, which JSON leaves out; `NoJson` for what it cannot carry. */
+/**
+ * The same type without `undefined` in its optional members, which JSON omits. `NoJson` for what JSON cannot represent.
+ */
 type AsJson<T> = unknown extends T
   ? JsonValue
   : T extends JsonValue
@@ -189,7 +178,7 @@ type AsJson<T> = unknown extends T
       ? NoJson
       : { -readonly [Name in keyof T]: AsJson<Exclude<T[Name], undefined>> }
 
-/** `kind` for one type of transaction, as `createUploads` hands it to `kinds`. */
+/** `kind` for one type of transaction, as `createUploads` passes it to `kinds`. */
 export type KindFor<Tx> = <Data, Schema extends StandardSchemaV1 = StandardSchemaV1<JsonObject, JsonObject>>(
   options: KindOptions<Tx, Schema, Data>,
 ) => Kind<Tx, { metadata: Input<Schema>; data: Exclude<Data, Rejection> }>
@@ -197,8 +186,8 @@ export type KindFor<Tx> = <Data, Schema extends StandardSchemaV1 = StandardSchem
 /**
  * Declares what an upload is for: its rules, its authorisation and what its reference means to the application.
  *
- * TypeScript infers the type of `tx` where `kinds` is a function (`kinds: (kind) => ({ photo: kind({ … }) })`); used by
- * itself, annotate it: `onReference: async (tx: SqliteTx<typeof schema>, …) => …`.
+ * TypeScript infers the type of `tx` if `kinds` is a function (`kinds: (kind) => ({ photo: kind({ … }) })`). Otherwise
+ * annotate it: `onReference: async (tx: SqliteTx<typeof schema>, …) => …`.
  *
  * @throws UploadError `setup`: an option that cannot work.
  */
@@ -206,11 +195,11 @@ export function kind<Tx, Data, Schema extends StandardSchemaV1 = StandardSchemaV
   options: KindOptions<Tx, Schema, Data>,
 ): Kind<Tx, { metadata: Input<Schema>; data: Exclude<Data, Rejection> }> {
   const checked = readOptions('kind', OPTIONS, options)
-  // An import that is not there yet would silently leave the application without its rows.
+  // An import that is still undefined (a cycle) would silently leave the application without its rows.
   if ('onReference' in options && options.onReference === undefined)
     throw new UploadError(
       'setup',
-      'kind: onReference must be a function, not undefined; leave it out where there is none',
+      'kind: onReference must be a function, not undefined; omit the option if there is none',
     )
   return {
     metadata: options.metadata ?? null,
@@ -227,8 +216,9 @@ export function kind<Tx, Data, Schema extends StandardSchemaV1 = StandardSchemaV
 }
 
 /**
- * `image/*` accepts `image/png`; types are compared without parameters, case and other names of the same format. SVG can
- * carry scripts: it is accepted where it is named in full, and by `*\/*`, but not by `image/*`.
+ * Whether a type is accepted. `image/*` accepts `image/png`. Types are compared without parameters and case, and by all
+ * names of the same format. SVG can carry scripts: it is accepted if it is named in full, and by `*\/*`, but not by
+ * `image/*`.
  */
 export function accepts(accept: readonly string[] | null, type: string): boolean {
   if (accept === null) return true

@@ -1,6 +1,6 @@
 /**
- * Names of one and the same format. Browsers, operating systems and `file-type` disagree on them: Windows calls a ZIP file
- * `application/x-zip-compressed`, Chromium an MKV file `video/x-matroska`.
+ * Different names of the same format. Browsers, operating systems and `file-type` disagree on them: Windows calls a ZIP
+ * file `application/x-zip-compressed`, and Chromium calls an MKV file `video/x-matroska`.
  */
 const ALIASES: ReadonlyMap<string, string> = new Map([
   ['application/javascript', 'text/javascript'],
@@ -34,16 +34,19 @@ const ALIASES: ReadonlyMap<string, string> = new Map([
   ['video/x-msvideo', 'video/vnd.avi'],
 ])
 
-/** A media type without its parameters, in lower case, under the name of its format that is used here. */
+/** A media type without its parameters, in lower case, under one name per format. */
 export function essenceOf(type: string): string {
   const essence = type.split(';', 1)[0]?.trim().toLowerCase() ?? ''
   return ALIASES.get(essence) ?? essence
 }
 
-/** SVG is an image only where it runs no scripts; opened as a document it is a program of whoever uploaded it. */
+/**
+ * SVG is a harmless image only where it runs no scripts. Opened as a document, it is a program of the user who uploaded
+ * it.
+ */
 export const SVG = 'image/svg+xml'
 
 const CAN_RUN = /^(?:text\/(?:html|xsl)|multipart\/.*|message\/rfc822|application\/xml-dtd|.*[/+]xml)$/
 
-/** Whether a browser that shows such a file in place parses it as a document that can carry scripts. */
+/** Whether a browser that shows such a file in place parses it as a document that can contain scripts. */
 export const canRunScripts = (type: string): boolean => CAN_RUN.test(essenceOf(type))

@@ -5,27 +5,27 @@ import { essenceOf } from './media-names.js'
 const UNKNOWN = 'application/octet-stream'
 const TOKEN = "[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 const PARAMETER = `${TOKEN}=(?:${TOKEN}|"(?:[ \\t!#-\\[\\]-~]|\\\\[ \\t!-~])*")`
-// Each blank can be matched in one way only: with two, a client's text of 64 bytes takes a minute to be refused.
+// Each blank can be matched in only one way. If there were two, refusing a text of 64 bytes would take a minute.
 const MEDIA_TYPE = new RegExp(`^${TOKEN}/${TOKEN}(?:[ \\t]*;(?:[ \\t]*(?:${PARAMETER}|$))?)*$`)
 
-/** What can stand in a `Content-Type` header. @see RFC 9110 section 8.3.1 */
+/** Whether a text may be the value of a `Content-Type` header. @see RFC 9110 section 8.3.1 */
 export const isMediaType = (text: string): boolean => MEDIA_TYPE.test(text)
 
 export type TypeVerdict = { readonly ok: true; readonly type: string } | { readonly ok: false; readonly detail: string }
 
-/** Formats with a signature that `file-type` knows, without those that files may have without bearing it. */
+/** Formats with a signature that `file-type` knows, except those whose files may lack it. */
 const SIGNED = new Set([...supportedMimeTypes].map(essenceOf))
 for (const type of SIGNED)
   if (type.startsWith('text/') || ['application/xml', 'model/stl'].includes(type)) SIGNED.delete(type)
 
-/** A page of HTML can be declared as any of these. */
+/** An HTML page can be declared as any of these. */
 const MEDIA = /^(?:image|audio|video|font)\//
 
 /**
- * The media type of stored bytes: by their content where it tells, else as declared.
+ * The media type of stored bytes: by their content if that reveals it, otherwise as declared.
  *
- * The type that is stored is one that the kind accepts. Where the content bears no signature, a declared type counts only
- * if files of that type have none either. Otherwise a page of HTML comes in as an image.
+ * The type that is stored is one that the kind accepts. If the content has no signature, a declared type counts only if
+ * files of that type have none either. Otherwise an HTML page could be stored as an image.
  */
 export async function judgeType(
   head: Uint8Array,
@@ -48,11 +48,11 @@ export async function judgeType(
 }
 
 function whyUnknown(declared: string): string {
-  if (declared === '') return `neither the content nor a declared type tells what it is: ${UNKNOWN}`
+  if (declared === '') return `neither the content nor a declared type shows what it is: ${UNKNOWN}`
   return isMediaType(declared) ? `the content is not of an accepted type` : 'the declared type is no media type'
 }
 
-/** Older Office documents, which all begin with the signature of the container that they share. */
+/** Older Office documents. All of them begin with the signature of the container format that they share. */
 const COMPOUND_FILES = new Set([
   'application/msword',
   'application/vnd.ms-excel',
@@ -63,7 +63,7 @@ const COMPOUND_FILES = new Set([
   'application/x-msi',
 ])
 
-/** Whether the declared type says more than the container whose signature was found. */
+/** Whether the declared type is more specific than the container format whose signature was found. */
 function isWithin(claimed: string, found: string): boolean {
   const essence = essenceOf(claimed)
   switch (essenceOf(found)) {

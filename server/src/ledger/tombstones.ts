@@ -1,6 +1,6 @@
 import { createHmac, randomBytes } from 'node:crypto'
-import type { Holdings } from '../ports/ledger/references.js'
 import type { TombstonePoint } from '../ports/ledger/operations.js'
+import type { Holdings } from '../ports/ledger/references.js'
 import type { SqlRow } from './query.js'
 
 // What retention and the right to erasure leave of an operation, in words that every database understands.

@@ -1,4 +1,4 @@
-/** The application has answered the request itself, by what its hook has thrown. */
+/** The application has answered the request itself with a response that its hook threw. */
 export class AnsweredError extends Error {
   override readonly name = 'AnsweredError'
   readonly response: Response
@@ -18,16 +18,18 @@ export async function unlessAnswered<T>(hook: () => T | Promise<T>): Promise<T> 
     return await hook()
   } catch (error) {
     const response = responseIn(error)
-    // Hono renders only what is an Error.
+    // Hono renders only instances of Error.
     if (response === null)
-      throw error instanceof Error ? error : new Error('something that is no Error was thrown', { cause: error })
-    // A copy: the application may throw one and the same object for each request.
+      throw error instanceof Error ? error : new Error('something other than an Error was thrown', { cause: error })
+    // A copy, because the application may throw the same object for each request.
     const copy = response.clone()
     throw new AnsweredError(new Response(copy.body, copy))
   }
 }
 
-/** `HTTPException` is known by its method, because an application can have another copy of Hono than this package. */
+/**
+ * `HTTPException` is recognised by its method, because an application can use another copy of Hono than this package.
+ */
 function responseIn(error: unknown): Response | null {
   if (error instanceof Response) return error
   if (!(error instanceof Error) || !('getResponse' in error) || typeof error.getResponse !== 'function') return null

@@ -1,4 +1,4 @@
-/** The pause between attempts is drawn at random below a bound that doubles from the first to the most (full jitter). */
+/** The pause between attempts is random, below a bound that doubles from `firstMs` to `mostMs` (full jitter). */
 export interface Backoff {
   readonly firstMs: number
   readonly mostMs: number

@@ -1,22 +1,24 @@
-/** What a piece of work can know of the time that it has. */
+/** What a piece of work can know about its time limit. */
 export interface Limit {
   /** Fires when the time is over, or when the work is ended from outside. */
   readonly signal: AbortSignal
-  /** The time begins anew, with `ms` where they are given. */
+  /** Starts the time again, with `ms` if given. */
   again(ms?: number): void
 }
 
 const tooLate = (): Error => new DOMException('it took too long', 'TimeoutError')
 
 /**
- * Waits for `work` for at most `ms` milliseconds, and not longer than until `signal` fires. THE way in which the server
- * bounds what others do: hooks, deliveries, calls to the store and to the ledger, the end of a drain.
+ * Waits for `work` for at most `ms` milliseconds, and not longer than until `signal` fires. The server limits
+ * everything that it waits for in this way: hooks, deliveries, calls to the store and to the ledger, the end of a
+ * drain.
  *
- * What is given up goes on without anybody who waits; it hears of that by `limit.signal`. Whoever holds something that
- * it may still use (a connection, a turn) takes that away, or back, when this rejects.
+ * Work that is given up goes on, but nothing waits for it. It learns of that by `limit.signal`. If the work may still
+ * use something (a connection, a turn), the caller has to take that away from it, or back, when this rejects.
  *
- * A timer of its own and not `AbortSignal.timeout`: of `AbortSignal.any([other, AbortSignal.timeout(ms)])` nothing holds
- * the second one, and in Node 20 (seen with 20.20.2) it is collected as garbage and never fires.
+ * It uses a timer of its own and not `AbortSignal.timeout`: nothing keeps a reference to the second signal of
+ * `AbortSignal.any([other, AbortSignal.timeout(ms)])`, so in Node 20 (seen with 20.20.2) it is garbage-collected and
+ * never fires.
  *
  * @param late What it rejects with when the time is over. Default: a `TimeoutError`.
  * @throws the reason of `signal` when that fires
@@ -29,7 +31,7 @@ export async function deadline<T>(
 ): Promise<T> {
   signal?.throwIfAborted()
   let controller: AbortController | null = null
-  /** Why it is over; asked for only where somebody wants to know, because an error costs its stack. */
+  /** Why it is over. Called only when it is needed, because an error costs its stack. */
   let over: (() => unknown) | null = null
   let giveUp = (_why: unknown): void => {}
   const given = new Promise<never>((_resolve, reject) => (giveUp = reject))
@@ -44,7 +46,7 @@ export async function deadline<T>(
   let timer = setTimeout(() => end(late()), ms)
   signal?.addEventListener('abort', stopped, { once: true })
   const limit: Limit = {
-    // Made only for those who ask: many do not, and each costs more than a statement.
+    // Made only for work that uses it: most does not, and each signal costs more than a statement.
     get signal() {
       if (controller === null) {
         controller = new AbortController()
@@ -74,7 +76,7 @@ export async function deadline<T>(
   }
 }
 
-/** Whether `work` ends within so many milliseconds, well or not. */
+/** Whether `work` ends within `ms` milliseconds, successfully or not. */
 export const endsWithin = (work: Promise<unknown>, ms: number): Promise<boolean> =>
   deadline(
     () =>
@@ -85,7 +87,10 @@ export const endsWithin = (work: Promise<unknown>, ms: number): Promise<boolean>
     ms,
   ).catch(() => false)
 
-/** Waits for something that is to be given back, such as a turn or a connection: what comes too late is given back at once. */
+/**
+ * Waits for something that has to be given back, such as a turn or a connection. If it comes too late, it is given back
+ * at once.
+ */
 export function grantedWithin<T>(
   granting: Promise<T>,
   ms: number,

@@ -1,17 +1,17 @@
 /**
- * What can go wrong while the server works, by code. A fault is not a final "no": what is final is a stored problem.
+ * What can go wrong while the server works, by code. A fault is not a final "no": a final answer is a stored problem.
  *
- * - `ledger-unavailable`: the database cannot be written now (away, locked by another process, full). Transient.
+ * - `ledger-unavailable`: the database cannot be written now (unreachable, locked by another process, full). Transient.
  * - `storage-unavailable`: the blob store cannot be reached or written now. Transient.
  * - `storage-full`: no space left for bytes. Transient.
  * - `write-past-tx`: `onReference` wrote through `db` instead of `tx`. The write was not done.
  * - `transaction-closed`: a `tx` was used after its transaction had ended, or with COMMIT or ROLLBACK by hand.
- * - `statement-refused`: two statements in one text, or a PRAGMA that would harm everybody. Nothing was run.
- * - `hook-timeout`: an application's hook took longer than its time limit; what it wrote was rolled back.
- * - `writer-held`: a transaction kept SQLite's one writer for too long without ending, and was rolled back.
- * - `lease-lost`: somebody else has taken over; nothing was changed.
- * - `setup`: a setting or an environment that cannot work; said at start.
- * - `ambiguous-operation`: an operation id without its owner, which several owners use.
+ * - `statement-refused`: two statements in one text, or a PRAGMA that would harm others. Nothing was run.
+ * - `hook-timeout`: an application's hook took longer than its time limit. What it wrote was rolled back.
+ * - `writer-held`: a transaction blocked SQLite's only writer for too long without ending, and was rolled back.
+ * - `lease-lost`: another holder has taken over. Nothing was changed.
+ * - `setup`: a setting or an environment that cannot work. Reported at the start.
+ * - `ambiguous-operation`: several owners use the operation id, and it was given without its owner.
  */
 export type UploadErrorCode =
   | 'ledger-unavailable'
@@ -26,7 +26,7 @@ export type UploadErrorCode =
   | 'setup'
   | 'ambiguous-operation'
 
-/** A fault with a code; `cause` holds what was caught. Messages carry no URLs, tokens or file contents. */
+/** A fault with a code. `cause` is the error that was caught. Messages contain no URLs, tokens or file contents. */
 export class UploadError extends Error {
   override readonly name = 'UploadError'
   readonly code: UploadErrorCode
@@ -36,7 +36,7 @@ export class UploadError extends Error {
   }
 }
 
-/** The code of a fault, also where a library (Drizzle does) has wrapped it in an error of its own. */
+/** The code of a fault, even if a library (as Drizzle does) has wrapped it in another error. */
 export function faultCode(error: unknown): UploadErrorCode | null {
   for (let at = error, depth = 0; at instanceof Error && depth < 8; at = at.cause, depth++) {
     if (at instanceof UploadError) return at.code
@@ -44,7 +44,7 @@ export function faultCode(error: unknown): UploadErrorCode | null {
   return null
 }
 
-/** No chain of causes is longer that anybody reads. */
+/** A longer chain of causes would not be read. */
 const DEEPEST = 8
 const LONGEST_TEXT = 1_000
 
@@ -58,7 +58,7 @@ function chainOf(error: unknown): unknown[] {
   return chain
 }
 
-/** What libraries add to errors: Drizzle the parameters of the statement, the drivers what the database says. */
+/** What libraries add to errors: Drizzle the parameters of the statement, the drivers what the database reports. */
 interface Told {
   readonly code?: unknown
   readonly constraint?: unknown
@@ -73,9 +73,10 @@ const textIn = (value: unknown): string | null => (typeof value === 'string' && 
 const constraintOf = ({ constraint, constraint_name: name }: Told): string | null => textIn(constraint) ?? textIn(name)
 
 /**
- * THE text of a fault, for logs, for `lastError` and for people: of the error and each of its causes the name, the
- * message, the code and the constraint. Never the parameters of a statement, which are the owner, the file's name and
- * the metadata: neither as Drizzle writes them into its message, nor where the database repeats one of them.
+ * The text of a fault, for logs, for `lastError` and for people. For the error and each of its causes it contains the
+ * name, the message, the code and the constraint. It never contains the parameters of a statement, which are the owner,
+ * the file's name and the metadata: neither as Drizzle writes them into its message, nor where the database repeats one
+ * of them.
  */
 export function faultMessage(error: unknown): string {
   const chain = chainOf(error)
@@ -88,9 +89,9 @@ export function faultMessage(error: unknown): string {
 
 function linkText(at: unknown): string {
   if (typeof at === 'string') return at
-  if (!(at instanceof Error)) return 'something that is no Error was thrown'
+  if (!(at instanceof Error)) return 'something other than an Error was thrown'
   const told = at as Told
-  // Its message is the statement with all that was given to it; what went wrong is its cause.
+  // Drizzle's message is the statement with all its parameters. What went wrong is in its cause.
   const message = textIn(told.query) !== null && Array.isArray(told.params) ? 'a statement failed' : at.message
   const isPlain = at instanceof UploadError || /^(error|drizzlequeryerror|problemerror)$/i.test(at.name)
   const named = isPlain || message.startsWith(at.name) ? message : `${at.name}: ${message}`
@@ -101,10 +102,10 @@ function linkText(at: unknown): string {
   return more.length === 0 ? named : `${named} (${more.join(', ')})`
 }
 
-/** Shorter ones stand in any text by chance; in quotation marks they are meant. */
+/** Shorter values occur in any text by chance. In quotation marks they are parameters. */
 const LEAST_HIDDEN = 4
 
-/** Takes the values of the statement's parameters out of a text. */
+/** Replaces the values of the statement's parameters in a text. */
 function hiding(chain: readonly unknown[]): (text: string) => string {
   const values = new Set<string>()
   for (const at of chain) {
@@ -126,8 +127,8 @@ function hiding(chain: readonly unknown[]): (text: string) => string {
 }
 
 /**
- * A fault as it may be logged by any logger: loggers write every property of an error, and libraries put the parameters
- * of statements, requests and answers there. It has the text of `faultMessage`, the code, and where it was thrown.
+ * A fault that any logger may log. Loggers write every property of an error, and libraries put the parameters of
+ * statements, requests and answers there. It has the text of `faultMessage`, the code, and where it was thrown.
  */
 export function loggable(error: unknown): Error {
   const told = (error instanceof Error ? error : {}) as Told
@@ -144,3 +145,7 @@ export function loggable(error: unknown): Error {
     .find((one) => one !== null)
   return code === undefined ? safe : Object.assign(safe, { code })
 }
+
+/** The code of an error of the operating system, such as `ENOENT`; empty for any other error. */
+export const codeOf = (error: unknown): string =>
+  error instanceof Error && 'code' in error && typeof error.code === 'string' ? error.code : ''

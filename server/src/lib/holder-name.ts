@@ -2,9 +2,9 @@ import { readFileSync } from 'node:fs'
 import { v4 as uuidv4 } from 'uuid'
 
 /**
- * One start of the kernel. Bytes that a process wrote without syncing them survive its death as long as the kernel
- * lives; after a power loss or a reboot nothing of them is sure. Where no boot id can be had (it is Linux's), each
- * process counts as a boot of its own, and unsynced bytes are never relied upon.
+ * One start of the kernel. Bytes that a process wrote without syncing survive the process as long as the kernel runs.
+ * After a power loss or a reboot they may be lost. If there is no boot id (it is a feature of Linux), each process
+ * counts as a boot of its own, and unsynced bytes are never relied on.
  */
 const BOOT_ID = readBootId() ?? `unknown-${uuidv4()}`
 
@@ -16,8 +16,11 @@ function readBootId(): string | null {
   }
 }
 
-/** A name for this process as holder of leases: never used again, and telling in which boot it lived. */
+/**
+ * A name for this process as a holder of leases. It is never used again, and contains the boot in which the process
+ * ran.
+ */
 export const createHolderName = (): string => `${BOOT_ID}/${process.pid}/${uuidv4()}`
 
-/** Whether the holder of that name wrote in the boot that still runs. */
+/** Whether the holder of that name wrote during the current boot. */
 export const wroteInThisBoot = (holder: string | null): boolean => holder !== null && holder.startsWith(`${BOOT_ID}/`)

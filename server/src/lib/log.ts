@@ -1,18 +1,18 @@
 import { type BaseLogger, pino } from 'pino'
 import { loggable } from './errors.js'
 
-/** What Landfall needs of a logger; pino's and any child of it will do. */
+/** What Landfall needs of a logger. A pino logger and any child of it fit. */
 export type Logger = Pick<BaseLogger, 'debug' | 'info' | 'warn' | 'error'>
 
-/** JSON lines on standard error, gathered for a moment; standard output belongs to the program. */
+/** JSON lines on standard error, buffered for a moment. Standard output belongs to the program. */
 export const createLogger = (level: string): Logger =>
   pino({ name: 'landfall', level }, pino.destination({ fd: 2, sync: false, minLength: 4096, periodicFlush: 200 }))
 
 /**
- * The same logger, whatever it does with errors: what it is given of them is text that holds no parameters of statements
- * (owners, names of files, metadata).
+ * The same logger, but the errors that it gets are texts without parameters of statements (owners, names of files,
+ * metadata), whatever it does with them.
  */
-export function tellingFaults(logger: Logger): Logger {
+export function withSafeErrors(logger: Logger): Logger {
   const told = (facts: object): object => ('err' in facts ? { ...facts, err: loggable(facts.err) } : facts)
   const at =
     (level: keyof Logger) =>

@@ -1,22 +1,22 @@
 import * as v from 'valibot'
 import { UploadError } from './errors.js'
 
-// The words in which options are described: one line says what an option may be and what it is by default.
+// The vocabulary in which options are described: one line says what an option may be and what its default is.
 
-/** `holds` decides, `what` says it for people: "leaseMs must be a whole number from 100 to 3600000, not 0". */
+/** `holds` decides. `what` is the text for people: "leaseMs must be a whole number from 100 to 3600000, not 0". */
 export const rule = <T>(what: string, holds: (value: unknown) => boolean) =>
   v.custom<T>(holds, ({ input }) => `must be ${what}, not ${kindOf(input)}`)
 
-/** The value itself only where it cannot be a secret. */
+/** Shows the value itself only if it cannot be a secret. */
 function kindOf(value: unknown): string {
   if (typeof value === 'number' || typeof value === 'boolean' || value === null) return String(value)
   if (Array.isArray(value)) return 'an array'
   return value === undefined ? 'undefined' : `${/^[aeiou]/.test(typeof value) ? 'an' : 'a'} ${typeof value}`
 }
 
-/** For ever, and still a date (ECMA-262 ends after 8.64e15 ms). */
+/** In effect permanent, and still a valid date (ECMA-262 ends after 8.64e15 ms). */
 export const CENTURY_MS = 100 * 365 * 24 * 60 * 60_000
-/** A timer of Node that is set to more fires at once. */
+/** A timer of Node that is set to more than this fires at once. */
 export const LONGEST_TIMER_MS = 2 ** 31 - 1
 
 export const wholeNumber = (least: number, most: number = Number.MAX_SAFE_INTEGER) =>
@@ -33,11 +33,11 @@ export const nonEmptyText = rule<string>(
 )
 export const oneOf = <const Word extends string>(...words: readonly Word[]) =>
   rule<Word>(words.map((word) => `'${word}'`).join(' or '), (value) => (words as readonly unknown[]).includes(value))
-// The interfaces say what it is called with; here it is only looked whether it can be called.
+// The interfaces define its parameters. Here only the type `function` is checked.
 export const aFunction = <F extends (...args: never[]) => unknown>() =>
   rule<F>('a function', (value) => typeof value === 'function')
 
-/** An object of an interface: it is told by the methods that it must have. */
+/** An object of an interface, recognised by the methods that it must have. */
 export const having = <T>(what: string, ...methods: readonly string[]) =>
   rule<T>(
     what,
@@ -62,17 +62,18 @@ export const mediaTypes = listOf(
   (entry) => entry.trim() === '*/*' || MEDIA_TYPES.test(entry.trim()),
 )
 
-/** Options within an option; without it all of them have their defaults. */
+/** Options within an option. If it is missing, all of them have their defaults. */
 export const group = <const E extends v.ObjectEntries>(entries: E) =>
   v.optional(v.strictObject(entries), {} as v.InferInput<v.StrictObjectSchema<E, undefined>>)
 
 export { nullable, optional, strictObject as exactly, unknown as anything } from 'valibot'
 
 /**
- * Reads the options that `what` was given: `undefined` is the default, as if the option were not named. `entries` must
- * describe each option of the type of `given`, else it does not compile.
+ * Reads the options that `what` was given. `undefined` is the default, as if the option were missing. `entries` must
+ * describe each option of the type of `given`, otherwise it does not compile.
  *
- * @throws UploadError `setup` that names each option which cannot work, what it may be and what it is; or which there is not.
+ * @throws UploadError `setup` that names each wrong option, what it may be and what it is, and each option that does
+ * not exist.
  */
 export function readOptions<const E extends v.ObjectEntries, Given extends object>(
   what: string,
@@ -93,7 +94,7 @@ function messageOf(issue: v.BaseIssue<unknown>, entries: v.ObjectEntries): strin
   return `${path} must be an object with options, not ${kindOf(issue.input)}`
 }
 
-/** Of the options on the same level the one that was probably mistyped. */
+/** The option on the same level that was probably meant by a mistyped name. */
 function meant(path: string, entries: v.ObjectEntries): string {
   const wanted = path.slice(path.lastIndexOf('.') + 1).toLowerCase()
   const near = namesOf(entries).find((name) => distance(wanted, name.toLowerCase()) <= 2)
@@ -107,7 +108,7 @@ const namesOf = (entries: v.ObjectEntries): string[] =>
     return [name, ...Object.keys(within as object)]
   })
 
-/** Letters that must be put, taken away or exchanged (Levenshtein). */
+/** The number of letters to insert, remove or replace (Levenshtein). */
 function distance(a: string, b: string): number {
   let row = Array.from({ length: b.length + 1 }, (_, n) => n)
   for (let i = 1; i <= a.length; i += 1) {

@@ -1,7 +1,10 @@
 import { type Problem, problem, type ProblemCode } from '@landfall/shared'
 import { UploadError, faultMessage } from './errors.js'
 
-/** A "no" with its problem: what a route answers, and what an operator's call is refused with. `headers` go with it, `cause` into the log. */
+/**
+ * A refusal with its problem: a route answers it, or an operator's call fails with it. `headers` go into the answer,
+ * `cause` into the log.
+ */
 export class ProblemError extends Error {
   override readonly name = 'ProblemError'
   readonly problem: Problem
@@ -19,7 +22,7 @@ export const refuse = (
   headers?: Readonly<Record<string, string>>,
 ): ProblemError => new ProblemError(problem(code, extra), headers)
 
-/** For whoever runs the server. */
+/** For the person who runs the server. */
 export function messageOf(error: unknown): string {
   if (error instanceof ProblemError) return error.problem.detail ?? error.problem.title
   return error instanceof UploadError ? error.message : faultMessage(error)

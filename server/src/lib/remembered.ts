@@ -1,6 +1,6 @@
 /**
- * A function of a text that answers from memory what it was asked before, for at most so many texts: then it begins
- * again. For what costs more than a look into a map, such as a keyed hash, and is asked for by the same few owners.
+ * A function of a text that remembers its answers for at most `most` texts, and then starts with an empty memory. For
+ * functions that cost more than a look-up in a map, such as a keyed hash, and are called for the same few owners.
  */
 export function remembered<T>(answer: (text: string) => T, most = 1_000): (text: string) => T {
   const known = new Map<string, T>()

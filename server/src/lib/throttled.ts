@@ -1,25 +1,25 @@
 import { deadline } from './deadline.js'
 
-/** The last answer, or null where there was none in time. */
-export type Look<T> = () => Promise<{ readonly answer: T } | null>
+/** The last answer, or null if there was none in time. */
+export type ThrottledCheck<T> = () => Promise<{ readonly answer: T } | null>
 
 /**
- * A question that has hung for so long may hang for ever, on a connection whose other end is gone without a word: another
- * one is asked, which gets another connection.
+ * A question that has hung for this long may hang permanently, on a connection whose other end disappeared without
+ * closing it. Then it is asked again, which gets another connection.
  */
 const GIVEN_UP_MS = 10_000
 const MOST_GIVEN_UP = 3
 
 /**
- * Asks on behalf of many who want to know at once: an answer is good for `everyMs`, and nobody waits longer than
- * `waitMs`. While a question hangs no other one is asked for ten seconds, and never more than a few at once, so that
- * health checks do not pile up on a database that is away.
+ * Asks once for many callers that want to know at the same time: an answer is valid for `everyMs`, and no caller waits
+ * longer than `waitMs`. While a question hangs, no other one is asked for ten seconds, and never more than a few at
+ * once, so that health checks do not pile up on a database that is unavailable.
  */
-export function createLook<T>(
+export function createThrottledCheck<T>(
   ask: () => Promise<T>,
   { everyMs, waitMs }: { everyMs: number; waitMs: number },
-): Look<T> {
-  let last: { readonly atMs: number; readonly said: ReturnType<Look<T>>; hangs: boolean } | null = null
+): ThrottledCheck<T> {
+  let last: { readonly atMs: number; readonly said: ReturnType<ThrottledCheck<T>>; hangs: boolean } | null = null
   let hanging = 0
 
   function askOnce(atMs: number): NonNullable<typeof last> {

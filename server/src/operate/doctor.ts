@@ -1,10 +1,11 @@
 import { faultCode, faultMessage } from '../lib/errors.js'
-import { silentAfterMs } from './health.js'
 import type { BlobStore, CheckResult, StoreCheck } from '../ports/blob-store.js'
 import type { Clock } from '../ports/clock.js'
-import type { Ledger } from '../ports/ledger.js'
+import type { LedgerInventory } from '../ports/ledger/inventory.js'
+import type { LedgerMarks } from '../ports/ledger/marks.js'
+import { silentAfterMs } from './health.js'
 
-/** One thing that was looked at. */
+/** The result of one check. */
 export interface Check extends CheckResult {
   readonly name:
     | 'database'
@@ -32,9 +33,9 @@ const failed = (found: string, advice: string): CheckResult => ({ state: 'failed
 
 type CheckOne = (name: Check['name'], look: () => Promise<CheckResult>, advice: string) => Promise<void>
 
-/** Looks at everything that uploads rest on, changes nothing that counts, and says what to do. */
+/** Checks everything that uploads depend on, changes nothing that matters, and says what to do. */
 export async function diagnose(
-  deps: { ledger: Ledger<unknown>; blobs: BlobStore; clock: Clock },
+  deps: { ledger: LedgerInventory & LedgerMarks; blobs: BlobStore; clock: Clock },
   {
     completerIntervalMs,
     expiresAfterMs,
@@ -44,7 +45,7 @@ export async function diagnose(
     completerIntervalMs: number
     expiresAfterMs: number
     automatic: boolean
-    /** Why the ledger and its store could not be opened; null: they are open. */
+    /** Why the ledger and its store could not be opened. Null: they are open. */
     start: { readonly error: unknown } | null
   },
 ): Promise<Check[]> {
@@ -62,15 +63,15 @@ export async function diagnose(
       await ledger.advanceMark({ mark: 0, restored: null })
       return ok(`can be read and written, a commit takes ${(clock.monotonicMs() - startMs).toFixed(1)} ms`)
     },
-    'See that the database is there, that this user may write it, and that its disk is not full.',
+    'Check that the database can be reached, that this user may write to it, and that its disk is not full.',
   )
   await check(
     'tables',
     async () => {
       await ledger.migrate('check')
-      return ok('all tables, indexes and triggers are there')
+      return ok('all tables, indexes and triggers exist')
     },
-    'Run `landfall migrate`, or start a server: what is missing is made, and what triggers count is counted anew.',
+    'Run `landfall migrate`, or start a server: it creates what is missing, and counts again what triggers count.',
   )
   if (start === null) {
     await checkStore(deps, check)
@@ -79,7 +80,7 @@ export async function diagnose(
     await check(
       faultCode(start.error) === 'setup' ? 'identity' : 'store',
       () => Promise.reject(start.error),
-      'Nothing can be stored until then: give the server the store that belongs to its database. A directory must be mounted, writable for this user, and used by no other process; a bucket be there, with these credentials and this prefix.',
+      'Nothing can be stored until this is fixed: give the server the store that belongs to its database. A directory must be mounted, writable for this user, and used by no other process. A bucket must exist and be accessible with these credentials and this prefix.',
     )
   await check(
     'clock',
@@ -87,25 +88,25 @@ export async function diagnose(
       const before = clock.now()
       const { nowAt } = await ledger.health()
       const apartMs = Math.abs(nowAt - (before + clock.now()) / 2)
-      const found = `this process and the database are ${Math.round(apartMs)} ms apart`
+      const found = `the clocks of this process and the database differ by ${Math.round(apartMs)} ms`
       if (apartMs > CLOCK_FAILURE_MS) return failed(found, 'Set the clocks (NTP): nothing expires until they agree.')
       return apartMs > CLOCK_WARNING_MS ? warning(found, 'Set the clocks (NTP).') : ok(found)
     },
-    'See that the database can be reached.',
+    'Check that the database can be reached.',
   )
   await check(
     'completer',
     async () => {
       const { heartbeatAt, nowAt } = await ledger.health()
       const advice = automatic
-        ? 'Start a server, or see in its log why its completer stands still.'
-        : 'Nothing drives abandoned uploads on: start a server, or call uploads.runOnce() regularly.'
+        ? 'Start a server, or find out in its log why its completer does not run.'
+        : 'Nothing drives abandoned uploads: start a server, or call uploads.runOnce() regularly.'
       if (heartbeatAt === null) return warning('has never run', advice)
       const agoMs = Math.max(0, nowAt - heartbeatAt)
       const found = `was last alive ${duration(agoMs)} ago`
       return agoMs > silentAfterMs(completerIntervalMs) ? warning(found, advice) : ok(found)
     },
-    'See that the database can be reached.',
+    'Check that the database can be reached.',
   )
   await check(
     'operations',
@@ -114,11 +115,11 @@ export async function diagnose(
       return stalledOperations > 0
         ? warning(
             `${openOperations} open, ${stalledOperations} of them stalled`,
-            'See why with `landfall operations list --stalled`, mend it, and then `landfall operations retry`.',
+            'See the cause with `landfall operations list --stalled`, fix it, and then run `landfall operations retry`.',
           )
         : ok(`${openOperations} open, none stalled`)
     },
-    'See that the database can be reached.',
+    'Check that the database can be reached.',
   )
   await check(
     'effects',
@@ -127,17 +128,17 @@ export async function diagnose(
       return givenUpEffects > 0
         ? warning(
             `${dueEffects} to be delivered, ${givenUpEffects} given up`,
-            'See why with `landfall operations list --given-up`, mend it, and then `landfall operations retry`.',
+            'See the cause with `landfall operations list --given-up`, fix it, and then run `landfall operations retry`.',
           )
         : ok(`${dueEffects} to be delivered, none given up`)
     },
-    'See that the database can be reached.',
+    'Check that the database can be reached.',
   )
   return checks
 }
 
 async function checkStore(
-  { ledger, blobs }: { ledger: Ledger<unknown>; blobs: BlobStore },
+  { ledger, blobs }: { ledger: LedgerInventory & LedgerMarks; blobs: BlobStore },
   check: CheckOne,
 ): Promise<void> {
   await check(
@@ -146,7 +147,7 @@ async function checkStore(
       const { syncMs } = await blobs.probe()
       return ok(`bytes can be written, synced, read and removed (${syncMs.toFixed(1)} ms)`)
     },
-    'See that the directory of blobs is mounted and that this user may write it, or that the bucket is there and these credentials may use it.',
+    'Check that the directory of blobs is mounted and that this user may write to it, or that the bucket exists and these credentials may use it.',
   )
   await check(
     'identity',
@@ -155,33 +156,33 @@ async function checkStore(
       if (restoredAt !== null)
         return warning(
           `the ledger was found to be older than its store on ${new Date(restoredAt).toISOString()}: it was restored from a backup`,
-          'Look at `landfall reconcile`: blobs that the ledger does not know are kept until you give them up with --accept-restored.',
+          'Run `landfall reconcile` and read its report: blobs that the ledger does not know are kept until you give them up with --accept-restored.',
         )
       return ok(`ledger ${(await ledger.health()).identity} and its own store`)
     },
-    'Each environment needs a directory of blobs, or a prefix of a bucket, of its own; look which database this one belongs to (store.json).',
+    'Each environment needs its own directory of blobs, or its own prefix of a bucket. The file store.json says to which database this one belongs.',
   )
   await check(
     'space',
     async () => {
       const room = (await blobs.room?.()) ?? null
       const { freeBytes, totalBytes } = room ?? (await blobs.probe())
-      if (freeBytes === null || totalBytes === null) return ok('the store has no limit that it tells')
+      if (freeBytes === null || totalBytes === null) return ok('the store reports no limit')
       const found = `${sizeOf(freeBytes)} of ${sizeOf(totalBytes)} free`
       if (room?.isFull === true)
         return failed(
           `${found}, and ${sizeOf(room.reserveBytes)} are kept free: bytes and new uploads are refused (507)`,
-          'Make room on the disk, cancel or remove uploads, or lower the reserve (--reserve-bytes). Clients wait, and none of their uploads is lost.',
+          'Free space on the disk, cancel or remove uploads, or lower the reserve (--reserve-bytes). Clients wait, and none of their uploads is lost.',
         )
       return freeBytes < LITTLE_SPACE_BYTES && freeBytes < totalBytes * LITTLE_SPACE
-        ? warning(found, 'Make room: uploads wait while the disk is full, and none is lost.')
+        ? warning(found, 'Free space: uploads wait while the disk is full, and none is lost.')
         : ok(found)
     },
-    'See that the directory of blobs is mounted, or that the bucket can be reached.',
+    'Check that the directory of blobs is mounted, or that the bucket can be reached.',
   )
 }
 
-/** A small reserve must not read as 0.0 GiB. */
+/** In MiB below 1 GiB, so that a small reserve does not read as 0.0 GiB. */
 const sizeOf = (bytes: number): string =>
   bytes < 1024 ** 3 ? `${Math.round(bytes / 1024 ** 2)} MiB` : `${(bytes / 1024 ** 3).toFixed(1)} GiB`
 const duration = (ms: number): string =>

@@ -1,14 +1,11 @@
 import { faultCode } from '../lib/errors.js'
 import type { Appended, BlobStore } from '../ports/blob-store.js'
 import type { Ledger } from '../ports/ledger.js'
-import type { MetricEvent, Metrics } from '../ports/metrics.js'
+import { type MetricEvent, type Metrics, NO_METRICS } from '../ports/metrics.js'
 
-// What is counted at the ports, so that the code between them need not know of it.
+// Events are counted at the ports, so that the code between the ports does not need to know about metrics.
 
-/** Counts nothing. */
-export const NO_METRICS: Metrics = { count: () => {}, observe: () => {} }
-
-/** The same ledger, which tells of what it has recorded. */
+/** The same ledger, which also counts what it has recorded. */
 export function meteredLedger<Tx>(ledger: Ledger<Tx>, metrics: Metrics): Ledger<Tx> {
   if (metrics === NO_METRICS) return ledger
   const reached = (point: string | undefined): void => {
@@ -46,7 +43,7 @@ type Told = Extract<MetricEvent, { type: 'reached' }>['point']
 const TOLD: readonly string[] = ['declared', 'referenced', 'cancelled', 'expired', 'rejected'] satisfies readonly Told[]
 const isTold = (point: string | undefined): point is Told => point !== undefined && TOLD.includes(point)
 
-/** The same store, each of its calls counted with how it ended, and the bytes that it made durable. */
+/** The same store, which also counts each call with its result, and the bytes that it made durable. */
 export function meteredBlobs(blobs: BlobStore, metrics: Metrics): BlobStore {
   if (metrics === NO_METRICS) return blobs
   blobs.observe?.((request) => metrics.count({ type: 'store-request', ...request }))
@@ -57,7 +54,7 @@ export function meteredBlobs(blobs: BlobStore, metrics: Metrics): BlobStore {
   return overriding(store, {
     quarantine,
     async append(blob, request) {
-      // Told at each checkpoint: a long request would else be a leap at its end.
+      // Counted at each checkpoint. Otherwise a long request would add all its bytes at its end.
       let toldBytes = request.offset
       const tell = (offset: number): void => {
         if (offset > toldBytes) metrics.count({ type: 'bytes-accepted', bytes: offset - toldBytes })
@@ -85,7 +82,7 @@ function countedCall(metrics: Metrics, call: string, made: Call): Call {
     const ended = (outcome: string): void =>
       metrics.count({ type: 'store-call', call, outcome, tookMs: performance.now() - startMs })
     const answer = made(...args)
-    // What is walked through (`list`) is no call: it takes as long as its reader.
+    // An iteration (`list`) is not counted as a call, because it takes as long as its reader.
     if (!(answer instanceof Promise)) return answer
     return answer.then(
       (value: unknown) => {
@@ -104,8 +101,8 @@ const faultOf = (error: unknown): string =>
   faultCode(error) ?? (error instanceof Error && error.name === 'AbortError' ? 'aborted' : 'fault')
 
 /**
- * `target` with some methods of its own. Whoever has written it may have used a class with private fields: its methods
- * are called on itself.
+ * `target` with some methods replaced. A store or ledger of another author may be a class with private fields, so its
+ * methods are called on the object itself.
  */
 function overriding<T extends object>(
   target: T,
@@ -113,7 +110,7 @@ function overriding<T extends object>(
   wrap: (name: string, call: Call) => Call = (_name, call) => call,
 ): T {
   const kept = new Map<PropertyKey, unknown>(Object.entries(own))
-  // Nothing of its own beneath: what is frozen may not be answered otherwise by a proxy of it.
+  // The target of the proxy is empty, because a proxy of a frozen object must return that object's own values.
   return new Proxy({} as T, {
     has: (_nothing, name) => name in target,
     get(_nothing, name) {

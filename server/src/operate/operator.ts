@@ -1,36 +1,39 @@
-import type { Cancel } from '../sequence/cancel.js'
-import { type Check, diagnose } from './doctor.js'
 import type { BlobStore } from '../ports/blob-store.js'
 import type { Clock } from '../ports/clock.js'
-import type { EffectStanding } from '../ports/ledger/effects.js'
-import type { Holdings } from '../ports/ledger/references.js'
-import type { Ledger } from '../ports/ledger.js'
-import type { OperationFilter } from '../ports/ledger/inventory.js'
+import type { EffectStanding, LedgerEffects } from '../ports/ledger/effects.js'
+import type { OperationFilter, LedgerInventory } from '../ports/ledger/inventory.js'
+import type { LedgerMarks } from '../ports/ledger/marks.js'
+import type { LedgerOperations } from '../ports/ledger/operations.js'
+import type { Holdings, LedgerReferences } from '../ports/ledger/references.js'
 import type { OperationKey, OperationRecord } from '../ports/operation.js'
+import type { Cancel } from '../sequence/cancel.js'
+import { type Check, diagnose } from './doctor.js'
 import { reconcile, type ReconcileOptions, type ReconcileReport } from './reconcile.js'
 
-/** For whoever runs the server: all owners, and things that no client may do. */
+/** For the person who runs the server: all owners, and things that no client may do. */
 export interface Operator {
-  /** Newest first, behind the key of a blob. `limit`: default 100, at most 1,000 a call. */
+  /** Newest first, after the key of a blob. `limit`: default 100, at most 1,000 per call. */
   list(page: OperationFilter & { after?: string; limit?: number }): Promise<OperationRecord[]>
   show(key: OperationKey): Promise<{ operation: OperationRecord; effects: EffectStanding[] } | null>
-  /** Clears a stall, and asks again for effects that were given up. False when there is nothing of the kind. */
+  /** Clears a stall, and schedules effects again that were given up. False when the operation has neither. */
   retry(key: OperationKey): Promise<boolean>
-  /** As the owner could. @throws ProblemError `not-found`, or `already-referenced`; then nothing was changed. */
+  /**
+   * Cancels as the owner could. @throws ProblemError `not-found`, or `already-referenced`; then nothing was changed.
+   */
   cancel(key: OperationKey): Promise<OperationRecord>
-  /** What there is of an owner; with `apply` it is forgotten as by `uploads.forgetOwner`, in a transaction of its own. */
+  /** What an owner has. With `apply` the owner is forgotten as by `uploads.forgetOwner`, in a separate transaction. */
   forgetOwner(request: { owner: string; apply?: boolean }): Promise<Holdings>
   reconcile(options?: ReconcileOptions): Promise<ReconcileReport>
-  /** Says also what keeps everything else from starting. */
+  /** Also reports what keeps the server from starting. */
   doctor(): Promise<Check[]>
 }
 
 const PAGE = 100
-/** A call is answered at once and as a whole, by a process that has others to serve. */
+/** A call is answered at once and as a whole, by a process that has other requests to serve. */
 const LARGEST_PAGE = 1_000
 
 export function createOperator(deps: {
-  ledger: Ledger<unknown>
+  ledger: LedgerOperations & LedgerEffects & LedgerInventory & LedgerReferences<unknown> & LedgerMarks
   blobs: BlobStore
   clock: Clock
   cancel: Cancel

@@ -1,29 +1,29 @@
 import { isOpen } from '@landfall/shared'
 import type { BlobStore, StoredBlob } from '../ports/blob-store.js'
-import type { Claim } from '../ports/ledger/inventory.js'
 import type { Clock } from '../ports/clock.js'
-import type { Ledger } from '../ports/ledger.js'
+import type { Claim, LedgerInventory } from '../ports/ledger/inventory.js'
+import type { LedgerMarks } from '../ports/ledger/marks.js'
 
 /**
  * What a comparison of the ledger with the store has found.
  *
- * - `missing`: bytes that a row counts on are not there, or too few. Nothing can make them anew.
- * - `set-aside`: they are in quarantine, from where they can be taken back.
+ * - `missing`: bytes that a row relies on do not exist, or too few of them. Nothing can restore them.
+ * - `set-aside`: the bytes of such a row are in quarantine and can be taken back from there.
  * - `leftover`: bytes of an upload that ended without a reference, or whose reference was removed.
- * - `scraps`: beside a stored blob, what only the way to it needed.
- * - `unknown`: bytes of which the ledger has no row. Each row is there before its bytes, and is replaced by a tombstone
- *   only when they are removed.
- * - `overdue`: in quarantine for long enough, and still unknown.
- * - `foreign`: nothing that Landfall has made. Never touched.
+ * - `upload-remains`: parts and tails that only the upload of a stored blob needed.
+ * - `unknown`: bytes for which the ledger has no row. A row exists before its bytes, and a tombstone replaces it only
+ *   when the bytes are removed.
+ * - `overdue`: bytes that were in quarantine for long enough and are still unknown.
+ * - `foreign`: a file that Landfall has not made. It is never touched.
  */
-export type FindingType = 'missing' | 'set-aside' | 'leftover' | 'scraps' | 'unknown' | 'overdue' | 'foreign'
+export type FindingType = 'missing' | 'set-aside' | 'leftover' | 'upload-remains' | 'unknown' | 'overdue' | 'foreign'
 
 export interface Finding {
   readonly type: FindingType
-  /** The blob's key, or its name where it is foreign. */
+  /** The blob's key, or its name if it is foreign. */
   readonly blob: string
   readonly operation: { readonly owner: string; readonly id: string; readonly point: string } | null
-  /** In the store; null: absent. */
+  /** The size in the store. Null: it does not exist there. */
   readonly sizeBytes: number | null
   /** What was done about it. */
   readonly action: 'none' | 'taken-back' | 'quarantined' | 'deleted'
@@ -35,11 +35,11 @@ export interface ReconcileReport {
   readonly blobs: number
   readonly found: Readonly<Record<FindingType, number>>
   readonly done: Readonly<Record<Exclude<Finding['action'], 'none'>, number>>
-  /** In quarantine, and not overdue. */
+  /** The number of blobs in quarantine that are not overdue. */
   readonly quarantined: number
-  /** Why nothing was deleted or set aside; after a mere look: why nothing would be. */
+  /** Why nothing was deleted or set aside. Without `apply`: why nothing would be. */
   readonly refused: string | null
-  /** What still differs: 0 is what should be. Quarantined and foreign ones do not count. */
+  /** What still differs. It should be 0. Quarantined and foreign blobs do not count. */
   readonly difference: number
   readonly tookMs: number
 }
@@ -47,23 +47,26 @@ export interface ReconcileReport {
 export interface ReconcileProgress {
   readonly doing: 'looking' | 'applying'
   readonly operations: number
-  /** How many there are by the ledger. */
+  /** The number of operations in the ledger. */
   readonly of: number
 }
 
 export interface ReconcileOptions {
-  /** Does it; else it only looks. Default false. */
+  /** Changes the store. Without it, reconcile only reports. Default false. */
   readonly apply?: boolean
-  /** Also where more blobs would go than may: 1 %, in small stores up to 10 but never more than half. Default false. */
+  /**
+   * Continues even if more blobs would be removed than allowed: 1 %, in small stores up to 10 but never more than half.
+   * Default false.
+   */
   readonly force?: boolean
   /**
-   * The ledger is right, although its mark is older than the store's: what was stored after its backup is given up.
+   * The ledger is right although its mark is older than the store's: what was stored after its backup is given up.
    * Default false.
    */
   readonly acceptRestored?: boolean
   /** How long unknown blobs stay in quarantine. In milliseconds, default 7 days. */
   readonly quarantineMs?: number
-  /** Awaited: whoever prints them slowly slows it down, and nothing piles up. */
+  /** Awaited: a slow callback slows reconcile down, and nothing accumulates. */
   readonly onFinding?: (finding: Finding) => void | Promise<void>
   readonly onProgress?: (progress: ReconcileProgress) => void
   readonly signal?: AbortSignal
@@ -72,17 +75,17 @@ export interface ReconcileOptions {
 const WEEK_MS = 7 * 24 * 60 * 60_000
 const PAGE = 1_000
 const MOST_DELETED = 0.01
-/** A few leftovers are ordinary in a small store as well; that most of it goes is not. */
+/** A few leftovers are normal in a small store too, but not that most of it would be removed. */
 const FEW_DELETED = 10
-const mayGo = (blobs: number): number => Math.max(blobs * MOST_DELETED, Math.min(FEW_DELETED, blobs / 2))
+const removalLimit = (blobs: number): number => Math.max(blobs * MOST_DELETED, Math.min(FEW_DELETED, blobs / 2))
 
 /**
- * Compares the ledger with the store, both ways, a page at a time, beside live traffic: a row is there before its
- * bytes, so a page of blobs is listed first and its rows are read second; and whatever differs is looked at once more
- * before anything is done about it.
+ * Compares the ledger with the store in both directions, page by page, while the server runs. A row exists before its
+ * bytes, so a page of blobs is listed first and its rows are read second. Whatever differs is checked once more before
+ * anything is done about it.
  */
 export async function reconcile(
-  deps: { ledger: Ledger<unknown>; blobs: BlobStore; clock: Clock },
+  deps: { ledger: LedgerInventory & LedgerMarks; blobs: BlobStore; clock: Clock },
   options: ReconcileOptions = {},
 ): Promise<ReconcileReport> {
   const { ledger, blobs, clock } = deps
@@ -91,34 +94,34 @@ export async function reconcile(
   const { restoredAt } = await ledger.mark()
   const { operations: of } = await ledger.health()
 
-  const looked = await compare('looking', async () => 'none', apply ? undefined : options.onFinding)
-  const doomed = looked.found.leftover + looked.found.unknown + looked.found.overdue
-  const refused = refusal(looked, doomed)
-  if (!apply) return report(looked, refused)
-  // What comes to light only now counts as well: the look may be hours old.
-  const most = Math.floor(mayGo(looked.blobs))
+  const firstPass = await compare('looking', async () => 'none', apply ? undefined : options.onFinding)
+  const toRemove = firstPass.found.leftover + firstPass.found.unknown + firstPass.found.overdue
+  const refused = refusal(firstPass, toRemove)
+  if (!apply) return report(firstPass, refused)
+  // What is found only now counts as well, because the first pass may be hours old.
+  const most = Math.floor(removalLimit(firstPass.blobs))
   let gone = 0
   let refusedNow = refused
   const applied = await compare('applying', act, options.onFinding)
-  // Last: what was refused or broken off has to be accepted again.
+  // This comes last: if anything was refused or interrupted, the restored ledger has to be accepted again.
   if (acceptRestored && refusedNow === null) await ledger.advanceMark({ mark: 0, restored: false })
   return report(applied, refusedNow)
 
   function refusal({ found, blobs: count }: Seen, wanted: number): string | null {
     if (found.unknown + found.overdue > 0 && restoredAt !== null && !acceptRestored)
-      return `the ledger is older than its store: it was restored from a backup, and ${found.unknown + found.overdue} blobs that it does not know may be somebody's files. Restore a newer backup, or give them up with --accept-restored`
-    if (wanted > mayGo(count) && !force)
-      return `${wanted} of ${count} blobs would go, more than 1 % and more than a few: look whether this is the right database, and then use --force`
+      return `the ledger is older than its store: it was restored from a backup, and ${found.unknown + found.overdue} blobs that it does not know may be files of users. Restore a newer backup, or give them up with --accept-restored`
+    if (wanted > removalLimit(count) && !force)
+      return `${wanted} of ${count} blobs would be removed, more than 1 % and more than a few: check whether this is the right database, and then use --force`
     return null
   }
 
-  /** Both guards again, for each: what was found since the look was not weighed there. */
+  /** Both guards again, for each finding, because the first pass did not count what was found after it. */
   function refusalNow({ type }: Finding): string | null {
     if (refusedNow !== null) return refusedNow
     if ((type === 'unknown' || type === 'overdue') && restoredAt !== null && !acceptRestored)
-      return 'a blob that the restored ledger does not know came to light while the others were dealt with: look again'
+      return 'a blob that the restored ledger does not know was found after the first pass: run reconcile again'
     if (gone >= most && !force)
-      return `more blobs would go than the look before had found, and more than the ${most} that may: look again, and then use --force`
+      return `more blobs would be removed than the first pass had found, and more than the ${most} that are allowed: run reconcile again, and then use --force`
     return null
   }
 
@@ -128,13 +131,13 @@ export async function reconcile(
       refusedNow = refusalNow(finding)
       if (refusedNow !== null) return 'none'
       gone += 1
-    } else if (refused !== null) return 'none'
+    } else if (refusedNow !== null) return 'none'
     switch (finding.type) {
       case 'leftover': // the row is final, and stays so
         await blobs.remove(finding.blob)
         return 'deleted'
-      case 'scraps':
-        await blobs.scraps?.remove(finding.blob)
+      case 'upload-remains':
+        await blobs.uploadRemains?.remove(finding.blob)
         return 'deleted'
       case 'unknown':
         await blobs.quarantine.add(finding.blob, clock.now())
@@ -164,10 +167,10 @@ export async function reconcile(
       operations: 0,
       blobs: 0,
       quarantined: 0,
-      found: { missing: 0, 'set-aside': 0, leftover: 0, scraps: 0, unknown: 0, overdue: 0, foreign: 0 },
+      found: { missing: 0, 'set-aside': 0, leftover: 0, 'upload-remains': 0, unknown: 0, overdue: 0, foreign: 0 },
       done: { 'taken-back': 0, quarantined: 0, deleted: 0 },
     }
-    const aside = new Set<string>()
+    const inQuarantine = new Set<string>()
     const tell = async (finding: Omit<Finding, 'action'>): Promise<void> => {
       options.signal?.throwIfAborted()
       seen.found[finding.type] += 1
@@ -175,9 +178,9 @@ export async function reconcile(
       if (action !== 'none') seen.done[action] += 1
       await onFinding?.({ ...finding, action })
     }
-    // What is in quarantine should be little; it is looked at first, because what is set aside later must not be overdue at once.
+    // The quarantine should be small. It is read first, because what is set aside later must not be overdue at once.
     for await (const { key, sizeBytes, sinceAt } of blobs.quarantine.list()) {
-      aside.add(key)
+      inQuarantine.add(key)
       const [claim] = await claimOf(key)
       if (claim !== undefined && counts(claim) > 0) continue
       if ((await ledger.attendedMs(sinceAt)) < quarantineMs) seen.quarantined += 1
@@ -187,9 +190,9 @@ export async function reconcile(
     for await (const { page, after, upTo } of pages(blobs.list())) {
       options.signal?.throwIfAborted()
       const stored = new Map<string, number>()
-      const withScraps = new Set<string>()
-      for (const { key, name, sizeBytes, hasScraps } of page) {
-        if (hasScraps === true && key !== null) withScraps.add(key)
+      const withRemains = new Set<string>()
+      for (const { key, name, sizeBytes, hasUploadRemains } of page) {
+        if (hasUploadRemains === true && key !== null) withRemains.add(key)
         if (key === null) await tell({ type: 'foreign', blob: name, operation: null, sizeBytes })
         else stored.set(key, sizeBytes)
       }
@@ -201,7 +204,7 @@ export async function reconcile(
           const sizeBytes = stored.get(claim.blobKey) ?? null
           stored.delete(claim.blobKey)
           if (differs(claim, sizeBytes) !== null) await again(claim.blobKey)
-          else if (withScraps.has(claim.blobKey)) await scrapsAgain(claim.blobKey)
+          else if (withRemains.has(claim.blobKey)) await remainsAgain(claim.blobKey)
         }
         const last = claims.at(-1)
         if (claims.length < PAGE || last === undefined) break
@@ -212,7 +215,9 @@ export async function reconcile(
     }
     return seen
 
-    /** Looked at once more, the blob first: what came or went meanwhile is no difference. */
+    /**
+     * Checks a difference once more, the blob first: what appeared or went away since the first check is no difference.
+     */
     async function again(key: string): Promise<void> {
       const sizeBytes = await blobs.sizeOf(key)
       const [claim] = await claimOf(key)
@@ -224,20 +229,20 @@ export async function reconcile(
       if (type === null) return
       const { owner, id, point } = claim
       await tell({
-        type: type === 'missing' && aside.has(key) ? 'set-aside' : type,
+        type: type === 'missing' && inQuarantine.has(key) ? 'set-aside' : type,
         blob: key,
         operation: { owner, id, point },
         sizeBytes,
       })
     }
 
-    /** Only beside what is referenced: nobody goes on with it any more. */
-    async function scrapsAgain(key: string): Promise<void> {
+    /** Only for blobs that are referenced: no upload needs these files any more. */
+    async function remainsAgain(key: string): Promise<void> {
       const [claim] = await claimOf(key)
       if (claim === undefined || !claim.referenced || claim.leased) return
-      if (!(await blobs.scraps?.found(key))) return
+      if (!(await blobs.uploadRemains?.found(key))) return
       const { owner, id, point, sizeBytes } = claim
-      await tell({ type: 'scraps', blob: key, operation: { owner, id, point }, sizeBytes })
+      await tell({ type: 'upload-remains', blob: key, operation: { owner, id, point }, sizeBytes })
     }
   }
 
@@ -260,7 +265,7 @@ export async function reconcile(
         found.missing +
         found['set-aside'] +
         found.leftover +
-        found.scraps +
+        found['upload-remains'] +
         found.unknown +
         found.overdue -
         done['taken-back'] -
@@ -271,7 +276,7 @@ export async function reconcile(
   }
 }
 
-/** How many bytes the row counts on. */
+/** How many bytes the row relies on. */
 function counts({ point, referenced, removed, sizeBytes, offset }: Claim): number {
   if (referenced) return sizeBytes
   if (removed || !isOpen(point)) return 0
@@ -281,7 +286,7 @@ function counts({ point, referenced, removed, sizeBytes, offset }: Claim): numbe
 function differs(claim: Claim, sizeBytes: number | null): 'missing' | 'leftover' | null {
   const expected = counts(claim)
   const isFinal = !claim.referenced && !isOpen(claim.point)
-  // Whoever receives or drives it knows better; final ones are cleaned up by the completer while that is due.
+  // A leased row is left to the holder of its lease. Final ones are cleaned up by the completer while that is due.
   if (claim.leased || claim.cleanupDue) return null
   if (isFinal) return sizeBytes === null ? null : 'leftover'
   if (sizeBytes === null) return expected > 0 || claim.referenced ? 'missing' : null
@@ -289,7 +294,7 @@ function differs(claim: Claim, sizeBytes: number | null): 'missing' | 'leftover'
 }
 
 const DIGITS = '0123456789abcdef'
-/** Behind every smaller key, and before this one: keys are hexadecimal, and of one length. */
+/** Sorts after every smaller key and before this one: keys are hexadecimal, and all have the same length. */
 function before(key: string): string {
   const smaller = DIGITS[DIGITS.indexOf(key.slice(-1)) - 1]
   return key.slice(0, -1) + (smaller === undefined ? '' : `${smaller}~`)

@@ -1,20 +1,25 @@
 import type { Logger } from '../lib/log.js'
 import type { BlobStore } from '../ports/blob-store.js'
-import type { Ledger } from '../ports/ledger.js'
+import type { LedgerMarks } from '../ports/ledger/marks.js'
+import type { LedgerOperations } from '../ports/ledger/operations.js'
 
 /**
- * Marks that the ledger sets and the store repeats, the ledger always first: so the store's is never the higher one,
- * unless the ledger was restored from a backup. Then there may be blobs of which it has lost the rows, and reconcile
- * must not take them for garbage.
+ * Marks that the ledger sets and the store repeats, always the ledger first. So the store's mark is never higher than
+ * the ledger's, unless the ledger was restored from a backup. In that case the store may have blobs whose rows the
+ * ledger has lost, and reconcile must not take them for garbage.
  */
-export interface Tide {
-  /** Looks whether the ledger is older than its store, and sets the first mark of this process. */
+export interface RestoreMarks {
+  /** Checks whether the ledger is older than its store, and sets the first mark of this process. */
   begin(): Promise<void>
-  /** Sets another mark, where anything has happened since the last one. */
+  /** Sets another mark if anything has happened since the last one. */
   advance(): Promise<void>
 }
 
-export function createTide(deps: { ledger: Ledger<unknown>; blobs: BlobStore; log: Logger }): Tide {
+export function createRestoreMarks(deps: {
+  ledger: LedgerOperations & LedgerMarks
+  blobs: BlobStore
+  log: Logger
+}): RestoreMarks {
   const { ledger, blobs, log } = deps
   let changed = false
   ledger.onChange(() => (changed = true))
@@ -34,7 +39,7 @@ export function createTide(deps: { ledger: Ledger<unknown>; blobs: BlobStore; lo
       if (isRestored)
         log.error(
           { mark, stored },
-          'the ledger is older than its store of blobs: it was restored from a backup, and bytes of later uploads may have lost their rows',
+          'the ledger is older than its store of blobs: it was restored from a backup, and the rows of later uploads may be lost',
         )
       await raise(stored, isRestored ? true : null)
     },

@@ -1,59 +1,31 @@
 import { once } from 'node:events'
 import { chmodSync, rmSync } from 'node:fs'
-import { connect, createServer, type Server, type Socket } from 'node:net'
+import { createServer, type Server } from 'node:http'
 import { join } from 'node:path'
 import { isMainThread } from 'node:worker_threads'
-import * as v from 'valibot'
-import { lockFile } from '../blobs/file/directory-lock.js'
-import { codeOf } from '../blobs/file/durable-files.js'
-import { messageOf } from '../lib/problem-error.js'
-import { faultCode, faultMessage, UploadError, type UploadErrorCode } from '../lib/errors.js'
+import { getRequestListener } from '@hono/node-server'
+import { lockFile } from '../lib/lock-file.js'
+import { operatorApp } from './operator-app.js'
 import type { Operator } from './operator.js'
-import type { Finding, ReconcileOptions, ReconcileProgress } from './reconcile.js'
 
 /**
- * A directory of blobs belongs to one process, so a command talks to the server that has it: through a socket in the
- * data directory that only its own user may open. One call a connection, a line of JSON each: the call; what is told
- * on the way; the result or the error.
+ * A directory of blobs belongs to one process, so a command talks to the server that holds it: by HTTP through a Unix
+ * socket in the data directory, which only the server's own user may open.
  */
-const SOCKET_NAME = 'landfall.sock'
-/** sun_path of unix(7), and one byte for its end. */
+export const SOCKET_NAME = 'landfall.sock'
+
+/** `sun_path` of unix(7), without the byte that ends it. */
 const LONGEST_PATH_BYTES = 107
 
-/** A server that hangs takes connections and does not answer; a command must not hang with it. */
-const HELLO_MS = 10_000
-/** A call is a line of some options. */
-const LONGEST_CALL = 64 * 1024
-/** Of the lines that are said here; a command and a server of different versions do not guess. */
-const PROTOCOL = 1
-
-type Method = keyof Operator
-const METHODS = [
-  'list',
-  'show',
-  'retry',
-  'cancel',
-  'forgetOwner',
-  'reconcile',
-  'doctor',
-] as const satisfies readonly Method[]
-const callSchema = v.object({ method: v.picklist([...METHODS, 'hello']), argument: v.optional(v.unknown()) })
-
-type Line =
-  | { readonly finding: Finding }
-  | { readonly progress: ReconcileProgress }
-  | { readonly result: unknown }
-  | { readonly error: { readonly message: string; readonly code: UploadErrorCode | null } }
-
-/** Held for as long as the socket is served: two servers may share a data directory where the bytes are in a bucket. */
+/** Held while the socket is served: two servers may share a data directory when their bytes are in a bucket. */
 const LOCK_NAME = 'landfall.sock.lock'
 
 export type ServedOperator =
   | { readonly outcome: 'served'; close(): Promise<void> }
-  /** No socket, and why: commands need this process to be stopped, or talk to the other one. */
+  /** There is no socket, and `why` says the reason. Commands then need this process to be stopped, or reach another one. */
   | { readonly outcome: 'none'; readonly why: string }
 
-/** Serves an operator to commands, through a socket in a directory. It keeps no process alive. */
+/** Serves an operator to commands, through a socket in a directory. The socket keeps no process alive. */
 export async function serveOperator(operator: Operator, directory: string): Promise<ServedOperator> {
   const path = join(directory, SOCKET_NAME)
   if (Buffer.byteLength(path) > LONGEST_PATH_BYTES)
@@ -63,7 +35,7 @@ export async function serveOperator(operator: Operator, directory: string): Prom
     }
   const lock = lockFile(directory, LOCK_NAME)
   if (lock === null)
-    return { outcome: 'none', why: 'another server has its socket in this directory: commands talk to that one' }
+    return { outcome: 'none', why: 'another server has its socket in this directory: commands talk to that server' }
   try {
     return await serveAt(path, operator, lock)
   } catch (error) {
@@ -73,193 +45,33 @@ export async function serveOperator(operator: Operator, directory: string): Prom
 }
 
 async function serveAt(path: string, operator: Operator, lock: { release(): void }): Promise<ServedOperator> {
-  // Left by a process that was killed; one that lives has the lock.
+  // A process that was killed leaves its socket behind. A process that is alive has the lock.
   rmSync(path, { force: true })
-  const sockets = new Set<Socket>()
-  const server: Server = createServer((socket) => {
-    sockets.add(socket)
-    socket.on('close', () => sockets.delete(socket))
-    socket.on('error', () => {})
-    void answer(operator, socket)
-  })
+  const listener = getRequestListener(operatorApp(operator).fetch, { overrideGlobalObjects: false })
+  const server = createServer((incoming, outgoing) => void listener(incoming, outgoing))
   await listenPrivately(server, path)
   server.unref()
   return {
     outcome: 'served',
     async close() {
-      for (const socket of sockets) socket.destroy()
-      await new Promise((resolve) => server.close(resolve))
+      const closed = new Promise((resolve) => server.close(resolve))
+      server.closeAllConnections()
+      await closed
       lock.release()
     },
   }
 }
 
-/** Nobody else may open it, from its first moment on. */
+/** No other user may open the socket, from its first moment on. */
 async function listenPrivately(server: Server, path: string): Promise<void> {
-  // A worker thread has no mask of its own to set; there the directory, which is private, has to do until the `chmod`.
+  // A worker thread cannot set a mask of its own. There the directory, which is private, protects the socket until `chmod`.
   const before = isMainThread ? process.umask(0o177) : null
   try {
     server.listen(path)
   } finally {
     if (before !== null) process.umask(before)
   }
-  // Fails with what `listen` could not do.
+  // Rejects with the error of `listen`.
   await once(server, 'listening')
   chmodSync(path, 0o600)
-}
-
-async function answer(operator: Operator, socket: Socket): Promise<void> {
-  const tell = async (line: Line): Promise<void> => {
-    if (socket.destroyed || socket.write(`${JSON.stringify(line)}\n`)) return
-    const { signal, abort } = abortable()
-    // Where it breaks, `gone` ends the work.
-    await Promise.race(['drain', 'close'].map((event) => once(socket, event, { signal }))).catch(() => {})
-    abort()
-  }
-  const gone = new AbortController()
-  socket.on('close', () => gone.abort())
-  try {
-    const { method, argument } = v.parse(callSchema, JSON.parse(await firstLine(socket)))
-    const on = {
-      signal: gone.signal,
-      onFinding: (finding: Finding) => tell({ finding }),
-      onProgress: (progress: ReconcileProgress) => void tell({ progress }),
-    }
-    await tell({ result: await resultOf(operator, method, argument, on) })
-  } catch (error) {
-    await tell({ error: { message: messageOf(error), code: faultCode(error) } })
-  }
-  socket.end()
-}
-
-function resultOf(operator: Operator, method: Method | 'hello', argument: unknown, on: ReconcileOptions): unknown {
-  if (method === 'hello') return { protocol: PROTOCOL }
-  if (method === 'reconcile') return operator.reconcile({ ...(argument as ReconcileOptions), ...on })
-  return (operator[method] as (argument: unknown) => Promise<unknown>)(argument)
-}
-
-function abortable(): { signal: AbortSignal; abort: () => void } {
-  const controller = new AbortController()
-  return { signal: controller.signal, abort: () => controller.abort() }
-}
-
-/** The socket flows on after it: only one that flows sees the other side go away. */
-const firstLine = (socket: Socket): Promise<string> =>
-  new Promise((resolve, reject) => {
-    let text = ''
-    socket.setEncoding('utf8').on('data', (chunk: string) => {
-      if (text.length > LONGEST_CALL) return void socket.destroy()
-      text += chunk
-      const end = text.indexOf('\n')
-      if (end >= 0) resolve(text.slice(0, end))
-    })
-    socket.on('close', () => reject(new UploadError('setup', 'the call ended before it was said')))
-  })
-
-export type Connected =
-  | { readonly outcome: 'connected'; readonly operator: Operator }
-  /** No server runs. */
-  | { readonly outcome: 'none' }
-  /** One runs, and nothing can be asked of it. */
-  | { readonly outcome: 'refused'; readonly why: string }
-
-/** The operator of the server that has one of the directories: the first in which one answers, or refuses to. */
-export async function connectOperatorIn(directories: readonly string[]): Promise<Connected> {
-  for (const directory of directories) {
-    const connected = await connectOperator(directory)
-    if (connected.outcome !== 'none') return connected
-  }
-  return { outcome: 'none' }
-}
-
-/** The operator of the server that has the directory. */
-export async function connectOperator(dataDirectory: string): Promise<Connected> {
-  const path = join(dataDirectory, SOCKET_NAME)
-  const refusedBy = (why: string): Connected => ({ outcome: 'refused', why })
-  let hello: unknown
-  try {
-    const socket = await dial(path)
-    if (socket === null) return { outcome: 'none' }
-    const late = setTimeout(() => socket.destroy(), HELLO_MS)
-    hello = await ask(socket, { method: 'hello', argument: undefined }).finally(() => clearTimeout(late))
-  } catch (error) {
-    if (codeOf(error) === 'EACCES' || codeOf(error) === 'EPERM')
-      return refusedBy(
-        "a server's socket is there, and only the user that runs the server may open it: run this as that user",
-      )
-    return refusedBy(
-      `a server has this data directory, and did not answer within ${HELLO_MS / 1000} s (${faultMessage(error)}): look whether it hangs`,
-    )
-  }
-  if (!v.is(v.object({ protocol: v.literal(PROTOCOL) }), hello))
-    return refusedBy('the server that runs is of another version: use the `landfall` command of that version')
-  return { outcome: 'connected', operator: operatorAt(path) }
-}
-
-function operatorAt(path: string): Operator {
-  const call = async (method: Method, argument: unknown, on: ReconcileOptions = {}): Promise<never> => {
-    const socket = await dial(path)
-    if (socket === null) throw new UploadError('setup', 'the server has just ended: try again')
-    return (await ask(socket, { method, argument }, on)) as never
-  }
-  return {
-    list: (page) => call('list', page),
-    show: (key) => call('show', key),
-    retry: (key) => call('retry', key),
-    cancel: (key) => call('cancel', key),
-    forgetOwner: (request) => call('forgetOwner', request),
-    reconcile: (options = {}) => {
-      const { onFinding: _told, onProgress: _seen, signal: _signal, ...rest } = options
-      return call('reconcile', rest, options)
-    },
-    doctor: () => call('doctor', undefined),
-  }
-}
-
-const dial = (path: string): Promise<Socket | null> =>
-  new Promise((resolve, reject) => {
-    const socket = connect(path)
-    socket.once('connect', () => resolve(socket))
-    socket.once('error', (error: NodeJS.ErrnoException) =>
-      ['ENOENT', 'ECONNREFUSED', 'ENOTDIR', 'EINVAL'].includes(error.code ?? '') ? resolve(null) : reject(error),
-    )
-  })
-
-async function ask(
-  socket: Socket,
-  call: { method: Method | 'hello'; argument: unknown },
-  on: ReconcileOptions = {},
-): Promise<unknown> {
-  socket.write(`${JSON.stringify(call)}\n`)
-  try {
-    for await (const text of linesOf(socket)) {
-      const line = JSON.parse(text) as Line
-      if ('finding' in line) await on.onFinding?.(line.finding)
-      else if ('progress' in line) on.onProgress?.(line.progress)
-      else if ('result' in line) return line.result
-      else if (line.error.code === null) throw new Error(line.error.message)
-      else throw new UploadError(line.error.code, line.error.message)
-    }
-  } finally {
-    socket.destroy()
-  }
-  throw ended()
-}
-
-const ended = (cause?: unknown): UploadError =>
-  new UploadError('setup', 'the server ended before it had answered', { cause })
-
-/** Read as slowly as they are used; a socket that breaks is told, and not waited for. */
-async function* linesOf(socket: Socket): AsyncGenerator<string> {
-  let rest = ''
-  const chunks: AsyncIterator<string> = socket.setEncoding('utf8')[Symbol.asyncIterator]()
-  for (;;) {
-    const next = await chunks.next().catch((error: unknown) => {
-      throw ended(error)
-    })
-    if (next.done === true) return
-    const parts = (rest + next.value).split('\n')
-    rest = parts.pop() ?? ''
-    yield* parts
-  }
 }

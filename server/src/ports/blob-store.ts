@@ -64,8 +64,8 @@ export interface StoredBlob {
   readonly name: string
   readonly sizeBytes: number
   readonly modifiedAt: number
-  /** It is whole, and beside it lies what only the way to it needed. */
-  readonly hasScraps?: boolean
+  /** It is whole, and parts or tails of its upload are still in the store. */
+  readonly hasUploadRemains?: boolean
 }
 
 /** Blobs that nobody knows, out of the way for a time before they are deleted. */
@@ -130,8 +130,8 @@ export interface BlobStore {
   /** In bytes; null: absent. */
   sizeOf(key: string): Promise<number | null>
   readonly quarantine: Quarantine
-  /** Of stores where a whole blob may have something beside it that only the way to it needed. */
-  readonly scraps?: {
+  /** Only of stores where parts or tails of an upload may stay after its blob is whole. */
+  readonly uploadRemains?: {
     found(key: string): Promise<boolean>
     remove(key: string): Promise<void>
   }
@@ -162,7 +162,7 @@ export interface StoreRoom {
   readonly isFull: boolean
 }
 
-/** One thing that was looked at. */
+/** The result of one check. */
 export interface CheckResult {
   readonly state: 'ok' | 'warning' | 'failed'
   /** What was found. */

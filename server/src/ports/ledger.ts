@@ -1,9 +1,9 @@
-import type { LedgerOperations } from './ledger/operations.js'
-import type { LedgerLeases } from './ledger/leases.js'
-import type { LedgerReferences } from './ledger/references.js'
 import type { LedgerEffects } from './ledger/effects.js'
 import type { LedgerInventory } from './ledger/inventory.js'
+import type { LedgerLeases } from './ledger/leases.js'
 import type { LedgerMarks } from './ledger/marks.js'
+import type { LedgerOperations } from './ledger/operations.js'
+import type { LedgerReferences } from './ledger/references.js'
 
 /**
  * The server's tables in the application's database: the only truth about where an operation stands.

@@ -1,18 +1,18 @@
 import type { HttpBindings } from '@hono/node-server'
 import type { Context } from 'hono'
 import { makeDirectoryNow } from '../blobs/file/durable-files.js'
-import { refuse } from '../lib/problem-error.js'
-import { openBlobs, openDatabase } from './engines.js'
+import { standardWebhook } from '../effects/webhook.js'
 import { kind } from '../kinds/kind.js'
 import type { Logger } from '../lib/log.js'
+import { refuse } from '../lib/problem-error.js'
 import type { Metrics } from '../ports/metrics.js'
-import type { Settings } from './settings.js'
 import { createUploads } from '../uploads.js'
-import { standardWebhook } from '../effects/webhook.js'
+import { openBlobs, openDatabase } from './engines.js'
+import type { Settings } from './settings.js'
 
 const HOUR_MS = 60 * 60_000
 
-/** What the settings describe: for `landfall serve`, and for commands while no server runs. */
+/** Opens what the settings describe: for `landfall serve`, and for commands while no server runs. */
 export async function openUploads(
   settings: Settings,
   log: Logger,
@@ -39,7 +39,7 @@ export async function openUploads(
     },
     expiresAfterMs: settings.LANDFALL_EXPIRES_AFTER_MS,
     completer,
-    // `serve` has one in the data directory, and a command none.
+    // `serve` opens a socket in the data directory, and a command has none.
     operatorSocket: false,
     migrate: settings.LANDFALL_MIGRATE,
     completerIntervalMs: settings.LANDFALL_COMPLETER_INTERVAL_MS,
@@ -53,8 +53,8 @@ export async function openUploads(
 }
 
 /**
- * A header that comes twice is one value with a comma, which would be an owner of its own: somebody got theirs past the
- * proxy, or two proxies disagree.
+ * Node joins a header that comes twice into one value with a comma, which would be a different owner. It comes twice
+ * when a client got its own header past the proxy, or when two proxies disagree.
  */
 function ownerIn(c: Context, name: string): string | null {
   const { incoming } = c.env as HttpBindings

@@ -21,7 +21,7 @@ const listOf = (text: string): string[] =>
     .map((part) => part.trim())
     .filter((part) => part !== '')
 
-/** Of `landfall serve`, named as its environment variables. */
+/** The settings of `landfall serve`, named as its environment variables. */
 const settingsSchema = v.object({
   LANDFALL_HOST: v.optional(v.pipe(v.string(), v.nonEmpty('LANDFALL_HOST: a host name or an address')), '127.0.0.1'),
   LANDFALL_PORT: v.optional(count('LANDFALL_PORT', 0, 65_535), 3000),
@@ -40,11 +40,11 @@ const settingsSchema = v.object({
   LANDFALL_S3_PREFIX: v.optional(v.string(), ''),
   LANDFALL_OWNER_HEADER: v.pipe(
     v.string(),
-    v.nonEmpty('LANDFALL_OWNER_HEADER: required; the name of the header by which your proxy says who asks'),
+    v.nonEmpty('LANDFALL_OWNER_HEADER: required; the name of the header in which your proxy sends the owner'),
     v.regex(/^[A-Za-z0-9!#$%&'*+.^_`|~-]+$/, 'LANDFALL_OWNER_HEADER: the name of a header (RFC 9110, 5.1)'),
     v.check(
       (name) => name.toLowerCase() !== OWNER_TAG_HEADER.toLowerCase(),
-      `LANDFALL_OWNER_HEADER: not ${OWNER_TAG_HEADER}, by which clients and server tell whose an upload is`,
+      `LANDFALL_OWNER_HEADER: not ${OWNER_TAG_HEADER}, which carries the owner tag between clients and server`,
     ),
   ),
   LANDFALL_MAX_SIZE_BYTES: v.optional(count('LANDFALL_MAX_SIZE_BYTES', 0, Number.MAX_SAFE_INTEGER), 1024 ** 4),
@@ -99,7 +99,7 @@ const settingsSchema = v.object({
       v.regex(/^(\/[A-Za-z0-9._~-]+)+$/, 'LANDFALL_METRICS_PATH: a path such as /metrics'),
       v.check(
         (path) => !/^\/(uploads|health)(\/|$)/.test(path),
-        'LANDFALL_METRICS_PATH: not below /uploads or /health, which are the routes of others',
+        'LANDFALL_METRICS_PATH: not below /uploads or /health, which belong to other routes',
       ),
     ),
   ),
@@ -115,12 +115,15 @@ export type Settings = v.InferOutput<typeof settingsSchema>
 export type SettingName = keyof Settings
 export const SETTING_NAMES = Object.keys(settingsSchema.entries) as SettingName[]
 
-/** Never a flag: everybody on the machine can read the arguments of a program (`ps`). */
+/** Never a flag, because everybody on the machine can read the arguments of a program (`ps`). */
 export const SECRET_SETTINGS: ReadonlySet<SettingName> = new Set([
   'LANDFALL_S3_SECRET_ACCESS_KEY',
   'LANDFALL_WEBHOOK_SECRET',
 ])
-/** What a file can hold, such as a Docker or Kubernetes secret: its path is in the variable of the same name with `_FILE`. */
+/**
+ * Settings that a file can contain, such as a Docker or Kubernetes secret. Its path is in the variable of the same name
+ * with `_FILE`.
+ */
 export const FILE_SETTINGS: ReadonlySet<SettingName> = new Set([
   ...SECRET_SETTINGS,
   'LANDFALL_DATABASE_URL',
@@ -131,13 +134,13 @@ const FILE = '_FILE'
 type Said = Readonly<Record<string, string | undefined>>
 
 /**
- * Reads settings from the variables and the flags; flags win. A variable that Landfall does not know may be a platform's
- * (Kubernetes sets `LANDFALL_SERVICE_HOST` and `LANDFALL_PORT=tcp://…` in each pod beside a Service named `landfall`), so
- * that it is named in a warning and kept from nothing; a flag that is wrong is refused.
+ * Reads settings from the variables and the flags; flags win. A variable that Landfall does not know may belong to a
+ * platform (Kubernetes sets `LANDFALL_SERVICE_HOST` and `LANDFALL_PORT=tcp://…` in each pod next to a Service named
+ * `landfall`), so it is only named in a warning. A wrong flag is refused.
  *
  * @param flags Named as their variables.
- * @param serves Whether those that only a server needs are required. Default true.
- * @param warn Is given a sentence for what was ignored.
+ * @param serves Whether settings that only a server needs are required. Default true.
+ * @param warn Gets a sentence for each thing that was ignored.
  * @throws UploadError `setup` whose message names each bad setting.
  */
 export function readSettings(
@@ -155,7 +158,7 @@ export function readSettings(
   const known: Record<string, string> = {}
   for (const name of SETTING_NAMES) {
     const file = FILE_SETTINGS.has(name) ? `${name}${FILE}` : null
-    // What one flag says is not contradicted by a variable.
+    // A variable does not contradict a flag.
     const said = [flags, variables].find(
       (each) => given(each, name) !== undefined || (file !== null && given(each, file) !== undefined),
     )
@@ -172,11 +175,11 @@ export function readSettings(
   }
   if (isInjectedPort(variables['LANDFALL_PORT']) && given(flags, 'LANDFALL_PORT') === undefined) {
     delete known['LANDFALL_PORT']
-    warn('LANDFALL_PORT is ignored, because it holds the address of a Service of that name; --port sets the port')
+    warn('LANDFALL_PORT is ignored, because it contains the address of a Service of that name; --port sets the port')
   }
   const unknown = Object.keys(variables).filter((name) => name.startsWith('LANDFALL_') && !isSetting(name))
-  if (unknown.length > 0) warn(`no such settings, which are ignored: ${unknown.toSorted().join(', ')}`)
-  // Commands beside the server ask for nobody. A key that is not there would be refused in the schema library's words.
+  if (unknown.length > 0) warn(`unknown settings, which are ignored: ${unknown.toSorted().join(', ')}`)
+  // Commands other than `serve` need no owner. A missing key would be refused in the words of the schema library.
   const parsed = v.safeParse(
     settingsSchema,
     { LANDFALL_OWNER_HEADER: serves ? '' : 'X-Owner', ...known },
@@ -193,7 +196,7 @@ export function readSettings(
   return parsed.output
 }
 
-/** How a secret is given instead. */
+/** The ways to set a secret instead. */
 export const waysOf = (name: string): string =>
   (FILE_SETTINGS as ReadonlySet<string>).has(name) ? `${name} or ${name}${FILE}` : name
 
@@ -203,7 +206,7 @@ const isSetting = (name: string): boolean =>
   (SETTING_NAMES as readonly string[]).includes(name) ||
   (name.endsWith(FILE) && (FILE_SETTINGS as ReadonlySet<string>).has(name.slice(0, -FILE.length)))
 
-/** As Docker's links and Kubernetes say where a service is. */
+/** The form in which Docker's links and Kubernetes give the address of a service. */
 const isInjectedPort = (value: string | undefined): boolean => /^(tcp|udp|sctp):\/\//.test(value ?? '')
 
 function hasPassword(value: string): boolean {
@@ -212,7 +215,7 @@ function hasPassword(value: string): boolean {
   return password !== '' || [...searchParams.keys()].some((key) => /password/i.test(key))
 }
 
-/** Null where there is none. An editor's newline at the end is no part of it. */
+/** Null if there is none. A newline at the end, which editors add, is not part of the secret. */
 function secretIn(path: string): string | null {
   try {
     const text = readFileSync(path, 'utf8').replace(/\r?\n$/, '')
@@ -222,7 +225,7 @@ function secretIn(path: string): string | null {
   }
 }
 
-/** Settings that go only together. */
+/** Checks settings that are valid only together. */
 function notTogether(settings: Settings): string[] {
   return [
     ...((settings.LANDFALL_WEBHOOK_URL === undefined) === (settings.LANDFALL_WEBHOOK_SECRET === undefined)

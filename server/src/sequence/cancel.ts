@@ -1,11 +1,11 @@
 import { isFinal, isOpen, problem } from '@landfall/shared'
-import { refuse } from '../lib/problem-error.js'
 import { absent } from '../kinds/gone.js'
-import type { Leases } from './leases.js'
-import type { Ledger } from '../ports/ledger.js'
+import { refuse } from '../lib/problem-error.js'
+import type { LedgerOperations } from '../ports/ledger/operations.js'
 import type { OperationKey, OperationRecord } from '../ports/operation.js'
+import type { Leases } from './leases.js'
 
-/** Step x. Idempotent; refused with 409 once there is a reference. The bytes go when the completer comes by. */
+/** Step x. Idempotent. Refused with 409 once there is a reference. The completer removes the bytes afterwards. */
 export type Cancel = (key: OperationKey) => Promise<OperationRecord>
 
 export function createCancel({
@@ -13,7 +13,7 @@ export function createCancel({
   leases,
   wake,
 }: {
-  ledger: Ledger<unknown>
+  ledger: LedgerOperations
   leases: Leases
   wake: () => void
 }): Cancel {
@@ -29,7 +29,7 @@ export function createCancel({
       if (operation === null) throw await absent(ledger, key)
       if (isFinal(operation.point)) return operation
       if (!isOpen(operation.point)) throw refuse('already-referenced')
-      // Declared between the two: once more.
+      // The client declared the operation between `cancel` and `find`: cancel it now.
     }
   }
 }

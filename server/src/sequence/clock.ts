@@ -3,8 +3,9 @@ import type { Clock } from '../ports/clock.js'
 export const systemClock: Clock = {
   now: () => Date.now(),
   monotonicMs: () => performance.now(),
-  // Woken early it resolves too: whoever sleeps looks at the world again anyway. That of `node:timers/promises` rejects
-  // then, and its error costs each request that is read in time more than the reading.
+  // It also resolves when the signal wakes it early, because every caller checks the state again anyway. The
+  // `setTimeout` of `node:timers/promises` rejects in that case, and creating its error costs more than reading a
+  // request that arrives in time.
   sleep: (ms, signal) =>
     new Promise((resolve) => {
       if (signal?.aborted === true) return resolve()
@@ -18,16 +19,19 @@ export const systemClock: Clock = {
     }),
 }
 
-/** Says whether time is a reason to end something. */
+/** Says whether the clock may be used as a reason to end something (expire, delete). */
 export interface ClockGuard {
   trusted(): boolean
-  /** When it is worth asking again, in milliseconds. */
+  /** Time until asking again can give another answer, in milliseconds. */
   askAgainMs(): number
-  /** Wall clock and monotonic clock disagree: one of them was set. */
+  /** The wall clock and the monotonic clock disagree: one of them was set. */
   apart(): boolean
-  /** Whether they were found apart since the last `settled`. */
+  /** Whether the two clocks disagreed at any time since the last `settled`. */
   disturbed(): boolean
-  /** The ledger's clock reads `nowAt`, and its rows are in order with that; `stepped`: they had to be put in order. */
+  /**
+   * Reports that the ledger's clock reads `nowAt` and that the times in its rows agree with it. `stepped`: they had to
+   * be corrected.
+   */
   settled(nowAt: number, stepped: boolean): void
 }
 
@@ -35,9 +39,10 @@ const TOLERATED_MS = 60_000
 const ASK_AGAIN_MS = 60_000
 
 /**
- * A wall clock that has run apart from the monotonic clock by more than a minute has been set: nothing expires and
- * nothing is deleted until the ledger's rows have been put in order, and `settleMs` longer. Nothing expires in the
- * first `settleMs` after the start either: the clients had no chance to come back while the server was down.
+ * A wall clock that has moved away from the monotonic clock by more than a minute has been set. Nothing expires and
+ * nothing is deleted until the ledger has corrected the times in its rows, and for `settleMs` after that. Nothing
+ * expires in the first `settleMs` after the start either, because clients could not come back while the server was
+ * down.
  */
 export function createClockGuard(clock: Clock, settleMs: number): ClockGuard {
   const look = () => ({ wall: clock.now(), monotonicMs: clock.monotonicMs() })
@@ -57,7 +62,8 @@ export function createClockGuard(clock: Clock, settleMs: number): ClockGuard {
     apart,
     disturbed: () => wasApart,
     settled(nowAt, stepped) {
-      // A process whose clock is not that of its ledger compares times of two clocks: it must not judge by them.
+      // A process whose clock differs from its ledger's clock would compare times of two clocks, so it must not end
+      // anything by them.
       if (Math.abs(clock.now() - nowAt) > TOLERATED_MS) return
       anchor = look()
       if (stepped || wasApart) calmSinceMs = anchor.monotonicMs

@@ -1,11 +1,13 @@
-import { endsWithin } from '../lib/deadline.js'
-import type { Drive } from './drive.js'
 import type { Effects } from '../effects/effects.js'
-import type { Leases } from './leases.js'
+import { endsWithin } from '../lib/deadline.js'
 import type { Logger } from '../lib/log.js'
 import type { Clock } from '../ports/clock.js'
-import type { Ledger } from '../ports/ledger.js'
-import type { Retention } from '../ports/ledger/inventory.js'
+import type { Retention, LedgerInventory } from '../ports/ledger/inventory.js'
+import type { LedgerLeases } from '../ports/ledger/leases.js'
+import type { LedgerMarks } from '../ports/ledger/marks.js'
+import type { LedgerReferences } from '../ports/ledger/references.js'
+import type { Drive } from './drive.js'
+import type { Leases } from './leases.js'
 
 /** What one pass of the completer did. */
 export interface Pass {
@@ -16,44 +18,50 @@ export interface Pass {
   readonly retired: number
 }
 
-/** Finds operations that stand still, because their client or their server went away, and drives them on. */
+/** Finds operations that make no progress because their client or their server went away, and drives them on. */
 export interface Completer {
   start(): void
-  /** Something is due in so many milliseconds: do not sleep over it. */
+  /** Something becomes due in `inMs` milliseconds: the completer is awake by then. */
   wake(inMs: number): void
-  /** Works until nothing is due, at most `maxMs` (default one minute); for cron and for tests. */
+  /** Works until nothing is due, for at most `maxMs` (default one minute). For cron jobs and for tests. */
   runOnce(options?: { maxMs?: number }): Promise<Pass>
-  /** Takes nothing new, and waits at most `withinMs` for what runs; what is cut off is found again after a start. */
+  /**
+   * Takes nothing new, and waits at most `withinMs` for the work in progress. Work that is cut off is found again after
+   * a start.
+   */
   stop(withinMs: number): Promise<void>
 }
 
 export interface CompleterDeps {
-  readonly ledger: Ledger<unknown>
+  readonly ledger: LedgerLeases & LedgerReferences<unknown> & LedgerInventory & LedgerMarks
   readonly leases: Leases
   readonly drive: Drive
   readonly effects: Effects
   readonly clock: Clock
   readonly log: Logger
   readonly settings: {
-    /** How often it looks, at the latest. */
+    /** The longest pause between two passes. */
     readonly intervalMs: number
     readonly leaseMs: number
     readonly retention: Retention
   }
-  /** False: the clock was set, and nothing may end by it. */
+  /** False when the clock was set: then nothing may be ended because of its age. */
   readonly clockTrusted: () => boolean
 }
 
 /** How many operations one process drives at once. */
 const CONCURRENCY = 8
-/** How many are completed by one statement. */
+/** How many operations one statement completes. */
 const COMPLETE_BATCH = 500
 const COMPLETE_EVERY_MS = 1_000
-/** How many operations, and effects, are retired by one transaction: on SQLite nobody else can write for these few milliseconds. */
+/**
+ * How many operations, and how many effects, one transaction retires. On SQLite no other connection can write during
+ * these few milliseconds.
+ */
 const RETIRE_BATCH = 100
 const RETIRE_EVERY_MS = 60_000
-const BEAT_MS = 10_000
-/** A loop of what is due again and again must not spin. */
+const HEARTBEAT_EVERY_MS = 10_000
+/** The shortest pause between two passes, so that work which is due again and again does not make the loop spin. */
 const SHORTEST_SLEEP_MS = 20
 
 export function createCompleter(deps: CompleterDeps): Completer {
@@ -62,23 +70,23 @@ export function createCompleter(deps: CompleterDeps): Completer {
   let loop: Promise<void> | null = null
   let alarm = new AbortController()
   let wakeAtMs = Number.POSITIVE_INFINITY
-  let beatAtMs = Number.NEGATIVE_INFINITY
+  let heartbeatAtMs = Number.NEGATIVE_INFINITY
   let completedAtMs = Number.NEGATIVE_INFINITY
   let retiredAtMs = Number.NEGATIVE_INFINITY
   const busy = new Set<Promise<unknown>>()
   let isOver = false
 
-  /** Drives what is due with the free hands; answers how many it took. */
+  /** Drives due operations with the workers that are free, and returns how many it took. */
   async function driveDue(): Promise<number> {
     const limit = CONCURRENCY - busy.size
     if (limit <= 0) return 0
     const { holder } = leases
     const due = await ledger.leaseDue({ holder, leaseMs: settings.leaseMs, limit, inUse: leases.used() })
-    // Nobody waits for these any more: they are driven by others when their leases have expired.
+    // `stop` no longer waits for these. Other processes drive them when their leases have expired.
     if (isOver) return 0
     for (const granted of due) {
       const driving = drive(leases.adopt(granted)).finally(() => {
-        // More may be due than there were hands for.
+        // More operations may be due than there were free workers.
         if (busy.size >= CONCURRENCY) wake(0)
         busy.delete(driving)
       })
@@ -87,7 +95,7 @@ export function createCompleter(deps: CompleterDeps): Completer {
     return due.length
   }
 
-  /** Nobody waits for it: many at once, and seldom. */
+  /** No client waits for this, so many operations are completed at once, and seldom. */
   async function completeMany(everyMs: number): Promise<number> {
     const now = clock.monotonicMs()
     if (now - completedAtMs < everyMs) return 0
@@ -96,7 +104,7 @@ export function createCompleter(deps: CompleterDeps): Completer {
     return completed
   }
 
-  /** Nobody waits for it either; a batch a pass, so that it never keeps others from writing for long. */
+  /** No client waits for this either. One batch a pass, so that it never keeps others from writing for long. */
   async function retireSome(everyMs: number): Promise<number> {
     const now = clock.monotonicMs()
     if (now - retiredAtMs < everyMs || !deps.clockTrusted()) return 0
@@ -105,11 +113,11 @@ export function createCompleter(deps: CompleterDeps): Completer {
     return retired.operations + retired.effects
   }
 
-  /** For `doctor` and for health checks: a completer that hangs says nothing. */
-  async function beat(): Promise<void> {
+  /** For `doctor` and for health checks: a completer that hangs stops sending heartbeats. */
+  async function sendHeartbeat(): Promise<void> {
     const now = clock.monotonicMs()
-    if (now - beatAtMs < BEAT_MS) return
-    beatAtMs = now
+    if (now - heartbeatAtMs < HEARTBEAT_EVERY_MS) return
+    heartbeatAtMs = now
     await ledger.heartbeat()
   }
 
@@ -127,7 +135,7 @@ export function createCompleter(deps: CompleterDeps): Completer {
       let sleepMs = settings.intervalMs
       try {
         const done = await pass(COMPLETE_EVERY_MS, RETIRE_EVERY_MS)
-        await beat()
+        await sendHeartbeat()
         const nextMs =
           done.driven + done.effects + done.completed + done.retired > 0
             ? SHORTEST_SLEEP_MS
@@ -138,7 +146,7 @@ export function createCompleter(deps: CompleterDeps): Completer {
             Math.max(nextMs, busy.size >= CONCURRENCY ? settings.intervalMs : SHORTEST_SLEEP_MS),
           )
       } catch (error) {
-        log.warn({ err: error }, 'the completer could not look for what is due')
+        log.warn({ err: error }, 'the completer could not find the work that is due')
       }
       await clock.sleep(Math.min(sleepMs, Math.max(SHORTEST_SLEEP_MS, wakeAtMs - clock.monotonicMs())), alarm.signal)
     }
@@ -148,7 +156,7 @@ export function createCompleter(deps: CompleterDeps): Completer {
     const at = clock.monotonicMs() + inMs
     if (at >= wakeAtMs) return
     wakeAtMs = at
-    // Sleep anew, with the shorter time.
+    // Ends the current sleep, so that the loop sleeps again with the shorter time.
     alarm.abort()
   }
 
@@ -159,7 +167,7 @@ export function createCompleter(deps: CompleterDeps): Completer {
     wake,
     async runOnce({ maxMs = 60_000 } = {}) {
       const total = { driven: 0, completed: 0, effects: 0, retired: 0 }
-      await beat()
+      await sendHeartbeat()
       for (const deadline = clock.monotonicMs() + maxMs; clock.monotonicMs() < deadline;) {
         const done = await pass(0, 0)
         total.driven += done.driven
@@ -180,7 +188,7 @@ export function createCompleter(deps: CompleterDeps): Completer {
         await loop
         await Promise.all([...busy, effectsStopped])
       }
-      // The loop may wait for a ledger that does not answer.
+      // The loop may be waiting for a ledger that does not answer.
       isOver = !(await endsWithin(ended(), withinMs))
     },
   }

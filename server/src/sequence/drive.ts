@@ -1,68 +1,82 @@
-import { type Backoff, boundOf } from '../lib/backoff.js'
 import { isOpen, isReferenced, problem } from '@landfall/shared'
-import type { ClockGuard } from './clock.js'
+import { type Backoff, boundOf } from '../lib/backoff.js'
 import { faultCode, faultMessage, UploadError } from '../lib/errors.js'
-import type { Held } from './leases.js'
 import type { Logger } from '../lib/log.js'
-import type { Changes } from '../ports/ledger/leases.js'
 import type { Clock } from '../ports/clock.js'
+import type { Changes, LedgerLeases } from '../ports/ledger/leases.js'
+import type { LedgerOperations } from '../ports/ledger/operations.js'
+import type { LedgerReferences, Referred } from '../ports/ledger/references.js'
 import type { Metrics } from '../ports/metrics.js'
 import type { OperationRecord } from '../ports/operation.js'
-import type { Referred } from '../ports/ledger/references.js'
-import { askPatiently, createRecorder, DigestArrived, type Recorder } from './recorder.js'
+import type { ClockGuard } from './clock.js'
+import type { Held } from './leases.js'
+import { askWithRetries, createRecorder, DigestArrived, type Recorder } from './recorder.js'
 import { rules } from './rules.js'
 import { createSteps, rejected, type StepDeps } from './steps.js'
 
 export interface DriveSettings {
-  /** How long a digest that was promised is waited for after the last byte. Default 60,000. */
+  /** How long the server waits for a promised digest after the last byte. Default 60,000. */
   readonly digestGraceMs: number
   /** How often an application's hook may fail before the operation is `stalled`. Default 20. */
   readonly maxAttempts: number
   readonly backoff: Backoff
-  /** How long what is true already is tried to be recorded while the ledger is away. */
+  /** How long the recorder retries to write facts while the ledger is unavailable. */
   readonly patienceMs: number
 }
 
 export interface DriveDeps<Tx> extends StepDeps<Tx> {
+  readonly ledger: LedgerOperations & LedgerLeases & LedgerReferences<Tx>
   readonly clock: Clock
   readonly guard: ClockGuard
   readonly log: Logger
   readonly metrics: Metrics
   readonly settings: DriveSettings
-  /** Called with the time until an operation that was left is due again. */
+  /** Called with the time in which an operation that was left becomes due again. */
   readonly onDue: (inMs: number) => void
 }
 
 export interface DriveRequest {
-  /** Of whoever wrote under the lease before, with what it has noted. */
+  /** The recorder that wrote under this lease so far, with what it has noted. */
   readonly recorder?: Recorder
-  /** Called after each record, and with how it was left. */
+  /** Called after each record, and at the end with the operation as it was left. */
   readonly onRecorded?: (operation: OperationRecord) => void
 }
 
-/** Drives one operation as far as it goes without the client, and gives the lease back. Never rejects; answers how it stands, as far as is known. */
+/**
+ * Drives one operation as far as possible without the client, and gives the lease back. Never rejects: it returns the
+ * operation as far as its state is known.
+ */
 export type Drive = (held: Held, request?: DriveRequest) => Promise<OperationRecord>
 
-/** Blobs up to this size are verified so quickly that nothing needs to be recorded before. */
+/** Blobs up to this size are verified so quickly that nothing has to be recorded before that. */
 const QUICK_BYTES = 8 * 1024 * 1024
-/** A hook that takes longer than this must not keep the client waiting for the acknowledgement of its bytes. */
+/**
+ * When a hook takes longer than this, the client must not wait for it: what was noted is recorded early, and the bytes
+ * are acknowledged.
+ */
 const RECORD_EARLY_MS = 100
-/** When to look again at what another version must drive. */
+/** When to check again an operation that only another version of the application can drive. */
 export const LOOK_AGAIN_MS = 60_000
 
-/** Faults of the surroundings: they pass, and are no reason to give an operation up. */
+/** Faults of the environment. They pass, so they are no reason to give up an operation. */
 const PASSING: ReadonlySet<string | null> = new Set([
   'ledger-unavailable',
   'storage-unavailable',
   'storage-full',
   'lease-lost',
 ])
-/** The bound of the pause after such a fault: soon enough for a blink, and no storm upon a database that comes back. */
+/**
+ * The bound of the pause after such a fault: short enough for a brief outage, and long enough to keep all operations
+ * from hitting a recovering database at once.
+ */
 const PASSING_PAUSE_MS = 4_000
-/** A hook that kept everybody from writing comes back the later for it: so many times later, up to a bound of this. */
+/** A hook that kept all others from writing is retried later: `factor` times the usual pause, up to `mostMs`. */
 const HELD = { factor: 10, mostMs: 20_000 }
 
-/** The bound of the pause before the next attempt of a hook that failed with `error`, after `failedBefore` earlier ones. */
+/**
+ * The upper bound of the pause before the next attempt of a hook that failed with `error` after `failedBefore` earlier
+ * failures.
+ */
 export function pauseBoundMs(backoff: Backoff, failedBefore: number, error: unknown): number {
   const usualMs = boundOf(backoff, failedBefore)
   if (faultCode(error) !== 'writer-held') return usualMs
@@ -70,17 +84,17 @@ export function pauseBoundMs(backoff: Backoff, failedBefore: number, error: unkn
 }
 
 /**
- * From the last durable byte to the reference. By the ledger's clock, which knows of earlier attempts; what is recorded
- * in one commit has one time, and took as long as this drive.
+ * The time from the last durable byte to the reference. The ledger's clock measures it, because the ledger knows of
+ * earlier attempts. Facts that are recorded in one commit share one time; for those it is the duration of this drive.
  */
 const lagOf = ({ receivedAt, reference }: OperationRecord, droveMs: number): number =>
   Math.max(droveMs, reference === null || receivedAt === null ? 0 : reference.storedAt - receivedAt)
 
 /**
- * THE sequence: called by the tus routes, by `PUT /operations/{id}` and by the completer.
+ * The whole sequence. The tus routes, `PUT /operations/{id}` and the completer call it.
  *
- * A step answers what to record and records nothing itself; the loop is the only writer, by compare-and-set. What is
- * cheap to repeat (seal, verify) is only noted, and recorded in one commit with what follows.
+ * A step returns what to record and records nothing itself. The loop is the only writer, by compare-and-set. Steps that
+ * are cheap to repeat (seal, verify) are only noted, and recorded in one commit with what follows.
  */
 export function createDrive<Tx>(deps: DriveDeps<Tx>): Drive {
   const { ledger, clock, guard, log, metrics, settings } = deps
@@ -93,7 +107,7 @@ export function createDrive<Tx>(deps: DriveDeps<Tx>): Drive {
     held.toDrive()
     const beganAtMs = clock.monotonicMs()
     const record = async (changes: Changes): Promise<void> =>
-      onRecorded(await recorder.writePatiently(changes, 'decision', settings.patienceMs))
+      onRecorded(await recorder.writeWithRetries(changes, 'decision', settings.patienceMs))
     const leave = async (dueInMs: number | null): Promise<OperationRecord> => {
       await record({ dueInMs, release: true })
       if (dueInMs !== null) deps.onDue(dueInMs)
@@ -101,7 +115,7 @@ export function createDrive<Tx>(deps: DriveDeps<Tx>): Drive {
     }
     const leaveUntil = async (at: number, dueAt: 'expiry' | 'digest-due'): Promise<OperationRecord> => {
       const inMs = at - clock.now()
-      // What is over by the clock, and yet to be waited for, is so because the clock is not trusted.
+      // It is over by the clock, and still has to be waited for: that happens only when the clock is not trusted.
       if (inMs <= 0) return leave(guard.askAgainMs())
       await record({ dueAt, release: true })
       deps.onDue(inMs)
@@ -163,7 +177,8 @@ export function createDrive<Tx>(deps: DriveDeps<Tx>): Drive {
             case 'clean': // repeatable: deletes again what no committed row names
               if (recorder.noted().point !== undefined) await record({}) // the intent first, the bytes second
               await deps.blobs.remove(operation.blobKey)
-              // In one commit with the lease's end: else a row that owes nothing could keep a lease, and be due, for ever.
+              // In one commit with the end of the lease. Otherwise a row that owes nothing could keep its lease and
+              // stay due permanently.
               await record({ cleanupDue: false, attempts: 0, lastError: null, dueInMs: null, release: true })
               return recorder.view()
             case 'leave':
@@ -174,7 +189,7 @@ export function createDrive<Tx>(deps: DriveDeps<Tx>): Drive {
               return next satisfies never
           }
         } catch (error) {
-          // Decided without the digest that has come meanwhile: once more, with it.
+          // The step decided without the digest, which has arrived since. Decide again with it.
           if (!(error instanceof DigestArrived)) throw error
         }
       }
@@ -187,7 +202,7 @@ export function createDrive<Tx>(deps: DriveDeps<Tx>): Drive {
     }
   }
 
-  /** Step 6. Null: go on in the loop. */
+  /** Step 6. Null: the loop continues. */
   async function refer(
     recorder: Recorder,
     held: Held,
@@ -196,7 +211,7 @@ export function createDrive<Tx>(deps: DriveDeps<Tx>): Drive {
     const operation = recorder.view()
     let early: Promise<void> = Promise.resolve()
     const timer = setTimeout(() => {
-      // What fails here is said by what comes after.
+      // A failure here needs no report: the next write fails in the same way and reports it.
       if (Object.keys(recorder.noted()).length > 0) early = record({}).catch(() => {})
     }, RECORD_EARLY_MS)
     let referred: Referred | null = null
@@ -204,7 +219,7 @@ export function createDrive<Tx>(deps: DriveDeps<Tx>): Drive {
       referred = await steps.refer(held, operation, recorder.noted())
     } finally {
       clearTimeout(timer)
-      // With the commit the lease is given back: what comes after it changes nothing, and nobody waits for it.
+      // The commit also gives the lease back, so a later early record changes nothing, and nothing has to wait for it.
       if (referred?.outcome !== 'referenced') await early
     }
     switch (referred.outcome) {
@@ -221,18 +236,18 @@ export function createDrive<Tx>(deps: DriveDeps<Tx>): Drive {
     }
   }
 
-  /** A transient failure never becomes a final state: it is kept, and tried again later. */
+  /** A transient failure never becomes a final state. It is stored, and the step is tried again later. */
   async function afterFault(error: unknown, recorder: Recorder, held: Held): Promise<OperationRecord> {
     const operationId = held.lease.id
     try {
-      // An unknown outcome of a COMMIT is read again before anything else.
-      const now = await askPatiently(() => ledger.find(held.lease), clock, settings.patienceMs)
+      // If the outcome of a COMMIT is unknown, the operation is read again before anything else.
+      const now = await askWithRetries(() => ledger.find(held.lease), clock, settings.patienceMs)
       if (now !== null && (isReferenced(now.point) || now.leaseHolder !== held.lease.holder)) return now
-      // Its owner was forgotten, and it was cancelled with that.
+      // Its owner was forgotten, which also cancelled the operation.
       if (now === null && (await ledger.tombstone(held.lease)) !== null)
         return { ...recorder.recorded(), point: 'cancelled', problem: problem('cancelled') }
       const before = recorder.view().attempts
-      // Stopped from outside: no failure of the step.
+      // The drive was stopped from outside. That is no failure of the step.
       const passing = held.signal.aborted || PASSING.has(faultCode(error))
       const attempts = passing ? before : before + 1
       const stalled = attempts >= settings.maxAttempts && isOpen(recorder.view().point)
@@ -241,7 +256,7 @@ export function createDrive<Tx>(deps: DriveDeps<Tx>): Drive {
         : 50 + Math.random() * (passing ? PASSING_PAUSE_MS : pauseBoundMs(settings.backoff, before, error))
       log.warn({ operationId, attempts, dueInMs, stalled, err: error }, 'a step failed')
       const failure: Changes = { attempts, stalled, lastError: faultMessage(error), dueInMs, release: true }
-      const left = await recorder.writePatiently(
+      const left = await recorder.writeWithRetries(
         stalled ? { ...failure, problem: problem('stalled') } : failure,
         'fact',
         settings.patienceMs,
@@ -249,9 +264,9 @@ export function createDrive<Tx>(deps: DriveDeps<Tx>): Drive {
       if (dueInMs !== null) deps.onDue(dueInMs)
       return left
     } catch (unrecorded) {
-      // The lease stays in the ledger until it expires; then the completer finds the operation as it was.
+      // The lease stays in the ledger until it expires. Then the completer finds the operation as it was.
       if (!(unrecorded instanceof UploadError && unrecorded.code === 'lease-lost'))
-        log.error({ operationId, err: unrecorded }, 'how a step failed could not be recorded')
+        log.error({ operationId, err: unrecorded }, 'the failure of a step could not be recorded')
       return recorder.recorded()
     }
   }

@@ -1,57 +1,55 @@
 import { deadline, endsWithin } from '../lib/deadline.js'
 import type { Logger } from '../lib/log.js'
-import { NO_METRICS } from '../operate/metering.js'
 import type { Clock } from '../ports/clock.js'
-import type { Lease, LeaseOutcome, LeasePurpose } from '../ports/ledger/leases.js'
-import type { Ledger } from '../ports/ledger.js'
-import type { Metrics } from '../ports/metrics.js'
+import type { Lease, LeaseOutcome, LeasePurpose, LedgerLeases } from '../ports/ledger/leases.js'
+import { type Metrics, NO_METRICS } from '../ports/metrics.js'
 import type { OperationKey, OperationRecord } from '../ports/operation.js'
 
 /** A lease that this process holds and uses. */
 export interface Held {
   readonly lease: Lease
-  /** As it was when the lease was taken. */
+  /** The operation as it was when the lease was taken. */
   readonly operation: OperationRecord
   readonly purpose: LeasePurpose
-  /** Fires when the lease was lost, or when somebody asks a receiver to let go. */
+  /** Fires when the lease was lost, or when another request asks a receiver to release it. */
   readonly signal: AbortSignal
-  /** From now on nobody may ask it to let go. */
+  /** From now on no other request may ask for its release. */
   toDrive(): void
-  /** Bytes arrived: a receiver with a live client is not in the way. */
+  /** Bytes arrived: a receiver whose client is alive does not have to release its lease. */
   touch(): void
-  /** This process is done with it. Giving the lease back in the ledger is the caller's last `record`. */
+  /** This process no longer uses the lease. The caller gives it back in the ledger with its last `record`. */
   end(): void
 }
 
 export type Taken = { readonly outcome: 'granted'; readonly held: Held } | Exclude<LeaseOutcome, { outcome: 'granted' }>
 
 /**
- * The leases of this process: taken one after the other for each operation, prolonged while they are in use, and taken
- * away from receivers that are in somebody's way.
+ * The leases of this process. For each operation they are taken one after the other. They are prolonged while they are
+ * in use, and taken away from receivers that block another request.
  */
 export interface Leases {
   readonly holder: string
   /**
-   * Takes the lease. A receiver of this process that has it is asked to let go, one that drives never is; waits at
-   * most `waitMs` for it.
+   * Takes the lease. A receiver of this process that holds it is asked to release it; a drive never is. Waits at most
+   * `waitMs` for it.
    */
   take(key: OperationKey, purpose: LeasePurpose, waitMs: number): Promise<Taken>
   /** Takes over leases that `leaseDue` granted. */
   adopt(granted: { lease: Lease; operation: OperationRecord }): Held
-  /** All operations that this process has under a lease and works with. */
+  /** All operations that this process holds under a lease and works on. */
   used(): OperationKey[]
-  /** What this process does with the operation right now. */
+  /** What this process is doing with the operation right now. */
   inUse(key: OperationKey): LeasePurpose | null
   /**
-   * Waits until a receiver, here or on another node, has ended: one whose client sends is given `patienceMs`, one that has gone
-   * silent is asked to let go at once. False when it still runs after `waitMs`.
+   * Waits until a receiver, on this node or another, has ended. A receiver whose client is sending gets `patienceMs`; a
+   * silent one is asked to release the lease at once. False when it is still running after `waitMs`.
    */
   settleReceiver(key: OperationKey, limits: { patienceMs: number; waitMs: number }): Promise<boolean>
-  /** The lease was taken away (a cancel): stops whoever uses it here. */
+  /** A cancel took the lease away: stops the work on this operation in this process. */
   drop(key: OperationKey): void
   /**
-   * From now on nothing is taken (`held`). Asks all receivers to let go, waits until nothing is in use, and stops what
-   * is after that time.
+   * From now on no lease is granted (`held`). Asks all receivers to release theirs, waits until none is in use, and
+   * stops what still runs after `waitMs`.
    */
   close(waitMs: number): Promise<void>
 }
@@ -64,31 +62,40 @@ interface Use {
   touchedAtMs: number
 }
 
-/** No bytes for this long: the client of a receiver that is in somebody's way is taken for gone. */
+/** When a receiver that blocks another request has got no bytes for this long, its client counts as gone. */
 const SILENT_MS = 400
-/** And so long without anybody waiting: it vanished without a word, and its lease would be prolonged for ever. */
+/**
+ * When a receiver has got no bytes for this long, it is stopped even if no request waits for it. Its client vanished
+ * without closing the connection, and otherwise its lease would be prolonged permanently.
+ */
 const VANISHED_MS = 120_000
 const POLL_MS = 25
-/** How late a busy process may hear of its own commit. */
-const HEARD_MS = 1_000
-/** A ledger that does not answer is not waited for longer than a lease lasts: the others are to be prolonged, too. */
+/** How late a busy process may learn of its own commit. */
+const COMMIT_NOTICE_MS = 1_000
+/**
+ * A renewal waits for a ledger that does not answer at least this long, and otherwise only as long as a lease lasts,
+ * because the other leases have to be prolonged too.
+ */
 const LEAST_RENEWAL_MS = 1_000
 const RENEW_AGAIN_MS = 500
-/** How often it is looked whether another process has let go, and whether one asks: a turn within a second. */
+/**
+ * How often a process checks whether another process has released a lease (`REMOTE_POLL_MS`), and whether another
+ * process asks for one of its own (`LOOK_MS`). A handover then takes less than a second.
+ */
 const REMOTE_POLL_MS = 100
 const LOOK_MS = 400
-/** What was stopped at the end of a drain still says how far it came. */
+/** The time at the end of a drain in which stopped work can still record how far it came. */
 const LAST_RECORD_MS = 1_000
 
 const nameOf = ({ owner, id }: OperationKey): string => JSON.stringify([owner, id])
 
 export function createLeases(deps: {
-  ledger: Ledger<unknown>
+  ledger: LedgerLeases
   clock: Clock
   log: Logger
   holder: string
   leaseMs: number
-  /** No other process can have a lease. */
+  /** Whether no other process can hold a lease. */
   alone: () => boolean
   metrics?: Metrics
   /** Default two minutes. */
@@ -100,20 +107,20 @@ export function createLeases(deps: {
   let asking: ReturnType<typeof setTimeout> | null = null
   let closing = false
 
-  /** Three chances to prolong before a lease expires; what has failed is tried again sooner. */
+  /** There are three chances to prolong a lease before it expires. After a failure the next try comes sooner. */
   const renewLater = (inMs = leaseMs / 3): void => {
     if (renewal !== null || uses.size === 0) return
     renewal = setTimeout(() => void renew(), inMs)
     renewal.unref()
   }
 
-  const letGoOfTheVanished = (): void => {
+  const releaseVanished = (): void => {
     for (const { purpose, touchedAtMs, controller } of uses.values())
       if (purpose === 'receive' && clock.monotonicMs() - touchedAtMs > vanishedMs) controller.abort()
   }
 
   async function renew(): Promise<void> {
-    letGoOfTheVanished()
+    releaseVanished()
     const asked = [...uses.entries()].map(([name, entry]) => ({ name, entry, lease: entry.lease }))
     try {
       const kept = new Set(
@@ -127,12 +134,13 @@ export function createLeases(deps: {
         ),
       )
       const gone = asked.filter(({ lease }) => !kept.has(lease))
-      // Whoever has just given its lease back ends its use as soon as it hears of that: it is no loss. A true one may be
-      // told a little later, for no write passes without the lease's token.
-      if (gone.length > 0) await endsWithin(Promise.all(gone.map(({ entry }) => entry.ended)), HEARD_MS)
+      // A worker that has just given its lease back ends its use as soon as it learns of its commit: that is no loss. A
+      // real loss may be reported a little later, because no write succeeds without the lease's token.
+      if (gone.length > 0) await endsWithin(Promise.all(gone.map(({ entry }) => entry.ended)), COMMIT_NOTICE_MS)
       for (const { name, entry } of gone) if (uses.get(name) === entry) lose(entry)
     } catch (error) {
-      // The token decides, not the time: a lease that could not be prolonged is good until somebody takes it.
+      // The token decides, not the time: a lease that could not be prolonged stays valid until another process takes
+      // it.
       log.warn({ err: error }, 'leases could not be prolonged')
       renewal = null
       return renewLater(Math.min(RENEW_AGAIN_MS, leaseMs / 3))
@@ -141,7 +149,7 @@ export function createLeases(deps: {
     renewLater()
   }
 
-  /** Others cannot reach a receiver of this process but through the ledger. */
+  /** Other processes can reach a receiver of this process only through the ledger. */
   const lookLater = (): void => {
     if (asking !== null || alone() || ![...uses.values()].some(({ purpose }) => purpose === 'receive')) return
     asking = setTimeout(() => void look(), LOOK_MS)
@@ -156,7 +164,7 @@ export function createLeases(deps: {
         if (urgency === 'at-once' || clock.monotonicMs() - entry.touchedAtMs > SILENT_MS) entry.controller.abort()
       }
     } catch (error) {
-      log.warn({ err: error }, 'it could not be looked who asks for leases')
+      log.warn({ err: error }, 'could not check which processes ask for leases')
     }
     asking = null
     lookLater()
@@ -192,7 +200,8 @@ export function createLeases(deps: {
       },
       toDrive() {
         entry.purpose = 'drive'
-        // Asked to let go of receiving, it has: that is no reason to stop what follows. A lost lease its next write tells.
+        // It was asked to stop receiving, and it has. That is no reason to stop what follows. A lost lease shows at the
+        // next write.
         if (entry.controller.signal.aborted) entry.controller = new AbortController()
       },
       touch: () => void (entry.touchedAtMs = clock.monotonicMs()),
@@ -207,7 +216,7 @@ export function createLeases(deps: {
     const endsAtMs = clock.monotonicMs() + waitMs
     const left = (): number => endsAtMs - clock.monotonicMs()
     for (;;) {
-      // Whoever asks a process that drains is to ask another one.
+      // This process is draining, so the request has to go to another one.
       if (closing) return { outcome: 'held' }
       const other = uses.get(nameOf(key))
       if (other !== undefined) {
@@ -219,7 +228,7 @@ export function createLeases(deps: {
       const taken = await ledger.lease(key, { holder, leaseMs, purpose })
       if (taken.outcome === 'granted') return { outcome: 'granted', held: use(taken, purpose) }
       if (taken.outcome === 'closed' || left() <= 0) return taken
-      // Held by another process: it is asked to let go, and its lease expires if it is dead.
+      // Another process holds it. That process is asked to release it; if it is dead, its lease expires.
       if (purpose === 'receive' && !alone()) await ledger.ask(key, { holder, urgency: 'at-once' })
       await clock.sleep(Math.min(REMOTE_POLL_MS, left()))
     }
@@ -227,7 +236,8 @@ export function createLeases(deps: {
 
   return {
     holder,
-    // One taker at a time for each operation: between the look at `uses` and the ledger's answer lies an await.
+    // Only one request at a time takes the lease of an operation, because there is an `await` between reading `uses`
+    // and the ledger's answer.
     take: serialisedByKey(take),
     adopt: (granted) => use(granted, 'drive'),
     used: () => [...uses.values()].map(({ lease: { owner, id } }) => ({ owner, id })),

@@ -1,38 +1,38 @@
 import { isOpen, isReferenced, type Problem, problem } from '@landfall/shared'
-import type { Drive } from './drive.js'
 import { faultCode, UploadError } from '../lib/errors.js'
-import type { Held, Leases } from './leases.js'
 import type { Logger } from '../lib/log.js'
 import type { BlobStore } from '../ports/blob-store.js'
-import type { Changes } from '../ports/ledger/leases.js'
 import type { Clock } from '../ports/clock.js'
-import type { Ledger } from '../ports/ledger.js'
+import type { Changes, LedgerLeases } from '../ports/ledger/leases.js'
+import type { LedgerOperations } from '../ports/ledger/operations.js'
 import type { Metrics } from '../ports/metrics.js'
 import type { OperationKey, OperationRecord } from '../ports/operation.js'
+import type { Drive } from './drive.js'
+import type { Held, Leases } from './leases.js'
 import { createRecorder, type Recorder } from './recorder.js'
 import { arrived, blobOf, rejected, type Steps } from './steps.js'
 
-/** What came of a request that brings bytes. */
+/** The result of a request that brings bytes. */
 export type Received =
-  /** All that was taken is durable and acknowledged: the operation's offset says how far. */
+  /** All bytes that were taken are durable and acknowledged. The operation's offset says how far. */
   | { readonly outcome: 'acknowledged'; readonly operation: OperationRecord }
   /**
-   * The last byte is durable. `acknowledged` resolves when that is in the ledger, `driven` when the operation has been
-   * driven as far as it goes.
+   * The last byte is durable. `acknowledged` resolves when the ledger has recorded that, `driven` when the operation
+   * has been driven as far as possible.
    */
   | {
       readonly outcome: 'whole'
       readonly acknowledged: Promise<OperationRecord>
       readonly driven: Promise<OperationRecord>
-      /** Of this request. */
+      /** How many bytes this request brought. */
       readonly acceptedBytes: number
     }
   /** The request's offset is not the acknowledged one; nothing was taken. */
   | { readonly outcome: 'conflict'; readonly operation: OperationRecord }
   | { readonly outcome: 'refused'; readonly problem: Problem }
-  /** Somebody else has the operation, and did not let go in time. */
+  /** Another request holds the operation, and did not release it in time. */
   | { readonly outcome: 'locked' }
-  /** The operation does not take bytes (any more), or not from this request: look at its point. */
+  /** The operation takes no bytes (any more), or none from this request: see its point. */
   | { readonly outcome: 'closed' }
 
 export type Receive = (
@@ -41,7 +41,7 @@ export type Receive = (
 ) => Promise<Received>
 
 export interface ReceiveDeps {
-  readonly ledger: Ledger<unknown>
+  readonly ledger: LedgerOperations & LedgerLeases
   readonly blobs: BlobStore
   readonly leases: Leases
   readonly clock: Clock
@@ -54,20 +54,20 @@ export interface ReceiveDeps {
 
 const excess = problem('too-large', { detail: 'the request brings more bytes than the file has' })
 
-/** How long a request waits for another one to let go of the operation. */
+/** How long a request waits until another one releases the operation. */
 const LET_GO_MS = 3_500
 
 /**
- * Step 2: takes bytes under the lease to receive, and acknowledges in the ledger what the blob store has made durable.
- * The request that brings the last byte drives the operation on with the same lease.
+ * Step 2: takes bytes under the lease to receive, and records in the ledger what the blob store has made durable. The
+ * request that brings the last byte drives the operation on under the same lease.
  */
 export function createReceive(deps: ReceiveDeps): Receive {
   const { ledger, blobs, leases, clock, log, settings } = deps
 
-  /** Without new bytes: the operation expires when it would have. */
+  /** No new bytes arrived: the operation's expiry stays as it was. */
   const giveBack = (recorder: Recorder): Promise<OperationRecord> =>
     recorder.write({ dueAt: 'expiry', release: true }, 'fact')
-  /** With new bytes: the expiry slides. */
+  /** New bytes arrived: the expiry is postponed. */
   const alive = { expiresInMs: settings.expiresAfterMs, dueInMs: settings.expiresAfterMs, release: true } as const
 
   return async function receive(key, request) {
@@ -99,7 +99,7 @@ export function createReceive(deps: ReceiveDeps): Receive {
         await removeAgain(held.operation)
         return { outcome: 'closed' }
       }
-      // What was written since the last acknowledgement is nobody's: the next request cuts it off.
+      // Bytes that were written since the last acknowledgement are not acknowledged. The next request cuts them off.
       if (!handedOn)
         await giveBack(recorder).catch((again: unknown) =>
           log.warn({ operationId: key.id, err: again }, 'a lease could not be given back'),
@@ -129,7 +129,7 @@ export function createReceive(deps: ReceiveDeps): Receive {
     }
     const truths = arrived(before, appended.offset, appended.state)
     if (appended.offset < before.file.size) {
-      const operation = await recorder.writePatiently({ ...truths, ...alive }, 'fact', settings.patienceMs)
+      const operation = await recorder.writeWithRetries({ ...truths, ...alive }, 'fact', settings.patienceMs)
       return { outcome: 'acknowledged', operation }
     }
     const { promise: acknowledged, settle } = firstAnswer(before.file.size)
@@ -140,9 +140,9 @@ export function createReceive(deps: ReceiveDeps): Receive {
   }
 
   /**
-   * An object that is put as one comes into being at its end. Where this node stood still before it, its operation may
-   * have been ended meanwhile, and what there was of it removed: then this came after that, and goes too. Only on a
-   * store of several nodes, and only of an operation that is final.
+   * An object that is stored with one PUT exists only when that PUT ends. If this node was suspended before that,
+   * another node may have ended the operation and removed its bytes. Then this object was stored after the removal, and
+   * is removed too. Only for a store that several nodes share, and only for an operation that is final.
    */
   async function removeAgain(left: OperationRecord): Promise<void> {
     if (blobs.exclusive) return
@@ -151,30 +151,30 @@ export function createReceive(deps: ReceiveDeps): Receive {
       const ended = now === null ? (await ledger.tombstone(left)) !== null : isEnded(now)
       if (ended) await blobs.remove(left.blobKey)
     } catch (error) {
-      log.warn({ operationId: left.id, err: error }, 'what came after its removal is left to reconcile')
+      log.warn({ operationId: left.id, err: error }, 'a late object could not be removed and is left to reconcile')
     }
   }
 
-  /** A ledger that is away for a moment does not end an upload; a lost lease does. */
+  /** A ledger that is unavailable for a moment does not end an upload. A lost lease does. */
   async function acknowledge(recorder: Recorder, truths: Changes): Promise<boolean> {
     try {
       await recorder.write({ ...truths, expiresInMs: settings.expiresAfterMs }, 'fact')
       return true
     } catch (error) {
       if (error instanceof UploadError && error.code === 'lease-lost') throw error
-      log.warn({ operationId: recorder.view().id, err: error }, 'a checkpoint could not be acknowledged')
+      log.warn({ operationId: recorder.view().id, err: error }, 'a checkpoint could not be recorded')
       return false
     }
   }
 }
 
-/** Without bytes, and for ever. */
+/** Ended without bytes, permanently. */
 const isEnded = ({ point, removedAt }: OperationRecord): boolean =>
   removedAt !== null || !(isOpen(point) || isReferenced(point))
 
 /**
- * Resolves with the first record that holds all bytes, or that ends the operation. What was left otherwise could not
- * be recorded: the ledger is away, and nobody must be told of bytes that it does not know.
+ * Resolves with the first record that contains all bytes, or that ends the operation. If the drive ends without such a
+ * record, the ledger is unavailable, and a client must not hear of bytes that the ledger does not know.
  */
 function firstAnswer(size: number): {
   promise: Promise<OperationRecord>
@@ -187,7 +187,7 @@ function firstAnswer(size: number): {
         ? resolve(operation)
         : reject(new UploadError('ledger-unavailable', 'the last bytes could not be recorded'))
   })
-  // It may be that nobody waits for it any more.
+  // It may be that no request waits for it any more.
   promise.catch(() => {})
   return { promise, settle }
 }

@@ -1,41 +1,43 @@
 import { faultCode, UploadError } from '../lib/errors.js'
-import type { Held } from './leases.js'
-import { NO_METRICS } from '../operate/metering.js'
-import type { Changes } from '../ports/ledger/leases.js'
 import type { Clock } from '../ports/clock.js'
-import type { Ledger } from '../ports/ledger.js'
-import type { Metrics } from '../ports/metrics.js'
+import type { Changes, LedgerLeases } from '../ports/ledger/leases.js'
+import type { LedgerOperations } from '../ports/ledger/operations.js'
+import { type Metrics, NO_METRICS } from '../ports/metrics.js'
 import type { OperationRecord } from '../ports/operation.js'
+import type { Held } from './leases.js'
 
-/** Writes under one lease: the only writer of an operation while it is held. */
+/** Writes under one lease. It is the only writer of an operation while the lease is held. */
 export interface Recorder {
-  /** As the ledger has it, with what was noted. */
+  /** The operation as the ledger has it, plus what was noted. */
   view(): OperationRecord
-  /** What is true already, and goes into the next write. */
+  /** Changes that are already true and go into the next write. */
   noted(): Changes
   note(changes: Changes): void
-  /** As the ledger has it, and nothing else: what may be told to others. */
+  /** The operation as the ledger has it and nothing else: only this may be shown to others. */
   recorded(): OperationRecord
   /**
-   * Records what was noted and `changes`, by compare-and-set.
+   * Records what was noted together with `changes`, by compare-and-set.
    *
-   * The client's digest may arrive meanwhile. Then a verdict that was noted without it is dropped; a `fact` is recorded
-   * all the same, a `decision` is not.
+   * The client's digest may arrive between the decision and the write. Then a noted verdict that was reached without
+   * the digest is dropped. A `fact` is recorded all the same, a `decision` is not.
    *
-   * @throws UploadError `lease-lost`: somebody else has taken over, and nothing changed.
-   * @throws DigestArrived: decided without the digest, and not recorded: decide again from the view.
+   * @throws UploadError `lease-lost`: another holder has taken over, and nothing changed.
+   * @throws DigestArrived: the decision was made without the digest and was not recorded. Decide again from the view.
    */
   write(changes: Changes, basis: Basis): Promise<OperationRecord>
-  /** The same, patiently: a ledger that is away is waited for, because what is to be recorded is already true. */
-  writePatiently(changes: Changes, basis: Basis, patienceMs: number): Promise<OperationRecord>
-  /** Reads again after a write was refused, and drops what was judged without the digest. @throws `lease-lost` */
+  /** The same, with retries while the ledger is unavailable, because what is to be recorded is already true. */
+  writeWithRetries(changes: Changes, basis: Basis, patienceMs: number): Promise<OperationRecord>
+  /**
+   * Reads the operation again after a write was refused, and drops verdicts that were reached without the digest.
+   * @throws `lease-lost`
+   */
   refused(): Promise<void>
 }
 
-/** What a write rests on: on what has happened, or on the operation as it was seen. */
+/** What a write is based on: on something that has happened, or on the operation as it was seen. */
 export type Basis = 'fact' | 'decision'
 
-/** The client's digest came after something was decided without it. */
+/** The client's digest arrived after a decision that was made without it. */
 export class DigestArrived extends Error {
   override readonly name = 'DigestArrived'
 }
@@ -43,7 +45,7 @@ export class DigestArrived extends Error {
 const RETRY_MS = 250
 
 export function createRecorder(
-  ledger: Ledger<unknown>,
+  ledger: LedgerOperations & LedgerLeases,
   clock: Clock,
   held: Held,
   metrics: Metrics = NO_METRICS,
@@ -80,7 +82,7 @@ export function createRecorder(
     note: (changes) => void (noted = { ...noted, ...changes }),
     write,
     refused,
-    async writePatiently(changes, basis, patienceMs) {
+    async writeWithRetries(changes, basis, patienceMs) {
       for (const deadline = clock.monotonicMs() + patienceMs; ;) {
         try {
           return await write(changes, basis)
@@ -95,8 +97,11 @@ export function createRecorder(
   }
 }
 
-/** Asks again while the ledger is away, for a time: what is answered late costs less than what is sent again. */
-export async function askPatiently<T>(ask: () => Promise<T>, clock: Clock, patienceMs: number): Promise<T> {
+/**
+ * Asks again while the ledger is unavailable, for a limited time: a late answer costs less than sending the bytes
+ * again.
+ */
+export async function askWithRetries<T>(ask: () => Promise<T>, clock: Clock, patienceMs: number): Promise<T> {
   for (const deadline = clock.monotonicMs() + patienceMs; ; await clock.sleep(RETRY_MS)) {
     try {
       return await ask()
@@ -106,7 +111,7 @@ export async function askPatiently<T>(ask: () => Promise<T>, clock: Clock, patie
   }
 }
 
-/** Which of the changes can be seen in a record before they are recorded. */
+/** Those of the changes that can be seen in a record before they are recorded. */
 function visible({ point, offset, blobState, content, tailBase, cleanupDue }: Changes): Partial<OperationRecord> {
   return {
     ...(point === undefined ? {} : { point }),

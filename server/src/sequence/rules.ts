@@ -2,17 +2,17 @@ import { isOpen } from '@landfall/shared'
 import type { OperationRecord } from '../ports/operation.js'
 
 /**
- * What comes next for an operation: one step of the table in ARCHITECTURE.md. A step asks before it acts, so that it
- * may be taken again after a crash at any moment.
+ * The next step of an operation: one step of the table in ARCHITECTURE.md. A step asks before it acts, so it can be
+ * repeated after a crash at any moment.
  */
 export type Next =
-  /** A receiver went away without saying how far it came: look at the blob. */
+  /** A receiver went away without saying how far it came: ask the blob store. */
   | { readonly step: 'recover' }
-  /** Nothing to do until the client sends bytes, or until it expires. */
+  /** Nothing to do until the client sends bytes or the operation expires. */
   | { readonly step: 'await-bytes'; readonly untilAt: number }
-  /** Abandoned: look once more at the blob, then end it. */
+  /** The client abandoned it: check the blob once more, then end it. */
   | { readonly step: 'expire' }
-  /** All bytes are durable: say so, because the digest is still to be waited for. */
+  /** All bytes are durable: record that, because the digest is still awaited. */
   | { readonly step: 'receive' }
   | { readonly step: 'await-digest'; readonly untilAt: number }
   /** The kind requires the client's digest, and it never came. */
@@ -21,14 +21,16 @@ export type Next =
   | { readonly step: 'verify' }
   | { readonly step: 'prepare'; readonly name: string }
   | { readonly step: 'refer' }
-  /** The bytes of a final operation are still there. */
+  /** The bytes of a final operation still exist. */
   | { readonly step: 'clean' }
-  /** The application does not know this kind (any more, or not yet in this version): somebody else's work. */
+  /**
+   * The application does not declare this kind (any more, or not yet in this version): another version has to drive it.
+   */
   | { readonly step: 'leave' }
   /** Nothing is owed here. */
   | { readonly step: 'rest' }
 
-/** What the rules know of the operation. */
+/** What the rules need to know of the operation. */
 export type Situation = Pick<
   OperationRecord,
   | 'point'
@@ -43,18 +45,19 @@ export type Situation = Pick<
   | 'expiresAt'
 > & { readonly file: { readonly size: number } }
 
-/** What the rules know of the world. */
+/** What the rules need to know of the world. */
 export interface Surroundings {
   readonly now: number
-  /** What matters of the kind; null for one that the application does not declare. */
+  /** What matters of the kind. Null for a kind that the application does not declare. */
   readonly kind: { readonly prepareSteps: readonly string[]; readonly requiresDigest: boolean } | null
-  /** Wall clock and monotonic clock agree: time is a reason to end something. */
+  /** The wall clock and the monotonic clock agree, so time is a reason to end something. */
   readonly clockTrusted: boolean
 }
 
-/** Pure: point × observation → what next. */
+/** Pure: point × observation → next step. */
 export function rules(operation: Situation, world: Surroundings): Next {
-  // An operator's `retry` alone sets it going again: whatever failed so often would be run by each client that asks.
+  // Only an operator's `retry` resumes a stalled operation. Otherwise each client that asks would run again what failed
+  // so often.
   if (operation.stalled && isOpen(operation.point)) return { step: 'rest' }
   switch (operation.point) {
     case 'declared':
@@ -83,7 +86,7 @@ function declared(operation: Situation, { now, clockTrusted }: Surroundings): Ne
   return { step: 'await-bytes', untilAt: operation.expiresAt }
 }
 
-/** A digest that was promised is waited for, and then taken from the stored bytes. */
+/** A promised digest is awaited. If it does not come, the digest is taken from the stored bytes. */
 function received(operation: Situation, { now, kind, clockTrusted }: Surroundings): Next {
   if (!operation.digestPending) return { step: 'seal' }
   const untilAt = operation.digestDueAt ?? now

@@ -1,19 +1,22 @@
 import { type JsonValue, type Problem, problem } from '@landfall/shared'
 import { v7 as uuidv7 } from 'uuid'
-import { deadline, type Limit } from '../lib/deadline.js'
 import type { Effect, OwedPayload } from '../kinds/effect.js'
-import { UploadError } from '../lib/errors.js'
-import { type BlobFacts, type Kind, type OperationFacts, rejectionOf } from '../kinds/kind.js'
-import type { Held } from './leases.js'
+import type { BlobFacts, OperationFacts } from '../kinds/facts.js'
+import { type Kind, rejectionOf } from '../kinds/kind.js'
 import { judgeType } from '../kinds/media-type.js'
+import { deadline, type Limit } from '../lib/deadline.js'
+import { UploadError } from '../lib/errors.js'
 import type { BlobRef, BlobStore } from '../ports/blob-store.js'
-import type { Changes } from '../ports/ledger/leases.js'
-import type { HookOutcome, Referred } from '../ports/ledger/references.js'
-import type { Ledger } from '../ports/ledger.js'
-import type { OperationRecord } from '../ports/operation.js'
 import type { OwedEffect } from '../ports/ledger/effects.js'
+import type { Changes } from '../ports/ledger/leases.js'
+import type { HookOutcome, Referred, LedgerReferences } from '../ports/ledger/references.js'
+import type { OperationRecord } from '../ports/operation.js'
+import type { Held } from './leases.js'
 
-/** The steps of the sequence. Each asks before it acts, answers what to record, records nothing and calls no other. */
+/**
+ * The steps of the sequence. A step asks before it acts, returns what to record, records nothing itself and calls no
+ * other step.
+ */
 export interface Steps {
   recover(operation: OperationRecord): Promise<Changes>
   expire(operation: OperationRecord): Promise<Changes>
@@ -24,12 +27,12 @@ export interface Steps {
 }
 
 export interface StepDeps<Tx> {
-  readonly ledger: Ledger<Tx>
+  readonly ledger: LedgerReferences<Tx>
   readonly blobs: BlobStore
   readonly kinds: Readonly<Record<string, Kind<Tx>>>
 }
 
-/** A final "no": the intent is recorded first, the bytes are deleted second. */
+/** A final "no": the intent is recorded first, and the bytes are deleted after that. */
 export const rejected = (why: Problem): Changes => ({ point: 'rejected', problem: why, cleanupDue: true })
 
 export const blobOf = (operation: OperationRecord): BlobRef => ({
@@ -39,15 +42,15 @@ export const blobOf = (operation: OperationRecord): BlobRef => ({
 })
 
 /**
- * Stock clients are shown a tail that is withheld until the reference is there; at most what the last request brought.
- * Each request for it sends it again: of 1,024 bytes 20 KB go out while a reference takes three minutes, 32 KB with
- * connections that are reset each 10 s; of 448 it is 8 and 13 KB.
+ * Stock tus clients see a tail that is withheld until the reference exists. It is at most as long as what the last
+ * request brought. Each request for the tail sends it again. While a reference takes three minutes, a tail of 1,024
+ * bytes costs 20 KB, or 32 KB on connections that are reset every 10 s. A tail of 448 bytes costs 8 and 13 KB.
  */
 const TAIL_BYTES = 448
 export const tailBase = (sizeBytes: number, lastAcceptedBytes: number): number =>
   sizeBytes - Math.min(TAIL_BYTES, lastAcceptedBytes)
 
-/** What is true once bytes up to `offset` are durable, with the blob store's notes of where they are. */
+/** What is true once the bytes up to `offset` are durable, with the blob store's notes about where they are. */
 export function arrived(operation: OperationRecord, offset: number, blobState?: JsonValue): Changes {
   const { size } = operation.file
   return {
@@ -80,7 +83,7 @@ export function createSteps<Tx>({ ledger, blobs, kinds }: StepDeps<Tx>): Steps {
 
     async seal(operation) {
       const found = await blobs.seal(blobOf(operation))
-      // Never "complete" because something is gone: what was acknowledged must be there.
+      // An operation is never "complete" because something is gone: all acknowledged bytes must exist.
       if (found !== 'sealed') return rejected(problem('bytes-lost'))
       if (blobs.sealedState === undefined || operation.blobState === null) return { point: 'sealed' }
       return { point: 'sealed', blobState: blobs.sealedState(operation.blobState) }
@@ -118,7 +121,7 @@ export function createSteps<Tx>({ ledger, blobs, kinds }: StepDeps<Tx>): Steps {
     refer(held, operation, noted) {
       const kind = kindOf(operation)
       const { content } = operation
-      if (content === null) throw new UploadError('setup', 'only what was verified can be referenced')
+      if (content === null) throw new UploadError('setup', 'only a verified operation can be referenced')
       const facts = {
         operation: factsOf(operation) as OperationFacts<never>,
         blob: blobFacts(operation),
@@ -132,8 +135,8 @@ export function createSteps<Tx>({ ledger, blobs, kinds }: StepDeps<Tx>): Steps {
               let signal: AbortSignal | null = null
               const result = await onReference(tx, {
                 ...facts,
-                // Made only for hooks that ask: few do, and each costs more than a statement. One for all that ask twice, so
-                // that a listener can be taken off again.
+                // Made only for hooks that ask for it: few do, and each costs more than a statement. A hook that asks
+                // twice gets the same signal, so that it can remove a listener again.
                 get signal() {
                   return (signal ??= AbortSignal.any([held.signal, limit.signal]))
                 },
@@ -182,7 +185,7 @@ export const factsOf = (operation: OperationRecord): OperationFacts<unknown> => 
   createdAt: new Date(operation.createdAt),
 })
 
-/** An id of its own, made once for the transaction that commits it. */
+/** Each effect has an id of its own, made once for the transaction that commits it. */
 function owed(operation: OperationRecord, name: string, effect: Effect<never, never>): OwedEffect {
   const { id, owner, kind, file, validated, createdAt } = operation
   return {
@@ -197,5 +200,5 @@ function owed(operation: OperationRecord, name: string, effect: Effect<never, ne
   }
 }
 
-/** What a hook returns is stored as JSON; a Date becomes its text, undefined becomes null. */
+/** What a hook returns is stored as JSON: a Date becomes its text, undefined becomes null. */
 const asJson = (value: unknown): JsonValue => JSON.parse(JSON.stringify(value) ?? 'null') as JsonValue

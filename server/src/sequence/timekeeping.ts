@@ -1,23 +1,25 @@
-import type { ClockGuard } from './clock.js'
 import type { Logger } from '../lib/log.js'
 import type { Clock } from '../ports/clock.js'
-import type { ClockLook } from '../ports/ledger/marks.js'
-import type { Ledger } from '../ports/ledger.js'
+import type { ClockLook, LedgerMarks } from '../ports/ledger/marks.js'
+import type { ClockGuard } from './clock.js'
 
-/** Looks whether a clock was set, and lets the ledger put its rows in order. */
+/** Detects that a clock was set, and lets the ledger correct the times in its rows. */
 export interface Timekeeping {
-  /** The first look: nothing is known of the time before. Then it looks by itself. */
+  /** The first check: nothing is known about the time before it. After that it checks by itself. */
   begin(): Promise<void>
   look(): Promise<void>
   stop(): void
 }
 
-/** Without asking the ledger; a clock that is set for a shorter time than this may stay unseen. */
+/**
+ * How often the clocks of this process are compared, without asking the ledger. If the clock is set and set back within
+ * this time, that may stay undetected.
+ */
 const GLANCE_MS = 1_000
 const LOOK_MS = 10_000
 
 export function createTimekeeping(deps: {
-  ledger: Pick<Ledger<unknown>, 'settleClock'>
+  ledger: LedgerMarks
   clock: Clock
   guard: ClockGuard
   log: Logger
@@ -28,7 +30,7 @@ export function createTimekeeping(deps: {
   const { ledger, clock, guard, log, settings } = deps
   const { leaseMs, effectLeaseMs, longestPauses } = settings
   let lookedAtMs: number | null = null
-  /** What was being written by the old clock while the rows were put in order is looked for once more. */
+  /** When to search once more for rows that were written with the old clock while the others were being corrected. */
   let searchAtMs: number | null = null
   let timer: ReturnType<typeof setInterval> | null = null
   let looking: Promise<void> | null = null
@@ -36,7 +38,7 @@ export function createTimekeeping(deps: {
   async function lookOnce(): Promise<void> {
     const atMs = clock.monotonicMs()
     const searches = lookedAtMs === null || (searchAtMs !== null && atMs >= searchAtMs)
-    // A clock that is still apart has its step yet to be told by the ledger's.
+    // While this process's clock still differs, the ledger's clock has not yet shown its step.
     const disturbed = !guard.apart() && guard.disturbed()
     const { nowAt, steppedMs } = await ledger.settleClock({
       passedMs: lookedAtMs === null ? 0 : atMs - lookedAtMs,
@@ -50,7 +52,7 @@ export function createTimekeeping(deps: {
     if (searches) searchAtMs = null
     if (stepped) {
       searchAtMs = atMs + leaseMs
-      log.warn({ steppedMs }, 'the clock was set, or nobody was there: nothing ends for it')
+      log.warn({ steppedMs }, 'the clock was set, or no process was running: nothing expires because of it')
     }
     guard.settled(nowAt, stepped)
   }
@@ -63,7 +65,7 @@ export function createTimekeeping(deps: {
       await look()
       timer ??= setInterval(() => {
         if (!guard.apart() && clock.monotonicMs() - (lookedAtMs ?? 0) < LOOK_MS) return
-        look().catch((error: unknown) => log.warn({ err: error }, 'the clock could not be compared'))
+        look().catch((error: unknown) => log.warn({ err: error }, 'could not compare the clock with the ledger'))
       }, GLANCE_MS).unref()
     },
     stop() {

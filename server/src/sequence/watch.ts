@@ -1,13 +1,13 @@
 import type { Logger } from '../lib/log.js'
 import type { Clock } from '../ports/clock.js'
-import type { Ledger } from '../ports/ledger.js'
+import type { LedgerOperations } from '../ports/ledger/operations.js'
 import type { OperationKey, OperationRecord } from '../ports/operation.js'
 
 /** Waits for changes of operations. */
 export interface Watch {
   /**
-   * Resolves with the operation as soon as `done` holds, at the latest after `waitMs` with how it stands then; null
-   * when there is none.
+   * Resolves with the operation as soon as `done` holds, and after `waitMs` with its state at that time. Null when
+   * there is none.
    */
   until(
     key: OperationKey,
@@ -15,19 +15,24 @@ export interface Watch {
     waitMs: number,
     signal?: AbortSignal,
   ): Promise<OperationRecord | null>
-  /** Resolves when one of the operations may have changed, or after `waitMs`. `arm` runs once nothing can be missed any more. */
+  /**
+   * Resolves when one of the operations may have changed, or after `waitMs`. It is armed when it returns: no later
+   * change is missed.
+   */
   change(
     owner: string,
     ids: ReadonlySet<string>,
     waitMs: number,
     signal?: AbortSignal,
   ): { changed: Promise<void>; stop(): void }
-  /** Ends all waiting, now and from now on: the server drains. */
+  /** Ends all waiting, now and in the future: the server drains. */
   close(): void
   closed(): boolean
 }
 
-/** How often it is looked for what other nodes have changed: one statement for all that is waited for here. */
+/**
+ * How often the watch asks the ledger what other nodes have changed: one statement for everything that is awaited here.
+ */
 const LOOK_MS = 400
 
 export function createWatch({
@@ -36,14 +41,14 @@ export function createWatch({
   log,
   alone,
 }: {
-  ledger: Pick<Ledger<unknown>, 'find' | 'onChange' | 'versions'>
+  ledger: LedgerOperations
   clock: Clock
   log: Logger
-  /** No other process can change an operation. */
+  /** Whether no other process can change an operation. */
   alone: () => boolean
 }): Watch {
   const waiting = new Set<AbortController>()
-  /** By operation, so that a change costs those who wait for it, and nobody else. */
+  /** By operation, so that a change wakes only the requests that wait for it. */
   const waitingFor = new Map<string, Set<AbortController>>()
   let unhear: (() => void) | null = null
   const watched = new Map<AbortController, readonly OperationKey[]>()
@@ -65,7 +70,7 @@ export function createWatch({
       for (const [index, key] of keys.entries()) {
         const name = nameOf(key)
         const version = versions[index] ?? null
-        // Not known before: whoever waits has looked after it was armed, up to a moment before this.
+        // Not known before. The waiting request read the operation after it was armed, up to a moment before this.
         if (seen.get(name) !== version) changed.add(name)
         seen.set(name, version)
       }
@@ -73,7 +78,7 @@ export function createWatch({
       const asked = new Set(keys.map(nameOf))
       for (const name of seen.keys()) if (!asked.has(name)) seen.delete(name)
     } catch (error) {
-      log.warn({ err: error }, 'it could not be looked what others have changed')
+      log.warn({ err: error }, 'could not check what other processes have changed')
     }
     looking = null
     lookLater()
@@ -84,7 +89,7 @@ export function createWatch({
     waiting.add(stopped)
     const stop = (): void => stopped.abort()
     if (isClosed || signal?.aborted === true) stop()
-    // No `AbortSignal.any`: Node 20 keeps an entry for each on `signal`, for as long as that lives.
+    // No `AbortSignal.any`: Node 20 keeps an entry for each one on `signal` for as long as `signal` lives.
     signal?.addEventListener('abort', stop)
     const slept = clock.sleep(waitMs, stopped.signal)
     const names = [...ids].map((id) => nameOf({ owner, id }))
@@ -131,7 +136,7 @@ export function createWatch({
     async until(key, done, waitMs, signal) {
       const ids = new Set([key.id])
       for (const deadline = clock.monotonicMs() + waitMs; ;) {
-        // Armed before the look, so that nothing is missed between the two.
+        // Armed before the read, so that no change between the two is missed.
         const armed = change(key.owner, ids, Math.max(0, deadline - clock.monotonicMs()), signal)
         const operation = await ledger.find(key).catch((error: unknown) => {
           armed.stop()

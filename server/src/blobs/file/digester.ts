@@ -1,9 +1,9 @@
 import { Worker } from 'node:worker_threads'
 import { UploadError } from '../../lib/errors.js'
 
-/** SHA-256 over stored files, computed behind the writing in a thread of its own. */
+/** Computes SHA-256 of stored files in its own thread, while they are still being written. */
 export interface Digester {
-  /** Hashes on to `length` in the background, so that the digest is there soon after the last byte. */
+  /** Continues hashing up to `length` in the background, so that the digest is ready soon after the last byte. */
   follow(key: string, path: string, length: number): void
   /** Base64 SHA-256 of the first `length` bytes. */
   digest(key: string, path: string, length: number, signal: AbortSignal): Promise<string>

@@ -1,70 +1,19 @@
-import { closeSync, openSync, statSync } from 'node:fs'
-import { join } from 'node:path'
-import Database from 'libsql'
+import { statSync } from 'node:fs'
 import { endsWithin } from '../../lib/deadline.js'
 import { UploadError } from '../../lib/errors.js'
-import { makePrivateNow, MODE } from './private-modes.js'
+import { lockFile } from '../../lib/lock-file.js'
 
-/**
- * The proof that something in a directory belongs to this process: an exclusive lock of the operating system on a file
- * in it. It is gone in the moment in which the process dies, however it dies, so that a restart waits for nothing and
- * nothing stale is left. Node has no call for such a lock; SQLite has, within the process too, and is here anyway.
- *
- * The file is this user's only: any other user that may read it could take a shared lock, and keep a server from
- * starting. Another process of the same user still can, as it could end the server, too.
- *
- * @returns null when another process, or another part of this one, has it.
- */
-export function lockFile(directory: string, name: string): { release(): void } | null {
-  const path = join(directory, name)
-  makePrivately(path)
-  let db: InstanceType<typeof Database> | null = null
-  try {
-    db = new Database(path, { timeout: 0 })
-    db.exec('PRAGMA locking_mode=EXCLUSIVE')
-    db.exec('BEGIN EXCLUSIVE')
-  } catch (error) {
-    db?.close()
-    if (isTaken(error)) return null
-    throw new UploadError('setup', `the lock ${name} in a directory of the server cannot be taken`, { cause: error })
-  }
-  const held = db
-  return {
-    release() {
-      if (held.open) held.close()
-    },
-  }
-}
-
-/** SQLITE_BUSY. @see https://www.sqlite.org/rescode.html */
-const isTaken = (error: unknown): boolean =>
-  error instanceof Database.SqliteError && (error.code.startsWith('SQLITE_BUSY') || error.rawCode === 5)
-
-/**
- * A file that is there is never opened here: with the descriptor's close the process would lose its own lock on it
- * (fcntl(2), "Traditional record locks").
- */
-function makePrivately(path: string): void {
-  try {
-    closeSync(openSync(path, 'wx', MODE.file))
-  } catch (error) {
-    const { code = '' } = error as NodeJS.ErrnoException
-    if (code !== 'EEXIST') throw error
-    makePrivateNow(path)
-  }
-}
-
-/** A store that has a directory, as the other stores of its process see it. */
+/** A store that holds a directory, as the other stores of its process see it. */
 export interface Holder {
-  /** Stores are numbered as they are made: of two, the one with the greater number is the newer. */
+  /** Stores are numbered in the order in which they are made. Of two, the one with the greater number is the newer. */
   readonly turn: number
-  /** Ends whatever uses the store, and resolves when it has let go of the directory. */
+  /** Ends everything that uses the store, and resolves when the store has released the directory. */
   leave(): Promise<void>
 }
 
 /**
- * What has which directory in this process, whichever copy of this module it was made by: a development server (Next,
- * Vite) loads a module again after an edit, and bundles may hold it twice.
+ * Which store of this process holds which directory, whichever copy of this module made the store. A development server
+ * (Next, Vite) loads a module again after an edit, and bundles may contain it twice.
  */
 const REGISTRY = Symbol.for('landfall.directories')
 interface Registry {
@@ -76,15 +25,16 @@ const registry = (): Registry =>
 
 export const nextTurn = (): number => (registry().turns += 1)
 
-/** How long the earlier store of this process may take to end what it does. */
+/** How long an earlier store of this process may take to end what it is doing. */
 const LEAVE_MS = 15_000
 
 /**
- * Takes a directory for a store: it belongs to exactly one of one process. An earlier one of this process is asked to
- * leave first, and is waited for, so that two never write to it. It is not asked by one that is older.
+ * Takes a directory for a store. A directory belongs to exactly one store of one process. If an earlier store of this
+ * process holds it, that store is asked to leave and this call waits for it, so that two stores never write to the
+ * directory. An older store never asks a newer one to leave.
  *
- * @throws UploadError `setup` when another process, or a newer store of this one, has the directory;
- * `storage-unavailable` when an earlier store of this process does not let go in time.
+ * @throws UploadError `setup` when another process, or a newer store of this process, holds the directory.
+ * `storage-unavailable` when an earlier store of this process does not release it in time.
  */
 export async function takeDirectory(directory: string, holder: Holder): Promise<{ release(): void }> {
   const { holders } = registry()
@@ -92,15 +42,16 @@ export async function takeDirectory(directory: string, holder: Holder): Promise<
   const name = `${dev}:${ino}`
   for (let before = holders.get(name); before !== undefined && before !== holder; before = holders.get(name)) {
     if (before.turn > holder.turn) throw takenOver()
-    // However it ended: what counts is whether it has let go.
+    // The result of `leave` does not matter. What counts is whether the store has released the directory.
     await endsWithin(before.leave(), LEAVE_MS)
     if (holders.get(name) === before)
       throw new UploadError(
         'storage-unavailable',
-        'an earlier instance of this application in the same process has the directory of blobs, and did not let go of it yet',
+        'an earlier instance of this application in the same process still holds the directory of blobs',
       )
   }
-  // From here to the entry nothing waits: of several that waited for the same one, the first has it.
+  // There is no await between here and `holders.set`. If several stores waited for the same one, the first gets the
+  // directory.
   const lock = lockFile(directory, 'landfall.lock')
   if (lock === null)
     throw new UploadError(
@@ -116,9 +67,9 @@ export async function takeDirectory(directory: string, holder: Holder): Promise<
   }
 }
 
-/** Said by the older store from then on. */
+/** The error that the older store throws from then on. */
 export const takenOver = (): UploadError =>
   new UploadError(
     'setup',
-    'a newer instance of this application in the same process has taken over the directory of blobs. That is as it should be where a development server has loaded the module again. Otherwise create the uploads once for a process, or give each instance a directory of its own',
+    'a newer instance of this application in the same process has taken over the directory of blobs. This is normal when a development server has loaded the module again. Otherwise create the uploads once per process, or give each instance its own directory',
   )

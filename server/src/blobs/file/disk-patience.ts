@@ -1,14 +1,18 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import { codeOf } from './durable-files.js'
-import type { Stop } from '../take-bytes.js'
+import type { Stop } from '../read-chunks.js'
+import { codeOf } from '../../lib/errors.js'
 
-/** No room, no permission, no descriptor: somebody mends it, often within seconds. A broken disk (EIO) does not pass. */
+/**
+ * No space, no permission or no free descriptor: an operator repairs these, often within seconds. A broken disk (EIO)
+ * stays broken.
+ */
 const PASSING = new Set(['ENOSPC', 'EDQUOT', 'EROFS', 'EACCES', 'EPERM', 'EMFILE', 'ENFILE', 'storage-full'])
 const PAUSE_MS = { first: 50, most: 400 }
 
 /**
- * Tries again while the disk refuses for a reason that passes, at most so long. Meanwhile the source is not read: its
- * bytes wait on the line, where a refusal would have them all sent in vain. `work` must be repeatable.
+ * Repeats `work` while the disk refuses it for a reason that may pass, for at most `patienceMs`. While it repeats, the
+ * source is not read, so the client's bytes wait in the network. If the request were refused instead, the client would
+ * have sent them in vain. `work` must be repeatable.
  */
 export async function patiently<T>(work: () => Promise<T>, stop: Stop, patienceMs: number): Promise<T> {
   const deadlineMs = performance.now() + patienceMs
@@ -18,7 +22,7 @@ export async function patiently<T>(work: () => Promise<T>, stop: Stop, patienceM
     } catch (error) {
       if (!PASSING.has(codeOf(error)) || performance.now() + pauseMs > deadlineMs) throw error
       await sleep(pauseMs)
-      // Whoever was stopped writes nothing any more: what it writes to may be somebody else's by now.
+      // A stopped request must write nothing more: the file that it writes to may belong to another request by now.
       if (stop.asked()) throw error
     }
   }

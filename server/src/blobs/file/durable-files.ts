@@ -20,15 +20,15 @@ import {
 import { rmdir } from 'node:fs/promises'
 import { dirname, resolve as absolute } from 'node:path'
 import { promisify } from 'node:util'
-import { UploadError } from '../../lib/errors.js'
-import { makeDirectoryPrivateNow, MODE } from './private-modes.js'
+import { codeOf, UploadError } from '../../lib/errors.js'
+import { makeDirectoryPrivateNow, MODE } from '../../lib/private-modes.js'
 
-// The callback functions: FileHandles cost about a third more CPU per small file.
+// Uses the callback functions, because FileHandles cost about a third more CPU per small file.
 export const files = {
   open: promisify(open) as (path: string, flags: number, mode?: number) => Promise<number>,
   openNow: openSync,
   close: promisify(close),
-  /** Of what is synced already: there is nothing left to wait for. */
+  /** For a file that is synced already: closing it has nothing left to wait for. */
   closeNow: closeSync,
   stat: promisify(fstat) as (file: number) => Promise<Stats>,
   statPath: promisify(stat) as (path: string) => Promise<Stats>,
@@ -46,7 +46,7 @@ const writeOnce = (file: number, buffers: readonly Uint8Array[], position: numbe
     else writev(file, [...buffers], position, done)
   })
 
-/** Writes all of the buffers, also where the system takes them in pieces (a nearly full disk does). */
+/** Writes all of the buffers, even if the system takes them in pieces (as a nearly full disk does). */
 export async function writeAll(file: number, buffers: readonly Uint8Array[], position: number): Promise<void> {
   let rest = buffers
   for (let at = position; rest.length > 0;) {
@@ -82,7 +82,10 @@ export async function readAll(file: number, position: number, length: number): P
   return buffer.subarray(0, filled)
 }
 
-/** Reads what was written a moment ago: it is in memory still, and going through a thread would cost more than it. */
+/**
+ * Reads what was written a moment ago. It is still in memory, and the way through a thread would cost more than the
+ * read.
+ */
 export function readBack(file: number, length: number): Buffer {
   const buffer = Buffer.allocUnsafe(length)
   let filled = 0
@@ -94,38 +97,41 @@ export function readBack(file: number, length: number): Buffer {
   return buffer.subarray(0, filled)
 }
 
-/** What keeps names: a synced file without a synced name is lost in a power failure. */
+/** Makes names durable. A synced file without a synced name is lost in a power failure. */
 export interface DirectorySync {
-  /** Makes the directory's entries durable. Calls that come while a sync of the same directory runs share the next one. */
+  /**
+   * Makes the directory's entries durable. Calls that arrive while a sync of the same directory is running share the
+   * next one.
+   */
   sync(directory: string): Promise<void>
-  /** As `sync`. One that is not there was synced before it was removed, or held nothing. */
+  /** As `sync`, but accepts a missing directory: it was synced before it was removed, or it contained nothing. */
   syncIfThere(directory: string): Promise<void>
   /**
-   * Makes the name of a file that is there durable, and those of the directories above it. Of the latter each is synced
-   * once by each process: who made it may have been killed before he did.
+   * Makes the name of an existing file durable, and the names of the directories above it. Each process syncs each of
+   * these directories once, because the process that made it may have been killed before it synced the name.
    */
   syncName(path: string): Promise<void>
-  /** Removes a directory where it is empty. One that is made anew under its name is another one. */
+  /** Removes a directory if it is empty. A directory that is made later under the same name counts as another one. */
   removeIfEmpty(directory: string): Promise<void>
   close(): Promise<void>
 }
 
-/** Directories that are kept open between two syncs: nearly always it is the same one. */
+/** How many directories stay open between two syncs. Nearly always it is the same directory. */
 const MAX_OPEN = 8
-/** More than there are in a day; one that is forgotten is synced once more. */
+/** More directories than a day has. A directory that is forgotten is only synced once more. */
 const MAX_NAMED = 2_000
 
-/** For the directories below `root`, whose own name is durable. */
+/** For the directories below `root`. The name of `root` itself is already durable. */
 export function createDirectorySync(root: string): DirectorySync {
   const running = new Map<string, { now: Promise<void>; next: Promise<void> | null }>()
   const opened = new Map<string, Promise<number>>()
-  /** Directories whose own names are durable, or will be. */
+  /** Directories whose own names are durable, or will be when the promise resolves. */
   const named = new Map<string, Promise<void>>()
 
   const forget = async (directory: string): Promise<void> => {
     const file = opened.get(directory)
     opened.delete(directory)
-    // Whoever syncs it just now has it open still.
+    // A sync that is running now still uses the descriptor.
     await running.get(directory)?.now.catch(() => {})
     if (file !== undefined) await file.then(files.close, () => {})
   }
@@ -152,7 +158,7 @@ export function createDirectorySync(root: string): DirectorySync {
   const sync = (directory: string): Promise<void> => {
     const entry = running.get(directory)
     if (entry === undefined) return begin(directory)
-    // The running one may have passed our entry already.
+    // The running sync may already have passed our entry.
     return (entry.next ??= entry.now.then(
       () => begin(directory),
       () => begin(directory),
@@ -181,7 +187,8 @@ export function createDirectorySync(root: string): DirectorySync {
     },
     syncName: nameEntry,
     async removeIfEmpty(directory) {
-      // Before: whoever makes a file there from now on finds it removed, or keeps it from being removed.
+      // Forget the name before removing the directory. A request that makes a file there from now on finds the
+      // directory removed and makes it again, or prevents its removal.
       named.delete(directory)
       try {
         await rmdir(directory)
@@ -198,20 +205,20 @@ export function createDirectorySync(root: string): DirectorySync {
 }
 
 /**
- * Creates a directory with what is missing above it, for this user only, and makes all their names durable; once, at a
- * start. One that is there already is taken away from other users of the machine.
+ * Creates a directory and its missing parents, for this user only, and makes all their names durable. This runs once,
+ * at the start. If the directory exists already, other users of the machine lose their access to it.
  */
 export function makeDirectoryNow(directory: string): void {
   mkdirSync(directory, { recursive: true, mode: MODE.directory })
   makeDirectoryPrivateNow(directory)
-  // All above, not only what is new: who made it may have been killed before this.
+  // Sync all parents, not only new ones: the process that made them may have been killed before it synced them.
   for (let at = dirname(absolute(directory)); ; at = dirname(at)) {
     syncNow(at)
     if (at === dirname(at)) return
   }
 }
 
-/** What may not be opened was not made by us, and is there for longer. */
+/** A directory that may not be opened was not made by Landfall, and it has existed for longer. */
 const NOT_OURS = ['EACCES', 'EPERM', 'EROFS', 'EINVAL']
 
 function syncNow(directory: string): void {
@@ -226,10 +233,10 @@ function syncNow(directory: string): void {
   }
 }
 
-export const codeOf = (error: unknown): string =>
-  error instanceof Error && 'code' in error && typeof error.code === 'string' ? error.code : ''
-
-/** A fault of the file system, by what an operator can do about it. Messages keep the code and drop the path. */
+/**
+ * Turns a fault of the file system into an UploadError, by what an operator can do about it. Messages keep the code and
+ * omit the path.
+ */
 export function storageFault(error: unknown): UploadError {
   if (error instanceof UploadError) return error
   const code = codeOf(error)

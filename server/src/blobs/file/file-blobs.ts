@@ -3,14 +3,18 @@ import { createReadStream } from 'node:fs'
 import { mkdir, unlink } from 'node:fs/promises'
 import { dirname, join, resolve } from 'node:path'
 import { Readable } from 'node:stream'
+import { createKeyQueue } from '../key-queue.js'
+import { relativePath } from '../key.js'
+import { createStop, type Stop } from '../read-chunks.js'
+import { codeOf, UploadError } from '../../lib/errors.js'
 import { wroteInThisBoot } from '../../lib/holder-name.js'
-import { UploadError } from '../../lib/errors.js'
 import { milliseconds, nonEmptyText, optional, readOptions, wholeNumber } from '../../lib/options.js'
+import { MODE } from '../../lib/private-modes.js'
 import type { Appended, AppendRequest, BlobRef, BlobStore, Inspection } from '../../ports/blob-store.js'
 import { createDigester } from './digester.js'
 import { nextTurn, takeDirectory, takenOver } from './directory-lock.js'
+import { patiently } from './disk-patience.js'
 import {
-  codeOf,
   createDirectorySync,
   files,
   makeDirectoryNow,
@@ -23,42 +27,40 @@ import {
   readBack,
   storageFault,
 } from './durable-files.js'
+import { directoryIdentity } from './identity.js'
 import { createInventory } from './inventory.js'
-import { relativePath } from '../key.js'
 import { probe } from './probe.js'
-import { createKeyQueue } from '../key-queue.js'
-import { MODE } from './private-modes.js'
 import { createRoom } from './room.js'
-import { claim, expectStore, readMark, writeMark } from './identity.js'
-import { patiently } from './disk-patience.js'
-import { createStop, type Stop, takeBytes } from '../take-bytes.js'
+import { takeBytes } from './take-bytes.js'
 import { whenPulled } from './when-pulled.js'
 
 export interface FileBlobsOptions {
   /**
-   * Where the bytes go. Belongs to exactly one process. Made when it is missing, but becomes a store only while the
-   * ledger knows of none: afterwards one without its `store.json` is `storage-unavailable` until the disk is mounted. If
-   * the blobs are lost for good, put there the `store.json` that the error's message spells out.
+   * Where the bytes are stored. The directory belongs to exactly one process. It is created if it is missing, but it
+   * becomes a store only while the ledger knows of no store. Afterwards, a directory without its `store.json` is
+   * `storage-unavailable` until the disk is mounted. If the blobs are lost permanently, put there the `store.json` that
+   * the error's message spells out.
    */
   directory: string
-  /** A long request is synced and acknowledged at least this often. In bytes, default 16 MiB. */
+  /** A long request is synced and acknowledged after at most this many bytes. Default 16 MiB. */
   checkpointBytes?: number
-  /** … and at least this often in time. In milliseconds, default 2,000. */
+  /** A long request is also synced and acknowledged after at most this time. In milliseconds, default 2,000. */
   checkpointMs?: number
   /**
-   * How long a request waits while the disk is full or may not be written, before it fails; its bytes wait on the line.
-   * In milliseconds, default 5,000.
+   * How long a request waits while the disk is full or not writable before it fails. While it waits, its bytes stay in
+   * the network. In milliseconds, default 5,000.
    */
   patienceMs?: number
   /**
-   * Room on the disk that uploads leave free. Bytes that would take it are refused with `storage-full` (507), and so
-   * are new uploads, so that a database on the same disk can still record what frees room: a cancellation, an expiry, a
-   * removal. In bytes; default 5 % of the disk, at least 32 MiB and at most 256 MiB. 0: uploads may fill the disk.
+   * Space on the disk that uploads leave free. Bytes that would take it are refused with `storage-full` (507), and so
+   * are new uploads. So a database on the same disk can still record what frees space: a cancellation, an expiry or a
+   * removal. In bytes. Default 5 % of the disk, at least 32 MiB and at most 256 MiB. With 0, uploads may fill the disk.
    */
   reserveBytes?: number
 }
 
-const OPTIONS = {
+/** By name: what each option may be, and its default. */
+export const OPTIONS = {
   directory: nonEmptyText,
   checkpointBytes: optional(wholeNumber(1), 16 * 1024 * 1024),
   checkpointMs: optional(milliseconds(1), 2_000),
@@ -66,23 +68,23 @@ const OPTIONS = {
   reserveBytes: optional(wholeNumber(0)),
 }
 
-/** What fits here goes to the disk with its writing. */
+/** Blobs up to this size are opened with O_DSYNC, so that each write is also the sync. */
 const SYNCED_BYTES = 128 * 1024
-/** What fits here is hashed from the page cache at once; more is followed by the hashing thread. */
+/** Blobs up to this size are hashed at once from the page cache. The hashing thread follows larger ones. */
 const SMALL_BYTES = 1024 * 1024
-/** Enough for every signature that `file-type` knows without a deeper look. */
+/** Enough bytes for every signature that `file-type` recognises without a deeper inspection. */
 const HEAD_BYTES = 4_100
-/** To make a file in a directory that goes whenever it is empty. */
+/** How often to try to make a file in a directory that other requests remove whenever it is empty. */
 const MOST_TRIES = 10
 
 /**
- * Blobs as files in a directory, one file a blob, at one path for its life.
+ * Stores blobs as files in a directory. Each blob is one file, which keeps one path for its whole life.
  *
- * Unlike the store of @tus/file-store it creates without truncating, acknowledges only what was synced (file and
- * name), keeps what was received when a source breaks, and needs no sidecar file that could tear: the ledger is the
- * only truth about an upload. Keys are the server's own, so that no name of a user becomes a path.
+ * Unlike the store of @tus/file-store, it creates files without truncating, acknowledges only what was synced (file and
+ * name), and keeps what was received when a source breaks. It needs no sidecar file that could be torn: the ledger is
+ * the only truth about an upload. The server makes the keys, so that no name from a user becomes a path.
  *
- * @throws UploadError `setup`: an option that cannot work.
+ * @throws UploadError `setup` for an option that cannot work.
  */
 export function fileBlobs(options: FileBlobsOptions): BlobStore {
   const { directory, checkpointBytes, checkpointMs, patienceMs, reserveBytes } = readOptions(
@@ -95,8 +97,9 @@ export function fileBlobs(options: FileBlobsOptions): BlobStore {
   const directories = createDirectorySync(root)
   const digester = createDigester()
   const queue = createKeyQueue()
-  const room = createRoom(root, reserveBytes)
-  /** Keys whose file and name this process has synced, with the size; spares the seal a second sync. */
+  const identity = directoryIdentity(root, directories.sync)
+  const room = createRoom(root, reserveBytes, () => identity.expect())
+  /** Keys whose file and name this process has synced, with the size. It saves the seal a second sync. */
   const durable = new Map<string, number>()
   const inspected = new Map<string, Inspection>()
   let lock: { release(): void } | null = null
@@ -111,8 +114,8 @@ export function fileBlobs(options: FileBlobsOptions): BlobStore {
   const pathOf = (key: string): string => join(root, 'blobs', relativePath(key))
   const inventory = createInventory(root, pathOf, directories)
 
-  /** "Absent" is believed only of a store that is there: an unmounted disk has no files either. */
-  const missing = (): Promise<void> => expectStore(root, null)
+  /** A missing file counts as absent only if the store itself is there: an unmounted disk has no files either. */
+  const missing = (): Promise<void> => identity.expect()
 
   const openIfThere = async (path: string, flags: number): Promise<number | null> => {
     try {
@@ -127,22 +130,22 @@ export function fileBlobs(options: FileBlobsOptions): BlobStore {
   const create = async (path: string, flags: number): Promise<number> => {
     for (let triesLeft = MOST_TRIES; ; triesLeft -= 1)
       try {
-        // Waking a thread costs more than making a small file does; a commit of the database waits for the same journal.
+        // Waking a thread costs more than making a small file, and a commit of the database waits for the same journal.
         return (flags & O_DSYNC) === O_DSYNC
           ? files.openNow(path, flags | O_CREAT, MODE.file)
           : await files.open(path, flags | O_CREAT, MODE.file)
       } catch (error) {
         if (codeOf(error) !== 'ENOENT' || triesLeft === 0) throw error
         await missing()
-        // Who removes the last file of a directory may remove this one before anything is in it.
+        // A request that removes the last file of a directory may remove this directory before it contains anything.
         await mkdir(dirname(path), { recursive: true, mode: MODE.directory })
       }
   }
 
-  /** The file, cut to what was acknowledged. Null: less than that is there. */
+  /** Opens the file and cuts it to what was acknowledged. Returns null if less than that is there. */
   async function openAt(path: string, offset: number, flags: number): Promise<number | null> {
     if (offset === 0) {
-      // Never truncates by opening: what is there may be a request that still runs.
+      // Opening never truncates: an existing file may belong to a request that is still running.
       const made = await create(path, O_RDWR | O_EXCL | flags).catch((error: unknown) => {
         if (codeOf(error) !== 'EEXIST') throw error
         return null
@@ -153,7 +156,7 @@ export function fileBlobs(options: FileBlobsOptions): BlobStore {
     if (file === null) return null
     try {
       const { size } = await files.stat(file)
-      // What lies beyond the acknowledged offset belongs to a request that nobody was told of.
+      // Bytes beyond the acknowledged offset belong to a request whose client was never told about them.
       if (size > offset) await files.truncate(file, offset)
       if (size >= offset) return file
     } catch (error) {
@@ -165,24 +168,25 @@ export function fileBlobs(options: FileBlobsOptions): BlobStore {
   }
 
   async function append(blob: BlobRef, request: AppendRequest, stop: Stop): Promise<Appended> {
-    // It may be removed already: whoever takes a lease away stops its holder first.
+    // The blob may be removed already: a request that takes a lease away first stops its holder.
     if (stop.asked()) return { outcome: 'kept', offset: request.offset, ended: 'stopped' }
     const path = pathOf(blob.key)
     durable.delete(blob.key)
     inspected.delete(blob.key)
-    // A small one is synced by its writing: one call instead of two, for nearly every file of an album or an inbox.
+    // With O_DSYNC the writes of a small blob are also its sync: one call instead of two, for nearly every file of an
+    // album or an inbox.
     const synced = blob.size <= SYNCED_BYTES
-    // Before a file is made for bytes that would be refused.
+    // Check the space before a file is made for bytes that would be refused.
     const file = await patiently(
       () => room.within(1, () => openAt(path, request.offset, synced ? O_DSYNC : 0)),
       stop,
       patienceMs,
     )
     if (file === null) return { outcome: 'lost' }
-    // The name of a file of which bytes were acknowledged is durable.
+    // Once bytes of a file were acknowledged, its name is durable already.
     const naming = request.offset === 0 ? directories.syncName(path) : Promise.resolve()
     naming.catch(() => {})
-    // Only what was acknowledged: the rest may be cut off again, and other bytes come in its place.
+    // Hash only what was acknowledged: the rest may be cut off again and replaced by other bytes.
     const hashed = (offset: number): void => {
       if (offset > 0 && blob.size > SMALL_BYTES) digester.follow(blob.key, path, offset)
     }
@@ -265,7 +269,8 @@ export function fileBlobs(options: FileBlobsOptions): BlobStore {
       if (codeOf(error) !== 'ENOENT') throw error
       await missing()
     }
-    // Also of one that is gone already: who removed it may have been killed before this, and the power may go yet.
+    // Also sync the directory of a file that is gone already: the process that removed it may have been killed before
+    // its sync, and a power failure may still follow.
     await directories.syncIfThere(dirname(path))
     await directories.removeIfEmpty(dirname(path))
   }
@@ -275,7 +280,9 @@ export function fileBlobs(options: FileBlobsOptions): BlobStore {
     if (lock === null) throw new UploadError('storage-unavailable', 'the store of blobs is not open')
   }
 
-  /** Every call: only on an open store, one after the other for a key, faults by their code. */
+  /**
+   * Wraps every call: it requires an open store, runs one call at a time for each key, and maps faults to their codes.
+   */
   const guarded = async <T>(key: string, work: () => Promise<T>, interrupt?: () => void): Promise<T> => {
     opened()
     try {
@@ -285,12 +292,12 @@ export function fileBlobs(options: FileBlobsOptions): BlobStore {
     }
   }
 
-  async function open(identity: string, store: 'new' | 'known'): Promise<void> {
+  async function open(ledger: string, store: 'new' | 'known'): Promise<void> {
     if (leaving !== null) throw takenOver()
     try {
       makeDirectoryNow(root)
       lock ??= await takeDirectory(root, holder)
-      await (store === 'new' ? claim(root, identity, directories.sync) : expectStore(root, identity))
+      await identity.open(ledger, store)
       await room.open()
     } catch (error) {
       lock?.release()
@@ -300,7 +307,7 @@ export function fileBlobs(options: FileBlobsOptions): BlobStore {
   }
 
   async function close(): Promise<void> {
-    // A prefix of a large file may be hashed just now, for a client who waits: that ends first, and with a fault.
+    // A prefix of a large file may be being hashed for a waiting client. This ends first, and with a fault.
     await digester.close()
     await queue.closeAll()
     await room.close()
@@ -310,7 +317,9 @@ export function fileBlobs(options: FileBlobsOptions): BlobStore {
     lock = null
   }
 
-  /** For a newer store of this process: what is written is finished, or ended at what was acknowledged. */
+  /**
+   * Runs when a newer store of this process takes over: running writes are finished, or ended at what was acknowledged.
+   */
   async function leave(): Promise<void> {
     await opening.catch(() => {})
     try {
@@ -325,8 +334,8 @@ export function fileBlobs(options: FileBlobsOptions): BlobStore {
 
     directory: root,
 
-    open(identity, store) {
-      opening = open(identity, store)
+    open(ledger, store) {
+      opening = open(ledger, store)
       return opening
     },
 
@@ -348,7 +357,8 @@ export function fileBlobs(options: FileBlobsOptions): BlobStore {
         try {
           const { size } = await files.stat(file)
           if (size < offset) return { outcome: 'lost' }
-          // The kernel that took the bytes still lives: they survived the process. Written one after the other, no gaps.
+          // The kernel that took the bytes is still running, so they survived the process. They were written in order,
+          // without gaps.
           if (!wroteInThisBoot(writtenBy)) return { outcome: 'kept', offset }
           await files.sync(file)
           await directories.syncName(path)
@@ -381,7 +391,7 @@ export function fileBlobs(options: FileBlobsOptions): BlobStore {
       if (there === null) throw new UploadError('storage-unavailable', 'the stored bytes are not there')
       return whenPulled(
         () =>
-          // It closes its descriptor, also when its reader goes away in the middle.
+          // The stream closes its descriptor, even if its reader stops in the middle.
           Readable.toWeb(createReadStream(path, { start, end: end - 1 })) as ReadableStream<Uint8Array>,
         storageFault,
       )
@@ -421,8 +431,8 @@ export function fileBlobs(options: FileBlobsOptions): BlobStore {
       }
     },
 
-    readMark: () => readMark(root),
-    writeMark: (mark) => writeMark(root, mark, directories.sync),
+    readMark: () => identity.readMark(),
+    writeMark: (mark) => identity.writeMark(mark),
 
     room: room.now,
 
@@ -435,14 +445,17 @@ const asDigest = (base64: string): string => `sha-256=:${base64}:`
 
 function inspectSmall(bytes: Buffer, size: number): Inspection {
   if (bytes.length !== size) throw new UploadError('storage-unavailable', 'the file is shorter than its length')
-  // A copy: a view would keep all of the bytes.
+  // A copy, because a view would keep all of the bytes in memory.
   return {
     digest: asDigest(createHash('sha256').update(bytes).digest('base64')),
     head: Uint8Array.from(bytes.subarray(0, HEAD_BYTES)),
   }
 }
 
-/** Results of blobs between their last byte and their verification; the oldest goes, and is found out again. */
+/**
+ * How many results are kept of blobs between their last byte and their verification. The oldest is dropped, and is
+ * computed again if it is needed.
+ */
 const MAX_KEPT = 1_000
 
 function keepNewest<T>(map: Map<string, T>, key: string, value: T): void {
@@ -450,5 +463,7 @@ function keepNewest<T>(map: Map<string, T>, key: string, value: T): void {
   map.set(key, value)
 }
 
-/** What came from the file system; an abort or a lost lease is the caller's own and goes back as it is. */
+/**
+ * Whether the error came from the file system. An abort or a lost lease belongs to the caller and is thrown as it is.
+ */
 const isStorageFault = (error: unknown): boolean => codeOf(error).startsWith('E')

@@ -1,14 +1,15 @@
 import type { Dirent } from 'node:fs'
 import { lstat, mkdir, readdir, rename, unlink } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
-import type { Quarantine, StoredBlob } from '../../ports/blob-store.js'
-import { codeOf, type DirectorySync } from './durable-files.js'
 import { isKey } from '../key.js'
-import { MODE } from './private-modes.js'
+import { codeOf } from '../../lib/errors.js'
+import { MODE } from '../../lib/private-modes.js'
+import type { Quarantine, StoredBlob } from '../../ports/blob-store.js'
+import type { DirectorySync } from './durable-files.js'
 
-/** What lies in a directory of blobs, whatever the ledger says. */
+/** Lists what a directory of blobs contains, whatever the ledger says. */
 export interface Inventory {
-  /** In the order of the keys, one directory at a time in memory. */
+  /** In the order of the keys. Only one directory at a time is in memory. */
   list(): AsyncIterable<StoredBlob>
   readonly quarantine: Quarantine
 }
@@ -22,11 +23,14 @@ export function createInventory(
   { sync, syncName, removeIfEmpty }: DirectorySync,
 ): Inventory {
   const aside = join(root, QUARANTINE)
-  /** The name says since when: what is moved keeps its own times. */
+  /**
+   * The name of a file in quarantine contains the time since when it is there, because a moved file keeps its own
+   * times.
+   */
   const asideName = async (key: string): Promise<string | null> =>
     (await namesIn(aside)).find((name) => name.startsWith(`${key}.`)) ?? null
 
-  /** Three levels of directories, as keys are laid out; whatever is elsewhere is not ours. */
+  /** Walks three levels of directories, the layout of the keys. A file at any other place was not made by Landfall. */
   async function* list(directory = join(root, BLOBS)): AsyncIterable<StoredBlob> {
     for (const entry of await entriesIn(directory)) {
       const path = join(directory, entry.name)
@@ -79,7 +83,7 @@ export function createInventory(
 
 const namesIn = async (directory: string): Promise<string[]> => (await entriesIn(directory)).map(({ name }) => name)
 
-/** Removed by live traffic in this moment: it holds nothing any more. */
+/** A directory that a running request removes at this moment contains nothing any more. */
 async function entriesIn(directory: string): Promise<Dirent[]> {
   try {
     const entries = await readdir(directory, { withFileTypes: true })

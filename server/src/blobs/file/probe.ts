@@ -1,11 +1,11 @@
 import { open, readFile, statfs, unlink } from 'node:fs/promises'
 import { join } from 'node:path'
 import { UploadError } from '../../lib/errors.js'
-import { MODE } from './private-modes.js'
+import { MODE } from '../../lib/private-modes.js'
 
 const TEXT = 'may be removed\n'
 
-/** Writes, syncs, reads and removes a file, and asks for the room that is left. */
+/** Writes, syncs, reads and removes a file, and asks the file system how much space is left. */
 export async function probe(root: string): Promise<{ syncMs: number; freeBytes: number; totalBytes: number }> {
   const path = join(root, `probe.${process.pid}.tmp`)
   const startMs = performance.now()
@@ -20,7 +20,7 @@ export async function probe(root: string): Promise<{ syncMs: number; freeBytes: 
     }
     syncMs = performance.now() - startMs
     if ((await readFile(path, 'utf8')) !== TEXT)
-      throw new UploadError('storage-unavailable', 'the directory of blobs gives back other bytes than it was given')
+      throw new UploadError('storage-unavailable', 'the directory of blobs returned other bytes than it was given')
   } finally {
     await unlink(path)
   }

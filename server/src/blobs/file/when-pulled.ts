@@ -1,6 +1,6 @@
 /**
- * A stream that opens its source with the first read, so that an answer which nobody reads holds nothing open. What the
- * source fails with comes from the stream, as `faultOf` makes it.
+ * Makes a stream that opens its source at the first read, so that a response that is never read keeps nothing open. If
+ * the source fails, the stream fails with the error that `faultOf` makes of it.
  */
 export function whenPulled(
   open: () => ReadableStream<Uint8Array>,
@@ -21,7 +21,7 @@ export function whenPulled(
         await reader?.cancel(reason)
       },
     },
-    // Nothing is read ahead of its reader.
+    // Nothing is read before the reader asks for it.
     { highWaterMark: 0 },
   )
 }

@@ -1,13 +1,13 @@
 import { v4 as uuidv4 } from 'uuid'
+import type { Stop } from '../read-chunks.js'
 import { UploadError } from '../../lib/errors.js'
 import type { Appended, AppendRequest, BlobRef } from '../../ports/blob-store.js'
 import { Gone } from './filling.js'
 import { type Notes, noted, readNotes, toState } from './notes.js'
 import { tokenOf } from './seal.js'
 import { type S3AppendDeps, takeParts } from './take.js'
-import type { Stop } from '../take-bytes.js'
 
-/** Begins or goes on. What was received is kept however the source ends, as far as it has no gap. */
+/** Begins an upload or resumes it. However the source ends, everything that was received without a gap is kept. */
 export async function appendToS3(
   deps: S3AppendDeps,
   blob: BlobRef,
@@ -17,7 +17,7 @@ export async function appendToS3(
   if (stop.asked()) return { outcome: 'kept', offset: request.offset, ended: 'stopped' }
   const known = readNotes(blob.state)
   const answer = async (): Promise<Appended> =>
-    (await deps.look.afterMissing(blob, known)) === 'whole'
+    (await deps.examination.afterMissing(blob, known)) === 'whole'
       ? { outcome: 'kept', offset: blob.size, ended: 'whole' }
       : { outcome: 'lost' }
   const upTo = known === null ? 0 : noted(known, blob.size)
@@ -25,7 +25,7 @@ export async function appendToS3(
     if (request.offset > upTo) return answer()
     throw new UploadError('storage-unavailable', 'the notes of the blob store do not fit the acknowledged offset')
   }
-  // All parts are there already: what is left is to be sealed.
+  // All parts are there already. What remains is to seal the upload.
   if (upTo === blob.size) return { outcome: 'kept', offset: upTo, ended: 'whole' }
   try {
     return await takeParts(deps, blob, request, stop, known ?? (await begin(deps, blob, request)))
@@ -35,7 +35,10 @@ export async function appendToS3(
   }
 }
 
-/** Under the lease, before a part is sent: the ledger knows the upload, and whoever comes next goes on with it. */
+/**
+ * Begins the upload under the lease, before a part is sent. The ledger then knows the upload, and the next request
+ * resumes it.
+ */
 async function begin(deps: S3AppendDeps, blob: BlobRef, { offset, acknowledge }: AppendRequest): Promise<Notes> {
   const { calls, names, partBytesOf } = deps
   const partBytes = partBytesOf(blob.size)
@@ -49,10 +52,10 @@ async function begin(deps: S3AppendDeps, blob: BlobRef, { offset, acknowledge }:
   try {
     recorded = await acknowledge(offset, toState(notes))
   } catch (error) {
-    // Nobody will ever know of it.
+    // The ledger has no record of this upload, so nothing else would ever end it.
     await calls.abort(name, uploadId).catch(() => {})
     throw error
   }
-  if (!recorded) throw new UploadError('ledger-unavailable', 'the begin of an upload could not be recorded')
+  if (!recorded) throw new UploadError('ledger-unavailable', 'the start of an upload could not be recorded')
   return notes
 }

@@ -1,20 +1,20 @@
 import { createHash } from 'node:crypto'
 
 /**
- * Memory for what is received, in blocks that are used again: what is made anew for each part is given back by the
- * garbage collector late, and an upload would take several times of what the budget allows.
+ * Memory for received bytes, in blocks that are used again. The garbage collector frees memory late. If each part had
+ * new memory, an upload would take several times what the budget allows.
  */
 export interface Blocks {
-  /** At most `BLOCK_BYTES`. */
+  /** Returns a block of so many bytes, at most `BLOCK_BYTES`. */
   take(bytes: number): Buffer
-  /** Only what nobody reads any more. */
+  /** Takes back blocks, which must not be read by anything any more. */
   giveBack(blocks: readonly Buffer[]): void
   close(): void
 }
 
 export const BLOCK_BYTES = 256 * 1024
 
-/** Nothing is kept for longer than this without being used. */
+/** After this time without use, the kept blocks are dropped. */
 const KEPT_MS = 5_000
 
 export function createBlocks(limitBytes: number): Blocks {
@@ -25,7 +25,7 @@ export function createBlocks(limitBytes: number): Blocks {
     dropping = null
   }
   return {
-    // Small files have small blocks, and those are not worth keeping.
+    // Small files have small blocks, which are not worth keeping.
     take: (bytes) => (bytes < BLOCK_BYTES ? Buffer.allocUnsafe(bytes) : (kept.pop() ?? Buffer.allocUnsafeSlow(bytes))),
     giveBack(blocks) {
       for (const block of blocks)
@@ -40,7 +40,7 @@ export function createBlocks(limitBytes: number): Blocks {
   }
 }
 
-/** What lies between two places of bytes that are there in blocks, without a copy. */
+/** The bytes between two positions of what the blocks hold, without a copy. */
 export function between(blocks: readonly Uint8Array[], from: number, to: number): Uint8Array[] {
   const found: Uint8Array[] = []
   let at = 0
@@ -54,7 +54,7 @@ export function between(blocks: readonly Uint8Array[], from: number, to: number)
 
 export const lengthOf = (chunks: readonly Uint8Array[]): number => chunks.reduce((sum, { length }) => sum + length, 0)
 
-/** What one call sends. */
+/** The body of one call. */
 export interface Payload {
   readonly chunks: readonly Uint8Array[]
   readonly bytes: number

@@ -1,11 +1,14 @@
-/** Memory that all uploads of a store share. First come, first served; whoever waits should hold nothing itself. */
+/**
+ * Memory that all uploads of a store share. Requests are granted in the order in which they came. A caller that waits
+ * should hold no memory itself.
+ */
 export interface Budget {
-  /** False: not now. */
+  /** Takes the bytes if they are available. False if they are not available now. */
   tryTake(bytes: number): boolean
-  /** Resolves with false when `signal` fires first: then nothing was taken. */
+  /** Resolves with false when `signal` fires first. Then nothing was taken. */
   take(bytes: number, signal: AbortSignal): Promise<boolean>
   giveBack(bytes: number): void
-  /** Somebody waits. */
+  /** Whether a caller is waiting. */
   underPressure(): boolean
   usedBytes(): number
 }
@@ -18,7 +21,7 @@ interface Waiting {
 export function createBudget(limitBytes: number): Budget {
   let used = 0
   const waiting: Waiting[] = []
-  // What alone is larger than all (a part of a huge file) goes when nobody else holds anything.
+  // A request that is larger than the whole budget (a part of a huge file) is granted when no other memory is in use.
   const fits = (bytes: number): boolean => used + bytes <= limitBytes || used === 0
 
   const serve = (): void => {
@@ -45,7 +48,7 @@ export function createBudget(limitBytes: number): Budget {
           const at = waiting.indexOf(entry)
           if (at >= 0) waiting.splice(at, 1)
           resolve(false)
-          // Whoever stood behind it may fit.
+          // The request that waited behind this one may fit now.
           serve()
         }
         const entry: Waiting = {

@@ -1,5 +1,5 @@
-import { setTimeout as sleep } from 'node:timers/promises'
 import { Readable } from 'node:stream'
+import { setTimeout as sleep } from 'node:timers/promises'
 import {
   type CompletedPart,
   type GetObjectCommandOutput,
@@ -11,13 +11,13 @@ import {
   UploadPartCommand,
 } from '@aws-sdk/client-s3'
 import { boundOf } from '../../lib/backoff.js'
+import { deadline } from '../../lib/deadline.js'
 import { UploadError } from '../../lib/errors.js'
 import type { StoreRequest } from '../../ports/blob-store.js'
-import { deadline } from '../../lib/deadline.js'
 import type { Payload } from './blocks.js'
 import { hasNoLifecycle, isFinal, isMissing, isTaken, outcomeOf, s3Fault } from './faults.js'
 
-/** What each object that is made of an upload carries. */
+/** Settings of each object that is made from an upload. */
 export interface ObjectSettings {
   readonly ServerSideEncryption?: 'AES256' | 'aws:kms' | 'aws:kms:dsse'
   readonly SSEKMSKeyId?: string
@@ -36,34 +36,34 @@ export interface Multipart {
   readonly startedAt: number
 }
 
-/** The calls to the object store: repeated where it is of use, with faults by their code. */
+/** The calls to the object store. A call is repeated where that helps, and faults are mapped to their codes. */
 export interface S3Calls {
-  /** `once`: only where nothing is under that name; 'taken' otherwise. */
+  /** With `once`, writes only if nothing exists under that name, and answers 'taken' otherwise. */
   put(
     name: string,
     payload: Payload,
     more?: { once?: true; token?: string; isBlob?: boolean; signal?: AbortSignal },
   ): Promise<{ outcome: 'put' | 'taken'; attempts: number }>
   head(name: string, signal?: AbortSignal): Promise<Found | null>
-  /** null: nothing is there. */
+  /** Returns null if nothing is there. */
   get(name: string, range: string | null, signal?: AbortSignal): Promise<GetObjectCommandOutput | null>
   getBytes(name: string, signal?: AbortSignal): Promise<Uint8Array | null>
-  /** Absent is fine. */
+  /** Deletes the object. An absent object is no error. */
   delete(name: string): Promise<void>
   list(prefix: string, after: string | undefined): Promise<ListObjectsV2CommandOutput>
   createMultipart(name: string, token: string, signal: AbortSignal): Promise<string>
-  /** 'gone': the upload is not there (any more). */
+  /** Returns 'gone' if the upload does not exist (any more). */
   uploadPart(
     part: { name: string; uploadId: string; number: number; payload: Payload },
     signal: AbortSignal,
   ): Promise<{ etag: string; attempts: number } | 'gone'>
-  /** null: the upload is not there (any more). */
+  /** Returns null if the upload does not exist (any more). */
   listParts(name: string, uploadId: string, limit?: number): Promise<Part[] | null>
-  /** Throws what the SDK threw: what it means is found out by looking. */
+  /** Throws what the SDK threw. The caller finds out what it means by examining the store. */
   complete(name: string, uploadId: string, parts: CompletedPart[]): Promise<void>
-  /** Again and again until no part is left: one that was in flight may come after it. */
+  /** Repeats the abort until no part is left, because a part that was in flight may arrive after it. */
   abort(name: string, uploadId: string): Promise<void>
-  /** The rules by which the bucket removes things by itself. */
+  /** The rules by which the bucket removes objects by itself. */
   lifecycle(): Promise<LifecycleRule[]>
   listMultiparts(
     prefix: string,
@@ -77,19 +77,19 @@ const BACKOFF = { firstMs: 100, mostMs: 2_000 }
 const WRITES = new Set(['PutObject', 'CreateMultipartUpload', 'UploadPart'])
 const never = new AbortController().signal
 
-/** Anew for each attempt. */
+/** The body is made again for each attempt. */
 const contentOf = ({ chunks, bytes }: Payload): { Body: Readable | Uint8Array; ContentLength: number } => ({
   Body: chunks.length > 1 ? Readable.from(chunks, { objectMode: false }) : (chunks[0] ?? new Uint8Array()),
   ContentLength: bytes,
 })
 
-/** The bytes are hashed already: the signature takes that, and the store refuses others. */
+/** The bytes are hashed already. The signature takes that digest, and the store refuses other bytes. */
 function withDigest<C extends PutObjectCommand | UploadPartCommand>(command: C, { sha256 }: Payload): C {
   const stack = command.middlewareStack as PutObjectCommand['middlewareStack']
   stack.add(
     (next) => (input) => {
       const { headers } = input.request as { headers: Record<string, string> }
-      // Where the application has switched on checksums in trailers it stands there already.
+      // If the application has switched on checksums in trailers, the header is set already.
       headers[DIGEST_HEADER] ??= sha256.toString('hex')
       return next(input)
     },
@@ -124,8 +124,8 @@ export function createS3Calls(
     const startMs = performance.now()
     const ended = (outcome: string): void => onRequest({ name, outcome, tookMs: performance.now() - startMs })
     try {
-      // The limit ends with `signal`, too. No `AbortSignal.any` of both: Node 20 keeps an entry for each on `signal`, and
-      // `never` lives as long as the process.
+      // The limit also ends with `signal`. `AbortSignal.any` of both is not used: Node 20 keeps an entry for each on
+      // `signal`, and `never` lives as long as the process.
       const answer = await deadline((limit) => send(limit.signal), timeoutMs, signal)
       ended('ok')
       return answer
@@ -136,14 +136,15 @@ export function createS3Calls(
     }
   }
 
-  /** `expected`: an answer that is no fault. */
+  /** `expected` maps an error to an answer, if the error is no fault. */
   async function call<T, E = never>(
     name: string,
     signal: AbortSignal,
     send: (abortSignal: AbortSignal) => Promise<T>,
     expected: (error: unknown) => E | undefined | Promise<E | undefined> = () => undefined,
   ): Promise<T | E> {
-    // Bytes of a client wait for a store that is away: refused, they would all be sent again. Nothing else does.
+    // A client's bytes wait for a store that cannot be reached. If they were refused, they would all be sent again. No
+    // other call waits.
     const deadlineMs = performance.now() + (WRITES.has(name) && signal !== never ? patienceMs : 0)
     for (let failedBefore = 0; ; failedBefore++) {
       try {
@@ -177,7 +178,7 @@ export function createS3Calls(
     }
   }
 
-  /** What cannot be asked now is not gone. */
+  /** If the store cannot answer now, the upload does not count as gone. */
   async function isGone(name: string, uploadId: string): Promise<boolean> {
     try {
       return (await listParts(name, uploadId, 1)) === null
@@ -232,7 +233,8 @@ export function createS3Calls(
       call(
         'GetObject',
         signal,
-        // The time limit is for the answer to begin: how long a body takes, and when it is given up, is up to its reader.
+        // The time limit applies to the start of the answer. How long the body takes, and when it is given up, is up to
+        // its reader.
         (abortSignal) =>
           client.getObject({ Bucket, Key: name, ...(range === null ? {} : { Range: range }) }, { abortSignal }),
         nullIfMissing,
@@ -293,7 +295,8 @@ export function createS3Calls(
         },
         async (error) => {
           if (isMissing(error)) return 'gone'
-          // Of an upload that is gone Ceph answers early and closes: the rest of the bytes then fails to be written.
+          // For an upload that does not exist, Ceph answers early and closes the connection. Writing the rest of the
+          // bytes then fails.
           return !isFinal(error) && (await isGone(name, uploadId)) ? 'gone' : undefined
         },
       )
@@ -318,7 +321,7 @@ export function createS3Calls(
         if ((await listParts(name, UploadId, 1)) === null) return
         await sleep(boundOf(BACKOFF, attempt))
       }
-      throw new UploadError('storage-unavailable', 'parts come in still to an upload that is to be removed')
+      throw new UploadError('storage-unavailable', 'parts still arrive for an upload that is being removed')
     },
 
     lifecycle: () =>

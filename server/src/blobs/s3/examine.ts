@@ -7,7 +7,7 @@ import type { S3Calls } from './calls.js'
 import type { Names } from './names.js'
 
 const DAY_MS = 24 * 60 * 60_000
-/** Beyond the expiry of an upload that nobody goes on with. */
+/** How many days a rule should leave after an upload that is not resumed has expired. */
 const NET_DAYS = 7
 const never = new AbortController().signal
 
@@ -15,11 +15,14 @@ const ok = (found: string): CheckResult => ({ state: 'ok', found, advice: null }
 const warning = (found: string, advice: string): CheckResult => ({ state: 'warning', found, advice })
 const failed = (found: string, advice: string): CheckResult => ({ state: 'failed', found, advice })
 
-/** What `doctor` wants to know of the service behind the bucket: tried out under names of its own, and removed again. */
+/**
+ * Examines the service behind the bucket for `doctor`. It tries each ability under names of its own and removes them
+ * again.
+ */
 export function createExamine({ calls, names }: { calls: S3Calls; names: Names }) {
   const text = payloadOf([Buffer.from('may be removed')])
 
-  /** What it cannot do, in words. */
+  /** What the service cannot do, in words. */
   async function lacks(): Promise<string[]> {
     const lacking: string[] = []
     const name = names.probes + uuidv4()
@@ -46,7 +49,7 @@ export function createExamine({ calls, names }: { calls: S3Calls; names: Names }
         .uploadPart({ name, uploadId: kept, number: 1, payload: wrong }, never)
         .then(() => false)
         .catch(() => true)
-      if (!isRefused) lacking.push('takes bytes that are not what the signature says (they are found when read back)')
+      if (!isRefused) lacking.push('accepts bytes that do not match the signature (they are found when read back)')
       const part = await calls.uploadPart({ name, uploadId: kept, number: 1, payload: text }, never)
       const parts = (await calls.listParts(name, kept)) ?? []
       if (part === 'gone' || parts.length !== 1) lacking.push('does not list the parts of an upload')
@@ -65,7 +68,7 @@ export function createExamine({ calls, names }: { calls: S3Calls; names: Names }
   async function abilities(): Promise<CheckResult> {
     const lacking = await lacks()
     return lacking.length === 0
-      ? ok('conditional writes, ranges, uploads in parts with metadata, ends of uploads, digests of what is sent')
+      ? ok('conditional writes, ranges, multipart uploads with metadata, aborts of uploads, digests of sent bytes')
       : failed(`the object store ${lacking.join('; it ')}`, 'Use a service, or a version of it, that does.')
   }
 
@@ -75,17 +78,17 @@ export function createExamine({ calls, names }: { calls: S3Calls; names: Names }
     const removing = rules.find(({ Expiration: of }) => of?.Days !== undefined || of?.Date !== undefined)
     if (removing !== undefined)
       return failed(
-        `the rule ${removing.ID ?? ''} of the bucket removes objects by their age: references lose their bytes`,
-        'Take it away, or limit it to another prefix.',
+        `the rule ${removing.ID ?? ''} of the bucket removes objects by their age, so that references lose their bytes`,
+        'Remove this rule, or limit it to another prefix.',
       )
     const nets = rules.flatMap((rule) => rule.AbortIncompleteMultipartUpload?.DaysAfterInitiation ?? [])
     if (nets.some((days) => days <= expiryDays))
       return warning(
-        `a rule of the bucket ends uploads ${Math.min(...nets)} days after their begin, whether bytes still come or not`,
-        `Give it at least ${expiryDays + NET_DAYS} days: until then an upload may go on.`,
+        `a rule of the bucket ends uploads ${Math.min(...nets)} days after their start, even active ones`,
+        `Give it at least ${expiryDays + NET_DAYS} days, because an upload may resume until then.`,
       )
     if (nets.length > 0)
-      return ok(`what is left of uploads is ended after ${Math.min(...nets)} days, nothing else goes`)
+      return ok(`incomplete uploads are removed after ${Math.min(...nets)} days, and no rule removes anything else`)
     const rule: LifecycleRule = {
       ID: 'landfall-incomplete-uploads',
       Status: 'Enabled',
@@ -94,7 +97,7 @@ export function createExamine({ calls, names }: { calls: S3Calls; names: Names }
     }
     return warning(
       'no rule of the bucket removes anything',
-      `As a net below \`landfall reconcile\`, a rule may end what is left of uploads: ${JSON.stringify({ Rules: [rule] })}.`,
+      `In addition to \`landfall reconcile\`, a rule may remove incomplete uploads: ${JSON.stringify({ Rules: [rule] })}.`,
     )
   }
 
@@ -103,11 +106,11 @@ export function createExamine({ calls, names }: { calls: S3Calls; names: Names }
     ...(await look().catch((error: unknown) => failed(faultMessage(error), advice))),
   })
   return async ({ expiresAfterMs }: { expiresAfterMs: number }): Promise<StoreCheck[]> => [
-    await checked('abilities', abilities, 'See that the bucket can be reached, and what these credentials may do.'),
+    await checked('abilities', abilities, 'Check that the bucket can be reached, and what these credentials may do.'),
     await checked(
       'lifecycle',
       () => lifecycle(expiresAfterMs),
-      'Allow s3:GetLifecycleConfiguration for a look, or see yourself that no rule removes objects under the prefix.',
+      'Allow s3:GetLifecycleConfiguration, or check yourself that no rule removes objects under the prefix.',
     ),
   ]
 }

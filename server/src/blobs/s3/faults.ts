@@ -1,6 +1,6 @@
 import { UploadError } from '../../lib/errors.js'
 
-/** What the SDK throws, as far as it is of interest here. */
+/** The fields of an SDK error that matter here. */
 interface Failure {
   readonly name: string
   readonly status: number | null
@@ -13,37 +13,40 @@ function failureOf(error: unknown): Failure {
 }
 
 /**
- * Nothing is there under that name. A HEAD has no body: of a bucket that is gone it says the same, so that who draws a
- * conclusion from it looks for the store itself.
+ * Nothing exists under that name. The answer to a HEAD has no body, so it is the same for a bucket that does not exist.
+ * A caller that draws a conclusion from it must also check that the store itself exists.
  */
 export function isMissing(error: unknown): boolean {
   const { name, status } = failureOf(error)
   return name !== 'NoSuchBucket' && (status === 404 || ['NotFound', 'NoSuchKey', 'NoSuchUpload'].includes(name))
 }
 
-/** `If-None-Match: *` found something. */
+/** `If-None-Match: *` found an object. */
 export const isTaken = (error: unknown): boolean => failureOf(error).status === 412
 
-/** The parts are not those of the ledger. */
+/** The parts in the store are not those of the ledger. */
 export const isPartMismatch = (error: unknown): boolean =>
   ['InvalidPart', 'InvalidPartOrder', 'EntityTooSmall'].includes(failureOf(error).name)
 
-/** The bucket has no rules. */
+/** The bucket has no lifecycle rules. */
 export const hasNoLifecycle = (error: unknown): boolean => failureOf(error).name === 'NoSuchLifecycleConfiguration'
 
-/** In a word, for who counts them. */
+/** The outcome in one word, for metrics. */
 export const outcomeOf = (error: unknown): string =>
   isMissing(error) ? 'missing' : isTaken(error) ? 'taken' : failureOf(error).name
 
-/** Answers that another attempt cannot change. */
+/** Whether another attempt cannot change this answer. */
 export function isFinal(error: unknown): boolean {
   const { name, status } = failureOf(error)
   if (['RequestTimeout', 'SlowDown', 'RequestTimeTooSkewed'].includes(name)) return false
-  // 409: another one is being written at this moment.
+  // 409: another object is being written under this name at this moment.
   return status !== null && status >= 400 && status < 500 && ![408, 409, 429].includes(status)
 }
 
-/** A fault of the object store, by what an operator can do about it. Never reads as "absent". */
+/**
+ * Turns a fault of the object store into an UploadError, by what an operator can do about it. A fault is never taken
+ * for "absent".
+ */
 export function s3Fault(error: unknown, call: string): UploadError {
   if (error instanceof UploadError) return error
   const { name, status } = failureOf(error)
@@ -51,7 +54,7 @@ export function s3Fault(error: unknown, call: string): UploadError {
     return new UploadError('storage-full', `the object store takes no more bytes (${name})`, { cause: error })
   const why =
     status === 403 || status === 401
-      ? `refuses ${call}: see the credentials and what they permit (${name}, ${status})`
+      ? `refuses ${call}: check the credentials and their permissions (${name}, ${status})`
       : name === 'NoSuchBucket'
         ? `has no such bucket (${call})`
         : `cannot be used now (${call}: ${status === null ? name : `${name}, ${status}`})`

@@ -6,47 +6,53 @@ import { bytesOf, type Piece } from './notes.js'
 import type { Progress } from './progress.js'
 import type { Tails } from './tails.js'
 
-/** A stored piece, or the upload itself, is not where the ledger says: somebody else may have ended it. */
+/** A stored piece, or the upload itself, is not where the ledger says. Another node may have ended the upload. */
 export class Gone extends Error {
   override readonly name = 'Gone'
 }
 
-/** All bytes of a part, and what the memory for them was taken from. */
+/** All bytes of a part, and the memory that was taken from the budget for them. */
 export interface WholePart {
   readonly payload: Payload
-  /** Gives the memory back; `isReusable`: nobody reads it any more. */
+  /** Gives the memory back. `isReusable` says that nothing reads it any more. */
   release(isReusable: boolean): void
 }
 
-/** The part that is being filled. The memory that it may hold is that which was taken from the budget. */
+/** The part that is being filled. It may hold only as much memory as it has taken from the budget. */
 export interface Filling {
   /** How many bytes of the part are there, in memory or stored. */
   length(): number
-  /** How many it takes. */
+  /** How many bytes the part takes in total. */
   capacity(): number
-  /** Memory, or the right to it. */
+  /** Whether it holds memory, or the right to take some. */
   holds(): boolean
-  /** Are not stored yet. */
+  /** How many bytes are not stored yet. */
   unstoredBytes(): number
-  /** What to take from the budget before a byte can be added; 0: there is room. */
+  /** How much to take from the budget before a byte can be added. 0 means that there is room. */
   wanted(): { readonly bytes: number; readonly isRest: boolean }
-  /** So much was taken for it. */
+  /** Tells the part that so many bytes were taken from the budget for it. */
   grow(bytes: number): void
-  /** Takes as many of the bytes as there is room for. */
+  /** Adds as many of the bytes as there is room for, and returns how many. */
   add(bytes: Uint8Array): number
-  /** Stores what is not stored yet as a piece; `free` gives the memory back. */
+  /** Stores what is not stored yet as a piece. `free` also gives the memory back. */
   flush(free: boolean): Promise<void>
   /**
-   * All bytes of the part: what is in memory no more is read back. The caller has them from then on, and filling goes on
-   * with the next part. null: `signal` fired while memory was waited for.
+   * Returns all bytes of the part. Bytes that are no longer in memory are read back. From then on the caller owns them,
+   * and filling continues with the next part. Null if `signal` fired while the part waited for memory.
    */
   whole(signal: AbortSignal): Promise<WholePart | null>
   drop(): void
 }
 
-/** A part of 8 MiB that trickles in is stored in pieces of two seconds each; reading it back should not take hundreds of calls. */
+/**
+ * A part of 8 MiB that arrives slowly is stored in pieces of two seconds each. Reading it back should not take hundreds
+ * of calls.
+ */
 const MOST_PIECES = 32
-/** A client that would fill a part within so long gets the memory for all of it; a slower one gets it block by block. */
+/**
+ * A client that would fill a part within this time gets the memory for all of it. A slower client gets it block by
+ * block.
+ */
 const QUICK_MS = 1_000
 
 export function createFilling(
@@ -57,19 +63,19 @@ export function createFilling(
 ): Filling {
   const { tails, budget, signal } = deps
   let start = (progress.filling().number - 1) * partBytes
-  /** Memory has the part from `from` to `to`; up to `stored` it lies in the store as well. */
+  /** Memory holds the part from `from` to `to`. The bytes up to `stored` are also in the store. */
   let blocks: Buffer[] = []
   let to = bytesOf(progress.filling().pieces)
   let from = to
   let stored = to
-  /** Of the budget. */
+  /** How many bytes were taken from the budget. */
   let takenBytes = 0
-  /** Somebody may read the blocks still: they must not be used again. */
+  /** True if an earlier call may still read the blocks. Then they must not be used again. */
   let isRead = false
   let readers = 0
   let grown = { atMs: 0, bytes: 0 }
   let isQuick = false
-  /** Of the part so far; null: an earlier request has brought its first bytes. */
+  /** The hash of the part so far. Null if an earlier request brought its first bytes. */
   let hash: Hash | null = to === 0 ? createHash('sha256') : null
 
   const capacity = (): number => Math.min(partBytes, size - start)
@@ -78,7 +84,7 @@ export function createFilling(
     if (isReusable) deps.blocks.giveBack(held)
   }
   const free = (upTo: number): void => {
-    // What came meanwhile stays, and the memory with it.
+    // Bytes that arrived in the meantime stay, and so does their memory.
     if (upTo < to) return
     release(blocks, takenBytes, readers === 0 && !isRead)
     blocks = []
@@ -90,7 +96,7 @@ export function createFilling(
     readers += 1
     try {
       const { piece, attempts } = await tails.store(key, chunks, signal, progress.storing)
-      // An attempt that broke off may be read still by its socket.
+      // The socket of an attempt that broke off may still read the bytes.
       if (attempts > 1) isRead = true
       progress.stored(piece)
       return piece
@@ -109,7 +115,7 @@ export function createFilling(
 
   async function merge(): Promise<void> {
     const part = progress.filling()
-    // The last bytes of a blob stay apart: they are acknowledged as a part only.
+    // The last bytes of a blob are not merged, because they are acknowledged only as a part.
     if (part.pieces.length < MOST_PIECES || start + stored >= size || !budget.tryTake(stored)) return
     const bytes = stored
     try {
@@ -130,7 +136,7 @@ export function createFilling(
       return isQuick ? { bytes: rest, isRest: true } : { bytes: Math.min(rest, BLOCK_BYTES), isRest: false }
     },
     grow(bytes) {
-      // It may have been stored and freed while the budget was waited for: less is enough then.
+      // While this waited for the budget, the part may have been stored and freed. Then it needs less.
       const most = Math.min(bytes, capacity() - from - takenBytes)
       budget.giveBack(bytes - most)
       takenBytes += most
@@ -166,7 +172,7 @@ export function createFilling(
       let before: Uint8Array[] = []
       if (from > 0) {
         if (!budget.tryTake(from)) {
-          // Who waits for memory holds none.
+          // A part that waits for memory must hold none.
           await filling.flush(true)
           if (!(await budget.take(from, stopped))) return null
         }
@@ -190,7 +196,7 @@ export function createFilling(
   }
   return filling
 
-  /** The pieces of what is not in memory. */
+  /** The pieces that hold the bytes which are no longer in memory. */
   function untilFrom(): Piece[] {
     const pieces = []
     let covered = 0

@@ -7,7 +7,7 @@ import type { Names } from './names.js'
 export interface S3Inventory {
   list(): AsyncIterable<StoredBlob>
   sizeOf(key: string): Promise<number | null>
-  hasScraps(key: string): Promise<boolean>
+  hasUploadRemains(key: string): Promise<boolean>
   readonly quarantine: Quarantine
 }
 
@@ -19,7 +19,7 @@ interface Item {
   readonly uploadId?: string
 }
 
-/** One sorted listing, with a look at what comes next. */
+/** One sorted listing that can show its next item without taking it. */
 interface Listing {
   peek(): Promise<Item | null>
   take(): void
@@ -38,8 +38,8 @@ function createListing(items: AsyncIterable<Item>): Listing {
 }
 
 /**
- * What lies in the bucket under the prefix, whatever the ledger says: objects, unfinished uploads and pieces, each from
- * a listing in the order of the keys, of which a page is in memory.
+ * Lists what the bucket contains under the prefix, whatever the ledger says: objects, unfinished uploads and pieces.
+ * Each comes from a listing in the order of the keys, of which one page is in memory.
  */
 export function createS3Inventory(deps: {
   calls: S3Calls
@@ -69,19 +69,19 @@ export function createS3Inventory(deps: {
   const markers = (prefix = names.quarantine): AsyncIterable<Item> =>
     objects(prefix, (name) => names.keyOfMarker(name)?.key ?? null)
 
-  /** Bytes of an unfinished upload that are there, without a gap. */
+  /** How many bytes of an unfinished upload are there without a gap. */
   async function partsBytes(name: string, uploadId: string): Promise<number> {
     const parts = (await calls.listParts(name, uploadId)) ?? []
     const gap = parts.findIndex(({ PartNumber }, index) => PartNumber !== index + 1)
     return (gap < 0 ? parts : parts.slice(0, gap)).reduce((sum, { Size = 0 }) => sum + Size, 0)
   }
 
-  /** All that belongs to one key, as one: an object, or what an upload has brought so far. */
+  /** Everything that belongs to one key, as one blob: an object, or what an upload has brought so far. */
   async function merged(key: string, items: readonly Item[]): Promise<StoredBlob> {
     const modifiedAt = Math.max(...items.map((item) => item.modifiedAt))
     const blob = items.find(({ name, uploadId }) => uploadId === undefined && name === names.blob(key))
     if (blob !== undefined)
-      return { key, name: blob.name, sizeBytes: blob.sizeBytes, modifiedAt, hasScraps: items.length > 1 }
+      return { key, name: blob.name, sizeBytes: blob.sizeBytes, modifiedAt, hasUploadRemains: items.length > 1 }
     let parts = 0
     let pieces = 0
     for (const { name, uploadId, sizeBytes } of items) {
@@ -91,7 +91,7 @@ export function createS3Inventory(deps: {
     return { key, name: names.blob(key), sizeBytes: parts + pieces, modifiedAt }
   }
 
-  /** Of one key, whether it is set aside or not. */
+  /** Finds the blob of one key, whether it is in quarantine or not. */
   async function find(key: string): Promise<StoredBlob | null> {
     const found = await calls.head(names.blob(key))
     if (found !== null) return { key, name: names.blob(key), sizeBytes: found.sizeBytes, modifiedAt: found.modifiedAt }
@@ -148,10 +148,10 @@ export function createS3Inventory(deps: {
 
     sizeOf: async (key) => ((await markerOf(key)) === null ? ((await find(key))?.sizeBytes ?? null) : null),
 
-    hasScraps: async (key) => (await calls.head(names.blob(key))) !== null && (await unfinished(key)).length > 0,
+    hasUploadRemains: async (key) => (await calls.head(names.blob(key))) !== null && (await unfinished(key)).length > 0,
 
-    // A mark beside the blob instead of a move: a copy of terabytes takes hours and costs its storage twice, and a row
-    // that turns up after all finds its bytes where they were.
+    // Quarantine puts a marker next to the blob and does not move it. A copy of terabytes takes hours and costs its
+    // storage twice. And if a row for the blob appears later, its bytes are still where they were.
     quarantine: {
       async *list() {
         for await (const { name } of markers()) {

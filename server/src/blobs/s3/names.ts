@@ -1,7 +1,10 @@
-import { UploadError } from '../../lib/errors.js'
 import { isKey } from '../key.js'
+import { UploadError } from '../../lib/errors.js'
 
-/** How objects are called. What belongs to an upload begins with its key, so that it is found by its name alone. */
+/**
+ * The names of objects. The names of everything that belongs to an upload contain its key, so that they can be found by
+ * it.
+ */
 export interface Names {
   readonly prefix: string
   readonly blobs: string
@@ -10,9 +13,9 @@ export interface Names {
   readonly identity: string
   readonly mark: string
   readonly probes: string
-  /** @throws UploadError `storage-unavailable` for anything that is no key of ours. */
+  /** @throws UploadError `storage-unavailable` for anything that is not a key of this store. */
   blob(key: string): string
-  /** null: not named by us. */
+  /** Returns null if Landfall did not give this name. */
   keyOfBlob(name: string): string | null
   tail(key: string, piece: string): string
   tailsOf(key: string): string
@@ -62,7 +65,7 @@ export function createNames(prefix: string, objectName: (key: string) => string)
 const EARLY = '019000000000'.padEnd(32, '0')
 const LATE = '01ffffffffff'.padEnd(32, 'f')
 
-/** @throws UploadError `setup` where names would not tell their keys, or not keep their order. */
+/** @throws UploadError `setup` if names do not end with their key, or are not in the order of their keys. */
 export function checkObjectName(objectName: (key: string) => string): void {
   const [early, late] = [objectName(EARLY), objectName(LATE)]
   if (!early.endsWith(EARLY) || !late.endsWith(LATE) || early >= late)

@@ -10,35 +10,38 @@ export interface Piece {
 }
 
 /**
- * What the ledger keeps of an unfinished upload. Part n is always bytes [(n-1)P, nP): sizes need not be kept, and who
- * writes a part again, or late, writes it at its own place.
+ * What the ledger keeps about an unfinished upload. Part n is always the bytes [(n-1)P, nP). So sizes need not be kept,
+ * and a request that writes a part again, or late, writes it at its own place.
  */
 export interface Notes {
-  /** In the object's metadata: proves that an object under this key is the end of this upload. */
+  /** Is in the object's metadata. It proves that an object under this key is the result of this upload. */
   readonly token: string
-  /** P; fixed at creation, whatever the settings are later. */
+  /** P. It is fixed at creation, even if the settings change later. */
   readonly partBytes: number
-  /** null: all fits one part, and becomes one PutObject. */
+  /** Null if everything fits in one part. Then the blob becomes one PutObject. */
   readonly uploadId: string | null
-  /** The first parts of a long upload, whose ETags are kept as one digest; null: none. */
+  /** The first parts of a long upload, whose ETags are kept as one digest. Null if there are none. */
   readonly folded: Folded | null
-  /** ETags of the parts behind those, without a gap. */
+  /** ETags of the parts after those, without a gap. */
   readonly parts: readonly string[]
-  /** The digest of those parts as a chain (see `Prefix`): they cannot be read back before the upload is complete. */
+  /**
+   * The digests of those parts as a chain (see `Prefix`), because parts cannot be read back before the upload is
+   * complete.
+   */
   readonly proof: string
-  /** What lies behind the parts, in order. */
+  /** The pieces after the parts, in order. */
   readonly tail: readonly Piece[]
 }
 
-/** So many parts from the first one on, and `foldedWith` over their ETags: the store lists them when they are needed. */
+/** The number of first parts, and `foldedWith` over their ETags. The store lists them when they are needed. */
 export interface Folded {
   readonly count: number
   readonly etags: string
 }
 
 /**
- * More ETags than this are folded. Each checkpoint writes the notes anew: 10,000 ETags are 381 KiB, and 0.95 GB of writes
- * for one upload of 80 GiB. Below it nothing has to be listed to complete an upload.
+ * More ETags than this are folded. Each checkpoint writes all notes again: 10,000 ETags are 381 KiB, and cause 0.95 GB
+ * of writes for one upload of 80 GiB. With fewer ETags, nothing has to be listed to complete an upload.
  */
 const MOST_ETAGS = 128
 
@@ -47,13 +50,14 @@ const schema = v.object({
   token: v.string(),
   partBytes: count,
   uploadId: v.nullable(v.string()),
-  // Another type where some are folded: a version that does not know it must not take the rest for all.
+  // If some parts are folded, the type differs. So a version that does not know folding cannot take the rest for all
+  // parts.
   parts: v.union([v.array(v.string()), v.object({ folded: count, etags: v.string(), last: v.array(v.string()) })]),
   proof: v.string(),
   tail: v.array(v.object({ name: v.string(), bytes: count })),
 })
 
-/** @throws UploadError `setup`: written by a version that is newer than this one. */
+/** @throws UploadError `setup` if a newer version than this one wrote the notes. */
 export function readNotes(state: JsonValue): Notes | null {
   if (state === null) return null
   const parsed = v.safeParse(schema, state)
@@ -69,14 +73,14 @@ export function toState({ folded, ...notes }: Notes): JsonValue {
   return { ...notes, parts } as unknown as JsonValue
 }
 
-/** Of a sealed blob: what it takes to know its object by, and the proof of its bytes. */
+/** The notes of a sealed blob: what identifies its object, and the proof of its bytes. */
 export function sealedState(state: JsonValue): JsonValue {
   const notes = readNotes(state)
   if (notes === null) return null
   return toState({ ...notes, uploadId: null, folded: { count: partsIn(notes), etags: '' }, parts: [], tail: [] })
 }
 
-/** How many whole parts the notes know. */
+/** How many whole parts the notes contain. */
 export const partsIn = ({ folded, parts }: Pick<Notes, 'folded' | 'parts'>): number =>
   (folded?.count ?? 0) + parts.length
 
@@ -90,10 +94,10 @@ export function withParts(notes: Notes, etags: readonly string[]): Pick<Notes, '
   }
 }
 
-/** Some stores give ETags with quotes at one time and without at another. */
+/** Some stores return ETags sometimes with quotes and sometimes without. */
 export const unquoted = (etag: string): string => etag.replaceAll('"', '')
 
-/** A digest over one ETag after the other. */
+/** A digest over the ETags, one after the other. */
 export const foldedWith = (before: string, etags: readonly string[]): string =>
   etags.reduce(
     (digest, etag) =>
@@ -105,7 +109,7 @@ export const foldedWith = (before: string, etags: readonly string[]): string =>
 
 export const bytesOf = (pieces: readonly Piece[]): number => pieces.reduce((sum, { bytes }) => sum + bytes, 0)
 
-/** How far the notes say that bytes are stored. */
+/** Up to which byte the notes say that bytes are stored. */
 export const noted = (notes: Notes, sizeBytes: number): number =>
   Math.min(sizeBytes, partsIn(notes) * notes.partBytes) + bytesOf(notes.tail)
 
@@ -113,7 +117,7 @@ export const partCount = (sizeBytes: number, partBytes: number): number => Math.
 
 export const asDigest = (sha256: Buffer): string => `sha-256=:${sha256.toString('base64')}:`
 
-/** The chain with one part more. */
+/** The chain, extended by one part. */
 export const chained = (proof: string, sha256: Buffer): string =>
   asDigest(
     createHash('sha256')

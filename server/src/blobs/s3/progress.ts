@@ -5,7 +5,7 @@ import type { Tails } from './tails.js'
 /** A part that is not in the ledger yet. */
 export interface OpenPart {
   readonly number: number
-  /** What is stored of it, from its beginning on. */
+  /** The stored pieces of it, from its first byte on. */
   pieces: Piece[]
   /** Set once it is stored as a whole. */
   done: { readonly etag: string; readonly proof: string } | null
@@ -16,26 +16,26 @@ export interface Progress {
   /** The part that is being filled. */
   filling(): OpenPart
   next(): void
-  /** It may lie there from now on; `stored`: it does. */
+  /** The piece may exist in the store from now on. `stored` says that it does. */
   storing(piece: Piece): void
   stored(piece: Piece): void
-  /** In the ledger. */
+  /** What the ledger has recorded. */
   recorded(): { readonly offset: number; readonly notes: Notes }
   /** What may be recorded now: a prefix without a gap. */
   durable(): { readonly offset: number; readonly notes: Notes }
   /**
-   * Records what is durable, and only then deletes the pieces that it replaces. False: not now.
+   * Records what is durable, and only then deletes the pieces that it replaces. False if it cannot be recorded now.
    *
-   * @throws what the ledger said: the lease is lost, and what nobody was told of was removed.
+   * @throws what the ledger threw. Then the lease is lost, and pieces that were never recorded were removed.
    */
   acknowledge(final?: 'final'): Promise<boolean>
-  /** There is no piece to be removed, whether what is durable is recorded or the lease turns out to be lost. */
+  /** Whether no piece would have to be removed, neither after recording what is durable nor after losing the lease. */
   hasNoPieces(): boolean
-  /** The blob was stored in one. */
+  /** The whole blob was stored with one call. */
   acknowledgeWhole(): Promise<boolean>
-  /** Removes what nobody was told of. */
+  /** Removes the pieces that were never recorded. */
   discard(): Promise<void>
-  /** Waits for deletions that go on. */
+  /** Waits for deletions that are still running. */
   settled(): Promise<void>
 }
 
@@ -46,10 +46,13 @@ export function createProgress(
   tails: Tails,
 ): Progress {
   const open: OpenPart[] = [{ number: partsIn(from) + 1, pieces: [...from.tail], done: null }]
-  /** All that may lie there. */
+  /** All pieces that may exist in the store. */
   const known = new Map(from.tail.map((piece) => [piece.name, piece]))
   const unsure = new Map<string, Piece>()
-  /** What may be in the ledger: a refused write may have passed all the same, unless the lease was lost. */
+  /**
+   * Pieces that may be in the ledger. A write that was reported as failed may have succeeded all the same, unless the
+   * lease was lost.
+   */
   const told = new Set(known.keys())
   let recorded = { offset, notes: from }
   let writing: Promise<unknown> = Promise.resolve()
@@ -71,7 +74,7 @@ export function createProgress(
       proof: done.at(-1)?.done?.proof ?? recorded.notes.proof,
       tail: [...(open[done.length]?.pieces ?? [])],
     }
-    // All of the bytes are acknowledged only as parts that can be completed.
+    // The last byte of a blob is acknowledged only as a part of an upload that can be completed.
     const isWhole = notes.uploadId !== null && partsIn(notes) === partCount(blob.size, notes.partBytes)
     if (!isWhole) while (noted(notes, blob.size) >= blob.size && notes.tail.length > 0) notes.tail.pop()
     return { offset: noted(notes, blob.size), notes }
@@ -79,7 +82,7 @@ export function createProgress(
 
   function remove(pieces: readonly Piece[]): void {
     for (const { name } of pieces) known.delete(name)
-    // What stays is found when the upload is sealed or removed.
+    // A piece that could not be removed is found when the upload is sealed or removed.
     const removal = tails.remove(blob.key, pieces).catch(() => {})
     removals.add(removal)
     void removal.finally(() => removals.delete(removal))
@@ -96,7 +99,7 @@ export function createProgress(
     return true
   }
 
-  /** One write after the other. */
+  /** Runs one write after the other. */
   const serially = (work: () => Promise<boolean>): Promise<boolean> => {
     const result = writing.then(work)
     writing = result.catch(() => {})
@@ -117,7 +120,7 @@ export function createProgress(
       serially(async () => {
         const now = durable()
         if (now.offset <= recorded.offset && sameTail(now.notes, recorded.notes)) return true
-        // Whether the source brings more than the blob has is known at its end.
+        // Only the end of the source shows whether it brings more bytes than the blob has.
         if (now.offset < recorded.offset || (now.offset === blob.size && final === undefined)) return false
         return record(now, partsIn(now.notes) - partsIn(recorded.notes))
       }),

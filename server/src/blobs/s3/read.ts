@@ -8,10 +8,10 @@ import type { S3Calls } from './calls.js'
 import { s3Fault } from './faults.js'
 import type { Names } from './names.js'
 import { asDigest, chained, noted, partsIn, readNotes } from './notes.js'
-import type { S3Look } from './seal.js'
+import type { S3Examination } from './seal.js'
 import type { Tails } from './tails.js'
 
-/** Enough for every signature that `file-type` knows without a deeper look. */
+/** Enough bytes for every signature that `file-type` recognises without a deeper inspection. */
 const HEAD_BYTES = 4_100
 
 const never = new AbortController().signal
@@ -19,12 +19,12 @@ const never = new AbortController().signal
 export function createReading(deps: {
   calls: S3Calls
   names: Names
-  look: S3Look
+  examination: S3Examination
   tails: Tails
-  /** So long may nothing come of a body that is read here. */
+  /** How long a body that is read here may bring nothing. */
   timeoutMs: number
 }) {
-  const { calls, names, look, tails, timeoutMs } = deps
+  const { calls, names, examination, tails, timeoutMs } = deps
 
   async function body(key: string, range: { start: number; end: number } | null, signal: AbortSignal) {
     const header = range === null ? null : `bytes=${range.start}-${range.end - 1}`
@@ -33,14 +33,14 @@ export function createReading(deps: {
     return { stream: found.Body as Readable, sizeBytes: found.ContentLength ?? 0 }
   }
 
-  /** SHA-256 of the object's first `length` bytes as they come back from the store. */
+  /** SHA-256 of the object's first `length` bytes, as the store returns them. */
   async function inspectObject(key: string, length: number, size: number, signal: AbortSignal): Promise<Inspection> {
     const { stream, sizeBytes } = await body(key, length === size ? null : { start: 0, end: length }, signal)
     const sha256 = createHash('sha256')
     const head: Uint8Array[] = []
     let seen = 0
     try {
-      if (sizeBytes !== length) throw new UploadError('storage-unavailable', 'the object has not its length')
+      if (sizeBytes !== length) throw new UploadError('storage-unavailable', 'the object has another length')
       await deadline(
         async (silence) => {
           for await (const chunk of stream as AsyncIterable<Buffer>) {
@@ -58,8 +58,8 @@ export function createReading(deps: {
       signal.throwIfAborted()
       throw s3Fault(error, 'GetObject')
     }
-    if (seen !== length) throw new UploadError('storage-unavailable', 'the object broke off while it was read')
-    // A copy: a view would keep the whole chunk.
+    if (seen !== length) throw new UploadError('storage-unavailable', 'the object ended early while it was read')
+    // A copy, because a view would keep the whole chunk in memory.
     return { digest: asDigest(sha256.digest()), head: Uint8Array.from(Buffer.concat(head)) }
   }
 
@@ -70,7 +70,7 @@ export function createReading(deps: {
     async digestOf(blob: BlobRef, length: number, signal: AbortSignal): Promise<PrefixDigest> {
       const notes = readNotes(blob.state)
       if (length === 0) return { digest: asDigest(payloadOf([]).sha256) }
-      // Parts of an unfinished upload cannot be read: their digests are chained while they are sent.
+      // Parts of an unfinished upload cannot be read, so their digests are chained while they are sent.
       const parted = notes === null ? 0 : Math.min(blob.size, partsIn(notes) * notes.partBytes)
       if (notes !== null && length >= parted && length <= noted(notes, blob.size)) {
         const { proof, partBytes } = notes
@@ -79,15 +79,15 @@ export function createReading(deps: {
         if (tail !== null)
           return { digest: chained(proof, payloadOf(between(tail, 0, length - parted)).sha256), partBytes }
       }
-      if ((await look.atObject(blob, notes, signal)) !== 'whole')
-        throw new UploadError('storage-unavailable', 'the digest of these bytes cannot be told before all are there')
+      if ((await examination.atObject(blob, notes, signal)) !== 'whole')
+        throw new UploadError('storage-unavailable', 'the digest of these bytes is not known before all are there')
       return { digest: (await inspectObject(blob.key, length, blob.size, signal)).digest }
     },
 
     async read(key: string, range: { start: number; end: number }): Promise<ReadableStream<Uint8Array>> {
       if (range.start >= range.end) return new Blob([]).stream()
       const { stream } = await body(key, range, never)
-      // Its reader going away ends the request, too.
+      // When the reader stops, the request ends, too.
       return Readable.toWeb(stream) as ReadableStream<Uint8Array>
     },
   }

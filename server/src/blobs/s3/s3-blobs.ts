@@ -1,6 +1,8 @@
 import type { GetObjectCommandInput, S3, S3ClientConfig } from '@aws-sdk/client-s3'
 import { type Options as S3StoreOptions, S3Store } from '@tus/s3-store'
 import pLimit from 'p-limit'
+import { createKeyQueue } from '../key-queue.js'
+import { createStop } from '../read-chunks.js'
 import { UploadError } from '../../lib/errors.js'
 import {
   aFunction,
@@ -13,50 +15,52 @@ import {
   wholeNumber,
 } from '../../lib/options.js'
 import type { BlobRef, BlobStore, PresignOptions, StoreRequest } from '../../ports/blob-store.js'
-import { createKeyQueue } from '../key-queue.js'
 import { appendToS3 } from './append.js'
 import { createBlocks } from './blocks.js'
 import { createBudget } from './budget.js'
 import { createS3Calls, type ObjectSettings } from './calls.js'
-import { createIdentity } from './identity.js'
 import { createExamine } from './examine.js'
+import { bucketIdentity } from './identity.js'
 import { createS3Inventory } from './inventory.js'
 import { checkObjectName, createNames } from './names.js'
 import { noted, readNotes, sealedState } from './notes.js'
+import { probe } from './probe.js'
 import { createReading } from './read.js'
-import { createLook, createSeal } from './seal.js'
+import { createExamination, createSeal } from './seal.js'
 import { createTails } from './tails.js'
-import { createStop } from '../take-bytes.js'
 
-/** The options of @tus/s3-store's `S3Store`, and more. Those of its tags, its cache and its expiry have no meaning here. */
+/**
+ * The options of `S3Store` from @tus/s3-store, and more. The options for its tags, its cache and its expiry have no
+ * effect here and are left out.
+ */
 export interface S3BlobsOptions extends Omit<S3StoreOptions, 'useTags' | 'cache' | 'expirationPeriodInMilliseconds'> {
-  /** Before the names of all objects. Each environment has one of its own. Default '': the whole bucket. */
+  /** Comes first in the names of all objects. Each environment has its own prefix. Default '': the whole bucket. */
   prefix?: string
   /**
-   * The name of a blob's object, behind the prefix and `blobs/`: must end with the key and be in the order of the keys.
-   * Default: the key.
+   * The name of a blob's object, after the prefix and `blobs/`. It must end with the key, and names must be in the
+   * order of their keys. Default: the key.
    */
   objectName?: (key: string) => string
   serverSideEncryption?: ObjectSettings['ServerSideEncryption']
-  /** Of AWS KMS, with `serverSideEncryption: 'aws:kms'`. */
+  /** The key of AWS KMS, with `serverSideEncryption: 'aws:kms'`. */
   kmsKeyId?: string
   storageClass?: string
   /**
-   * Memory for bytes that are not stored yet, of all uploads together. In bytes, default 96 MiB. Beyond it, sources
-   * wait, and the bytes of clients that send nothing are stored as they are.
+   * Memory for bytes that are not stored yet, of all uploads together. In bytes, default 96 MiB. When it is used up,
+   * sources wait, and the bytes of clients that send nothing are stored as they are.
    */
   memoryBytes?: number
-  /** A long request is acknowledged at least this often. In bytes, default 16 MiB. */
+  /** A long request is acknowledged after at most this many bytes. Default 16 MiB. */
   checkpointBytes?: number
-  /** … and at least this often in time. In milliseconds, default 2,000. */
+  /** A long request is also acknowledged after at most this time. In milliseconds, default 2,000. */
   checkpointMs?: number
   /**
-   * How long bytes wait, with their source unread, for an object store that is away, before their request is refused.
-   * In milliseconds, default 5,000.
+   * How long a request's bytes wait, with their source unread, for an object store that cannot be reached, before the
+   * request is refused. In milliseconds, default 5,000.
    */
   patienceMs?: number
   /**
-   * How long one call may take before it is tried again, and how long nothing may come of a body that is read. In
+   * How long one call may take before it is tried again, and how long a body that is read may bring nothing. In
    * milliseconds, default 60,000.
    */
   callTimeoutMs?: number
@@ -64,18 +68,19 @@ export interface S3BlobsOptions extends Omit<S3StoreOptions, 'useTags' | 'cache'
 
 export interface S3Blobs extends BlobStore {
   /**
-   * A URL by which anybody can read the blob for a while, straight from the object store. Needs the package
+   * Makes a URL by which anybody can read the blob for a while, directly from the object store. Needs the package
    * `@aws-sdk/s3-request-presigner`.
    */
   presign(key: string, options: PresignOptions): Promise<string>
 }
 
-/** Of one part and of all parts together, as AWS has it. */
+/** The limits of one part, and of the number of parts, as AWS sets them. */
 const PART_BYTES = { least: 5 * 1024 * 1024, most: 5 * 1024 ** 3 }
 const MOST_PARTS = 10_000
 
-const OPTIONS = {
-  // What else is in it is the AWS SDK's to judge.
+/** By name: what each option may be, and its default. */
+export const OPTIONS = {
+  // The AWS SDK checks the rest of it.
   s3ClientConfig: rule<S3BlobsOptions['s3ClientConfig']>('an object with the name of a bucket', hasBucket),
   partSize: optional(wholeNumber(PART_BYTES.least, PART_BYTES.most)),
   minPartSize: optional(wholeNumber(PART_BYTES.least, PART_BYTES.most)),
@@ -115,18 +120,19 @@ class S3StoreParts extends S3Store {
 }
 
 /**
- * Blobs as objects of an S3 bucket, for any number of processes.
+ * Stores blobs as objects of an S3 bucket, for any number of processes.
  *
- * Takes the options of @tus/s3-store's `S3Store`, its client and its part sizes, and writes otherwise: each part has its
- * place, only a prefix without a gap is acknowledged, what counts stands in the ledger, and an upload is complete when
- * its object is there. Bytes go up from memory, which is bounded for all uploads together; there are no temporary files.
+ * It takes the options of `S3Store` from @tus/s3-store, its client and its part sizes, and writes in another way. Each
+ * part has its place, and only a prefix without a gap is acknowledged. The ledger says what counts, and an upload is
+ * complete when its object exists. Bytes are sent from memory, which is limited for all uploads together. There are no
+ * temporary files.
  *
- * @throws UploadError `setup`: an option that cannot work.
+ * @throws UploadError `setup` for an option that cannot work.
  */
 export function s3Blobs(given: S3BlobsOptions): S3Blobs {
   const { checkpointBytes, checkpointMs, ...checked } = readOptions('s3Blobs', OPTIONS, given)
   const { prefix, objectName, memoryBytes, callTimeoutMs, patienceMs } = checked
-  // Of those that are left to @tus/s3-store each has its default there, which `undefined` would take away.
+  // Options that are left to @tus/s3-store have their defaults there. A value of `undefined` would remove the default.
   const options = Object.fromEntries(
     Object.entries(given).filter(([, value]) => value !== undefined),
   ) as unknown as S3BlobsOptions
@@ -134,16 +140,16 @@ export function s3Blobs(given: S3BlobsOptions): S3Blobs {
   const store = new S3StoreParts({
     ...options,
     s3ClientConfig: {
-      // Older servers know no other checksums; what is sent is signed, and so checked, all the same.
+      // Older servers know no other checksums. What is sent is signed, and so it is checked anyway.
       requestChecksumCalculation: 'WHEN_REQUIRED',
       responseChecksumValidation: 'WHEN_REQUIRED',
-      // With it, the SDK opens a connection of its own for each part.
+      // With it, the SDK opens a separate connection for each part.
       expectContinueHeader: false,
-      // It would warn on the console of each fault; those are thrown, with their code.
+      // The SDK would warn on the console about each fault. Faults are thrown with their code.
       logger: QUIET,
       requestHandler: { connectionTimeout: 5_000, httpAgent: { maxSockets: 256 }, httpsAgent: { maxSockets: 256 } },
       ...options.s3ClientConfig,
-      // Its retries would multiply ours.
+      // The SDK's retries would multiply ours.
       maxAttempts: 1,
     },
   })
@@ -161,17 +167,17 @@ export function s3Blobs(given: S3BlobsOptions): S3Blobs {
     patienceMs,
     onRequest: (request) => onRequest(request),
   })
-  const identity = createIdentity(calls, names)
-  const look = createLook({ calls, names, identity })
+  const identity = bucketIdentity(calls, names)
+  const examination = createExamination({ calls, names, identity })
   const tails = createTails(calls, names)
-  const reading = createReading({ calls, names, look, tails, timeoutMs: callTimeoutMs })
-  const seal = createSeal({ calls, names, identity, look, tails })
+  const reading = createReading({ calls, names, examination, tails, timeoutMs: callTimeoutMs })
+  const seal = createSeal({ calls, names, identity, examination, tails })
   const blocks = createBlocks(memoryBytes)
   const queue = createKeyQueue()
   const appendDeps = {
     calls,
     names,
-    look,
+    examination,
     tails,
     budget: createBudget(memoryBytes),
     blocks,
@@ -179,7 +185,7 @@ export function s3Blobs(given: S3BlobsOptions): S3Blobs {
     partBytesOf: (sizeBytes: number) => store.partBytesOf(sizeBytes),
     checkpoint: { bytes: checkpointBytes, ms: checkpointMs },
   }
-  /** Put as one by this process a moment ago: the seal has nothing to ask. */
+  /** Blobs that this process stored with one PutObject a moment ago. The seal need not ask the store about them. */
   const put = new Map<string, number>()
   let isOpen = false
 
@@ -188,7 +194,7 @@ export function s3Blobs(given: S3BlobsOptions): S3Blobs {
 
   async function remove(key: string): Promise<void> {
     put.delete(key)
-    // The uploads first: one that is completed at this moment makes an object still.
+    // Remove the uploads first: one that is completed at this moment still makes an object.
     await removeUnfinished(key)
     await calls.delete(names.blob(key))
   }
@@ -198,7 +204,9 @@ export function s3Blobs(given: S3BlobsOptions): S3Blobs {
     await tails.removeAll(key)
   }
 
-  /** Every call: only on an open store, one after the other for a key, faults by their code. */
+  /**
+   * Wraps every call: it requires an open store, runs one call at a time for each key, and maps faults to their codes.
+   */
   const guarded = <T>(key: string, work: () => Promise<T>, interrupt?: () => void): Promise<T> =>
     opened(() => queue.run(key, work, interrupt))
 
@@ -224,7 +232,7 @@ export function s3Blobs(given: S3BlobsOptions): S3Blobs {
         blob.key,
         async () => {
           const appended = await appendToS3(appendDeps, blob, request, stop)
-          // Without notes it never had more than this one request, and there is nothing to complete or to clean up.
+          // Without notes it had only this one request, and there is nothing to complete or to clean up.
           const isPut = appended.outcome === 'kept' && appended.offset === blob.size && appended.state === undefined
           if (isPut && blob.state === null) keepNewest(put, blob.key, blob.size)
           return appended
@@ -236,12 +244,12 @@ export function s3Blobs(given: S3BlobsOptions): S3Blobs {
     recover: (blob, { offset }) =>
       guarded(blob.key, async () => {
         const notes = readNotes(blob.state)
-        if ((await look.atObject(blob, notes)) === 'whole') return { outcome: 'kept', offset: blob.size }
+        if ((await examination.atObject(blob, notes)) === 'whole') return { outcome: 'kept', offset: blob.size }
         const upTo = notes === null ? 0 : noted(notes, blob.size)
         const isThere = notes === null || notes.uploadId === null || (await isListed(blob, notes.uploadId))
-        // Nothing counts but what is noted, and that is there whoever wrote it.
+        // Only what is noted counts, and it is there, no matter which node wrote it.
         if (upTo >= offset && isThere) return { outcome: 'kept', offset }
-        if ((await look.afterMissing(blob, notes)) === 'whole') return { outcome: 'kept', offset: blob.size }
+        if ((await examination.afterMissing(blob, notes)) === 'whole') return { outcome: 'kept', offset: blob.size }
         return { outcome: 'lost' }
       }),
 
@@ -259,8 +267,8 @@ export function s3Blobs(given: S3BlobsOptions): S3Blobs {
 
     list: inventory.list,
     sizeOf: (key) => guarded(key, () => inventory.sizeOf(key)),
-    scraps: {
-      found: (key) => guarded(key, () => inventory.hasScraps(key)),
+    uploadRemains: {
+      found: (key) => guarded(key, () => inventory.hasUploadRemains(key)),
       remove: (key) => guarded(key, () => removeUnfinished(key)),
     },
     quarantine: {
@@ -270,7 +278,7 @@ export function s3Blobs(given: S3BlobsOptions): S3Blobs {
       remove: (key) => guarded(key, () => inventory.quarantine.remove(key)),
     },
 
-    probe: () => opened(() => identity.probe()),
+    probe: () => opened(() => probe(calls, names)),
     examine: (settings) => opened(() => examine(settings)),
     observe: (listener) => void (onRequest = listener),
     readMark: () => identity.readMark(),
@@ -301,7 +309,10 @@ export function s3Blobs(given: S3BlobsOptions): S3Blobs {
   }
 }
 
-/** Between the last byte and the seal; the oldest goes, and is looked for. */
+/**
+ * How many blobs are remembered between their last byte and their seal. For one that was dropped, the seal asks the
+ * store.
+ */
 const MAX_KEPT = 1_000
 
 function keepNewest(map: Map<string, number>, key: string, sizeBytes: number): void {

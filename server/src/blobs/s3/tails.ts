@@ -6,23 +6,23 @@ import type { Names } from './names.js'
 import type { Piece } from './notes.js'
 
 /**
- * Bytes behind the last full part: an object each, under names that are never used again, so that whoever has lost the
- * lease writes beside them and never over them. The ledger says which count.
+ * Bytes after the last full part. Each piece is an object, under a name that is never used again. So a request that has
+ * lost the lease writes its own objects and never overwrites others. The ledger says which pieces count.
  */
 export interface Tails {
-  /** `announce` is told the name first: who is stopped in the middle knows what may lie there. */
+  /** Calls `announce` with the name first, so that a request that is stopped in the middle knows what may exist. */
   store(
     key: string,
     chunks: readonly Uint8Array[],
     signal: AbortSignal,
     announce: (piece: Piece) => void,
   ): Promise<{ piece: Piece; attempts: number }>
-  /** The pieces, one behind the other. null: one is not there. */
+  /** Reads the pieces, one after the other. Null if one is missing. */
   read(key: string, pieces: readonly Piece[], signal: AbortSignal): Promise<Uint8Array[] | null>
   remove(key: string, pieces: readonly Piece[]): Promise<void>
-  /** Those that nobody was told of, too. */
+  /** Also removes pieces that were never recorded. */
   removeAll(key: string): Promise<void>
-  /** Ends every multipart of the key. */
+  /** Ends every multipart upload of the key. */
   abortAll(key: string): Promise<void>
 }
 
@@ -46,7 +46,7 @@ export function createTails(calls: S3Calls, names: Names): Tails {
         const found = await calls.getBytes(names.tail(key, name), signal)
         if (found === null) return null
         if (found.length !== bytes)
-          throw new UploadError('storage-unavailable', 'a stored piece of an upload has not its length')
+          throw new UploadError('storage-unavailable', 'a stored piece of an upload has another length than recorded')
         all.push(found)
       }
       return all
@@ -68,7 +68,7 @@ export function createTails(calls: S3Calls, names: Names): Tails {
         if (own.length === 0) return
         await Promise.all(own.map(({ uploadId }) => calls.abort(name, uploadId)))
       }
-      throw new UploadError('storage-unavailable', 'uploads under a key that is to be removed do not end')
+      throw new UploadError('storage-unavailable', 'uploads under a key that is being removed do not end')
     },
   }
 }

@@ -1,5 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { LimitFunction } from 'p-limit'
+import { createStop, readChunks, type Stop } from '../read-chunks.js'
 import { UploadError } from '../../lib/errors.js'
 import type { Appended, AppendRequest, BlobRef } from '../../ports/blob-store.js'
 import type { Blocks } from './blocks.js'
@@ -9,34 +10,40 @@ import { createFilling, Gone } from './filling.js'
 import type { Names } from './names.js'
 import { chained, type Notes, toState } from './notes.js'
 import { createProgress } from './progress.js'
-import type { S3Look } from './seal.js'
+import type { S3Examination } from './seal.js'
 import type { Tails } from './tails.js'
-import { createStop, readChunks, type Stop } from '../take-bytes.js'
 
 export interface S3AppendDeps {
   readonly calls: S3Calls
   readonly names: Names
-  readonly look: S3Look
+  readonly examination: S3Examination
   readonly tails: Tails
   readonly budget: Budget
   readonly blocks: Blocks
-  /** Parts in flight of all uploads. Held only while a part is sent, never while bytes are waited for. */
+  /**
+   * The limit of parts in flight of all uploads. A slot is held only while a part is sent, never while waiting for
+   * bytes.
+   */
   readonly sending: LimitFunction
   readonly partBytesOf: (sizeBytes: number) => number
   readonly checkpoint: { readonly bytes: number; readonly ms: number }
 }
 
-/** Parts of one upload in flight. */
+/** How many parts of one upload may be in flight. */
 const IN_FLIGHT = 4
-/** A client that sends nothing keeps its memory for so long. */
+/** How long a client that sends nothing keeps its memory. */
 const IDLE_MS = 2_000
 const IDLE_UNDER_PRESSURE_MS = 250
-/** Whoever asks a receiver to let go waits 3.5 s for it: what is in flight has so long to be stored. */
+/**
+ * A caller that asks a receiver to stop waits 3.5 s for it. What is in flight has this much of that time to be stored.
+ */
 const LET_GO_MS = 1_500
 const TICK_MS = 125
 const LAST_ACKNOWLEDGEMENTS = 5
 
-/** Takes bytes as parts from memory, from what the notes say on. @throws Gone: it is not there (any more) */
+/**
+ * Takes bytes as parts from memory, starting where the notes end. @throws Gone if the upload does not exist (any more)
+ */
 export async function takeParts(
   deps: S3AppendDeps,
   blob: BlobRef,
@@ -65,16 +72,16 @@ export async function takeParts(
     stopping.abort()
   }
   const fail = (error: unknown): void => {
-    // Cut off by ourselves: it is no fault.
+    // This request cut itself off, so it is no fault.
     if (!cut.signal.aborted) failures.push(error)
     end()
   }
   stop.whenAsked(() => {
-    letGo ??= setTimeout(() => cut.abort(new UploadError('storage-unavailable', 'asked to let go')), LET_GO_MS)
+    letGo ??= setTimeout(() => cut.abort(new UploadError('storage-unavailable', 'asked to stop')), LET_GO_MS)
     end()
   })
 
-  /** What touches the part that is being filled, one after the other. */
+  /** Runs everything that changes the part that is being filled, one after the other. */
   let busy: Promise<unknown> = Promise.resolve()
   const serially = <T>(work: () => Promise<T>): Promise<T> => {
     const result = busy.then(work)
@@ -97,7 +104,7 @@ export async function takeParts(
     if (progress.durable().offset - progress.recorded().offset >= checkpoint.bytes) await acknowledge()
   }
 
-  /** The part is full: it is sent, beside those before it. */
+  /** Sends the part if it is full, while the parts before it may still be in flight. */
   const sendPart = (): Promise<void> =>
     serially(async () => {
       if (uploadId === null || filling.capacity() === 0 || filling.length() < filling.capacity()) return
@@ -119,7 +126,7 @@ export async function takeParts(
         part.done = { etag: stored.etag, proof: provenBy }
       })
       const task = sent
-        // An attempt that broke off may be read still by its socket.
+        // The socket of an attempt that broke off may still read the bytes.
         .finally(() => whole.release(attempts === 1))
         .then(consider)
         .catch(fail)
@@ -149,8 +156,9 @@ export async function takeParts(
   }
 
   /**
-   * Over budget: who waits for too long gives back what it holds. Whoever waits for the memory of a whole part holds
-   * little, and those before it fill theirs quickly. False: it was asked to stop meanwhile.
+   * Takes memory for the next bytes. Over the budget, an upload that waits for too long stores and gives back what it
+   * holds. An upload that waits for the memory of a whole part holds little, and those before it fill their parts
+   * quickly. False if it was asked to stop while it waited.
    */
   async function memory(): Promise<boolean> {
     const { bytes, isRest } = filling.wanted()
@@ -173,7 +181,7 @@ export async function takeParts(
     const nowMs = performance.now()
     const isPressed = budget.underPressure()
     const isIdle = !isWaiting && filling.holds() && nowMs - lastByteMs >= (isPressed ? IDLE_UNDER_PRESSURE_MS : IDLE_MS)
-    // What is behind parts in flight cannot be acknowledged before them.
+    // What comes after parts in flight cannot be acknowledged before them.
     const isOld =
       !isWaiting && inFlight.size === 0 && filling.unstoredBytes() > 0 && nowMs - unstoredSinceMs >= checkpoint.ms
     if (isIdle || isOld) {
@@ -198,11 +206,11 @@ export async function takeParts(
     while (inFlight.size > 0) await Promise.all(inFlight)
   }
   try {
-    // A part that was full already when its sender was stopped.
+    // Send a part that was already full when its sender was stopped.
     await sendPart()
     const ended = await readChunks(request.source, reading, takeChunk)
     clearInterval(ticker)
-    if (isExcess) cut.abort(new UploadError('storage-unavailable', 'not kept'))
+    if (isExcess) cut.abort(new UploadError('storage-unavailable', 'the source is longer than the blob'))
     await allSettled()
     if (isExcess) {
       await progress.discard()
@@ -214,20 +222,20 @@ export async function takeParts(
       const put = await putWhole()
       if (put !== null) return put
     }
-    // As far as it is stored: also where it was cut off.
+    // Store what was received, also when the request was cut off.
     await flush(false).catch(fail)
     throwFirst(failures)
     const isAcknowledged = await lastAcknowledgement()
     const { offset, notes: kept } = progress.durable()
     if (offset === blob.size && !isAcknowledged)
-      // Nothing is completed but what the ledger has.
+      // Only what the ledger has recorded may be completed.
       throw new UploadError('ledger-unavailable', 'the last parts could not be recorded')
     return { outcome: 'kept', offset, state: toState(kept), ended: endingOf(offset, ended) }
   } catch (error) {
     clearInterval(ticker)
     end()
     if (isLeaseLost) await progress.discard()
-    // What has no gap is not lost by a fault behind it.
+    // Bytes without a gap are not lost because of a fault after them.
     else if (!(error instanceof Gone))
       await allSettled()
         .then(() => progress.acknowledge())
@@ -243,23 +251,24 @@ export async function takeParts(
 
   function endingOf(offset: number, ended: 'whole' | 'broken' | 'excess' | 'stopped') {
     if (offset === blob.size) return 'whole'
-    // Cut off while it was sent; and `readChunks` calls everything excess that was refused, which here is a stop.
+    // It was cut off while it was sent. And `readChunks` reports 'excess' for every refused chunk, which here is a
+    // stop.
     return offset < received || ended === 'excess' ? 'stopped' : ended
   }
 
   async function lastAcknowledgement(): Promise<boolean> {
-    // Whole parts alone are recorded with the request's end: a commit less.
+    // Whole parts alone are recorded at the request's end, which saves a commit.
     if (progress.durable().offset < blob.size && progress.hasNoPieces()) return false
     for (let attempt = 0; attempt < LAST_ACKNOWLEDGEMENTS; attempt++) {
       if (await acknowledge('final')) return true
-      // A partial one is recorded with the request's end.
+      // A partial blob is recorded at the request's end.
       if (progress.durable().offset < blob.size) return false
       await sleep(IDLE_UNDER_PRESSURE_MS)
     }
     return false
   }
 
-  /** What fits one part: one PutObject, which overwrites nothing. */
+  /** Stores a blob that fits in one part, with one PutObject that overwrites nothing. */
   async function putWhole(): Promise<Appended | null> {
     const whole = await serially(() => filling.whole(stopping.signal))
     if (whole === null) return null
@@ -274,14 +283,14 @@ export async function takeParts(
         }),
       )
       .then((done) => {
-        // What was refused may have been answered before all of it was read.
+        // A refusal may have been answered before all of the body was read.
         if (done.outcome === 'put') ({ attempts } = done)
         return done.outcome
       })
       .finally(() => whole.release(attempts === 1))
-    // Our own answer was lost, or somebody who had lost the lease was quicker: it is whole all the same.
-    if (put === 'taken' && (await deps.look.atObject(blob, notes)) !== 'whole')
-      throw new UploadError('storage-unavailable', 'under the name of a blob lies an object that is not it')
+    // Our own answer was lost, or a request that had lost the lease was faster. The object is whole in both cases.
+    if (put === 'taken' && (await deps.examination.atObject(blob, notes)) !== 'whole')
+      throw new UploadError('storage-unavailable', 'another object exists under the name of the blob')
     if (notes.tail.length === 0 && progress.filling().pieces.length === 0)
       return { outcome: 'kept', offset: blob.size, ended: 'whole' }
     await progress.acknowledgeWhole().catch((error: unknown) => {

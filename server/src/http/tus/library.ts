@@ -16,28 +16,31 @@ import {
 import { DataStore, Server, type Upload } from '@tus/server'
 import type { Context } from 'hono'
 import { v7 as uuidv7 } from 'uuid'
-import type { Admit, Limits } from '../../kinds/admission.js'
-import type { Cancel } from '../../sequence/cancel.js'
-import { baseOf, type Env } from '../context.js'
 import { bodyOf, refuseEncoded } from '../body.js'
-import { ProblemError, refuse } from '../../lib/problem-error.js'
-import { COMPLETING_WAIT_MS, goneAs, isSettled, shownOffset } from './withheld-tail.js'
+import { baseOf, type Env } from '../context.js'
+import type { Admit, Limits } from '../../kinds/admission.js'
 import { absent } from '../../kinds/gone.js'
-import type { Leases } from '../../sequence/leases.js'
 import type { Logger } from '../../lib/log.js'
+import { ProblemError, refuse } from '../../lib/problem-error.js'
 import type { Clock } from '../../ports/clock.js'
-import type { Ledger } from '../../ports/ledger.js'
+import type { LedgerOperations } from '../../ports/ledger/operations.js'
 import type { OperationKey, OperationRecord } from '../../ports/operation.js'
-import type { Receive } from '../../sequence/receive.js'
+import type { Cancel } from '../../sequence/cancel.js'
 import type { Drive } from '../../sequence/drive.js'
+import type { Leases } from '../../sequence/leases.js'
+import type { Receive } from '../../sequence/receive.js'
 import type { Watch } from '../../sequence/watch.js'
 import { parseUploadMetadata, type UploadMetadata } from './upload-metadata.js'
+import { COMPLETING_WAIT_MS, goneAs, isSettled, shownOffset } from './withheld-tail.js'
 
-/** Creation, options and termination, by @tus/server. `method` is the one that is meant: a request can override its own. */
+/**
+ * Creation, options and termination, by @tus/server. `method` is the method that is meant, because a request can
+ * override its own.
+ */
 export type TusLibrary = (c: Context<Env>, method: 'POST' | 'DELETE' | 'OPTIONS') => Promise<Response>
 
 export interface TusLibraryDeps {
-  readonly ledger: Ledger<unknown>
+  readonly ledger: LedgerOperations
   readonly leases: Leases
   readonly drive: Drive
   readonly receive: Receive
@@ -49,22 +52,27 @@ export interface TusLibraryDeps {
   readonly limits: Limits
 }
 
-/** What the library's callbacks need to know of the request that they serve. */
+/** What the library's callbacks need to know of the request for which they are called. */
 interface Call {
   readonly owner: string
   readonly base: string
-  /** The header `Upload-Metadata` as it came, and what it says. */
+  /** The header `Upload-Metadata` as it came, and its parsed content. */
   readonly header: string | null
   readonly metadata: UploadMetadata
-  /** What went wrong in a callback, which the library would make a status and a text of. */
+  /** The error of a callback. The library would reduce it to a status and a text. */
   error: Error | null
 }
 
-/** An empty file's reference is committed inside its POST, which a stock client takes for the whole: wait as long as it can take. */
+/**
+ * The reference of an empty file is committed inside its POST, and a stock client takes that for the whole upload. So
+ * the request waits as long as the reference can take.
+ */
 const EMPTY_FILE_WAIT_MS = 300_000
-/** Of `Upload-Metadata`, beside the kind's metadata: names of a thousand wide letters, twice, in base64. */
+/**
+ * The part of `Upload-Metadata` in addition to the kind's metadata: names of a thousand wide letters, twice, in base64.
+ */
 const FILE_FACTS_BYTES = 8 * 1024
-/** Keys by which stock clients tell what of the file; everything else is the kind's metadata. */
+/** Keys in which stock clients describe the file. Everything else is the kind's metadata. */
 const FILE_KEYS = new Set([
   'filename',
   'name',
@@ -86,16 +94,16 @@ export function createTusLibrary(deps: TusLibraryDeps): TusLibrary {
     if (call === undefined) throw new Error('outside of a request')
     return call
   }
-  /** The library knows only a status and a text: the error goes past it. */
+  /** The library knows only a status and a text, so the error is passed around it. */
   const refuseBy = (error: unknown): never => {
     callNow().error =
-      error instanceof Error ? error : new Error('something that is no Error was thrown', { cause: error })
+      error instanceof Error ? error : new Error('something other than an Error was thrown', { cause: error })
     // oxlint-disable-next-line only-throw-error -- the library's own form of an error
     throw { status_code: 500, body: '' }
   }
   const guarded = <T>(work: () => Promise<T>): Promise<T> => work().catch(refuseBy)
 
-  /** The store that the library knows is the ledger; bytes go the one way of all bytes. */
+  /** To the library, the ledger is the store. Bytes are received in the same way as those of a PATCH. */
   class OperationStore extends DataStore {
     override extensions = ['creation', 'creation-with-upload', 'termination']
     override create(upload: Upload): Promise<Upload> {
@@ -113,10 +121,10 @@ export function createTusLibrary(deps: TusLibraryDeps): TusLibrary {
   }
 
   const server = new Server({
-    // The library wants a path; where the routes are mounted is known only by the request.
+    // The library requires a path. Only the request shows where the routes are mounted.
     path: '/files',
     datastore: new OperationStore(),
-    // Leases are the locks, and are taken where bytes are written.
+    // Leases are the locks. They are taken where bytes are written.
     locker: { newLock: () => ({ lock: async () => {}, unlock: async () => {} }) },
     namingFunction: () => {
       const asked = callNow().metadata['operationId']
@@ -132,7 +140,7 @@ export function createTusLibrary(deps: TusLibraryDeps): TusLibrary {
     if (upload.size === undefined) throw refuse('not-offered')
     const key = keyOf(upload.id)
     const { metadata, header } = callNow()
-    // It comes back with each HEAD, whose answer a proxy takes as a whole.
+    // Each HEAD returns it, and a proxy has to buffer the whole head of that answer.
     if ((header?.length ?? 0) > maxHeaderLength)
       throw refuse('metadata-too-large', { detail: `Upload-Metadata: at most ${maxHeaderLength} bytes` })
     const declaration = parseDeclareRequest(declarationOf(metadata, upload.size))
@@ -144,7 +152,10 @@ export function createTusLibrary(deps: TusLibraryDeps): TusLibrary {
     return upload
   }
 
-  /** Data in the creation request. A replayed one writes nothing at offset 0, and says how far the first one came. */
+  /**
+   * Data in the creation request. A repeated request writes nothing at offset 0, and returns how far the first one
+   * came.
+   */
   async function write(stream: Readable, id: string, offset: number): Promise<number> {
     const key = keyOf(id)
     const before = await found(key)
@@ -168,7 +179,7 @@ export function createTusLibrary(deps: TusLibraryDeps): TusLibrary {
     }
   }
 
-  /** The library says that all bytes are there. Only a short cut: nothing depends on its being called. */
+  /** The library reports that all bytes have arrived. This is only a short cut: nothing depends on this call. */
   async function finish(upload: Upload): Promise<{ headers?: Record<string, string> }> {
     const key = keyOf(upload.id)
     const empty = upload.size === 0
@@ -209,7 +220,7 @@ export function createTusLibrary(deps: TusLibraryDeps): TusLibrary {
   }
 }
 
-/** Only what the library acts upon: it refuses a request for values of other headers that are nothing to it. */
+/** Only the headers that the library uses: it refuses requests because of other headers that do not concern it. */
 const LIBRARY_HEADERS = [
   'Content-Length',
   'Content-Type',
@@ -234,13 +245,13 @@ function requestFor(c: Context<Env>, method: string): Request {
   )
 }
 
-/** 403, where the operation's own resource says 409: stock clients ask again for ever at a 409. */
+/** 403, although the operation's own resource answers 409: stock clients repeat a request without end after a 409. */
 function terminationRefused(error: unknown): never {
   if (!(error instanceof ProblemError) || problemCode(error.problem) !== 'already-referenced') throw error
   throw new ProblemError({ ...error.problem, status: 403 })
 }
 
-/** The library's own refusals are plain text. */
+/** The library refuses in plain text. */
 async function problemIn(response: Response): Promise<Problem> {
   const code = { 413: 'too-large', 500: 'internal', 501: 'not-offered' }[response.status] ?? 'invalid-request'
   return { ...problem(code as ProblemCode, { detail: (await response.text()).trim() }), status: response.status }

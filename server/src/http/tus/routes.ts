@@ -11,23 +11,23 @@ import {
 import { type Context, Hono } from 'hono'
 import { bodyOf, refuseEncoded } from '../body.js'
 import { type Env, keyOf } from '../context.js'
-import { ProblemError, refuse } from '../../lib/problem-error.js'
-import { asksForTail, COMPLETING_WAIT_MS, goneAs, isGone, isSettled, shownOffset } from './withheld-tail.js'
+import type { SendFile } from '../files.js'
+import { isTusHead, methodOf, withRetries } from '../with-retries.js'
 import { absent } from '../../kinds/gone.js'
-import type { Leases } from '../../sequence/leases.js'
 import type { Logger } from '../../lib/log.js'
+import { ProblemError, refuse } from '../../lib/problem-error.js'
 import type { Clock } from '../../ports/clock.js'
-import type { Ledger } from '../../ports/ledger.js'
+import type { LedgerOperations } from '../../ports/ledger/operations.js'
 import type { OperationKey, OperationRecord } from '../../ports/operation.js'
+import type { Leases } from '../../sequence/leases.js'
 import type { Receive } from '../../sequence/receive.js'
 import type { Watch } from '../../sequence/watch.js'
-import type { SendFile } from '../files.js'
-import { isTusHead, methodOf, patiently } from '../patiently.js'
 import type { TusLibrary } from './library.js'
 import { versionRefused } from './version.js'
+import { asksForTail, COMPLETING_WAIT_MS, goneAs, isGone, isSettled, shownOffset } from './withheld-tail.js'
 
 export interface TusRouteDeps {
-  readonly ledger: Ledger<unknown>
+  readonly ledger: LedgerOperations
   readonly leases: Leases
   readonly receive: Receive
   readonly watch: Watch
@@ -37,16 +37,21 @@ export interface TusRouteDeps {
   readonly sendFile: SendFile
 }
 
-/** A request for the withheld tail is held so long: below any idle time-out, and long enough to be seldom. */
+/**
+ * How long a request for the withheld tail is held: below any idle time-out, and long enough that such requests are
+ * rare.
+ */
 const TAIL_WAIT_MS = 8_000
 const RECEIVER = { patienceMs: 1_000, waitMs: 4_000 }
 
-/** tus 1.0.0 under `/files`: HEAD and PATCH are ours, creation, options and termination are the library's. */
+/**
+ * tus 1.0.0 under `/files`: HEAD and PATCH are implemented here; the library does creation, options and termination.
+ */
 export function tusRoutes(deps: TusRouteDeps): Hono<Env> {
   const { ledger, leases, receive, watch, clock, library, sendFile } = deps
   const app = new Hono<Env>()
 
-  // Some clients put a slash behind every path.
+  // Some clients append a slash to every path.
   const file = [filePath(':id'), `${filePath(':id')}/`]
   app.on(['POST', 'OPTIONS'], [FILES, `${FILES}/`], (c) => library(c, c.req.method === 'POST' ? 'POST' : 'OPTIONS'))
   app.on(['GET', 'PATCH', 'DELETE', 'POST', 'OPTIONS'], file, (c) => {
@@ -71,18 +76,24 @@ export function tusRoutes(deps: TusRouteDeps): Hono<Env> {
     const key = keyOf(c, 'not-found')
     const operation = await ledger.find(key)
     if (operation === null) throw await absent(ledger, key)
-    // A tus client that forgets the header must not take an upload for gone, and begin another one.
+    // A tus client that forgets the header must not conclude that the upload is gone and begin another one.
     if (c.req.method === 'HEAD' && isOpen(operation.point)) throw versionRefused()
     return sendFile(c, operation)
   }
 
-  /** The status of an upload, which to a stock client decides everything: never 5xx and never 429 on a well-formed id. */
+  /**
+   * The status of an upload, on which every decision of a stock client depends: never 5xx and never 429 for a
+   * well-formed id.
+   */
   async function head(c: Context<Env>): Promise<Response> {
     const key = keyOf(c, 'not-found')
-    return headOf(await patiently(c, deps, () => settled(key)), isStock(c))
+    return headOf(await withRetries(c, deps, () => settled(key)), isStock(c))
   }
 
-  /** A receiver that is in the way lets go first; one whose last byte is not in the ledger yet is waited for. */
+  /**
+   * A receiver that blocks this request releases its lease first. If the last byte is not in the ledger yet, the HEAD
+   * waits for it.
+   */
   async function settled(key: OperationKey): Promise<OperationRecord | 'not-yet'> {
     if (!(await leases.settleReceiver(key, RECEIVER))) return 'not-yet'
     const driven = leases.inUse(key) === 'drive'
@@ -117,7 +128,7 @@ export function tusRoutes(deps: TusRouteDeps): Hono<Env> {
         throw offsetConflict(c, received.operation)
       case 'refused':
         throw new ProblemError(received.problem)
-      // Somebody drives it, or does not let go.
+      // Another holder drives it, or does not release it.
       case 'locked':
       case 'closed': {
         const operation = await ledger.find(key)
@@ -129,7 +140,7 @@ export function tusRoutes(deps: TusRouteDeps): Hono<Env> {
     }
   }
 
-  /** A PATCH for which there are no bytes to take any more. */
+  /** Answers a PATCH for which no bytes are taken any more. */
   async function afterLastByte(c: Context<Env>, operation: OperationRecord, offset: number): Promise<Response> {
     if (isGone(operation) || operation.point === 'rejected') throw goneAs(operation)
     if (!isStock(c)) {
@@ -141,13 +152,13 @@ export function tusRoutes(deps: TusRouteDeps): Hono<Env> {
     return withheld(operation, Promise.resolve(operation), offset, TAIL_WAIT_MS)
   }
 
-  /** Says where to go on, which spares the client a HEAD. */
+  /** Says at which offset to resume, which saves the client a HEAD. */
   function offsetConflict(c: Context<Env>, operation: OperationRecord): ProblemError {
     const offset = isStock(c) ? shownOffset(operation, clock.now()) : operation.offset
     return refuse('offset-conflict', { detail: `acknowledged: ${offset}` }, { 'Upload-Offset': String(offset) })
   }
 
-  /** Full offset once the reference is committed; until then a shown one that never falls for this client. */
+  /** The full offset once the reference is committed. Until then a shown offset that never falls for this client. */
   async function withheld(
     key: OperationKey,
     acknowledged: Promise<OperationRecord>,
@@ -155,7 +166,8 @@ export function tusRoutes(deps: TusRouteDeps): Hono<Env> {
     waitMs: number,
   ): Promise<Response> {
     const recorded = await Promise.race([acknowledged.catch(() => null), clock.sleep(TAIL_WAIT_MS).then(() => null)])
-    // Durable, but not recorded: the ledger is away. Whatever was answered now could turn out untrue.
+    // The bytes are durable but not recorded, because the ledger is unavailable. Any other answer could turn out to be
+    // untrue.
     if (recorded === null) throw refuse('locked', { retryAfterSeconds: 1 })
     const operation = (await watch.until(key, isSettled, waitMs)) ?? recorded
     if (isGone(operation) || operation.point === 'rejected') throw goneAs(operation)
@@ -188,7 +200,7 @@ function readPatch(c: Context): { offset: number; length: number | null } {
   return { offset: Number(offset), length: length === undefined ? null : Number(length) }
 }
 
-/** Reads what the client sends and keeps none of it, so that the connection stays usable. */
+/** Reads what the client sends and discards it, so that the connection stays usable. */
 async function discard(body: AsyncIterable<Uint8Array>): Promise<void> {
   const chunks = body[Symbol.asyncIterator]()
   try {

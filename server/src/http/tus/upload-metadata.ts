@@ -1,16 +1,16 @@
 import { refuse } from '../../lib/problem-error.js'
 
-/** By key; a key without a value has null. Without a prototype: `constructor` and `__proto__` are keys like others. */
+/** By key. A key without a value has null. It has no prototype, so `constructor` and `__proto__` are ordinary keys. */
 export type UploadMetadata = Readonly<Record<string, string | null>>
 
-// Padding may be missing; what is no base64 is refused, because bytes of it would be lost unseen.
+// Padding may be missing. Text that is not base64 is refused, because some of its bytes would be lost without a sign.
 const BASE64 = /^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}(?:==)?|[A-Za-z0-9+/]{3}=?)?$/
 
 /**
- * Parses the header `Upload-Metadata`. As tolerant as tusd, the reference server: blanks around pairs, empty pairs, an
- * empty header, and any text without a blank or a comma as a key.
+ * Parses the header `Upload-Metadata`. It accepts what tusd, the reference server, accepts: blanks around pairs, empty
+ * pairs, an empty header, and any text without a blank or a comma as a key.
  *
- * @throws ProblemError `invalid-request` for a pair that has no value in base64, and for a key with two values.
+ * @throws ProblemError `invalid-request` for a pair whose value is not base64, and for a key with two values.
  * @see https://tus.io/protocols/resumable-upload#upload-metadata
  */
 export function parseUploadMetadata(header: string | undefined): UploadMetadata {

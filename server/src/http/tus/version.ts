@@ -1,10 +1,10 @@
 import { problem, TUS_RESUMABLE } from '@landfall/shared'
 import type { MiddlewareHandler } from 'hono'
 import type { Env } from '../context.js'
-import { ProblemError } from '../../lib/problem-error.js'
 import { renderRefusal } from '../errors.js'
+import { ProblemError } from '../../lib/problem-error.js'
 
-/** With the versions that are spoken here. */
+/** The refusal names the versions that the server supports. */
 export const versionRefused = (): ProblemError =>
   new ProblemError(
     { ...problem('invalid-request', { detail: `Tus-Resumable: ${TUS_RESUMABLE} is required` }), status: 412 },
@@ -12,8 +12,9 @@ export const versionRefused = (): ProblemError =>
   )
 
 /**
- * tus 1.0.0, "Tus-Resumable": it stands in every request and in every answer, whatever the outcome. Another version is
- * 412 and is not processed. GET, and HEAD without the header, ask for the stored file and not for the protocol.
+ * tus 1.0.0, "Tus-Resumable": the header is in every request and in every answer, whatever the outcome. Another version
+ * is answered with 412 and is not processed. GET, and HEAD without the header, ask for the stored file and not for the
+ * protocol.
  *
  * @see https://tus.io/protocols/resumable-upload#tus-resumable
  */

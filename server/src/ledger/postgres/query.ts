@@ -1,6 +1,6 @@
 import type { SQL } from 'drizzle-orm'
-import { UploadError } from '../../lib/errors.js'
 import { type Queries, queryOf, type SqlRow } from '../query.js'
+import { UploadError } from '../../lib/errors.js'
 
 /** A Drizzle database or transaction, as far as the ledger's statements need it. */
 export interface Executes {

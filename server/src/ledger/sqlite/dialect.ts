@@ -1,6 +1,6 @@
-import { BACKLOG_MOST } from '../../ports/ledger/inventory.js'
 import type { Dialect } from '../dialect.js'
 import { rateWords } from '../rate.js'
+import { BACKLOG_MOST } from '../../ports/ledger/inventory.js'
 
 /** SQLite's clock in milliseconds since 1970; the same in all places of one statement. */
 export const NOW = `CAST(unixepoch('subsec') * 1000 AS INTEGER)`

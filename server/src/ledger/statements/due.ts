@@ -1,7 +1,7 @@
-import type { OperationKey } from '../../ports/operation.js'
 import type { Dialect } from '../dialect.js'
 import { type Args, changes, type Plan, row, type SqlRow, type SqlValue } from '../query.js'
 import { OPEN } from '../rows.js'
+import type { OperationKey } from '../../ports/operation.js'
 
 // What is picked, and then taken by a statement around the pick. Most picks find nothing. On SQLite a reader asks first, so
 // that they do not keep the application from its one writer; on PostgreSQL they pass over rows that another node takes.

@@ -1,9 +1,9 @@
-import type { EffectRecord, EffectResult, EffectStanding, EffectTarget } from '../../ports/ledger/effects.js'
-import type { LeaseRequest } from '../../ports/ledger/leases.js'
-import type { OperationKey } from '../../ports/operation.js'
 import type { Dialect } from '../dialect.js'
 import { changes, type Plan, rows } from '../query.js'
 import { EFFECT_COLUMNS, STANDING_COLUMNS, toEffect, toEffectStanding } from '../rows.js'
+import type { EffectRecord, EffectResult, EffectStanding, EffectTarget } from '../../ports/ledger/effects.js'
+import type { LeaseRequest } from '../../ports/ledger/leases.js'
+import type { OperationKey } from '../../ports/operation.js'
 import { dueEffects, writeBoth } from './due.js'
 
 const OF_THIS_ATTEMPT = `effect_id = :effect_id AND attempts = :attempts AND delivered_at IS NULL AND given_up_at IS NULL`

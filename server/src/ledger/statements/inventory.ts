@@ -1,3 +1,7 @@
+import { OPEN_BACKLOG, toBacklog } from '../backlog.js'
+import type { Dialect } from '../dialect.js'
+import { type Plan, row, rows, type SqlRow, type SqlValue } from '../query.js'
+import { CLAIM_COLUMNS, OPEN, OPERATION_WITH_REFERENCE, toClaim, toOperation } from '../rows.js'
 import {
   BACKLOG_MOST,
   type Claim,
@@ -7,10 +11,6 @@ import {
   type OperationFilter,
 } from '../../ports/ledger/inventory.js'
 import type { OperationRecord } from '../../ports/operation.js'
-import { OPEN_BACKLOG, toBacklog } from '../backlog.js'
-import type { Dialect } from '../dialect.js'
-import { type Plan, row, rows, type SqlRow, type SqlValue } from '../query.js'
-import { CLAIM_COLUMNS, OPEN, OPERATION_WITH_REFERENCE, toClaim, toOperation } from '../rows.js'
 
 // What reconcile, lists, doctor, health checks and metrics ask.
 

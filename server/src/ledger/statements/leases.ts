@@ -1,10 +1,10 @@
-import type { Changes, Lease, LeaseOutcome, LeasePurpose, LeaseRequest, Urgency } from '../../ports/ledger/leases.js'
-import type { EffectTarget } from '../../ports/ledger/effects.js'
-import type { OperationKey, OperationRecord } from '../../ports/operation.js'
 import { NO_LEASE, statementsFor } from '../changes.js'
 import type { Dialect } from '../dialect.js'
 import { type Args, changes, type Plan, row, rows } from '../query.js'
 import { LEASED_COLUMNS, levelOf, OPEN, OPERATION_COLUMNS, toAsked, toLeased, toOperation } from '../rows.js'
+import type { EffectTarget } from '../../ports/ledger/effects.js'
+import type { Changes, Lease, LeaseOutcome, LeasePurpose, LeaseRequest, Urgency } from '../../ports/ledger/leases.js'
+import type { OperationKey, OperationRecord } from '../../ports/operation.js'
 import { dueArgs, dueOperations, NEXT_DUE, updatePicked } from './due.js'
 
 /** The condition of every later write: a process that has lost the lease changes nothing (invariant 8). */

@@ -1,4 +1,3 @@
-import type { ClockLook, ClockSettled } from '../../ports/ledger/marks.js'
 import {
   attended,
   type ClockFinding,
@@ -14,6 +13,7 @@ import type { Dialect } from '../dialect.js'
 import { changes, type Plan, row } from '../query.js'
 import { newOwnerKey, OPEN } from '../rows.js'
 import { newTombstoneKey, TOMBSTONE_KEY } from '../tombstones.js'
+import type { ClockLook, ClockSettled } from '../../ports/ledger/marks.js'
 
 // What is true of the ledger as a whole is in `landfall_meta`, by keys.
 

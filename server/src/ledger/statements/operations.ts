@@ -1,6 +1,4 @@
 import type { Problem } from '@landfall/shared'
-import type { Declared, Intent, TombstonePoint } from '../../ports/ledger/operations.js'
-import type { OperationKey, OperationRecord } from '../../ports/operation.js'
 import { NO_LEASE } from '../changes.js'
 import { type Columns, insertOf, type Table } from '../columns.js'
 import type { Dialect } from '../dialect.js'
@@ -17,6 +15,8 @@ import {
 } from '../rows.js'
 import { type Declaration, OPERATIONS } from '../tables.js'
 import { TOMBSTONE, toTombstone } from '../tombstones.js'
+import type { Declared, Intent, TombstonePoint } from '../../ports/ledger/operations.js'
+import type { OperationKey, OperationRecord } from '../../ports/operation.js'
 import { pairs } from './due.js'
 
 const ONE = `owner = :owner AND id = :id`

@@ -1,7 +1,7 @@
 import { v7 as uuidv7 } from 'uuid'
-import type { UploadError } from '../../lib/errors.js'
 import { isReady, notReady, type Part, partsOf, RECOUNT, refuseLostTables, type Standing } from '../parts.js'
 import { changes, type Plan } from '../query.js'
+import type { UploadError } from '../../lib/errors.js'
 import { meta, metaOnce, setMeta, store, tombstoneKey } from './marks.js'
 
 /** In what the engines differ when they make the tables. */

@@ -1,6 +1,6 @@
 import type { JsonValue, Point, Problem } from '@landfall/shared'
-import type { EffectTarget } from './effects.js'
 import type { ContentFacts, OperationKey, OperationRecord } from '../operation.js'
+import type { EffectTarget } from './effects.js'
 
 export type LeasePurpose = 'receive' | 'drive'
 

@@ -1,8 +1,8 @@
 import type { JsonValue, Problem } from '@landfall/shared'
+import type { ContentFacts, OperationRecord } from '../operation.js'
 import type { Limit } from '../../lib/deadline.js'
 import type { OwedEffect } from './effects.js'
 import type { Changes, Lease } from './leases.js'
-import type { ContentFacts, OperationRecord } from '../operation.js'
 
 /** What a kind without `onReference` comes to. */
 export const NO_HOOK = { outcome: 'accepted', data: null } as const satisfies HookOutcome

@@ -2,16 +2,16 @@ import { Command } from 'commander'
 import type { Check } from '../../operate/doctor.js'
 import { json, line, printable, styled } from './print.js'
 import { addSettings, settingsOf } from './settings-options.js'
-import { ServerDoesNotTalk, withOperator } from './with-operator.js'
+import { ServerUnavailable, withOperator } from './with-operator.js'
 
 const EXIT_FAILED = 1
 const COLOUR = { ok: 'green', warning: 'yellow', failed: 'red' } as const
 
-/** `landfall doctor`: exit status 0 unless something failed; each line says what to do. */
+/** `landfall doctor`: exit status 0 unless a check failed. Each line says what to do. */
 export function doctorCommand(): Command {
-  return addSettings(new Command('doctor').description('look at everything that uploads rest on, and say what to do'))
-    .option('--json', 'one check a line, as JSON')
-    .addHelpText('after', '\nExit status: 0 nothing failed, 1 something did, 2 it could not look.')
+  return addSettings(new Command('doctor').description('check everything that uploads depend on, and say what to do'))
+    .option('--json', 'one check per line, as JSON')
+    .addHelpText('after', '\nExit status: 0 nothing failed, 1 a check failed, 2 the checks could not run.')
     .action(async (flags: { json?: true }, command: Command) => {
       const ignored: string[] = []
       const settings = settingsOf(command, { serves: false, warn: (what) => ignored.push(what) })
@@ -24,7 +24,7 @@ export function doctorCommand(): Command {
         }
         return [settingsLine(ignored), server, ...(await operator.doctor())]
       }).catch((error: unknown): Line[] => {
-        if (!(error instanceof ServerDoesNotTalk)) throw error
+        if (!(error instanceof ServerUnavailable)) throw error
         return [settingsLine(ignored), { name: 'server', state: 'failed', found: error.message, advice: SILENT }]
       })
       for (const check of checks)
@@ -36,17 +36,17 @@ export function doctorCommand(): Command {
 
 type Line = Omit<Check, 'name'> & { readonly name: Check['name'] | 'settings' | 'server' }
 
-const SILENT = 'Look at its log. If it stands still, end it and start it again: nothing is lost.'
+const SILENT = 'Read its log. If it hangs, stop it and start it again: nothing is lost.'
 
-/** Bad ones are refused by name before anything is looked at. */
+/** Bad settings are refused by name before any check runs. */
 const settingsLine = (ignored: readonly string[]): Line =>
   ignored.length === 0
-    ? { name: 'settings', state: 'ok', found: 'all are known and make sense', advice: null }
+    ? { name: 'settings', state: 'ok', found: 'all are known and valid', advice: null }
     : {
         name: 'settings',
         state: 'warning',
         found: ignored.join('; '),
-        advice: 'Correct a name that was mistyped. Variables that a platform sets may stay.',
+        advice: 'Correct mistyped names. Variables that a platform sets may stay.',
       }
 
 function print({ name, state, found, advice }: Line): void {

@@ -4,7 +4,7 @@ import { bytes, facts, json, line } from './print.js'
 import { addSettings, DATA_SETTINGS, settingsOf } from './settings-options.js'
 import { withOperator } from './with-operator.js'
 
-/** `landfall forget`: the right to erasure. Without `--yes` it only says what there is. */
+/** `landfall forget`: the right to erasure. Without `--yes` it only shows what the owner has. */
 export function forgetCommand(): Command {
   return addSettings(
     new Command('forget').description(
@@ -12,8 +12,8 @@ export function forgetCommand(): Command {
     ),
     DATA_SETTINGS,
   )
-    .requiredOption('--owner <owner>', 'who is forgotten')
-    .option('--yes', 'do it; else only look. It cannot be taken back')
+    .requiredOption('--owner <owner>', 'the owner to erase')
+    .option('--yes', 'erase; without it only show. It cannot be undone')
     .option('--json', 'as JSON')
     .action(async ({ owner, yes = false, json: asJson }: Flags, command: Command) => {
       await withOperator(settingsOf(command, { serves: false }), async (operator, where) => {

@@ -1,14 +1,14 @@
 import { Command } from 'commander'
-import { makeDirectoryNow } from '../../blobs/file/durable-files.js'
 import { openDatabase } from '../engines.js'
+import { makeDirectoryNow } from '../../blobs/file/durable-files.js'
 import { line } from './print.js'
 import { addSettings, DATA_SETTINGS, settingsOf } from './settings-options.js'
 
-/** `landfall migrate`: the tables and nothing else, for a deploy step with a database user of its own. */
+/** `landfall migrate`: the tables and nothing else, for a deploy step that has its own database user. */
 export function migrateCommand(): Command {
   return addSettings(
     new Command('migrate').description(
-      "create or upgrade the ledger's tables, and make again what was dropped of them; servers may run meanwhile",
+      "create or upgrade the ledger's tables, and create again what was dropped of them; servers may keep running",
     ),
     DATA_SETTINGS,
   )

@@ -1,10 +1,10 @@
 import { POINTS } from '@landfall/shared'
 import { Command, Option } from 'commander'
 import { UploadError } from '../../lib/errors.js'
+import type { Operator } from '../../operate/operator.js'
 import type { EffectStanding } from '../../ports/ledger/effects.js'
 import type { OperationFilter } from '../../ports/ledger/inventory.js'
 import type { OperationKey, OperationRecord } from '../../ports/operation.js'
-import type { Operator } from '../../operate/operator.js'
 import { aside, bytes, facts, json, line, table, time } from './print.js'
 import { addSettings, DATA_SETTINGS, settingsOf } from './settings-options.js'
 import { withOperator } from './with-operator.js'
@@ -21,15 +21,15 @@ interface ListFlags {
 
 /** `landfall operations list | show | retry | cancel` */
 export function operationsCommand(): Command {
-  const operations = new Command('operations').description('look at operations, and help the ones that stand still')
+  const operations = new Command('operations').description('show operations, and retry or cancel them')
   addSettings(operations.command('list').description('the newest first'), DATA_SETTINGS)
     .option('--owner <owner>', 'only this owner’s')
     .addOption(new Option('--point <point>', 'only those at this recovery point').choices(POINTS))
     .option('--stalled', 'only those whose attempts ran out')
     .option('--given-up', 'only those with an effect that was given up')
-    .option('--after <key>', 'go on behind this blob’s key')
-    .option('--limit <count>', 'at most so many', '100')
-    .option('--json', 'one operation a line, as JSON')
+    .option('--after <key>', 'continue after this blob’s key')
+    .option('--limit <count>', 'the largest number to show', '100')
+    .option('--json', 'one operation per line, as JSON')
     .action(async (flags: ListFlags, command: Command) => {
       const { json: asJson, limit, ...filter } = flags
       const most = countOf(limit)
@@ -49,8 +49,8 @@ export function operationsCommand(): Command {
   const one = (name: string, description: string): Command =>
     addSettings(operations.command(name).description(description), DATA_SETTINGS)
       .argument('<id>', 'the operation')
-      .option('--owner <owner>', 'whose; needed only where several owners use the same id')
-  one('show', 'one operation with its effects, and why it stands still')
+      .option('--owner <owner>', 'its owner; needed only if several owners use the same id')
+  one('show', 'one operation with its effects, and why it makes no progress')
     .option('--json', 'as JSON')
     .action(async (id: string, flags: { owner?: string; json?: true }, command: Command) => {
       await withOperator(settingsOf(command, { serves: false }), async (operator) => {
@@ -60,7 +60,7 @@ export function operationsCommand(): Command {
         else printOne(shown.operation, shown.effects)
       })
     })
-  one('retry', 'clear a stall, and deliver again what was given up').action(
+  one('retry', 'clear a stall, and retry effects that were given up').action(
     async (id: string, flags: { owner?: string }, command: Command) => {
       await withOperator(settingsOf(command, { serves: false }), async (operator, where) => {
         const key = await keyOf(operator, id, flags.owner)
@@ -81,7 +81,7 @@ export function operationsCommand(): Command {
   return operations
 }
 
-/** A page is one answer of the server, which has others to serve. */
+/** A page is one answer of the server, which has other requests to serve. */
 const PAGE = 500
 
 async function* pagesOf(
@@ -107,12 +107,12 @@ function countOf(text: string): number {
   return Number(text)
 }
 
-/** An id is unique for its owner. */
+/** An id is unique only within its owner. */
 async function keyOf(operator: Operator, id: string, owner: string | undefined): Promise<OperationKey> {
   if (owner !== undefined) return { owner, id }
   const [found, another] = await operator.list({ id, limit: 2 })
   if (found === undefined) throw notFound()
-  if (another !== undefined) throw new UploadError('setup', 'several owners use this id: say --owner')
+  if (another !== undefined) throw new UploadError('setup', 'several owners use this id: add --owner')
   return { owner: found.owner, id }
 }
 
@@ -142,7 +142,7 @@ function printOne(operation: OperationRecord, effects: readonly EffectStanding[]
     ['point', pointOf(operation)],
     [
       'file',
-      `${JSON.stringify(operation.file.name)}, ${bytes(operation.file.size)}, ${operation.file.type === '' ? 'type not said' : operation.file.type}`,
+      `${JSON.stringify(operation.file.name)}, ${bytes(operation.file.size)}, ${operation.file.type === '' ? 'type not given' : operation.file.type}`,
     ],
     ['accepted', `${operation.offset} of ${operation.file.size} bytes`],
     ['digest', operation.reference?.digest ?? operation.content?.digest ?? operation.digest ?? '-'],

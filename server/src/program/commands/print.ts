@@ -1,11 +1,11 @@
 import { styleText } from 'node:util'
 
-/** Standard output is for results; what is only for people who wait goes to standard error. */
+/** Standard output is for results. Remarks for the person who waits go to standard error. */
 export const line = (text = ''): void => void process.stdout.write(`${text}\n`)
 export const json = (value: unknown): void => line(JSON.stringify(value))
 export const aside = (text: string): void => void process.stderr.write(`${text}\n`)
 
-/** Names and messages come from anywhere: none may break a line, or tell a terminal what to do. */
+/** Names and messages come from any source: none may break a line or send control characters to a terminal. */
 export const printable = (text: string): string =>
   text.replace(
     /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu,
@@ -13,8 +13,8 @@ export const printable = (text: string): string =>
   )
 
 /**
- * Columns as wide as their widest cell; numbers stand below each other; the last one is not padded. The first row is the
- * heading; `continued`: it was printed with the rows before these.
+ * Columns are as wide as their widest cell. Numbers are aligned to the right, and the last column is not padded. The
+ * first row is the heading. `continued`: the heading was printed with earlier rows.
  */
 export function table(rows: readonly (readonly string[])[], { continued = false } = {}): void {
   const printed = rows.map((row) => row.map(printable))
@@ -28,7 +28,7 @@ export function table(rows: readonly (readonly string[])[], { continued = false 
   for (const row of continued ? printed.slice(1) : printed) line(row.map(pad).join('  '))
 }
 
-/** One fact a line. */
+/** Prints one fact per line. */
 export function facts(rows: readonly (readonly [string, string])[]): void {
   const width = Math.max(...rows.map(([name]) => name.length))
   for (const [name, value] of rows) line(`${name.padEnd(width)}  ${printable(value)}`)
@@ -43,6 +43,6 @@ export function bytes(count: number): string {
 }
 
 type Format = Parameters<typeof styleText>[0]
-/** Colours where a person reads them. */
+/** Colours only if a person reads them. */
 export const styled = (format: Format, text: string): string =>
   process.stdout.isTTY && process.env['NO_COLOR'] === undefined ? styleText(format, text) : text

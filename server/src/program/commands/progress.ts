@@ -1,21 +1,21 @@
 import type { ReconcileProgress } from '../../operate/reconcile.js'
 
-/** Only of runs that are long enough to be waited for. */
+/** The bar is shown only for runs that take longer than this. */
 const BAR_AFTER_MS = 2_000
 const REDRAW_MS = 200
 const WIDTH = 30
-/** ECMA-48: to the line's begin, and erase it. */
+/** ECMA-48: moves to the beginning of the line and erases it. */
 const ERASE = '\r\u001b[K'
 
 export interface Bar {
   show(seen: ReconcileProgress): void
-  /** Before something else is printed to the same terminal. */
+  /** Call it before something else is printed to the same terminal. */
   clear(): void
 }
 
 /**
- * A bar on standard error where that is a terminal. It only writes: a library that reads the keyboard as well would
- * turn Ctrl-C, which must end the command by a signal, into an exit of its own.
+ * A progress bar on standard error if that is a terminal. It only writes. A library that also reads the keyboard would
+ * turn Ctrl-C, which must end the command by a signal, into an ordinary exit.
  */
 export function createBar(to: NodeJS.WriteStream = process.stderr): Bar {
   const startMs = performance.now()
@@ -37,7 +37,7 @@ export function createBar(to: NodeJS.WriteStream = process.stderr): Bar {
 }
 
 function textOf({ doing, operations, of }: ReconcileProgress): string {
-  // Traffic goes on: there may be more than there were at the start.
+  // Uploads continue during the run, so there may be more operations than at the start.
   const part = of === 0 ? 1 : Math.min(1, operations / of)
   const filled = Math.round(part * WIDTH)
   return `${doing} [${'#'.repeat(filled)}${'.'.repeat(WIDTH - filled)}] ${Math.floor(part * 100)} %, ${operations} of ${Math.max(of, operations)} operations`

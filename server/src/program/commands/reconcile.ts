@@ -18,29 +18,29 @@ const EXIT_DIFFERENT = 1
 const DAY_MS = 24 * 60 * 60_000
 
 const MEANING: Record<FindingType, string> = {
-  missing: 'bytes that a row counts on are not there',
-  'set-aside': 'bytes that a row counts on are in quarantine',
+  missing: 'bytes that a row relies on do not exist',
+  'set-aside': 'bytes that a row relies on are in quarantine',
   leftover: 'bytes of an upload that ended without a reference, or was removed',
-  scraps: 'beside a stored blob, what only the way to it needed',
+  'upload-remains': 'parts and tails that only the upload of a stored blob needed',
   unknown: 'bytes of which the ledger has no row',
-  overdue: 'in quarantine for long enough',
+  overdue: 'unknown bytes, in quarantine for long enough',
   foreign: 'files that are not Landfall’s; never touched',
 }
 
-/** `landfall reconcile`: exit status 0 only where nothing differs. */
+/** `landfall reconcile`: exit status 0 only if nothing differs. */
 export function reconcileCommand(): Command {
   return addSettings(
     new Command('reconcile').description(
-      'compare the ledger with the stored bytes, both ways, beside a running server; changes nothing without --apply',
+      'compare the ledger with the stored bytes, in both directions; a server may run; changes nothing without --apply',
     ),
     DATA_SETTINGS,
   )
-    .option('--apply', 'take back, set aside and delete; else only look')
-    .option('--force', 'also where more than 1 % of the blobs would go (of a small store: more than 10, or than half)')
+    .option('--apply', 'take back, set aside and delete; without it only report')
+    .option('--force', 'even if more than 1 % of the blobs would be removed (in a small store: more than 10 or half)')
     .option('--accept-restored', 'the ledger was restored from a backup on purpose: give up what was stored after it')
     .option('--quarantine-days <days>', 'how long unknown blobs are set aside before they are deleted', '7')
-    .option('--json', 'one finding a line, the report last, as JSON')
-    .addHelpText('after', '\nExit status: 0 nothing differs, 1 something does, 2 it could not look.')
+    .option('--json', 'one finding per line, the report last, as JSON')
+    .addHelpText('after', '\nExit status: 0 nothing differs, 1 something differs, 2 it could not compare.')
     .action(async (flags: Flags, command: Command) => {
       const quarantineMs = daysOf(flags.quarantineDays) * DAY_MS
       const bar = createBar()
@@ -74,7 +74,7 @@ function printFinding({ type, blob, operation, sizeBytes, action }: Finding): vo
   const of = operation === null ? '' : `  ${operation.id} of ${operation.owner} (${operation.point})`
   line(
     printable(
-      `${type.padEnd(9)}  ${blob}  ${sizeBytes === null ? 'absent' : `${sizeBytes} bytes`}${of}${action === 'none' ? '' : `  -> ${action}`}`,
+      `${type.padEnd(14)}  ${blob}  ${sizeBytes === null ? 'absent' : `${sizeBytes} bytes`}${of}${action === 'none' ? '' : `  -> ${action}`}`,
     ),
   )
 }
@@ -87,8 +87,14 @@ function printReport(report: ReconcileReport): void {
   if (report.quarantined > 0) line(`${report.quarantined} in quarantine`)
   if (report.applied)
     line(`done: ${done['taken-back']} taken back, ${done.quarantined} set aside, ${done.deleted} deleted`)
-  if (report.refused !== null)
-    line(styled('red', `nothing ${report.applied ? 'was' : 'would be'} deleted or set aside: ${report.refused}`))
-  else if (!report.applied && report.difference > found.missing) line('use --apply to mend what can be mended')
+  if (report.refused !== null) line(styled('red', refusal(report, report.refused)))
+  else if (!report.applied && report.difference > found.missing) line('use --apply to repair what can be repaired')
   line(report.difference === 0 ? styled('green', 'nothing differs') : styled('red', `${report.difference} differ`))
+}
+
+function refusal({ applied, done }: ReconcileReport, why: string): string {
+  if (!applied) return `nothing would be deleted or set aside: ${why}`
+  // It may have stopped in the middle, for what came to light only then.
+  const more = done.deleted + done.quarantined > 0 ? 'nothing more' : 'nothing'
+  return `${more} was deleted or set aside: ${why}`
 }

@@ -1,5 +1,4 @@
 import { type Command, Option } from 'commander'
-import { UploadError } from '../../lib/errors.js'
 import {
   FILE_SETTINGS,
   NO_SECRET_FLAG,
@@ -10,41 +9,42 @@ import {
   type SettingName,
   waysOf,
 } from '../settings.js'
+import { UploadError } from '../../lib/errors.js'
 
 const HELP: Record<SettingName, string> = {
   LANDFALL_HOST: 'address to listen on (default 127.0.0.1)',
   LANDFALL_PORT: 'port to listen on; 0 for any free one (default 3000)',
   LANDFALL_DATA_DIR: 'directory of the database and the blobs (default ./landfall-data)',
   LANDFALL_DATABASE_URL: 'file:… or postgres://… (default: SQLite in the data directory)',
-  LANDFALL_DATABASE_CONNECTIONS: 'how many connections to PostgreSQL at most (default 10)',
-  LANDFALL_S3_ENDPOINT: 'of an S3-compatible store; default: that of AWS',
-  LANDFALL_S3_REGION: 'default us-east-1',
-  LANDFALL_S3_BUCKET: 'bucket for the bytes (default: none, but a directory in the data directory)',
-  LANDFALL_S3_ACCESS_KEY_ID: 'default: as the AWS SDK finds credentials',
-  LANDFALL_S3_SECRET_ACCESS_KEY: 'default: as the AWS SDK finds credentials',
-  LANDFALL_S3_PREFIX: 'before the names of all objects; each environment has one of its own (default none)',
-  LANDFALL_OWNER_HEADER: 'header by which a trusted proxy says who asks (required)',
+  LANDFALL_DATABASE_CONNECTIONS: 'largest number of connections to PostgreSQL (default 10)',
+  LANDFALL_S3_ENDPOINT: 'address of an S3-compatible store (default: AWS)',
+  LANDFALL_S3_REGION: 'region of the bucket (default us-east-1)',
+  LANDFALL_S3_BUCKET: 'bucket for the bytes (default: none; they are in the data directory)',
+  LANDFALL_S3_ACCESS_KEY_ID: 'access key of the store (default: the AWS SDK looks for credentials)',
+  LANDFALL_S3_SECRET_ACCESS_KEY: 'secret key of the store (default: the AWS SDK looks for credentials)',
+  LANDFALL_S3_PREFIX: 'prefix of all object names; each environment needs its own (default none)',
+  LANDFALL_OWNER_HEADER: 'header in which a trusted proxy sends the owner (required)',
   LANDFALL_MAX_SIZE_BYTES: 'largest file in bytes (default 1 TiB)',
-  LANDFALL_QUOTA_BYTES: 'what one owner’s files and open uploads may hold together, in bytes (default: any number)',
-  LANDFALL_RESERVE_BYTES: 'room that uploads leave free on the disk of the blobs (default 5 %, 32 to 256 MiB)',
-  LANDFALL_EXPIRES_AFTER_MS: 'when an unfinished upload is given up after its last byte (default 7 days)',
-  LANDFALL_RETENTION_FINAL_MS: 'when an ended or removed upload is forgotten up to its id (default 30 days)',
-  LANDFALL_RETENTION_EFFECTS_MS: 'when the record of a delivered webhook is deleted (default 7 days)',
+  LANDFALL_QUOTA_BYTES: 'how many bytes one owner’s files and open uploads may hold together (default: no limit)',
+  LANDFALL_RESERVE_BYTES: 'space that uploads leave free on the disk of the blobs (default 5 %, 32 to 256 MiB)',
+  LANDFALL_EXPIRES_AFTER_MS: 'how long after its last byte an unfinished upload is given up (default 7 days)',
+  LANDFALL_RETENTION_FINAL_MS: 'how long an ended or removed upload is kept; then only its id (default 30 days)',
+  LANDFALL_RETENTION_EFFECTS_MS: 'how long the record of a delivered webhook is kept (default 7 days)',
   LANDFALL_DECLARATIONS_PER_HOUR: 'how many uploads one owner may begin in an hour (default 36000)',
-  LANDFALL_COMPLETER_INTERVAL_MS: 'how often abandoned uploads are looked for (default 5000)',
-  LANDFALL_LEASE_MS: 'how long a dead process keeps others away (default 30000)',
+  LANDFALL_COMPLETER_INTERVAL_MS: 'how often the server looks for abandoned uploads (default 5000)',
+  LANDFALL_LEASE_MS: 'how long the leases of a dead process keep others away (default 30000)',
   LANDFALL_ALLOWED_ORIGINS: 'origins of pages on other sites, separated by commas (default none)',
-  LANDFALL_BASE_PATH: 'path under which clients reach /uploads, where a proxy takes a prefix away (default: as asked)',
-  LANDFALL_WEBHOOK_URL: 'is told of each reference by a signed POST (Standard Webhooks; default none)',
-  LANDFALL_WEBHOOK_SECRET: 'whsec_…; several while one is replaced, separated by commas',
+  LANDFALL_BASE_PATH: 'path under which clients reach /uploads if a proxy removes a prefix (default: as requested)',
+  LANDFALL_WEBHOOK_URL: 'gets each reference in a signed POST (Standard Webhooks; default none)',
+  LANDFALL_WEBHOOK_SECRET: 'whsec_…; several to replace one, separated by commas',
   LANDFALL_WEBHOOK_ALLOW_PRIVATE: 'true: the webhook may be at a private address (default false)',
-  LANDFALL_METRICS_PATH: 'path of the OpenMetrics page, for your scraper only (default: none is served)',
-  LANDFALL_DRAIN_DELAY_MS: 'after SIGTERM: not ready, but serving, for so long; then it drains (default 0)',
+  LANDFALL_METRICS_PATH: 'path of the OpenMetrics page, for your scraper only (default: not served)',
+  LANDFALL_DRAIN_DELAY_MS: 'how long it still serves but is not ready after SIGTERM, before it drains (default 0)',
   LANDFALL_MIGRATE: 'off: the start changes no tables; run `landfall migrate` when you deploy (default automatic)',
   LANDFALL_LOG_LEVEL: 'silent, error, warn, info or debug (default info)',
 }
 
-/** What commands beside the server need to find its data. */
+/** What commands other than `serve` need to find the server's data. */
 export const DATA_SETTINGS: readonly SettingName[] = [
   'LANDFALL_DATA_DIR',
   'LANDFALL_DATABASE_URL',
@@ -53,11 +53,11 @@ export const DATA_SETTINGS: readonly SettingName[] = [
 
 const flagOf = (name: string): string => name.slice('LANDFALL_'.length).toLowerCase().replaceAll('_', '-')
 
-/** Each flag has a variable of the same name; flags win. Secrets have none, but one for a file that holds them. */
+/** Each flag has a variable of the same name; flags win. A secret has no flag, but one for a file that contains it. */
 export function addSettings(command: Command, names: readonly SettingName[] = SETTING_NAMES): Command {
   for (const name of names) {
     const option = new Option(`--${flagOf(name)} <value>`, `${HELP[name]} [${name}]`)
-    // Known and hidden: as an unknown one it would be answered with its value.
+    // Known but hidden: for an unknown option, the error message would repeat its value.
     command.addOption(SECRET_SETTINGS.has(name) ? option.hideHelp() : option)
     if (FILE_SETTINGS.has(name))
       command.addOption(new Option(`--${flagOf(name)}-file <path>`, `file with: ${HELP[name]} [${name}_FILE]`))
@@ -66,7 +66,7 @@ export function addSettings(command: Command, names: readonly SettingName[] = SE
 }
 
 /**
- * @param warn Is given a sentence for what was ignored among the variables. Default: a line on standard error.
+ * @param warn Gets a sentence for each variable that was ignored. Default: a line on standard error.
  * @throws UploadError `setup` whose message names each bad setting.
  */
 export function settingsOf(

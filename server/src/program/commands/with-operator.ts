@@ -1,23 +1,24 @@
 import { statSync } from 'node:fs'
 import { join } from 'node:path'
 import { hasLedger } from '../engines.js'
+import { openUploads } from '../open.js'
+import type { Settings } from '../settings.js'
 import { UploadError } from '../../lib/errors.js'
 import { createLogger } from '../../lib/log.js'
-import { openUploads } from '../open.js'
+import { connectOperatorIn } from '../../operate/operator-client.js'
 import type { Operator } from '../../operate/operator.js'
-import { connectOperatorIn } from '../../operate/socket.js'
-import type { Settings } from '../settings.js'
 
 const CLOSE_MS = 10_000
 
-/** A server has the directory, and nothing can be learnt from it. */
-export class ServerDoesNotTalk extends UploadError {}
+/** A server holds the directory, but it does not answer or has another version. */
+export class ServerUnavailable extends UploadError {}
 
 /**
- * With the operator of the server that runs on the data directory, or with one of our own while none does.
+ * Calls `work` with the operator of the server that runs on the data directory, or with an operator in this process if
+ * none runs.
  *
- * @throws UploadError `setup` where there is nothing of Landfall's, before anything is made; or where a server has the
- * directory and does not talk with us.
+ * @throws UploadError `setup` if the directory contains nothing of Landfall, before anything is created; or if a server
+ * holds the directory and cannot be asked.
  */
 export async function withOperator<T>(
   settings: Settings,
@@ -27,12 +28,12 @@ export async function withOperator<T>(
   if (!isDirectory(directory)) throw new UploadError('setup', `LANDFALL_DATA_DIR: there is no directory ${directory}`)
   // An application that embeds Landfall has its socket in the directory of its blobs.
   const connected = await connectOperatorIn([directory, join(directory, 'blobs')])
-  if (connected.outcome === 'refused') throw new ServerDoesNotTalk('setup', connected.why)
+  if (connected.outcome === 'refused') throw new ServerUnavailable('setup', connected.why)
   if (connected.outcome === 'connected') return work(connected.operator, 'server')
   if (!(await hasLedger(settings)))
     throw new UploadError(
       'setup',
-      `LANDFALL_DATA_DIR, LANDFALL_DATABASE_URL: no server has ever run on ${directory}; \`landfall serve\` makes what is needed`,
+      `LANDFALL_DATA_DIR, LANDFALL_DATABASE_URL: no server has ever run on ${directory}; start \`landfall serve\` once to create them`,
     )
   const { uploads, database } = await openUploads(settings, createLogger('error'), 'manual')
   try {

@@ -2,16 +2,16 @@ import type { InStatement, InValue, IntMode, ResultSet, Row } from '@libsql/clie
 import { LibsqlError } from '@libsql/core/api'
 import { ResultSetImpl } from '@libsql/core/util'
 import Database from 'libsql'
-import { UploadError } from '../../../lib/errors.js'
 import type { SqlRow, SqlValue } from '../../query.js'
+import { UploadError } from '../../../lib/errors.js'
 import { statementsIn } from './sql-statements.js'
 
-/** One SQLite connection with its prepared statements kept. */
+/** One SQLite connection, which keeps its prepared statements. */
 export interface Connection {
   run(sql: string, args?: readonly SqlValue[]): number
   get(sql: string, args?: readonly SqlValue[]): SqlRow | undefined
   all(sql: string, args?: readonly SqlValue[]): SqlRow[]
-  /** Runs a statement of the application and answers it as `@libsql/client` would. */
+  /** Runs a statement of the application, and answers as `@libsql/client` would. */
   execute(statement: InStatement, intMode: IntMode): ResultSet
   exec(sql: string): void
   readonly inTransaction: boolean
@@ -20,10 +20,10 @@ export interface Connection {
 
 type Statement = ReturnType<InstanceType<typeof Database>['prepare']>
 
-/** Enough for any application's hot statements; beyond it the oldest goes. */
+/** Enough for the frequent statements of any application. Beyond this number, the oldest statement is dropped. */
 const MAX_STATEMENTS = 500
 
-/** Which statements change tables, so that what a kept statement knows of columns may be out of date. */
+/** Statements that change tables. After one of them, a kept statement may know outdated columns. */
 const CHANGES_SCHEMA: ReadonlySet<string> = new Set([
   'CREATE',
   'ALTER',
@@ -35,7 +35,8 @@ const CHANGES_SCHEMA: ReadonlySet<string> = new Set([
 ])
 
 export function openConnection(path: string): Connection {
-  // No busy time-out: it would block the event loop. Whoever meets a locked database waits outside, asynchronously.
+  // No busy time-out, because it would block the event loop. A caller that meets a locked database waits
+  // asynchronously, outside of SQLite.
   const db = openDatabase(path)
   const plain = new Map<string, Statement>()
   const mapped = new Map<string, Statement>()
@@ -50,7 +51,7 @@ export function openConnection(path: string): Connection {
     try {
       return use(statement)
     } catch (error) {
-      // libsql 0.5 does not reset a statement whose `get` has failed: the next one would run with the old arguments.
+      // libsql 0.5 does not reset a statement whose `get` has failed. The next call would run with the old arguments.
       cache.delete(sql)
       throw error
     }
@@ -105,7 +106,8 @@ function execute(statement: Statement, args: InArgsOf, intMode: IntMode): Result
   }
   statement.raw(true)
   const values = statement.all(bound) as SqlValue[][]
-  // Asked only now: running the statement has prepared it again where another connection had changed the tables.
+  // Ask for the columns only now. If another connection has changed the tables, running the statement has prepared it
+  // again.
   const columns = statement.columns()
   const names = columns.map((column) => column.name)
   const types = columns.map((column) => column.type ?? '')
@@ -146,12 +148,12 @@ function fromSql(value: SqlValue, intMode: IntMode): unknown {
     if (!Number.isSafeInteger(number)) throw new RangeError('The integer is too large for a JavaScript number')
     return number
   }
-  // A blob is an ArrayBuffer of its own, never a view into Node's shared pool.
+  // A blob gets its own ArrayBuffer, never a view into Node's shared pool.
   if (value instanceof Uint8Array) return new Uint8Array(value).buffer
   return value
 }
 
-/** Values by number and by name, as `@libsql/client` gives them: only the names can be enumerated. */
+/** Values by number and by name, as `@libsql/client` gives them. Only the names are enumerable. */
 function toRow(values: readonly SqlValue[], names: readonly string[], intMode: IntMode): Row {
   const row = {}
   Object.defineProperty(row, 'length', { value: values.length })
@@ -180,7 +182,7 @@ const BASE_CODES: Readonly<Record<number, string>> = {
   26: 'SQLITE_NOTADB',
 }
 
-/** Applications catch `LibsqlError`; keep to it. */
+/** Applications catch `LibsqlError`, so errors of SQLite become that. */
 function toLibsqlError(error: unknown): unknown {
   if (!(error instanceof Database.SqliteError)) return error
   const base = error.rawCode === undefined ? undefined : BASE_CODES[error.rawCode & 0xff]
@@ -191,7 +193,7 @@ function openDatabase(path: string): InstanceType<typeof Database> {
   try {
     return new Database(path, { timeout: 0 })
   } catch (error) {
-    // Without a code of its own.
+    // This error of libsql has no code.
     throw new UploadError('ledger-unavailable', 'the database cannot be opened', { cause: error })
   }
 }
@@ -206,26 +208,32 @@ const isOneOf = (codes: Readonly<Record<string, number>>, error: unknown): boole
     ([name, code]) => error.code.startsWith(name) || (error.rawCode !== undefined && (error.rawCode & 0xff) === code),
   )
 
-/** Whether another connection has the database locked; passes by waiting. */
+/** Whether another connection has locked the database. This passes with time. */
 export const isBusy = (error: unknown): boolean => isOneOf(BUSY, error)
 
-/** The errors with which the ledger's connections, and those of the application's serialised client, have failed. */
+/** Errors of Landfall's own connections and of the application's serialised client. */
 const saidHere = new WeakSet()
 
-/** Remembers that the application's own database has said this. */
+/** Remembers that this error came from the application's own database. */
 export function said(error: unknown): unknown {
   if (typeof error === 'object' && error !== null) saidHere.add(error)
   return error
 }
 
-/** Whether the application's own database has said it, or something that caused it: others fail with the same codes. */
+/**
+ * Whether the error, or one that caused it, came from the application's own database. Other databases fail with the
+ * same codes.
+ */
 export function isSaid(error: unknown): boolean {
   for (let at = error, depth = 0; at instanceof Error && depth < 8; at = at.cause, depth++)
     if (saidHere.has(at)) return true
   return false
 }
 
-/** Whether the database itself cannot be used now, whatever was asked of it; also where a library has wrapped that. */
+/**
+ * Whether the database itself cannot be used now, whatever the statement was. This also finds an error that a library
+ * has wrapped.
+ */
 export function isAway(error: unknown): boolean {
   for (let at = error, depth = 0; at instanceof Error && depth < 8; at = at.cause, depth++)
     if (isOneOf(AWAY, at)) return true

@@ -1,16 +1,16 @@
 import { AsyncLocalStorage } from 'node:async_hooks'
+import { setTimeout as sleep } from 'node:timers/promises'
 import type { Client, InStatement, IntMode, ResultSet, Transaction } from '@libsql/client'
 import { LibsqlBatchError, LibsqlError } from '@libsql/core/api'
 import { UploadError } from '../../../lib/errors.js'
 import { milliseconds, optional, readOptions } from '../../../lib/options.js'
-import { type Sort, type Statement, statementsIn } from './sql-statements.js'
 import { type Connection, isBusy, openConnection, said } from './connection.js'
+import { type Sort, type Statement, statementsIn } from './sql-statements.js'
 import { createWriter, type Hold, JOB_SAVEPOINT, type Writer } from './writer.js'
-import { setTimeout as sleep } from 'node:timers/promises'
 
 const ACCESS = Symbol.for('landfall.sqlite')
 
-/** What the ledger needs of the database beside Drizzle: the queue of writes, and a connection to read. */
+/** What the ledger needs of the database in addition to Drizzle: the queue of writes, and a connection for reads. */
 export interface SqliteAccess {
   readonly writer: Writer
   reader(): Promise<Connection>
@@ -21,36 +21,38 @@ export interface SqliteAccess {
 export type SerializedLibsql = Client & { readonly [ACCESS]: SqliteAccess }
 
 export interface SerializedLibsqlOptions {
-  /** How long a write waits while another process has the database locked. In milliseconds, default 5,000. */
+  /** How long a write waits while another process has locked the database. In milliseconds, default 5,000. */
   busyTimeoutMs?: number
   /**
    * How long a transaction may keep the writer without a statement before it is rolled back. In milliseconds, default
-   * 5,000. `onReference` gets 2,000 of it, and less each time that it was found idle: all others wait meanwhile.
+   * 5,000. For `onReference` the limit is at most 2,000, and it is halved each time a hook was idle, because all other
+   * writes wait.
    */
   idleLimitMs?: number
 }
 
-const OPTIONS = {
+/** By name: what each option may be, and its default. */
+export const OPTIONS = {
   busyTimeoutMs: optional(milliseconds(0), 5_000),
   idleLimitMs: optional(milliseconds(1), 5_000),
 }
 
 /**
- * Makes one queue of all writes to an SQLite file, those of the application and those of Landfall: SQLite has one
- * writer, and within one process concurrent writes fail at once with "database is locked".
+ * Makes one queue of all writes to an SQLite file, those of the application and those of Landfall. SQLite has one
+ * writer, and within one process, concurrent writes would fail at once with "database is locked".
  *
  * Give Drizzle the returned client: `drizzle(serializedLibsql(createClient({ url: 'file:app.db' })))`. Reads go to
- * `client` as before and are never blocked (WAL). Writes and transactions run one after the other on a connection of
- * its own (WAL, `synchronous=FULL`), and those that wait together share a commit.
+ * `client` as before and never wait for writes (WAL). Writes and transactions run one after the other on a separate
+ * connection (WAL, `synchronous=FULL`), and those that wait at the same time share a commit.
  *
- * Within `onReference` a write through `db` instead of `tx` rejects at once with `write-past-tx`: it would not be part
- * of the transaction, and would wait for it for ever. BEGIN, COMMIT, ROLLBACK and SAVEPOINT as statements, also in a
+ * Within `onReference`, a write through `db` instead of `tx` rejects at once with `write-past-tx`. It would not be part
+ * of the transaction, and would wait for it without end. BEGIN, COMMIT, ROLLBACK and SAVEPOINT as statements, also in a
  * `batch`, reject with `transaction-closed` before anything runs, because they would end or undo what others have
- * written; use `db.transaction`. `executeMultiple` runs alone, so that its script may begin and commit transactions.
- * Two statements in one text, and a PRAGMA that would take durability or the constraints from everybody, reject with
- * `statement-refused`.
+ * written. Use `db.transaction` instead. `executeMultiple` runs alone, so its script may begin and commit transactions.
+ * Two statements in one text reject with `statement-refused`, and so does a PRAGMA that would disable durability or
+ * constraints for all users of the connection.
  *
- * The database must be a file: what is in memory survives no crash, and has no second connection.
+ * The database must be a file: an in-memory database survives no crash and has no second connection.
  */
 export function serializedLibsql(client: Client, options: SerializedLibsqlOptions = {}): SerializedLibsql {
   const settings = readOptions('serializedLibsql', OPTIONS, options)
@@ -97,7 +99,7 @@ export function serializedLibsql(client: Client, options: SerializedLibsqlOption
     },
     async batch(statements, mode) {
       const wanted = statements.map(toStatement)
-      // All are looked at before the first one runs.
+      // All statements are checked before the first one runs.
       const sorts = wanted.map((statement) => sortOf(single(statement)))
       if (mode === 'read' || (mode !== 'write' && sorts.every((sort) => sort === 'read')))
         return client.batch(wanted, 'read')
@@ -135,7 +137,8 @@ export function serializedLibsql(client: Client, options: SerializedLibsqlOption
       await known()
       return writer.alone((connection) => {
         connection.exec(sql)
-        // The writer's next job needs it closed: it is rolled back, and nobody must take it for done.
+        // The next job of the writer needs the transaction closed. It is rolled back, and the caller must not take it
+        // for committed.
         if (connection.inTransaction)
           throw new UploadError('transaction-closed', 'the script left a transaction open, which was rolled back')
       })
@@ -144,7 +147,7 @@ export function serializedLibsql(client: Client, options: SerializedLibsqlOption
     reconnect: () => client.reconnect(),
     close() {
       writer.close()
-      // Whoever read was told that it could not be opened.
+      // If it could not be opened, its readers have already got the error.
       void reader?.then(
         (connection) => connection.close(),
         () => {},
@@ -171,8 +174,9 @@ export function sqliteAccess(client: unknown): SqliteAccess {
 }
 
 /**
- * The scope in which an application's `onReference` runs. `open` answers the transaction that Drizzle asks the client
- * for; it begins in truth with its first statement, so that a hook which waits for something else holds nobody up.
+ * The scope in which an application's `onReference` runs. `open` returns the transaction that Drizzle requests from the
+ * client. The transaction really begins with its first statement, so that a hook which first waits for something else
+ * does not delay other writes.
  */
 export interface HookScope {
   active: boolean
@@ -180,8 +184,9 @@ export interface HookScope {
 }
 const HOOKS = Symbol.for('landfall.sqlite-hooks')
 /**
- * One for all copies of this module, as `ACCESS` is: an application may keep its client while a development server loads
- * the rest again. Unseen by the client, a hook's transaction would be committed without its reference.
+ * One for all copies of this module, as `ACCESS` is. An application may keep its client while a development server
+ * loads the rest again. If the client did not see the scope, a hook's transaction would be committed without its
+ * reference.
  */
 export const hooks = ((globalThis as { [HOOKS]?: AsyncLocalStorage<HookScope> })[HOOKS] ??=
   new AsyncLocalStorage<HookScope>())
@@ -200,14 +205,14 @@ interface DatabaseFacts {
   readonly intMode: IntMode
 }
 
-/** The client says nothing of its settings; the database does. */
+/** The client does not expose its settings, so they are read from the database. */
 async function databaseFacts(client: Client): Promise<DatabaseFacts> {
   const list = await client.execute('PRAGMA database_list')
   const path = list.rows.find((row) => row['name'] === 'main')?.['file']
   if (typeof path !== 'string' || path === '')
     throw new UploadError(
       'setup',
-      'the ledger needs an SQLite database in a file (file:…): one in memory survives no crash',
+      'the ledger needs an SQLite database in a file (file:…), because one in memory survives no crash',
     )
   const foreignKeys = await client.execute('PRAGMA foreign_keys')
   const one = foreignKeys.rows[0]?.[0]
@@ -215,7 +220,7 @@ async function databaseFacts(client: Client): Promise<DatabaseFacts> {
   return { path, foreignKeys: Number(one) === 1, intMode }
 }
 
-/** WAL, and each commit synced: a reference that was told must survive a power loss. */
+/** Opens the connection with WAL and synced commits: a reference that was reported must survive a power loss. */
 async function openWriter(facts: DatabaseFacts, busyTimeoutMs: number): Promise<Connection> {
   const connection = openConnection(facts.path)
   for (const deadline = performance.now() + busyTimeoutMs; ; await sleep(20)) {
@@ -239,7 +244,7 @@ const toStatement = (statement: InStatement | [string, unknown?]): InStatement =
   Array.isArray(statement) ? ({ sql: statement[0], args: statement[1] ?? [] } as InStatement) : statement
 
 /**
- * What the text of one statement holds; null where it holds none, which is SQLite's to refuse.
+ * The statement in a text that holds one. Null if it holds none; SQLite refuses that.
  *
  * @throws UploadError `statement-refused` for what must not run on the shared connection.
  */
@@ -248,13 +253,13 @@ function single(statement: InStatement): Statement | null {
   if (second !== undefined)
     throw new UploadError(
       'statement-refused',
-      `${second.word} after the first statement would be ignored: give one statement a text, or use executeMultiple`,
+      `${second.word} after the first statement would be ignored. Send one statement per call, or use executeMultiple`,
     )
   if (first !== null && first.harm !== null) throw new UploadError('statement-refused', first.harm)
   return first
 }
 
-/** @throws UploadError `transaction-closed` for what begins, ends or nests a transaction by hand. */
+/** @throws UploadError `transaction-closed` for a statement that begins, ends or nests a transaction by hand. */
 function sortOf(statement: Statement | null): Exclude<Sort, 'transaction'> {
   if (statement === null) return 'write'
   if (statement.sort === 'transaction') throw refusal(statement.word)
@@ -275,7 +280,10 @@ function executeBatch(connection: Connection, statements: readonly InStatement[]
   })
 }
 
-/** `hold` is asked for at the first statement. Nested transactions are savepoints, as Drizzle makes them. */
+/**
+ * Makes a transaction that calls `takeHold` at its first statement. Nested transactions are savepoints, as Drizzle
+ * makes them.
+ */
 export function openTransaction(
   takeHold: () => Promise<Hold>,
   intMode: IntMode,
@@ -290,7 +298,8 @@ export function openTransaction(
   }
   const execute = async (statement: InStatement): Promise<ResultSet> => {
     const wanted = single(statement)
-    // Savepoints nest; everything else of this sort would end what is not the application's to end.
+    // Savepoints nest. Every other statement of this sort would end a transaction that does not belong to the
+    // application.
     const savepoint = wanted?.savepoint?.toLowerCase() ?? JOB_SAVEPOINT
     if (savepoint === JOB_SAVEPOINT) sortOf(wanted)
     return use((connection) => connection.execute(statement, intMode))
@@ -298,14 +307,15 @@ export function openTransaction(
   const commit = async (): Promise<void> => {
     if (ended) return
     ended = true
-    // Rejects where the writer was never got: a hook that overlooks it would get a reference without its row.
+    // Rejects if the transaction never got the writer. A hook that ignores this would otherwise get a reference without
+    // its row.
     const hold = await holding
     await (onCommit === undefined ? hold?.commit() : onCommit(hold))
   }
   const rollback = async (): Promise<void> => {
     if (ended) return
     ended = true
-    // Who never got the writer has nothing to undo: the first statement has told why.
+    // A transaction that never got the writer has nothing to undo. Its first statement has already reported why.
     const hold = await holding?.catch(() => null)
     await hold?.rollback()
   }

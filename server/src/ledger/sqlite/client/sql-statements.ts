@@ -1,9 +1,9 @@
 /**
- * What a statement does to the one queue of writes:
+ * How a statement uses the one queue of writes:
  *
- * - `read`: it changes nothing, and needs not wait for the writer;
- * - `write`: it runs within a transaction of the queue;
- * - `alone`: it cannot run within a transaction, or asks for or sets something of the writer's connection;
+ * - `read`: it changes nothing, and need not wait for the writer.
+ * - `write`: it runs within a transaction of the queue.
+ * - `alone`: it cannot run within a transaction, or it reads or sets something of the writer's connection.
  * - `transaction`: it begins, ends or nests a transaction by hand.
  */
 export type Sort = 'read' | 'write' | 'alone' | 'transaction'
@@ -12,26 +12,27 @@ export interface Statement {
   readonly sort: Sort
   /** Its first word in capitals, for messages. */
   readonly word: string
-  /** Of SAVEPOINT, RELEASE and ROLLBACK TO: the name; null for everything else. */
+  /** The name in SAVEPOINT, RELEASE and ROLLBACK TO. Null for every other statement. */
   readonly savepoint: string | null
-  /** Why it must never run on the shared connection; null where it may. */
+  /** Why it must never run on the shared connection. Null if it may run there. */
   readonly harm: string | null
 }
 
 interface Token {
   readonly type: 'word' | 'quoted' | 'symbol'
-  /** Words in capitals, quoted names and texts without their quotes. */
+  /** Words in capitals. Quoted names and texts without their quotes. */
   readonly text: string
 }
 
-/** Most statements are asked for again and again with other values. */
+/** Most statements are run repeatedly with other values, so the results are kept. */
 const known = new Map<string, readonly Statement[]>()
 const MOST_KNOWN = 500
 const LONGEST_KNOWN = 4_096
 
 /**
- * The statements in a text, told apart and sorted. It reads tokens as SQLite does, so that neither comments nor quotes
- * nor a semicolon in front hide one, and leaves everything else to SQLite: what is no SQL is a `write`, which fails.
+ * Splits a text into its statements and sorts them. It reads tokens as SQLite does, so that no comment, quote or
+ * leading semicolon can hide a statement. Everything else is left to SQLite: a text that is not SQL counts as a
+ * `write`, which fails.
  *
  * @see https://www.sqlite.org/lang.html
  */
@@ -46,14 +47,14 @@ export function statementsIn(sql: string): readonly Statement[] {
   return statements
 }
 
-/** The tokens of each statement, as far as they are needed to tell what it is. */
+/** The tokens of each statement, as far as they are needed to recognise it. */
 function* split(sql: string): Generator<Token[]> {
   let tokens: Token[] = []
   let trigger: 'maybe' | 'no' | 'yes' = 'maybe'
   let previous = ['', '']
   for (const token of tokensOf(sql)) {
     const isEnd = token.type === 'symbol' && token.text === ';'
-    // The body of a trigger holds statements of its own; it ends with "; END ;", as sqlite3_complete() has it.
+    // The body of a trigger contains statements itself. It ends with "; END ;", as in sqlite3_complete().
     if (isEnd && (trigger !== 'yes' || (previous[0] === ';' && previous[1] === 'END'))) {
       if (tokens.length > 0) yield tokens
       tokens = []
@@ -66,14 +67,14 @@ function* split(sql: string): Generator<Token[]> {
       else if (!BEFORE_TRIGGER.has(token.text)) trigger = 'no'
     }
     previous = [previous[1] ?? '', token.type === 'quoted' ? '' : token.text]
-    // Only WITH is decided by what comes late; of all others the beginning tells.
+    // Only WITH is decided by a later token. Every other statement is recognised by its first tokens.
     if (tokens.length < ENOUGH_TOKENS || tokens[0]?.text === 'WITH') tokens.push(token)
   }
   if (tokens.length > 0) yield tokens
 }
 
 const BEFORE_TRIGGER: ReadonlySet<string> = new Set(['EXPLAIN', 'QUERY', 'PLAN', 'CREATE', 'TEMP', 'TEMPORARY'])
-/** `ROLLBACK TRANSACTION TO SAVEPOINT name`, and `PRAGMA schema . name = - value`. */
+/** Enough for `ROLLBACK TRANSACTION TO SAVEPOINT name` and for `PRAGMA schema . name = - value`. */
 const ENOUGH_TOKENS = 8
 
 function statementOf(tokens: readonly Token[]): Statement {
@@ -107,7 +108,7 @@ function statementOf(tokens: readonly Token[]): Statement {
 
 const READS: ReadonlySet<string> = new Set(['SELECT', 'VALUES'])
 
-/** `WITH [RECURSIVE] name [(columns)] AS [NOT MATERIALIZED] (…), … verb`: the verb is what follows the last bracket. */
+/** `WITH [RECURSIVE] name [(columns)] AS [NOT MATERIALIZED] (…), … verb`: the verb follows the last closing bracket. */
 function verbAfterWith(tokens: readonly Token[]): string {
   let depth = 0
   for (const [index, { type, text }] of tokens.entries()) {
@@ -120,17 +121,17 @@ function verbAfterWith(tokens: readonly Token[]): string {
   return ''
 }
 
-/** Null for ROLLBACK of the whole. */
+/** The name of the savepoint. Null for a ROLLBACK of the whole transaction. */
 function savepointOf(tokens: readonly Token[]): string | null {
   const [first, ...rest] = tokens
   const to = rest.findIndex(({ type, text }) => type === 'word' && text === 'TO')
   if (first?.text === 'ROLLBACK' && to === -1) return null
   const name = first?.text === 'ROLLBACK' ? rest.slice(to + 1) : rest
-  // The word SAVEPOINT may stand before the name, and may be one.
+  // The word SAVEPOINT may come before the name, and it may also be the name.
   return (name.length > 1 && name[0]?.text === 'SAVEPOINT' ? name[1] : name[0])?.text ?? ''
 }
 
-/** They say what is in the database, whichever connection is asked. */
+/** These tell about the database, and every connection gives the same answer. */
 const PRAGMAS_THAT_READ: ReadonlySet<string> = new Set([
   'COLLATION_LIST',
   'COMPILE_OPTIONS',
@@ -148,10 +149,11 @@ const PRAGMAS_THAT_READ: ReadonlySet<string> = new Set([
   'TABLE_INFO',
   'TABLE_LIST',
   'TABLE_XINFO',
-  // On the writer's connection it would block the event loop; `busyTimeoutMs` waits without. On the readers' it helps.
+  // On the writer's connection this time-out would block the event loop, and `busyTimeoutMs` waits without it. It helps
+  // the connections that read.
   'BUSY_TIMEOUT',
 ])
-/** So do these, as long as they are not set. */
+/** These read as well, unless they are set. */
 const PRAGMAS_THAT_READ_BARE: ReadonlySet<string> = new Set([
   'APPLICATION_ID',
   'AUTO_VACUUM',
@@ -164,17 +166,17 @@ const PRAGMAS_THAT_READ_BARE: ReadonlySet<string> = new Set([
 ])
 
 const isOff = (value: string): boolean => /^(0|OFF|FALSE|NO)$/.test(value)
-/** What each of these may be set to, and why nothing else. */
+/** The values to which each of these may be set, and why all other values are refused. */
 const PRAGMAS_THAT_HARM: ReadonlyMap<string, readonly [(value: string) => boolean, string]> = new Map([
   ['JOURNAL_MODE', [(value) => value === 'WAL', 'reads would wait for writes without WAL']],
   [
     'SYNCHRONOUS',
-    [(value) => /^(2|FULL|3|EXTRA)$/.test(value), 'a reference that was told would not survive a power loss'],
+    [(value) => /^(2|FULL|3|EXTRA)$/.test(value), 'a reference that was reported would not survive a power loss'],
   ],
-  ['LOCKING_MODE', [(value) => value === 'NORMAL', 'nobody else could read the database any more']],
-  ['QUERY_ONLY', [isOff, 'nobody could write through this client any more']],
+  ['LOCKING_MODE', [(value) => value === 'NORMAL', 'no other connection could read the database any more']],
+  ['QUERY_ONLY', [isOff, 'nothing could be written through this client any more']],
   ['IGNORE_CHECK_CONSTRAINTS', [isOff, 'constraints keep what the ledger promises']],
-  ['WRITABLE_SCHEMA', [isOff, 'it stays on for all who share the connection']],
+  ['WRITABLE_SCHEMA', [isOff, 'it stays on for all users of the connection']],
 ])
 
 function pragmaOf(tokens: readonly Token[]): Pick<Statement, 'sort' | 'harm'> {
@@ -188,11 +190,11 @@ function pragmaOf(tokens: readonly Token[]): Pick<Statement, 'sort' | 'harm'> {
   return { sort: reads ? 'read' : 'alone', harm }
 }
 
-/** What SQLite takes for space: a byte order mark too, but no other character beyond ASCII. */
+/** What SQLite takes for white space: a byte order mark too, but no other character beyond ASCII. */
 const SPACE = /[ \t\n\f\r\uFEFF]+/y
 const WORD = /[A-Za-z_\u0080-\u{10FFFF}][\w$\u0080-\u{10FFFF}]*/uy
 const NUMBER = /[0-9][\w.]*/y
-/** A parameter; one that begins with `$` may end with an index in brackets, as in Tcl. */
+/** A parameter. One that begins with `$` may end with an index in brackets, as in Tcl. */
 const PARAMETER = /[?@:#$][\w$\u0080-\u{10FFFF}:]*(?:(?<=[\w$])\([^\s)]*\))?/uy
 const QUOTES: Readonly<Record<string, string>> = { "'": "'", '"': '"', '`': '`', '[': ']' }
 
@@ -228,7 +230,7 @@ function endOf(sql: string, mark: string, from: number): number {
   return at === -1 ? sql.length : at + mark.length
 }
 
-/** A quote that stands twice is one within; only brackets know none. */
+/** A doubled quote is one quote within the text. Only brackets have no doubled form. */
 function endOfQuoted(sql: string, from: number, closing: string): number {
   for (let at = from; ; at += 2) {
     at = sql.indexOf(closing, at)

@@ -3,15 +3,19 @@ import { UploadError } from '../../../lib/errors.js'
 import { type Connection, isBusy } from './connection.js'
 
 /**
- * SQLite's one writer as a queue with group commit: all jobs that wait are run in one transaction, a savepoint each,
- * and share its one fsync.
+ * SQLite's one writer as a queue with group commit. Jobs that wait at the same time run in one transaction, each in its
+ * own savepoint, and share the one fsync of its commit.
  */
 export interface Writer {
-  /** Runs a synchronous job; resolves when it is committed. It may be run again when a neighbour broke its group. */
+  /**
+   * Runs a synchronous job and resolves when it is committed. The job runs again if another job of its group broke the
+   * group.
+   */
   write<T>(work: (connection: Connection) => T): Promise<T>
   /**
-   * Waits for the writer and keeps it until `commit` or `rollback`. `repeatable` holds may share a transaction with
-   * neighbours, under a label by which slow ones are found and kept alone. `onTakenAway` is told when it was idle too long.
+   * Waits for the writer and keeps it until `commit` or `rollback`. A `repeatable` hold may share a transaction with
+   * other jobs. The queue recognises slow holds by their `label`, and then runs them alone. `onTakenAway` is called
+   * when the hold was idle for too long and has lost the writer.
    */
   hold(options: { label: string; repeatable: boolean; onTakenAway?: (why: UploadError) => void }): Promise<Hold>
   /** Runs a job outside of any transaction (PRAGMA, VACUUM). */
@@ -20,34 +24,46 @@ export interface Writer {
 }
 
 export interface Hold {
-  /** @throws UploadError `transaction-closed` after its end, `writer-held` when it was taken away. */
+  /** @throws UploadError `transaction-closed` after the end of the hold, `writer-held` after it has lost the writer. */
   use<T>(statement: (connection: Connection) => T): T
-  /** Runs `last` as the final statements; resolves when all is committed. A throw of `last` rolls back. */
+  /**
+   * Runs `last` as the final statements, and resolves when everything is committed. If `last` throws, everything is
+   * rolled back.
+   */
   commit(last?: (connection: Connection) => void): Promise<void>
   rollback(): Promise<void>
 }
 
 export interface WriterSettings {
-  /** How long a job waits while another process has the database locked, before it is refused. Default 5,000. */
+  /**
+   * How long a job waits while another process has locked the database before it is refused. In milliseconds, default
+   * 5,000.
+   */
   busyTimeoutMs: number
-  /** How long a transaction may keep the writer without a statement. Default 5,000. */
+  /** How long a transaction may keep the writer without a statement. In milliseconds, default 5,000. */
   idleLimitMs: number
 }
 
-/** Commits at the latest after so many jobs or so long a time, so that nobody waits long for a neighbour. */
+/** A group commits at the latest after this many jobs or this time, so that no job waits long for others. */
 const GROUP_JOBS = 64
 const GROUP_MS = 20
-/** A hold that took longer than this last time is not grouped again: its neighbours would wait for it. */
+/** A label whose last hold took longer than this is not grouped again, because the other jobs would wait for it. */
 const SLOW_HOLD_MS = 10
-/** How long a hook may keep the writer without a statement at first, and at last: all others wait for it. */
+/**
+ * How long a hook may keep the writer without a statement: at first, and after it was idle several times. All other
+ * jobs wait for it.
+ */
 const HOOK_IDLE_MS = 2_000
 const LEAST_IDLE_MS = 250
 const GRACE_MS = 20
-/** Longer than the longest pause after which a hook is tried again (5 minutes): its neighbours would fail once more. */
+/**
+ * Longer than the longest pause after which a hook is tried again (5 minutes). After a shorter time, the hook could
+ * break a group again.
+ */
 const APART_MS = 10 * 60_000
 const BUSY_RETRY_MS = { first: 2, most: 50 }
 
-/** Around each job; only the writer may name it. */
+/** The savepoint around each job. Only the writer may use this name. */
 export const JOB_SAVEPOINT = 'landfall_job'
 const SAVEPOINT = `SAVEPOINT ${JOB_SAVEPOINT}`
 const RELEASE = `RELEASE ${JOB_SAVEPOINT}`
@@ -67,7 +83,7 @@ type Job = {
     }
 )
 
-/** What a job of the group still waits for: the commit. */
+/** A job of the group that has run and only waits for the commit. */
 interface Outcome {
   readonly job: Job
   committed(): void
@@ -77,10 +93,13 @@ interface Outcome {
 export function createWriter(open: () => Promise<Connection>, settings: WriterSettings): Writer {
   const queue: Job[] = []
   const lastHoldMs = new Map<string, number>()
-  /** What shared a commit that failed is run alone: a job once more, the hooks of a label until that time. */
+  /**
+   * Jobs and labels of groups whose commit failed. They run alone: a job once, and the holds of a label until the
+   * stored time.
+   */
   const apartJobs = new WeakSet<Job>()
   const apartUntil = new Map<string, number>()
-  /** For hooks that have been found idle, by label: less and less, until they behave. */
+  /** The idle limit of labels whose holds have been idle. It is halved each time, and grows again after commits. */
   const patienceMs = new Map<string, number>()
   let draining = false
   let closed = false
@@ -91,8 +110,9 @@ export function createWriter(open: () => Promise<Connection>, settings: WriterSe
     queue.push(job)
     if (draining) return
     draining = true
-    // Two turns of the event loop: a microtask would start before the neighbours of this turn have arrived (1.4 jobs a
-    // commit with 16 uploads at a time), one turn before those of the next (4.9); with two it is 6.4.
+    // Wait two turns of the event loop. A microtask would start before the other jobs of this turn have arrived (1.4
+    // jobs per commit with 16 uploads at a time), and one turn before those of the next (4.9). With two turns it is
+    // 6.4.
     setImmediate(() => setImmediate(() => void drain()))
   }
 
@@ -122,11 +142,15 @@ export function createWriter(open: () => Promise<Connection>, settings: WriterSe
     }
   }
 
-  /** Refuses the jobs that have waited too long, so that their callers can decide; the rest goes on waiting. */
+  /**
+   * Begins the transaction. It refuses the jobs that have waited too long, so that their callers can decide. The others
+   * keep waiting.
+   */
   async function begin(on: Connection): Promise<boolean> {
     for (let pauseMs = BUSY_RETRY_MS.first; queue.length > 0; pauseMs = Math.min(pauseMs * 2, BUSY_RETRY_MS.most)) {
       try {
-        // Not a kept statement: one that has met a locked database stays in progress, and would forbid savepoints.
+        // `exec`, not a kept statement: one that has met a locked database stays in progress, and then forbids
+        // savepoints.
         on.exec('BEGIN IMMEDIATE')
         return true
       } catch (error) {
@@ -159,7 +183,7 @@ export function createWriter(open: () => Promise<Connection>, settings: WriterSe
     for (const outcome of outcomes) outcome.committed()
   }
 
-  /** False: the transaction is gone already, and everybody knows. */
+  /** False if the transaction is gone already. Then all of its jobs have been told or queued again. */
   async function runJobs(on: Connection, outcomes: Outcome[]): Promise<boolean> {
     const startedAt = performance.now()
     for (let job = queue[0]; job !== undefined; job = queue[0]) {
@@ -188,23 +212,27 @@ export function createWriter(open: () => Promise<Connection>, settings: WriterSe
         (lastHoldMs.get(job.label) ?? 0) > SLOW_HOLD_MS))
 
   /**
-   * The COMMIT failed, and it does not say for whom: a deferred constraint shows only there. Each of the group is
-   * tried again in a commit of its own, hooks by their callers; so the fault meets the one whose it is.
+   * Called when the COMMIT failed. It does not say for which job, because a deferred constraint is checked only there.
+   * Each job of the group is tried again in its own commit, and each hook by its caller. So the fault reaches the job
+   * that caused it.
    */
   function apart(outcomes: readonly Outcome[]): void {
     const writes = outcomes.map(({ job }) => job).filter(({ type }) => type === 'write')
     for (const job of writes) apartJobs.add(job)
     queue.unshift(...writes)
-    const error = new UploadError('ledger-unavailable', 'the commit failed for a neighbour or for this transaction')
+    const error = new UploadError('ledger-unavailable', 'the commit failed because of this or another transaction')
     for (const { job, failed } of outcomes) if (job.type === 'hold') failed(error)
   }
 
-  /** RAISE(ROLLBACK), a full disk: SQLite has undone the whole group. Its innocent members are tried again. */
+  /**
+   * Called when SQLite has rolled back the whole group, for example by RAISE(ROLLBACK) or on a full disk. The jobs that
+   * did not cause it are tried again.
+   */
   function brokenBy(offender: Job, failure: Failure | null, outcomes: readonly Outcome[]): void {
     const innocent = outcomes.filter((outcome) => outcome.job !== offender)
     failure?.tell()
     queue.unshift(...innocent.filter(({ job }) => job.type === 'write').map(({ job }) => job))
-    const error = new UploadError('ledger-unavailable', 'a neighbour in the same commit rolled everything back')
+    const error = new UploadError('ledger-unavailable', 'another transaction of the same commit rolled everything back')
     for (const outcome of outcomes) if (outcome.job.type !== 'write' || outcome.job === offender) outcome.failed(error)
   }
 
@@ -273,14 +301,14 @@ export function createWriter(open: () => Promise<Connection>, settings: WriterSe
 }
 
 interface Failure {
-  /** Says so to whoever waits, after the writer is back in order. */
+  /** Reports the failure to the caller, after the writer is in order again. */
   tell(): void
 }
 
 type HoldEnd =
   | { readonly type: 'commit'; committed(): void; failed(error: unknown): void }
   | { readonly type: 'rollback'; told(): void }
-  /** It was taken away. */
+  /** The hold has lost the writer. */
   | { readonly type: 'idle' }
 
 function createHold(
@@ -299,13 +327,13 @@ function createHold(
   const takeAway = (): void => {
     const why = new UploadError(
       'writer-held',
-      `a transaction kept the database's only writer for ${idleLimitMs} ms without a statement and was rolled back; wait for other things before or after it`,
+      `a transaction kept the database's only writer for ${idleLimitMs} ms without a statement, and was rolled back. Do not wait for other things within a transaction`,
     )
     close(why)
     end({ type: 'idle' })
     onTakenAway(why)
   }
-  // Where it was this process that stood still, the next statement comes in this moment.
+  // If this whole process was suspended, the next statement arrives within this short grace time.
   const idle = setTimeout(() => (grace = setTimeout(takeAway, GRACE_MS)), idleLimitMs)
   const check = (): void => {
     if (closedBy !== null) throw closedBy

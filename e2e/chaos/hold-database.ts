@@ -1,7 +1,0 @@
-/** `node hold-database.js FILE`: another process that has the database locked, until it is killed. */
-import { createClient } from '@libsql/client'
-
-const client = createClient({ url: `file:${process.argv[2] ?? ''}`, timeout: 10_000 })
-await client.transaction('write')
-process.stdout.write('locked\n')
-setInterval(() => {}, 1_000)

@@ -1,0 +1,32 @@
+import type { Browser, BrowserContext, Page } from '@playwright/test'
+import { builtPage } from '../ground/repository.js'
+import { type Site, startSite } from '../ground/site.js'
+import { OWNER_HEADER } from '../programs/landfall.js'
+import type { Swept } from './swept.js'
+
+declare const swept: Swept
+
+/** Whose the uploads of these pages are. */
+export const OWNER = 'swept'
+
+/** The page of our own client, before a server on that port. */
+export const openPageSite = (port: number): Promise<Site> =>
+  startSite({
+    directory: builtPage('sweep'),
+    forward: { path: '/uploads', port, headers: { [OWNER_HEADER]: OWNER } },
+  })
+
+/** Opens a page in which the client has started. */
+export async function visitPage(context: BrowserContext, { origin }: Pick<Site, 'origin'>): Promise<Page> {
+  const page = await context.newPage()
+  await page.goto(origin)
+  await page.waitForFunction(() => 'swept' in globalThis)
+  await page.evaluate(() => swept.start())
+  return page
+}
+
+/** A page of a profile of its own. */
+export async function visitAlone(browser: Browser, site: Site): Promise<{ page: Page; context: BrowserContext }> {
+  const context = await browser.newContext()
+  return { page: await visitPage(context, site), context }
+}

@@ -1,0 +1,32 @@
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { createInterface } from 'node:readline'
+import type { LoadOptions, LoadReport } from './load.js'
+import { compiled } from '../ground/repository.js'
+
+/**
+ * Runs the load generator as a process of its own, so that its CPU is not the server's.
+ *
+ * @throws when an upload fails, or when it takes too long
+ */
+export async function runLoad(
+  options: LoadOptions,
+  onAcknowledged: () => void = () => {},
+  withinMs = 600_000,
+): Promise<LoadReport> {
+  const child = spawn(process.execPath, [compiled('clients/load'), JSON.stringify(options)], {
+    stdio: ['ignore', 'pipe', 'pipe'],
+    timeout: withinMs,
+  })
+  let errors = ''
+  child.stderr.on('data', (chunk: Buffer) => (errors += chunk.toString()))
+  const ended = once(child, 'close')
+  let report: LoadReport | null = null
+  for await (const line of createInterface(child.stdout)) {
+    if (line === 'acknowledged') onAcknowledged()
+    else report = JSON.parse(line) as LoadReport
+  }
+  await ended
+  if (report === null) throw new Error(`the load generator failed: ${errors.slice(-2_000)}`)
+  return report
+}

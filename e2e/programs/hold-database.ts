@@ -1,0 +1,11 @@
+/** `node hold-database.js FILE`: another process that has the database locked, until it is killed. */
+import { createClient } from '@libsql/client'
+
+const client = createClient({ url: `file:${process.argv[2] ?? ''}`, timeout: 10_000 })
+const isLocked = (error: unknown): null => {
+  if (String(error).includes('locked')) return null
+  throw error
+}
+while ((await client.transaction('write').catch(isLocked)) === null);
+process.stdout.write('locked\n')
+setInterval(() => {}, 1_000)

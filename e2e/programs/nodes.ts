@@ -1,0 +1,117 @@
+import { mkdir } from 'node:fs/promises'
+import { join } from 'node:path'
+import type { Ground } from '../ground/ground.js'
+import { portOf, type ProcessOptions, type RunningProcess, startProcess } from '../ground/processes.js'
+import { type Proxy, startProxy } from '../ground/proxy.js'
+import { landfallServe } from './landfall.js'
+
+type Env = Readonly<Record<string, string>>
+
+/** Lines to what nodes share, each a proxy that can break it. */
+export interface Lines {
+  /** Before PostgreSQL. */
+  readonly database: Proxy
+  /** Before the object store. */
+  readonly store: Proxy
+  /** The settings by which a node uses them. */
+  readonly env: Env
+}
+
+export async function openLines({ postgres, gateway, databaseUrl, defer }: Ground, url = databaseUrl): Promise<Lines> {
+  const database = await startProxy({ targetPort: postgres.port, protocol: 'opaque' })
+  defer(database.close)
+  const store = await startProxy({ targetPort: gateway.port })
+  defer(store.close)
+  return {
+    database,
+    store,
+    env: {
+      LANDFALL_DATABASE_URL: url.replace(`:${postgres.port}/`, `:${database.port}/`),
+      LANDFALL_S3_ENDPOINT: store.origin,
+    },
+  }
+}
+
+/** How `landfall serve` is started as a node on a ground, in a directory of its own. */
+async function nodeOn(ground: Ground, name: string, env: Env = {}): Promise<ProcessOptions> {
+  const directory = join(ground.directory, name)
+  await mkdir(directory, { recursive: true })
+  return { ...landfallServe(directory, { ...ground.env, ...env }), name }
+}
+
+const counts = new WeakMap<Ground, number>()
+
+/** Starts a node without lines of its own. Its connections have its name, `node-<n>`, in `pg_stat_activity`. */
+export async function startNode(ground: Ground, env: Env = {}): Promise<RunningProcess> {
+  const n = counts.get(ground) ?? 0
+  counts.set(ground, n + 1)
+  const name = `node-${n}`
+  const named = { LANDFALL_DATABASE_URL: `${ground.databaseUrl}&application_name=${name}` }
+  const node = await startProcess(await nodeOn(ground, name, { NODE_ENV: 'production', ...named, ...env }))
+  ground.defer(() => node.kill('SIGKILL'))
+  return node
+}
+
+/** One node of several, with lines of its own. */
+export interface Node extends Lines {
+  readonly server: RunningProcess
+  readonly directory: string
+}
+
+/** Several nodes behind a proxy that gives each connection to the next of those that are in. */
+export interface Nodes {
+  readonly all: readonly Node[]
+  /** Before the nodes. */
+  readonly front: Proxy
+  /** The nodes that are out: they get no new connections. */
+  readonly out: ReadonlySet<Node>
+  takeOut(node: Node): void
+  /** Ends a node. One that is ended in order is taken out first, as an operator does it; a death is seen afterwards. */
+  end(node: Node, signal: 'SIGKILL' | 'SIGTERM'): Promise<void>
+  /** Starts a node that does not run, and takes it in. */
+  start(node: Node): Promise<void>
+  /** The last words of each. */
+  output(): string
+}
+
+/** Closed with the ground. */
+export async function openNodes(
+  ground: Ground,
+  { count = 3, env = {} }: { readonly count?: number; readonly env?: Env } = {},
+): Promise<Nodes> {
+  async function openNode(n: number): Promise<Node> {
+    const lines = await openLines(ground)
+    const options = await nodeOn(ground, `node-${n}`, { ...lines.env, ...env })
+    const server = await startProcess(options)
+    ground.defer(() => server.kill('SIGKILL'))
+    return { server, directory: options.env?.['LANDFALL_DATA_DIR'] ?? '', ...lines }
+  }
+  const all = await Promise.all(Array.from({ length: count }, (_, n) => openNode(n)))
+  const front = await startProxy({ targetPort: 0 })
+  ground.defer(front.close)
+  const out = new Set<Node>()
+  const balance = (): void =>
+    front.retarget(all.filter((node) => node.server.running && !out.has(node)).map(({ server }) => portOf(server)))
+  balance()
+  return {
+    all,
+    front,
+    out,
+    takeOut(node) {
+      out.add(node)
+      balance()
+    },
+    async end(node, signal) {
+      if (signal === 'SIGTERM') out.add(node)
+      balance()
+      await node.server.kill(signal)
+      balance()
+    },
+    async start(node) {
+      out.delete(node)
+      if (!node.server.running) await node.server.restart()
+      balance()
+    },
+    output: () => all.map(({ server }) => server.output().slice(-3_000)).join('\n'),
+  }
+}

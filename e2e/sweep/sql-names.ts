@@ -1,0 +1,17 @@
+// What a statement of a node is called: by what it does, so that the same call is found again in another run.
+
+/** Of PostgreSQL's frontend protocol: the text of a simple query, or of one that is parsed; null: neither. */
+export function sqlOf(bytes: Buffer): string | null {
+  const text = /^(?:Q[^]{4}|P[^]{4}[^\0]*\0)([^\0]+)/.exec(bytes.toString('latin1', 0, 2_000))?.[1]
+  return text === undefined ? null : text.replaceAll(/\s+/g, ' ').trim().slice(0, 110)
+}
+
+/** A statement that ends a transaction is named after what it ends. */
+export function createSqlNames(): (sql: string, connection: number) => string {
+  const latest = new Map<number, string>()
+  return (sql, connection) => {
+    if (/^(commit|rollback)/i.test(sql)) return `sql ${sql.toUpperCase()} after ${latest.get(connection) ?? ''}`
+    if (!/^(begin|select)/i.test(sql)) latest.set(connection, sql)
+    return `sql ${sql}`
+  }
+}
