@@ -148,6 +148,18 @@ describe('one queue of writes', () => {
     expect((await refer(opened, async () => accepted)).outcome).toBe('referenced')
   })
 
+  test('a limit below the least one for hooks is never raised to that', async () => {
+    const opened = await open({ idleLimitMs: 100 })
+    for (let n = 0; n < 3; n += 1)
+      await expect(
+        refer(opened, async (tx) => {
+          await tx.insert(photos).values({ name: `stuck ${n}` })
+          await later(600)
+          return accepted
+        }),
+      ).rejects.toThrow('only writer for 100 ms without a statement')
+  })
+
   test("the application's own transaction that waits for its own write past it is ended, not hung", async () => {
     const opened = await open({ idleLimitMs: 150 })
     const waitingForItself = opened.db.transaction(async (tx) => {
