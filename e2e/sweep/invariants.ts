@@ -57,7 +57,8 @@ export async function violations(
       say(1, id, 'told success without a reference')
     if (upload.told === 'removed' && (reference !== undefined || operation?.removed !== true))
       say(5, id, 'told that it was taken back, and it was not')
-    if (operation?.removed === true && upload.removable !== true) say(5, id, 'its reference was taken back without a request')
+    if (operation?.removed === true && upload.removable !== true)
+      say(5, id, 'its reference was taken back without a request')
     const rows = stored.rows?.filter((row) => row.id === id).length
     if (rows !== undefined && rows !== references.length)
       say(3, id, `${rows} rows of the application for ${references.length} references`)
