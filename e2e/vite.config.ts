@@ -1,7 +1,7 @@
 import { fileURLToPath } from 'node:url'
 import { defineConfig } from 'vite'
 
-/** Pages, by the name of their folder in `build/`: `vite build --mode sweep`. */
+/** The folders of the pages, by the name of their folder in `build/`: `vite build --mode sweep`. */
 const PAGES: Readonly<Record<string, string>> = { page: 'demo/page', sweep: 'clients/pages/swept' }
 
 const here = (path: string): string => fileURLToPath(new URL(path, import.meta.url))

@@ -2,7 +2,9 @@ import { defineConfig } from 'vitest/config'
 import { BaseSequencer, type TestSpecification } from 'vitest/node'
 import { quickLane } from './scripts/quick-lane.js'
 
-/** `stock-slow` waits for minutes, so it begins first; `stock-restart` needs a calm machine and is last. */
+/**
+ * `stock-slow` waits for minutes, so it begins first. `stock-restart` needs a machine with little load, so it is last.
+ */
 class LongestFirst extends BaseSequencer {
   override async sort(files: TestSpecification[]): Promise<TestSpecification[]> {
     const rank = ({ moduleId }: TestSpecification): number =>
@@ -15,13 +17,13 @@ class LongestFirst extends BaseSequencer {
 export default defineConfig({
   test: {
     include: ['tests/node/**/*.test.{ts,mjs}'],
-    // Against hanging only: on a busy machine a process takes many seconds to start.
+    // This limit is only for tests that hang. On a busy machine a process takes many seconds to start.
     testTimeout: 120_000,
     hookTimeout: 120_000,
-    // Two files at once: one of them mostly waits.
+    // Two files run at the same time, because one of them mostly waits.
     maxWorkers: 2,
     sequence: { sequencer: LongestFirst },
-    // Tests that are concurrent wait most of their time.
+    // Concurrent tests wait most of their time.
     maxConcurrency: 50,
     ...quickLane(import.meta.dirname, 'tests/node'),
   },

@@ -6,10 +6,10 @@ import { keep, machineNow, many, median, type Say, verdict } from './report.js'
 
 const ROUNDS = 7
 const DUE = 10_000
-/** As many as the completer takes at once. */
+/** The number of operations that the completer takes at once. */
 const HANDS = 8
 const PICKS_PER_ROUND = 100
-/** No lease ends, and nothing comes back, while it is measured. */
+/** So long that no lease ends, and nothing is due again, during the measurement. */
 const LEASE_MS = 3_600_000
 const LIMIT = 2
 
@@ -20,29 +20,30 @@ interface Place {
   readonly due: number
   readonly pool: Pool
   readonly ledger: Ledger<unknown>
-  /** The last statement with these words in it, as it was sent. */
+  /** The last statement that contains these words, as it was sent. */
   statement(words: string): { readonly text: string; readonly values: unknown[] }
 }
 
 interface Measured {
-  /** The same without leases and without a commit: what is due is looked for and locked, and stays as it is. */
+  /** The part of the pick without leases and commit: what is due is selected and locked, and stays as it is. */
   readonly lookMs: number
-  /** A pick of the completer: takes the leases of eight that are due. */
+  /** A pick of the completer. It takes the leases of eight operations that are due. */
   readonly pickMs: number
-  /** When something is due next. */
+  /** The query for the time at which something is due next. */
   readonly nextMs: number
-  /** What is referenced, and owes nothing any more, is completed. */
+  /** The statement that completes operations that are referenced and owe nothing any more. */
   readonly completeMs: number
 }
 
 const FIGURES: readonly (keyof Measured)[] = ['lookMs', 'pickMs', 'nextMs', 'completeMs']
 
 /**
- * `npm run bench -- --only due [--count 1000000]`: what the completer asks of PostgreSQL where so many operations are
- * finished and 10,000 are due, compared with the same 10,000 without any that are finished, and with empty tables; through
- * the ledger itself, in turns. The plans are those of the statements that it sent.
+ * `npm run bench -- --only due [--count 1000000]` measures the completer's statements in PostgreSQL. `--count`
+ * operations are finished and 10,000 are due. They are compared with the same 10,000 without any finished ones, and
+ * with empty tables. The measurement goes through the ledger itself, in turns. The plans are those of the statements
+ * that the ledger sent.
  *
- * @returns false where a pick takes more than twice as long, or goes by another index than that of what is due.
+ * @returns false if a pick takes more than twice as long, or uses another index than that of what is due.
  */
 export async function benchDue(count: number, say: Say): Promise<boolean> {
   const machine = machineNow()
@@ -61,7 +62,7 @@ export async function benchDue(count: number, say: Say): Promise<boolean> {
     const rounds: Record<string, Measured>[] = []
     for (let round = 0; round < ROUNDS; round += 1) {
       const measured: Record<string, Measured> = {}
-      // Who begins changes.
+      // The order changes from round to round.
       for (let n = 0; n < places.length; n += 1) {
         const place = places[(n + round) % places.length] as Place
         measured[place.name] = await measure(place)
@@ -95,7 +96,7 @@ export async function benchDue(count: number, say: Say): Promise<boolean> {
 
     return verdict(say, {
       'the pick takes longer': !((ratios['unfinished only']?.pick ?? NaN) <= LIMIT),
-      // To an empty table without the leases: there is nothing to take there.
+      // In an empty table the pick has nothing to lease, so it is compared without the leases.
       'the look takes longer than in an empty table': !((ratios['empty']?.look ?? NaN) <= LIMIT),
       'the index of what is due is not used': plans['full']?.includes('landfall_operations_due') !== true,
       'the table is read as a whole': plans['full']?.includes('Seq Scan on landfall_operations') === true,
@@ -116,17 +117,18 @@ async function openPlace(
   const ledger = postgresLedger(drizzle(pool, { logger }))
   await ledger.migrate()
   const now = Date.now()
-  // Uploads come without a pause, and what is due is spread among them.
+  // Uploads are created without a pause, and the due ones are spread among them.
   await pool.query(
     `INSERT INTO landfall_operations (owner, id, kind, point, file_name, file_size, file_type, metadata, validated, facts,
        "offset", blob_key, received_at, created_at, updated_at, expires_at, due_at)
      SELECT 'owner-' || (n % 1000), md5('id' || n), 'file', CASE WHEN is_due THEN 'received' ELSE 'completed' END, 'photo.jpg',
        100000, 'image/jpeg', '{}', '{}', 'file', 100000, md5('key' || n), CAST($1 AS bigint), $1, $1, $1, CASE WHEN is_due THEN $1 + n END
      FROM (SELECT n, n % CAST($2 AS integer) = 0 AS is_due FROM generate_series(1, CAST($3 AS integer)) AS n) AS numbers`,
-    // As long ago as there are any: all of them are due.
+    // The times begin as long ago as there are operations, so that all of them are due.
     [now - 2 * (finished + due) - 1_000, due === 0 ? 1 : (finished + due) / due, finished + due],
   )
-  // Past the trigger that counts what owners hold: a thousand times in one transaction it finds a thousand old rows.
+  // This skips the trigger that counts what owners hold. A thousand calls of it in one transaction would have to skip a
+  // thousand old rows.
   await pool.query(`SET session_replication_role = replica`)
   await pool.query(
     `INSERT INTO landfall_references (owner, operation_id, blob_key, size, type, digest, digest_source, stored_at, data)
@@ -156,13 +158,13 @@ async function openPlace(
 }
 
 async function measure({ name, due, pool, ledger, statement }: Place): Promise<Measured> {
-  // The first ones after others had their turn pay for what these left in the caches.
+  // The first statements after another ledger's turn are slower, because that turn has filled the caches.
   await ledger.nextDueInMs([])
   const pickMs = await eachMs(async () => {
     const taken = await ledger.leaseDue({ holder: 'bench', leaseMs: LEASE_MS, limit: HANDS, inUse: [] })
     if (taken.length !== Math.min(due, HANDS)) throw new Error(`${name}: ${taken.length} were taken`)
   })
-  // Its arguments come first in the statement that takes the leases.
+  // The arguments of the selection come first in the statement that takes the leases.
   const { text, values } = statement('WITH due AS')
   const look = /^WITH due AS MATERIALIZED \((SELECT .* SKIP LOCKED)\)/s.exec(text)?.[1]
   if (look === undefined) throw new Error(`no pick in: ${text}`)
@@ -180,7 +182,7 @@ async function measure({ name, due, pool, ledger, statement }: Place): Promise<M
 
 const nothing = async (): Promise<void> => {}
 
-/** The median of many; `before` and `after` each are not measured. */
+/** The median of many calls. `before` and `after` are not measured. */
 async function eachMs(
   work: () => Promise<unknown>,
   before: () => Promise<unknown> = nothing,
@@ -197,7 +199,7 @@ async function eachMs(
   return median(tookMs)
 }
 
-/** Of the pick as it was sent last; it runs, and what it did is taken back. */
+/** The plan of the pick as it was sent last. The statement is executed and then rolled back. */
 async function planOf({ pool, statement }: Place): Promise<string> {
   const { text, values } = statement('WITH due AS')
   await pool.query('BEGIN')

@@ -10,18 +10,18 @@ import type { ApplicationSettings } from '../programs/application.js'
 import { startReceiver } from '../programs/receiver.js'
 import { dataDirectory, many, type Say, seconds } from './report.js'
 
-/** How many deliveries Landfall has under way to one receiver. */
+/** How many deliveries to one receiver Landfall has under way at a time. */
 const PARALLEL = 16
 const NAMES = ['quick', 'hangs'] as const
 const PRODUCTION = { NODE_ENV: 'production' }
 const execute = promisify(execFile)
 
 /**
- * `npm run bench -- --only effects [--count 10000]`: the webhooks of so many operations, drained to a receiver on
- * loopback, compared with a loop that only POSTs as many bodies, as many at a time; and the same operations again while
- * a second receiver of theirs takes requests and never answers.
+ * `npm run bench -- --only effects [--count 10000]` delivers the webhooks of `--count` operations to a receiver on
+ * loopback. It compares this with a loop that only POSTs as many bodies, as many at a time. Then it delivers those of
+ * the same number of operations while a second receiver takes requests and never answers.
  *
- * @returns false where one was not delivered, or more than once.
+ * @returns false if one was not delivered, or was delivered more than once.
  */
 export async function benchEffects(count: number, say: Say): Promise<boolean> {
   const bare = await bareLoop(count)
@@ -43,11 +43,11 @@ export async function benchEffects(count: number, say: Say): Promise<boolean> {
 }
 
 interface Drained {
-  /** From the first request to the last of all. */
+  /** The time from the first request to the last one. */
   readonly wallMs: number
   readonly deliveries: number
   readonly ids: number
-  /** By the ledger. */
+  /** The number of delivered effects in the ledger. */
   readonly delivered: number
   readonly hung: number
 }
@@ -70,7 +70,7 @@ async function drain(count: number, oneHangs: boolean): Promise<Drained> {
       )
       const hung = hanging.ids.length
       const wallMs = quick.tookMs()
-      // Each is recorded after its answer.
+      // Each delivery is recorded after its answer.
       const delivered = await untilDelivered(directory.path, count)
       return { wallMs, deliveries: quick.ids.length, ids: new Set(quick.ids).size, delivered, hung }
     } finally {
@@ -82,7 +82,7 @@ async function drain(count: number, oneHangs: boolean): Promise<Drained> {
   }
 }
 
-/** Nothing is uploaded: its completer delivers what the ledger says is owed. */
+/** Nothing is uploaded. The server's completer delivers what the ledger says is owed. */
 function startServer(directory: string, receivers: Readonly<Record<string, string>>): Promise<RunningProcess> {
   const settings: ApplicationSettings = { directory, receivers, signed: true }
   return startProcess(nodeServer(compiled('programs/application'), [JSON.stringify(settings)], PRODUCTION))
@@ -98,7 +98,7 @@ async function bareLoop(count: number): Promise<number> {
   }
 }
 
-/** As many referenced operations, each with what a reference's transaction would have left as owed. */
+/** Makes so many referenced operations. Each owes the effects that a reference's transaction would have written. */
 async function owe(directory: string, count: number, names: readonly string[]): Promise<void> {
   const client = createClient({ url: `file:${join(directory, 'landfall.db')}` })
   const digest = 'sha-256=:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=:'
@@ -147,7 +147,7 @@ async function untilDelivered(directory: string, count: number): Promise<number>
   }
 }
 
-/** Counts requests. */
+/** Starts a receiver that counts requests. */
 async function startCounting(answers = true) {
   const ids: string[] = []
   let firstMs = 0

@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import { createClient } from '@libsql/client'
 import { startLandfall } from '../programs/landfall.js'
 
-/** Where the first key's time lies; keys of version 7 begin with their milliseconds. */
+/** The time in the first key. Keys of version 7 begin with their milliseconds. */
 const FIRST_KEY_MS = 0x0190_0000_0000
 /** The store has one directory for every 2^16 ms. */
 const DIRECTORY_MS = 65_536
@@ -12,7 +12,7 @@ const DIRECTORY_MS = 65_536
 const PER_DIRECTORY = 1_000
 const EVERY_MS = Math.floor(DIRECTORY_MS / PER_DIRECTORY)
 
-/** What is planted: each a few, spread over the store. */
+/** The findings that are planted: a few of each type, spread over the store. */
 export const PLANTED = {
   missing: 3,
   'set-aside': 2,
@@ -29,13 +29,13 @@ const hex = (value: number, digits: number): string => value.toString(16).padSta
 const keyOf = (n: number): string => `${hex(keyMs(n), 12)}70008000${hex(n, 12)}`
 const pathOf = (key: string): string => join(key.slice(0, 6), key.slice(6, 8), key)
 
-/** The nth of `of` planted ones of a type: at places that no two types share. */
+/** The place of the nth of `of` planted findings of a type. No two types share a place. */
 const place = (count: number, type: number, n: number, of: number): number =>
   Math.floor(((n + 0.5) / of) * count) - (type + 1) * 7
 
 /**
- * Fills the data directory of `landfall serve`: `count` completed uploads of empty files with their references and as
- * many blobs, and what is planted. The tables are those that the server itself has made.
+ * Fills the data directory of `landfall serve` with `count` completed uploads of empty files, their references and as
+ * many blobs, and with the planted findings. The tables are those that the server itself has made.
  */
 export async function fillStore(directory: string, count: number): Promise<void> {
   const server = await startLandfall(directory)
@@ -53,7 +53,7 @@ async function fillLedger(path: string, count: number, cancelled: readonly numbe
   const client = createClient({ url: `file:${path}` })
   const ends = `CASE WHEN n IN (${cancelled.join(', ')}) THEN 'cancelled' ELSE 'completed' END`
   const key = `printf('%012x70008000%012x', ${FIRST_KEY_MS} + (n / ${PER_DIRECTORY}) * ${DIRECTORY_MS} + (n % ${PER_DIRECTORY}) * ${EVERY_MS}, n)`
-  // As PUT makes them: the id is the client's own, in no order.
+  // As PUT makes them: the client chooses the id, and ids are in no order.
   const id = `printf('%08x-0000-4000-8000-%012x', (n * 2654435761) % 4294967296, n)`
   const numbers = `WITH RECURSIVE numbers (n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM numbers WHERE n + 1 < ?)`
   try {
@@ -89,7 +89,7 @@ async function fillBlobs(
   }
   mkdirSync(join(blobs, 'quarantine'), { recursive: true })
   for (const n of aside) put(join('quarantine', `${keyOf(n)}.${Date.now()}`))
-  // Between two keys that exist, with the first 20 digits in common.
+  // A key between two existing keys, which shares their first 20 digits.
   for (const n of places(count, 3, PLANTED.unknown))
     put(join('blobs', pathOf(`${keyOf(n).slice(0, 20)}${'f'.repeat(12)}`)))
   for (const n of places(count, 4, PLANTED.foreign))

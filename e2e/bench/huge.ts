@@ -15,10 +15,11 @@ const LIMIT_BYTES = 200 * MIB
 const SAMPLE_MS = 50
 
 /**
- * `npm run bench -- --only huge [--count 5120]`: one upload of so many MiB in one request through one node on PostgreSQL
- * and S3 (the gateway's production store, on the disk), to its reference. The node's memory is looked at all the while.
+ * `npm run bench -- --only huge [--count 5120]` makes one upload of `--count` MiB in one request, through one node on
+ * PostgreSQL and S3 (the gateway's production store, on the disk), up to its reference. The node's memory is measured
+ * all the time.
  *
- * @returns false where it takes more than 200 MiB above idle, or what is stored is not what was sent.
+ * @returns false if the node takes more than 200 MiB above idle, or if what is stored is not what was sent.
  */
 export async function benchHuge(count: number, say: Say): Promise<boolean> {
   const machine = machineNow()
@@ -60,7 +61,7 @@ export async function benchHuge(count: number, say: Say): Promise<boolean> {
   }
 }
 
-/** What it has now is idle. */
+/** Measures the memory of a node. What it uses at the call counts as idle. */
 function watchMemory(node: RunningProcess) {
   const idleBytes = node.usage().residentBytes
   let most = idleBytes
@@ -69,13 +70,14 @@ function watchMemory(node: RunningProcess) {
     peakBytes: () => most,
     end() {
       clearInterval(timer)
-      // Between two looks there may have been more: the kernel's own mark says so, of all its life.
+      // There may have been more between two samples. The kernel's own peak shows it, for the whole life of the
+      // process.
       return { idleBytes, peakBytes: Math.max(most, node.usage().peakResidentBytes) }
     },
   }
 }
 
-/** In one request; answers the SHA-256 of what went out. */
+/** Sends all bytes in one request, and returns the SHA-256 of what was sent. */
 async function send(wire: Wire, id: string, sizeBytes: number): Promise<string> {
   const hash = createHash('sha256')
   const patch = await wire.beginPatch(id, sizeBytes)
@@ -92,7 +94,7 @@ async function send(wire: Wire, id: string, sizeBytes: number): Promise<string> 
   return hash.digest('hex')
 }
 
-/** Answers the digest of the reference. */
+/** Waits for the reference, and returns its digest. */
 async function untilReferenced(wire: Wire, id: string): Promise<string> {
   for (;;) {
     const { recoveryPoint, reference } = await wire.ask(id, 20)

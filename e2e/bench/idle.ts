@@ -13,19 +13,19 @@ import { keep, machineNow, many, type Say, verdict } from './report.js'
 const RUN_MS = 600_000
 const LIMIT_CALLS = 1_000
 const MIB = 1_048_576
-/** One part is stored, and a piece of the next. */
+/** One part is stored, and a piece of the next part. */
 const FILE_BYTES = 20 * MIB
 const SENT_BYTES = 9 * MIB
 const OF_ONE_OWNER = 1_000
-/** How many owners ask for what they have open, spread over the time. */
+/** How many owners ask for their open operations, spread over the time. */
 const ASKING = 60
 
 /**
- * `npm run bench -- --only idle [--count 100000]`: as many S3 uploads that stand open, each with a part and a piece in the
- * store as the server itself leaves them, while a node's completer runs for ten minutes and their owners ask for what they
- * have open. A proxy before the store counts the calls.
+ * `npm run bench -- --only idle [--count 100000]` makes so many open S3 uploads, each with a part and a piece in the
+ * store as the server itself leaves them. A node's completer then runs for ten minutes, while owners ask for their open
+ * operations. A proxy in front of the store counts the calls.
  *
- * @returns false where there are 1,000 or more, or one of them was made to answer an owner.
+ * @returns false if there are 1,000 calls or more, or if one of them was made to answer an owner.
  */
 export async function benchIdle(count: number, say: Say): Promise<boolean> {
   const machine = machineNow()
@@ -39,13 +39,13 @@ export async function benchIdle(count: number, say: Say): Promise<boolean> {
     const lastOwner = `owner-${owners - 1}`
     await leaveOpen(origin, lastOwner)
     await copyOpen(pool, count)
-    say(`${many(count)} uploads stand open; the completer runs for ${RUN_MS / 60_000} minutes`)
+    say(`${many(count)} uploads are open. The completer runs for ${RUN_MS / 60_000} minutes`)
 
     store.forget()
     let listed = 0
     let listedMs = 0
     let callsMeanwhile = 0
-    // Its own marks (`store.json`, `mark.json`) the node reads by the clock, and not because an owner asks.
+    // The node reads its own marks (`store.json`, `mark.json`) at fixed times, and not because an owner asks.
     const callsForUploads = (): number => store.requests.filter(({ path }) => !isOfTheStore(path)).length
     for (let n = 0; n < ASKING; n += 1) {
       await sleep(RUN_MS / ASKING)
@@ -53,7 +53,7 @@ export async function benchIdle(count: number, say: Say): Promise<boolean> {
       const startMs = performance.now()
       listed += await listOpen(origin, `owner-${n % owners}`)
       listedMs += performance.now() - startMs
-      // A call that the completer makes for uploads would count too: the proof is that there is none.
+      // A call that the completer makes for uploads would count too. The result is valid because there is none.
       callsMeanwhile += callsForUploads() - before
     }
     const kinds: Record<string, number> = {}
@@ -72,7 +72,7 @@ export async function benchIdle(count: number, say: Say): Promise<boolean> {
     say(`${calls} calls of the store in ${RUN_MS / 60_000} minutes: ${JSON.stringify(kinds)}`)
     say(
       `?open: ${many(listed)} operations listed in ${ASKING} times, ${(listedMs / ASKING).toFixed(0)} ms each, ` +
-        `${callsMeanwhile} calls of the store meanwhile`,
+        `${callsMeanwhile} calls of the store in that time`,
     )
     const figures = { open: count, runMs: RUN_MS, calls, kinds, listed, callsMeanwhile, untouched }
     await keep(say, { idle: { machine, ...figures } })
@@ -91,7 +91,7 @@ export async function benchIdle(count: number, say: Say): Promise<boolean> {
 
 const isOfTheStore = (path: string): boolean => path.split('?')[0]?.endsWith('.json') === true
 
-/** One upload as a client leaves it that went away in the middle. */
+/** One upload in the state in which a client leaves it that goes away in the middle. */
 async function leaveOpen(origin: string, owner: string): Promise<void> {
   const id = randomUUID()
   const wire = wireTo(`${origin}/uploads`, { [OWNER_HEADER]: owner })
@@ -99,7 +99,7 @@ async function leaveOpen(origin: string, owner: string): Promise<void> {
   await expectStatus(await wire.send(id, 0, pseudoRandomBytes(SENT_BYTES, 'idle')), 204)
 }
 
-/** The same row for so many others. */
+/** Copies the row of that upload for so many others. */
 async function copyOpen(pool: Pool, count: number): Promise<void> {
   const { rows } = await pool.query<{ name: string }>(
     `SELECT column_name AS name FROM information_schema.columns
@@ -125,7 +125,7 @@ async function copyOpen(pool: Pool, count: number): Promise<void> {
     throw new Error(`not as the store leaves them: ${JSON.stringify(found.rows[0])}`)
 }
 
-/** All pages of what an owner has open. */
+/** Requests all pages of an owner's open operations. */
 async function listOpen(origin: string, owner: string): Promise<number> {
   let listed = 0
   for (let after = ''; ;) {

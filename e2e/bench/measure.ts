@@ -16,9 +16,9 @@ export interface Workload {
   readonly sizeBytes: number
   readonly parallel: number
   readonly chunkBytes?: number
-  /** Next to 60 clients whose lines went silent. */
+  /** Measured while 60 clients with silent lines are connected. */
   readonly besideStalled?: true
-  /** Where the bytes go. */
+  /** Where the bytes are stored. */
   readonly on: 'disk' | 's3'
   readonly systems: readonly SystemName[]
 }
@@ -59,19 +59,19 @@ export const WORKLOADS: readonly Workload[] = [
   { ...S3, name: 'many', title: '16 × 64 MiB at once', count: 16, sizeBytes: 64 * MIB, parallel: 16 },
 ]
 
-/** One run of one workload against one server in a fresh process on an empty directory. */
+/** One run of one workload against one server, in a new process on an empty directory. */
 export interface Measurement extends LoadReport {
   readonly round: number
-  /** User and system time of the server, all threads, from its ready line to the last success. */
+  /** User and system time of all threads of the server, from its ready line to the last success. */
   readonly serverCpuMs: number
-  /** The same until all bytes were acknowledged. */
+  /** The same time, up to the moment at which all bytes were acknowledged. */
   readonly acknowledgedCpuMs: number
   readonly peakResidentBytes: number
-  /** The peak, above what the idle server had. */
+  /** The peak memory minus the memory of the idle server. */
   readonly memoryBytes: number
 }
 
-/** All measurements of one workload, by server; the nth of each belong to the same round. */
+/** All measurements of one workload, by server. The nth measurement of each server belongs to the same round. */
 export interface Series {
   readonly workload: Workload
   readonly systems: readonly System[]
@@ -79,7 +79,7 @@ export interface Series {
 }
 
 const execute = promisify(execFile)
-/** It has waited for as long as anybody would. */
+/** Longer than any user would wait. */
 const STALLED_MS = 20_000
 
 async function load(
@@ -107,7 +107,7 @@ async function measure(
 ): Promise<Measurement> {
   const directory = await temporaryDirectory('bench-', parent)
   try {
-    // What the run before left to be written must not be paid by this one.
+    // What the previous run left to be written must not cost this run time.
     await execute('sync')
     const server = await startProcess(system.start(directory.path, env))
     try {
@@ -125,13 +125,17 @@ async function measure(
       await server.kill()
     }
   } finally {
-    // ext4 makes a new file more slowly after many were removed: it passes over each inode that was freed in the last
-    // minutes (up to 1 ms of CPU time a file after 2,000). Many files stay until all runs have been measured.
+    // ext4 makes a new file more slowly after many files were removed, because it passes over each inode that was freed
+    // in the last minutes (up to 1 ms of CPU time a file after 2,000). So the files of such a workload stay until all
+    // runs have been measured.
     if (workload.count === 1) await directory.remove()
   }
 }
 
-/** Where a round takes place. A store has its data in memory, of which 8 GiB are full soon: each round has another one. */
+/**
+ * Provides what a round needs. A store has its data in memory, whose 8 GiB are soon full, so each round has a new
+ * store.
+ */
 async function withStore<T>({ on }: Workload, work: (env: Env) => Promise<T>): Promise<T> {
   if (on === 'disk') return work({})
   const place = await gatewayPlace('memstore')
@@ -142,7 +146,7 @@ async function withStore<T>({ on }: Workload, work: (env: Env) => Promise<T>): P
   }
 }
 
-/** One server at a time, in rounds in which each has its turn. */
+/** Measures one server at a time, in rounds in which each server has its turn. */
 export async function runWorkload(
   workload: Workload,
   systems: readonly System[],
@@ -154,7 +158,7 @@ export async function runWorkload(
   try {
     for (let round = 0; round < rounds; round += 1)
       await withStore(workload, async (env) => {
-        // Which begins changes: none always runs on the disk that the same neighbour has just filled.
+        // The order changes, so that no server always runs on the disk that the same other server has just filled.
         for (const system of systems.map((_, i) => systems[(i + round) % systems.length])) {
           if (system === undefined) continue
           const measured = await measure(system, workload, { round, parent: directory.path, env })

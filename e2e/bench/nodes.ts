@@ -15,28 +15,32 @@ const SIZE_BYTES = 4_096
 const BYTES = pseudoRandomBytes(SIZE_BYTES, 'nodes')
 const DIGEST = wireDigest(createHash('sha256').update(BYTES).digest('hex'))
 const PUTS_AT_ONCE = 16
-/** Each way. */
+/** The delay in each direction. */
 const FAR_MS = 40
-/** All nodes see at once that something is due: its default of 5 s would be measured too. */
+/** All nodes notice at once that something is due. The default interval of 5 s would be measured too. */
 const NODE = { LANDFALL_COMPLETER_INTERVAL_MS: '200', LANDFALL_LOG_LEVEL: 'warn' }
-/** For each node, before it is measured: a process that has just started compiles as much as it works. */
+/**
+ * Operations for each node before it is measured, because a process that has just started spends as much time on
+ * compiling as on work.
+ */
 const WARM_UP = 400
 const WITHIN_MS = 300_000
 
 interface Run {
   readonly nodes: number
   readonly perSecond: number
-  /** Of all nodes, for each operation. */
+  /** CPU time of all nodes for each operation. */
   readonly cpuMs: number
 }
 
 /**
- * `npm run bench -- --only nodes [--count 3000]`: so many operations that are received, due and without a client, driven
- * to their references by the completers of one, two and three processes on one PostgreSQL and one object store; in turns.
- * Once with the store on loopback, where all of it shares this machine's cores, and once, an eighth of them, with each
- * call of the store 80 ms away, where a node mostly waits.
+ * `npm run bench -- --only nodes [--count 3000]` makes so many operations that are received, due and without a client.
+ * The completers of one, two and three processes on one PostgreSQL and one object store drive them to their references,
+ * in turns. This is measured once with the store on loopback, where everything shares this machine's cores. It is
+ * measured again with an eighth of the operations and with each call of the store 80 ms away, where a node mostly
+ * waits.
  *
- * @returns false where an operation has not exactly one reference to the right bytes.
+ * @returns false if an operation does not have exactly one reference to the right bytes.
  */
 export async function benchNodes(count: number, say: Say): Promise<boolean> {
   const machine = machineNow()
@@ -45,7 +49,7 @@ export async function benchNodes(count: number, say: Say): Promise<boolean> {
   far.setLatency(FAR_MS)
   const pool = new Pool({ connectionString: ground.databaseUrl, max: 4 })
   try {
-    // Makes the tables.
+    // This start makes the tables.
     await (await startNode(ground, NODE)).kill()
     const series: Record<string, Run[]> = {}
     for (const [name, proxy, operations] of [
@@ -100,7 +104,7 @@ async function drive(of: {
   return { nodes: of.nodes, perSecond: operations / (tookMs / 1_000), cpuMs: cpuUsedMs / operations }
 }
 
-/** Makes them due, and answers how long it took until each had its reference. */
+/** Makes them due, and returns how long it took until each had its reference. */
 async function driven(pool: Pool, owner: string, operations: number): Promise<number> {
   const { rows: begun } = await pool.query<{ at: string }>(
     `UPDATE landfall_operations SET due_at = CAST(EXTRACT(EPOCH FROM statement_timestamp()) * 1000 AS bigint) WHERE owner = $1
@@ -125,7 +129,9 @@ async function driven(pool: Pool, owner: string, operations: number): Promise<nu
   return Number(rows[0]?.until) - Number(begun[0]?.at)
 }
 
-/** Received, as after a request whose server was killed before it went on; not due yet. */
+/**
+ * Operations that are received, as after a request whose server was killed before it continued. They are not due yet.
+ */
 async function fill(ground: Ground, pool: Pool, owner: string, operations: number): Promise<void> {
   const { rows } = await pool.query<{ key: string }>(
     `INSERT INTO landfall_operations (owner, id, kind, point, file_name, file_size, file_type, metadata, validated, facts,

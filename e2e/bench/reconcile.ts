@@ -18,20 +18,20 @@ const MEMORY_LIMIT_BYTES = 200 * 1_048_576
 
 interface Run {
   readonly wallMs: number
-  /** Of the command itself. */
+  /** The peak memory of the command itself. */
   readonly peakResidentBytes: number
   readonly report: { readonly operations: number; readonly blobs: number; readonly found: Record<string, number> }
 }
 
 /**
- * `npm run bench -- --only reconcile [--count 1000000]`: `landfall reconcile` (a dry run) over as many operations and
- * blobs, first by itself and then inside a running server, which answers other requests at the same time.
+ * `npm run bench -- --only reconcile [--count 1000000]` runs `landfall reconcile` (a dry run) over so many operations
+ * and blobs. It runs first alone, and then inside a server that answers other requests at the same time.
  *
- * @returns false where a figure is beyond its limit or a finding is not what was planted.
+ * @returns false if a figure is beyond its limit, or if a finding is not what was planted.
  */
 export async function benchReconcile(count: number, say: Say): Promise<boolean> {
   const { path: directory } = await dataDirectory('bench-reconcile-')
-  // A million files must not stay behind, however this ends.
+  // A million files must be removed, however this run ends.
   process.on('exit', () => rmSync(directory, { recursive: true, force: true }))
   for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => process.exit(130))
 
@@ -50,7 +50,7 @@ export async function benchReconcile(count: number, say: Say): Promise<boolean> 
   await server.kill()
   say(line('landfall reconcile, inside a server', beside))
   say(
-    `the server meanwhile: peak ${mebibytes(after.peakResidentBytes)} (idle ${mebibytes(idle.residentBytes)}), ` +
+    `the server in that time: peak ${mebibytes(after.peakResidentBytes)} (idle ${mebibytes(idle.residentBytes)}), ` +
       `${answers} PUTs answered, p99 ${p99Ms.toFixed(0)} ms, slowest ${slowestMs.toFixed(0)} ms`,
   )
 
@@ -60,7 +60,7 @@ export async function benchReconcile(count: number, say: Say): Promise<boolean> 
     [`findings: ${JSON.stringify([alone, beside].map(({ report }) => report.found))}`]: [alone, beside].some(
       ({ report }) => !isDeepStrictEqual(report.found, PLANTED),
     ),
-    // A running server also has the operations that were declared while it was measured.
+    // A running server also has the operations that were declared during the measurement.
     [`operations: ${alone.report.operations}`]: alone.report.operations !== count,
     [`blobs: ${alone.report.blobs}, ${beside.report.blobs}, not ${onDisk}`]:
       alone.report.blobs !== onDisk || beside.report.blobs !== onDisk,
@@ -81,10 +81,10 @@ async function reconcile(directory: string): Promise<Run> {
   let peakResidentBytes = 0
   while (child.exitCode === null && child.signalCode === null) {
     try {
-      // VmHWM: the peak since its start, whatever the moment of the look.
+      // VmHWM is the peak since the start of the process, whenever it is read.
       peakResidentBytes = Math.max(peakResidentBytes, usageOf(child.pid ?? 0).peakResidentBytes || 0)
     } catch {
-      // It has just ended.
+      // The process has just ended.
     }
     await sleep(50)
   }
@@ -101,9 +101,9 @@ function askAgainAndAgain(origin: string): {
   const over = new AbortController()
   const asking = (async () => {
     while (!over.signal.aborted) {
-      // Owners may have only so many open ones.
+      // Each owner may have only a limited number of open operations.
       const owner = { [OWNER_HEADER]: `bench-${tookMs.length}` }
-      // The owner's tag is asked for first, and not measured.
+      // The owner's tag is requested first, and that request is not measured.
       await ownHeaders(`${origin}/uploads`, owner)
       const startMs = performance.now()
       const answer = await expectStatus(await wireTo(`${origin}/uploads`, owner).declare(randomUUID(), 5), 201)
@@ -112,7 +112,7 @@ function askAgainAndAgain(origin: string): {
       await sleep(PUT_EVERY_MS)
     }
   })()
-  // Told by `end`.
+  // `end` reports the error.
   asking.catch(() => {})
   return {
     async end() {

@@ -19,24 +19,30 @@ export function median(values: readonly number[]): number {
   return sorted.length % 2 === 1 ? upper : ((sorted[middle - 1] ?? Number.NaN) + upper) / 2
 }
 
-/** What is wrong, each with its words; prints them, and answers whether there is nothing. */
+/** Prints what is wrong, by the names in `wrong`. Returns whether nothing is wrong. */
 export function verdict(say: Say, wrong: Readonly<Record<string, boolean>>): boolean {
   const words = Object.entries(wrong).flatMap(([what, isWrong]) => (isWrong ? [what] : []))
   if (words.length > 0) say(`WRONG: ${words.join('; ')}`)
   return words.length === 0
 }
 
-/** A directory inside the repository: the same file system for all, and no memory file system by accident. */
+/**
+ * A directory inside the repository. So all servers use the same file system, and not a file system in memory by
+ * accident.
+ */
 export async function dataDirectory(prefix = 'bench-'): Promise<{ path: string; remove(): Promise<void> }> {
   const parent = `${repository}data`
   await mkdir(parent, { recursive: true })
   return temporaryDirectory(prefix, parent)
 }
 
-/** All that was measured last, by what was measured. */
+/** The last results of each measurement, by its name. */
 const RESULTS = `${repository}e2e/bench/results.json`
 
-/** Where and when something was measured. Called before the measurement: other work on the machine spoils absolute figures. */
+/**
+ * Where and when something is measured. It is called before the measurement, because other work on the machine changes
+ * absolute figures.
+ */
 export function machineNow() {
   const loadBefore = loadavg()[0] ?? 0
   return {
@@ -50,7 +56,7 @@ export function machineNow() {
   }
 }
 
-/** Writes what was measured over what was measured of it before; anything else stays. */
+/** Writes results in place of earlier results with the same names. All others stay. */
 export async function keep(say: Say, results: Readonly<Record<string, unknown>>): Promise<void> {
   const before = JSON.parse(await readFile(RESULTS, 'utf8').catch(() => '{}')) as Record<string, unknown>
   await writeFile(RESULTS, `${JSON.stringify({ ...before, ...results }, null, 2)}\n`)

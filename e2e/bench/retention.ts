@@ -11,10 +11,10 @@ import { Pool } from 'pg'
 import { startPostgres } from '../ground/postgres.js'
 import { keep, machineNow, many, median, type Say, verdict } from './report.js'
 
-/** A tombstone's share of the database, its indexes included. */
+/** How many bytes of the database a tombstone may take, with its share of indexes. */
 const MOST_BYTES = 400
 const AT_ONCE = 200
-/** As the completer retires them. */
+/** As many as the completer retires at once. */
 const BATCH = 100
 const OWNERS = 20
 const LOOKS = 200
@@ -24,16 +24,17 @@ const DAY_MS = 24 * 60 * 60_000
 interface Place {
   readonly name: string
   readonly ledger: Ledger<unknown>
-  /** What its tables and their indexes take, after the database has given back what is free. */
+  /** The size of its tables and their indexes, after the database has given back free space. */
   bytes(): Promise<number>
   end(): Promise<void>
 }
 
 /**
- * `npm run bench -- --only retention [--count 100000]`: so many operations are declared and cancelled, their time
- * passes, and what is left of each is measured, on SQLite and on PostgreSQL.
+ * `npm run bench -- --only retention [--count 100000]` declares and cancels so many operations and lets their retention
+ * pass. It measures what is left of each, on SQLite and on PostgreSQL.
  *
- * @returns false where a tombstone takes more than 400 bytes, or looking for what is due takes long while nothing is.
+ * @returns false if a tombstone takes more than 400 bytes, or if the search for what is due is slow while nothing is
+ * due.
  */
 export async function benchRetention(count: number, say: Say): Promise<boolean> {
   const machine = machineNow()
@@ -51,10 +52,10 @@ export async function benchRetention(count: number, say: Say): Promise<boolean> 
         say(
           `${place.name}: ${many(count)} operations declared and cancelled: ${each(endedBytes)} each; retention passed: ${each(retiredBytes)} each ` +
             `(retired in ${(retireMs / 1000).toFixed(1)} s by batches of ${BATCH}, of which the slowest took ${slowestBatchMs.toFixed(0)} ms); ` +
-            `a look while none of them is due: ${lookMs.toFixed(2)} ms`,
+            `the search while none of them is due: ${lookMs.toFixed(2)} ms`,
         )
         wrong[`${place.name}: a tombstone is too large`] = retiredBytes - emptyBytes > MOST_BYTES * count
-        wrong[`${place.name}: looking takes long`] = lookMs > 20
+        wrong[`${place.name}: the search for what is due takes long`] = lookMs > 20
       } finally {
         await place.end()
       }
@@ -73,7 +74,7 @@ async function measure({ ledger, bytes }: Place, count: number) {
     await Promise.all(
       Array.from({ length: Math.min(AT_ONCE, count - done) }, (_, n) => declareAndCancel(ledger, done + n)),
     )
-  // Their bytes are removed: there are none.
+  // Their bytes count as removed, because there are none.
   for (;;) {
     const due = await ledger.leaseDue({ holder: 'bench', leaseMs: 60_000, limit: AT_ONCE, inUse: [] })
     if (due.length === 0) break
@@ -127,7 +128,7 @@ async function declareAndCancel(ledger: Ledger<unknown>, n: number): Promise<voi
   if ((await ledger.cancel(key, problem('cancelled'))) === null) throw new Error('not cancelled')
 }
 
-/** As clients make them: in the order of time. */
+/** Ids as clients make them, in the order of time. */
 const uuidv7 = (): string => {
   const time = Date.now().toString(16).padStart(12, '0')
   return `${time.slice(0, 8)}-${time.slice(8)}-7${randomUUID().slice(15)}`

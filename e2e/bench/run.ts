@@ -1,12 +1,15 @@
 /**
- * `npm run bench -- [--rounds 7] [--only big|small] [--systems landfall,tus-sync] [--before CHECKOUT]`: with
- *   `--before` the built server of another checkout takes its turn in each round, and the results are only printed.
- * `npm run bench -- --only s3 [--rounds 5] [--workload big|chunks|small|stalled|many]`: uploads to S3, compared with others.
- * `npm run bench -- --only effects|reconcile|due|nodes|idle|huge|retention [--count …]`: see the file of that name.
+ * The benchmark.
  *
- * Landfall and the usual stack (see `programs/tus-peer.ts`), one server at a time, in rounds in which each has its turn:
- * other work of the machine hits all of them, and ratios are taken within a round. Prints a table and writes all
- * measurements to `e2e/bench/results.json`.
+ * - `npm run bench -- [--rounds 7] [--only big|small] [--systems landfall,tus-sync] [--before CHECKOUT]`: with
+ *   `--before` the built server of another checkout takes its turn in each round, and the results are only printed.
+ * - `npm run bench -- --only s3 [--rounds 5] [--workload big|chunks|small|stalled|many]`: uploads to S3, compared with
+ *   others.
+ * - `npm run bench -- --only effects|reconcile|due|nodes|idle|huge|retention [--count …]`: see the file with that name.
+ *
+ * It measures Landfall and the usual stack (see `programs/tus-peer.ts`), one server at a time, in rounds in which each
+ * server has its turn. So other work of the machine affects all of them, and ratios are taken within a round. It prints
+ * a table and writes all measurements to `e2e/bench/results.json`.
  */
 import { resolve } from 'node:path'
 import { parseArgs } from 'node:util'
@@ -22,7 +25,7 @@ import { benchRetention } from './retention.js'
 import { earlier, systemsOf } from './systems.js'
 import { markdown, summarise } from './table.js'
 
-/** What measures Landfall alone, and not in rounds with others; each only when it is asked for. */
+/** Measurements of Landfall alone, without rounds with other servers. Each runs only when it is named. */
 const ALONE: Readonly<Record<string, { count: number; bench: (count: number, say: Say) => Promise<boolean> }>> = {
   effects: { count: 10_000, bench: benchEffects },
   reconcile: { count: 1_000_000, bench: benchReconcile },
@@ -56,8 +59,8 @@ async function beside(on: 'disk' | 's3', only: string | undefined): Promise<void
     const wanted = values.systems?.split(',') ?? workload.systems
     const systems = systemsOf(workload.systems.filter((name) => wanted.includes(name)))
     if (values.before !== undefined) systems.push(earlier(resolve(values.before)))
-    if (systems.length === 0) throw new Error(`--systems ${values.systems}: nothing of that is there`)
-    if (!systems.some(({ name }) => name === 'landfall')) say('Landfall is not measured, only others.')
+    if (systems.length === 0) throw new Error(`--systems ${values.systems}: none of these can be measured here`)
+    if (!systems.some(({ name }) => name === 'landfall')) say('Landfall is not measured. Only other servers are.')
     results.push(await runWorkload(workload, systems, rounds, say))
   }
   const { cpus, model, node, kernel, loadBefore } = machine
@@ -68,7 +71,7 @@ async function beside(on: 'disk' | 's3', only: string | undefined): Promise<void
     summary: summarise(series),
     measurements: series.measurements,
   }))
-  // What is compared with another checkout, and a single workload of S3, replaces no results.
+  // A comparison with another checkout, or a single workload of S3, does not replace results.
   if (values.before !== undefined || (on === 's3' && only !== undefined)) return
   await keep(say, on === 'disk' ? { machine, workloads: found } : { s3: { machine, workloads: found } })
 }

@@ -6,7 +6,7 @@ import { landfallServe, SERVER_FOLDER } from '../programs/landfall.js'
 export type SystemName = 'landfall' | 'before' | 'tus' | 'tus-sync' | 'pipe' | 'tus-s3' | 'raw-s3'
 type Env = Readonly<Record<string, string>>
 
-/** A server that is measured: how it is started on a directory, and what the load generator speaks with it. */
+/** A server that is measured: how it is started on a directory, and which protocol the load generator uses. */
 export interface System {
   readonly name: SystemName
   readonly title: string
@@ -38,14 +38,14 @@ const SYSTEMS: readonly System[] = [
   peer('raw-s3', 'the SDK alone'),
 ]
 
-/** The server of another checkout of this repository that was built, such as that of the commit before a change. */
+/** The built server of another checkout of this repository, such as that of the commit before a change. */
 export const earlier = (checkout: string): System => ({
   ...landfall(`${checkout}/server`),
   name: 'before',
   title: 'Landfall, the other checkout',
 })
 
-/** Those that can be started here, of these names: Landfall only once it was built. */
+/** Those of these names that can be started here. Landfall is one of them only if it was built. */
 export const systemsOf = (names: readonly string[]): System[] =>
   SYSTEMS.filter(({ name }) => names.includes(name)).filter(
     ({ name }) => name !== 'landfall' || existsSync(`${SERVER_FOLDER}/dist/cli.js`),

@@ -3,7 +3,7 @@ import { tableOf } from '../ground/figures.js'
 import { mebibytes, median, seconds } from './report.js'
 import type { SystemName } from './systems.js'
 
-/** What the others are compared with on a disk: the peer whose success is as durable as Landfall's. */
+/** What the other servers are compared with on a disk: the peer whose success is as durable as Landfall's. */
 const BASE: SystemName = 'tus-sync'
 
 const FIGURES = {
@@ -29,7 +29,7 @@ export function medianRatio(
   return median(ratios)
 }
 
-/** Medians of a server's measurements, and of its paired ratios to each server. */
+/** The medians of a server's measurements, and those of its paired ratios to each server. */
 export function summarise(series: Series) {
   return series.systems.map(({ name }) => {
     const found = series.measurements[name] ?? []
@@ -57,7 +57,7 @@ type Summary = ReturnType<typeof summarise>[number]
 
 const or = (ratio: number | undefined): string => ratio?.toFixed(2) ?? '–'
 
-/** On a disk: each server's figures divided by those of the durable peer. */
+/** For uploads to a disk: each server's figures divided by those of the durable peer. */
 function onDisk({ workload }: Series, all: readonly Summary[], titles: readonly string[]): string {
   const isBig = workload.count === 1
   const rows = all.map((of, i) => {
@@ -73,7 +73,7 @@ function onDisk({ workload }: Series, all: readonly Summary[], titles: readonly 
   return tableOf([...heads, 'time ÷', 'CPU ÷', 'memory ÷'], rows)
 }
 
-/** On an object store: Landfall's figures divided by those of each server. */
+/** For uploads to an object store: Landfall's figures divided by those of each server. */
 function onS3(all: readonly Summary[], titles: readonly string[]): string {
   const landfall = all.find(({ system }) => system === 'landfall')
   const rows = all.map((of, i) => {

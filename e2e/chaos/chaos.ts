@@ -21,11 +21,14 @@ export interface ChaosOptions {
   readonly seed: number
   readonly durationMs: number
   readonly machine: Machine
-  /** Null: all clients are stock ones. */
+  /** Null: all clients are stock clients. */
   readonly browser: Browser | null
-  /** Words of the names of faults that are left out. */
+  /** Faults whose names contain one of these words are left out. */
   readonly without?: readonly string[]
-  /** Every fault strikes at least once, in quick succession, however long that takes. Default: as many as fit. */
+  /**
+   * Every fault strikes at least once, in quick succession, however long that takes. Default: as many faults as the
+   * time allows.
+   */
   readonly wholeRound?: boolean
   readonly say?: (line: string) => void
 }
@@ -37,23 +40,25 @@ export interface ChaosReport extends Verdict {
   readonly durationMs: number
   /** How often each fault struck. */
   readonly faults: Readonly<Record<string, number>>
-  /** Faults that were left out, with the reason. */
+  /** The faults that were left out, with the reason. */
   readonly left: readonly string[]
   readonly recoveries: number
   readonly recoveryP50Ms: number
   readonly recoveryP99Ms: number
-  /** From the end of the faults until everybody was told and nothing moved. */
+  /** The time from the end of the faults until every user was told and nothing changed any more. */
   readonly settledMs: number
 }
 
-/** The line of all clients together. */
+/** The rate that all clients share. */
 const BYTES_PER_SECOND = 8 * 1024 * 1024
-/** After the last fault: for clients to be told, and for the server to come to rest. Against hanging only. */
+/** A limit after the last fault, only for runs that hang: clients must be told, and the server must come to rest. */
 const SETTLE_MS = 600_000
 const REST_MS = 60_000
 const PAUSES = { long: { fromMs: 500, toMs: 3_500 }, short: { fromMs: 100, toMs: 600 } }
 
-/** Users with their files, and faults, for so long; then peace, reconcile, and the count. */
+/**
+ * Runs users with their files, and faults, for the duration. Then it stops the faults, waits, reconciles and counts.
+ */
 export async function runChaos(options: ChaosOptions): Promise<ChaosReport> {
   const { system, machine } = options
   switch (system.on) {
@@ -83,7 +88,7 @@ async function runOn<S extends Stage>(stage: S, all: readonly Fault<S>[], option
     const before = await untilQuiet(stage)
     const settledMs = performance.now() - peaceAtMs
     const reconciled = await stage.reconcile()
-    // What is told from here on is not what the rows below were asked for.
+    // The rows below are compared with what users were told up to now, so later outcomes must not change this copy.
     const told = operations.map((operation) => ({ ...operation }))
     const after = (await stage.look()) ?? before
     const verdict = await judge(told, stage.proxy.requests, { before, after, reconciled })

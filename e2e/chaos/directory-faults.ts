@@ -6,7 +6,7 @@ import { between, type Fault } from './fault.js'
 import { LINE_FAULTS } from './line-faults.js'
 import type { DirectoryStage } from './stage.js'
 
-// What happens to one server on its own directory.
+// The faults of one server on its own directory.
 
 const killed: Fault<DirectoryStage> = {
   name: 'SIGKILL, restart',
@@ -105,13 +105,14 @@ const torn: Fault<DirectoryStage> = {
   },
 }
 
-/** It must not come up on what it cannot be sure of, and say why. */
+/** The server must not start on data that it cannot be sure of, and must say why. */
 async function expectRefusal(stage: DirectoryStage, words: RegExp): Promise<void> {
   const outcome = await stage.up().then(
-    () => 'it came up',
+    () => 'it started',
     (error: unknown) => (error instanceof Error ? error.message : String(error)),
   )
-  if (!words.test(outcome)) throw new Error(`a torn file was met with other words than ${words.source}: ${outcome}`)
+  if (!words.test(outcome))
+    throw new Error(`the server refused a torn file with other words than ${words.source}: ${outcome}`)
 }
 
 export const DIRECTORY_FAULTS: readonly Fault<DirectoryStage>[] = [

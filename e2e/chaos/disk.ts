@@ -5,9 +5,9 @@ import { promisify } from 'node:util'
 
 const execute = promisify(execFile)
 
-/** A disk of its own for the data, which can be full. */
+/** A separate disk for the data, which can be filled. */
 export interface Disk {
-  /** Nothing more fits, or next to nothing. */
+  /** Fills the disk so that almost nothing more fits. */
   fill(): Promise<void>
   free(): Promise<void>
   unmount(): Promise<void>
@@ -20,14 +20,14 @@ const mounted = new Set<string>()
 
 function unmountNow(path: string): void {
   mounted.delete(path)
-  // Lazily: a process that is being killed may still have files open there.
+  // The mount is removed lazily, because a process that is being killed may still have files open there.
   execFileSync('umount', ['-l', path], { stdio: 'ignore' })
 }
 process.on('exit', () => {
   for (const path of mounted) unmountNow(path)
 })
 
-/** Mounts of runs that were killed: their name says whose they were. */
+/** Unmounts disks of runs that were killed. The name of a mount contains the id of its process. */
 function unmountStale(): void {
   for (const line of readFileSync('/proc/mounts', 'utf8').split('\n')) {
     const [source = '', path = ''] = line.split(' ')
@@ -45,7 +45,7 @@ function isAlive(pid: number): boolean {
   }
 }
 
-/** A tmpfs, which is made as small as what it holds. Only root may. */
+/** Mounts a tmpfs, which is filled by making it as small as its content. This needs root. */
 export async function mountDisk(path: string): Promise<Disk> {
   unmountStale()
   await execute('mount', ['-t', 'tmpfs', '-o', `size=${SIZE},mode=755`, `${SOURCE}-${process.pid}`, path])
@@ -56,12 +56,12 @@ export async function mountDisk(path: string): Promise<Disk> {
       for (let tries = 0; ; tries += 1) {
         const { blocks, bfree, bsize } = await statfs(path)
         try {
-          // What it grows by while `mount` starts: the little that is left over is full soon.
+          // Room for what the content grows by while `mount` starts. The little room that is left over is soon full.
           const roomBytes = tries * ROOM_BYTES
           await resize(`${((blocks - bfree) * bsize + roomBytes) / 1024}k`)
           return
         } catch (error) {
-          // It grew while it was resized.
+          // The content grew while the disk was resized.
           if (tries > 100) throw error
         }
       }

@@ -5,15 +5,15 @@ import type { Stage } from './stage.js'
 export interface Fault<S extends Stage = Stage> {
   readonly name: string
   readonly needs?: Means
-  /** Twice in each round. */
+  /** The fault strikes twice in each round. */
   readonly often?: true
-  /** Begins it, waits, and ends it: afterwards everything is as it was. */
+  /** Begins the fault, waits, and ends it. After that everything is as it was before. */
   strike(stage: S, random: Seeded): Promise<void>
 }
 
 export const between = (random: Seeded, fromMs: number, toMs: number): number => fromMs + random.below(toMs - fromMs)
 
-/** The faults that this machine can do and that were not left out, and the reason for each of the others. */
+/** The faults that this machine can make and that were not left out, and for each of the others the reason. */
 export function possibleFaults<S extends Stage>(
   all: readonly Fault<S>[],
   machine: Machine,
@@ -32,7 +32,7 @@ export function possibleFaults<S extends Stage>(
   return { possible, left }
 }
 
-/** Rounds of all faults, each in another order. */
+/** Yields rounds of all faults. Each round has another order. */
 export function* schedule<S extends Stage>(possible: readonly Fault<S>[], random: Seeded): Generator<Fault<S>> {
   while (possible.length > 0) yield* random.shuffled([...possible, ...possible.filter(({ often }) => often === true)])
 }

@@ -2,7 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import type { RecordedRequest } from '../ground/proxy.js'
 import { between, type Fault } from './fault.js'
 
-// What breaks on the line between clients and servers.
+// The faults on the line between clients and servers.
 
 const hasBody = ({ method }: RecordedRequest): boolean => method === 'PATCH'
 const changes = ({ method }: RecordedRequest): boolean => ['PATCH', 'POST', 'PUT'].includes(method)
@@ -60,5 +60,5 @@ const cut: Fault = {
   },
 }
 
-/** In the order in which seeds know them. */
+/** The order is fixed, because seeds depend on it. */
 export const LINE_FAULTS: readonly Fault[] = [reset, closed, cutBodies, swallowed, silent, cut]

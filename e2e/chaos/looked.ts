@@ -1,16 +1,19 @@
 import { type Stored, type StoredBlob, type StoredLedger, waitsForClient } from '../truth/stored.js'
 
-/** What chaos asks of what is stored. */
+/** What chaos needs to know of what is stored. */
 export interface Looked {
-  /** What is acknowledged of each operation, as a word that changes with it. */
+  /** What is acknowledged of each operation, as a text that changes when that changes. */
   readonly progress: ReadonlyMap<string, string>
-  /** By operation: the bytes of each reference. */
+  /** The bytes of each reference, by operation. */
   readonly references: ReadonlyMap<string, readonly StoredBlob[]>
   /** Bytes that no row knows. */
   readonly orphans: readonly string[]
   readonly open: number
   readonly stalled: number
-  /** Neither final, nor open within their expiry, nor stalled: each with where it stands. Empty when it is quiet. */
+  /**
+   * Operations that are neither final, nor open within their expiry, nor stalled, each with its state. Empty when
+   * nothing changes any more.
+   */
   readonly unfinished: readonly string[]
 }
 

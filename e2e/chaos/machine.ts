@@ -6,20 +6,20 @@ import { temporaryDirectory } from '../ground/files.js'
 
 const execute = promisify(execFile)
 
-/** What some faults need of the machine. */
+/** What some faults need from the machine. */
 export type Means = 'small disk' | 'permissions' | 'set clock'
 
-/** What this machine can do; a means that it has not is there with the reason why. */
+/** What this machine can do. A means that it does not have is in `missing`, with the reason. */
 export interface Machine {
   readonly missing: ReadonlyMap<Means, string>
-  /** Goes before the server's command: without root's right to ignore permissions. */
+  /** Words before the server's command that take away root's right to ignore permissions. */
   readonly prefix: readonly string[]
-  /** Preloaded into the server; null: its clock cannot be set. */
+  /** The library that is preloaded into the server to set its clock; null if the clock cannot be set. */
   readonly faketime: string | null
 }
 
 const isRoot = process.getuid?.() === 0
-/** Root ignores permissions by these rights. */
+/** Runs a command without the capabilities by which root ignores permissions. */
 const WITHOUT_OVERRIDE = ['setpriv', '--bounding-set', '-dac_override,-dac_read_search', '--']
 
 export async function lookAtMachine(): Promise<Machine> {
@@ -71,7 +71,7 @@ async function triedPermissions([command, ...args]: readonly string[]): Promise<
   }
 }
 
-/** Where Debian puts it, for any architecture. */
+/** The path at which Debian installs the library, for any architecture. */
 function findFaketime(): string | null {
   for (const lib of ['/usr/lib', '/usr/lib64']) {
     if (!existsSync(lib)) continue

@@ -8,7 +8,7 @@ import { LINE_FAULTS } from './line-faults.js'
 import type { NodesStage } from './stage.js'
 import { SHARED_FAULTS } from './shared-faults.js'
 
-// What happens to nodes: each of them, all of them, and their lines to what they share.
+// The faults of nodes: of one node, of all nodes, and of their lines to what they share.
 
 type NodesFault = Fault<NodesStage>
 
@@ -60,7 +60,7 @@ const allStopped: NodesFault = {
   strike: ({ nodes, leaseMs }, random) => stopFor(nodes.all, beyondLease(leaseMs, random)),
 }
 
-/** The node gets no answer any more. For the other nodes it is as if it had stopped. */
+/** The node gets no answer any more. To the other nodes it looks as if it had stopped. */
 const cutOff = (name: string, lineOf: (node: Node) => Proxy): NodesFault => ({
   name,
   async strike({ nodes, leaseMs }, random) {
@@ -72,8 +72,8 @@ const cutOff = (name: string, lineOf: (node: Node) => Proxy): NodesFault => ({
 })
 
 /**
- * A failover whose old host has vanished: nobody says anything any more on the connections that there are, and behind
- * the same name the database is to be reached anew.
+ * A failover whose old host has vanished. Existing connections get no answer any more, and new connections to the same
+ * name reach the database.
  */
 const gone = (name: string, which: (nodes: readonly Node[], random: Seeded) => readonly Node[]): NodesFault => ({
   name,

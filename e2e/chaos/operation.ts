@@ -6,16 +6,16 @@ import type { PlannedOperation } from './plan.js'
 export interface Operation {
   readonly planned: PlannedOperation
   readonly via: 'tab' | 'stock'
-  /** Empty until a page has made it. */
+  /** Empty until a page has made the operation. */
   id: string
-  /** The last parts of the paths that its bytes were sent to. */
+  /** The last parts of the paths to which its bytes were sent. */
   readonly fileIds: Set<string>
   startedAtMs: number | null
-  /** What its user was told; null: nothing yet, or the user was away. */
+  /** What its user was told; null if nothing yet, or if the user was away. */
   told: 'success' | 'cancelled' | 'failure' | null
   /** The reason of a failure. */
   why: string | null
-  /** A client is there that goes on. */
+  /** Whether a client is there that continues the upload. */
   attended: boolean
 }
 
@@ -35,6 +35,6 @@ export const bytesOf = ({ sizeBytes, contentSeed }: PlannedOperation): Buffer =>
   return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length)
 }
 
-/** Lower-case hexadecimal. */
+/** In lower-case hexadecimal. */
 export const digestOf = (planned: PlannedOperation): string =>
   createHash('sha256').update(bytesOf(planned)).digest('hex')

@@ -1,21 +1,21 @@
 import { type Seeded, seeded } from '../ground/seeded.js'
 
-/** What becomes of the client of an operation, whatever becomes of the server. */
+/** What happens to the client of an operation, whatever happens to the server. */
 export type Fate =
-  /** It stays until it was told. */
+  /** The client stays until it was told the outcome. */
   | 'stays'
-  /** Its tab or process ends in the middle, and comes back. */
+  /** The client's tab or process ends in the middle, and comes back. */
   | 'returns'
-  /** … and never comes back. */
+  /** The client's tab or process ends in the middle, and never comes back. */
   | 'vanishes'
 
 export interface PlannedOperation {
-  /** From 1; its content is made from it and the run's seed. */
+  /** Counted from 1. The content of the file is made from it and the run's seed. */
   readonly index: number
   readonly contentSeed: number
   readonly atMs: number
   readonly sizeBytes: number
-  /** Its user cancels it so long after its start; null: never. */
+  /** How long after its start the user cancels it; null: never. */
   readonly cancelAfterMs: number | null
 }
 
@@ -23,7 +23,7 @@ export interface PlannedOperation {
 export interface PlannedClient {
   readonly via: 'tab' | 'stock'
   readonly fate: Fate
-  /** Since the last of its operations began. */
+  /** How long after the start of the last of its operations the client leaves. */
   readonly leavesAfterMs: number
   readonly awayMs: number
   readonly operations: readonly PlannedOperation[]
@@ -31,10 +31,10 @@ export interface PlannedClient {
 
 const MAX_SIZE_BYTES = 32 * 1024 * 1024
 const OPERATIONS_PER_MINUTE = 40
-/** The rest of the time belongs to those that began late. */
+/** The rest of the time is for operations that began late. */
 const STARTS_UNTIL = 0.92
 
-/** The same for the same seed, so that every system has the same users. */
+/** The plan is the same for the same seed, so that every system has the same users. */
 export function planClients(seed: number, durationMs: number): readonly PlannedClient[] {
   const random = seeded(seed)
   const count = Math.max(12, Math.round((durationMs / 60_000) * OPERATIONS_PER_MINUTE))
@@ -71,7 +71,7 @@ function fateOf(random: Seeded): Fate {
   return drawn < 0.7 ? 'stays' : drawn < 0.9 ? 'returns' : 'vanishes'
 }
 
-/** As many between 1 and 2 KiB as between 8 and 16 MiB; and some empty ones. */
+/** A size, distributed so that there are as many between 1 and 2 KiB as between 8 and 16 MiB, and some empty files. */
 function sizeOf(random: Seeded): number {
   if (random.next() < 0.04) return 0
   return Math.round(Math.exp(random.next() * Math.log(MAX_SIZE_BYTES)))

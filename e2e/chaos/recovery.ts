@@ -3,12 +3,13 @@ import type { Operation } from './operation.js'
 import type { Stage } from './stage.js'
 
 /**
- * How long operations wait after a fault: from its end until something more of the operation is acknowledged (its
- * offset, its point, its row), of each that had begun and whose user waits. A fault that begins meanwhile starts the
- * clock anew at its end. Looked at four times a second.
+ * Measures how long operations wait after a fault. The time of an operation runs from the end of the fault until
+ * something more of it is acknowledged (its offset, its point or its row). Only operations that had begun and whose
+ * user waits are measured. If another fault begins before that, the time runs from the end of that fault. The state is
+ * read four times a second.
  */
 export interface Recovery {
-  /** The server is back, the line is whole. */
+  /** To be called when the server is back and the line works. */
   faultEnded(): Promise<void>
   faultBegins(): void
   stop(): Promise<readonly number[]>

@@ -1,7 +1,8 @@
 /**
- * `npm run chaos -- [--minutes 10] [--seed 1] [--system landfall|peer|both|nodes] [--without clock,disk] [--mutant NAME] [--json]`
+ * `npm run chaos -- [--minutes 10] [--seed 1] [--system landfall|peer|both|nodes] [--without clock,disk] [--mutant
+ * NAME] [--json]`
  *
- * Exit status 1 where Landfall breaks a promise; its peer is only counted.
+ * The exit status is 1 if Landfall breaks a promise. What its peer breaks is only counted.
  */
 import { parseArgs } from 'node:util'
 import { chromium } from '@playwright/test'
@@ -67,13 +68,13 @@ async function main(): Promise<void> {
   for (const { system, sentAgain } of reports) for (const line of sentAgain) say(`${system}: ${line}`)
   for (const { system, violations } of reports) for (const violation of violations) say(`${system}: ${violation}`)
   const isBroken = reports.some(({ system, violations }) => isOurs(system) && violations.length > 0)
-  // After many kills the event loop was seen never to end (Node 20.20).
+  // After many kills the event loop sometimes never ended by itself (Node 20.20).
   process.stdout.write('', () => process.exit(isBroken ? 1 : 0))
 }
 
 const isOurs = (system: string): boolean => system === 'landfall' || system === 'nodes'
 
-// What is mounted is unmounted on the way out.
+// A signal ends the process through `exit`, so that disks are unmounted.
 for (const [signal, status] of [
   ['SIGINT', 130],
   ['SIGTERM', 143],

@@ -4,11 +4,11 @@ import type { Seeded } from '../ground/seeded.js'
 import { between, type Fault } from './fault.js'
 import type { NodesStage } from './stage.js'
 
-// What breaks on the lines of all nodes to PostgreSQL and to the object store.
+// The faults on the lines of all nodes to PostgreSQL and to the object store.
 
 type NodesFault = Fault<NodesStage>
 
-/** For a while, on the line of each node. */
+/** Applies a fault to the line of each node for a while. */
 async function during(
   lines: readonly Proxy[],
   random: Seeded,

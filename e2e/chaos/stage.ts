@@ -17,50 +17,50 @@ import { type DirectorySystem, type NodesSystem, type Reconciled, settingsFor } 
 /** What is served, behind a proxy that breaks its line. */
 export interface Stage {
   readonly proxy: Proxy
-  /** The page, in front of the proxy. */
+  /** The site of the page, in front of the proxy. */
   readonly site: Site
   readonly leaseMs: number
-  /** Starts again what is down; the proxy finds it. */
+  /** Starts again what is down. The proxy then uses the new port. */
   up(): Promise<void>
-  /** Null: nothing can be read while it is down. */
+  /** Null: nothing can be read while the server is down. */
   look(): Promise<Looked | null>
-  /** Of `look` the cheapest part. */
+  /** The part of `look` that costs least. */
   progress(): Promise<Looked['progress'] | null>
-  /** Null: it has nothing that could. */
+  /** Null: the system has no command for it. */
   reconcile(): Promise<Reconciled | null>
-  /** Of its servers, for messages. */
+  /** The output of its servers, for messages. */
   output(): string
   close(): Promise<void>
 }
 
-/** A server on data of its own, with all that faults need. */
+/** A server with its own data, and everything that faults need. */
 export interface DirectoryStage extends Stage {
   readonly system: DirectorySystem
   readonly server: RunningProcess
   readonly directory: string
   /** Null: no tmpfs could be mounted. */
   readonly disk: Disk | null
-  /** Ends the server; this process has its database open no more then. */
+  /** Ends the server. After that, this process does not have the server's database open any more. */
   down(signal: 'SIGKILL' | 'SIGTERM'): Promise<void>
-  /** The server's wall clock, against the true one; `+0` or `+8d`. */
+  /** Sets the server's wall clock relative to the true one, for example `+0` or `+8d`. */
   setClock(offset: string): Promise<void>
 }
 
-/** Several nodes behind a balancer, with all that faults need. */
+/** Several nodes behind a balancer, and everything that faults need. */
 export interface NodesStage extends Stage {
   readonly nodes: Nodes
   readonly ground: Ground
 }
 
 const LEASE_MS = 2_000
-/** Against hanging only. */
+/** A limit only for starts that hang. */
 const READY_WITHIN_MS = 300_000
 
 export async function openStage(system: DirectorySystem, machine: Machine): Promise<DirectoryStage> {
   const mounted: { disk: Disk | null } = { disk: null }
   let clock = ''
   async function setClock(offset: string): Promise<void> {
-    // Whole or not at all: the server reads it each time that it asks what time it is.
+    // The file is replaced as a whole, because the server reads it each time that it needs the time.
     await writeFile(`${clock}.new`, `${offset}\n`)
     await rename(`${clock}.new`, clock)
   }
@@ -89,13 +89,16 @@ export async function openStage(system: DirectorySystem, machine: Machine): Prom
   const directory = join(place.directory, 'data')
   const site = await openPageSite(proxy.port)
   const reader = system.openReader(directory)
-  /** The last one that closes the database tidies it up; a server that was killed must find it as it was. */
+  /**
+   * If this process closed the database as the last one, SQLite would tidy it up. A server that was killed must find it
+   * as it was.
+   */
   let isDown = false
   place.defer(async () => {
     isDown = true
     await reader.end()
     await server.kill('SIGKILL')
-    // A disk is busy for a moment after the death of the process that used it.
+    // A disk is busy for a moment after the death of a process that used it.
     await sleep(0)
     await mounted.disk?.unmount()
   })
@@ -134,7 +137,7 @@ const fakedBy = (library: string, clock: string): Record<string, string> => ({
   LD_PRELOAD: library,
   FAKETIME_TIMESTAMP_FILE: clock,
   FAKETIME_NO_CACHE: '1',
-  // Time inside the process passes as it does.
+  // Monotonic time inside the process is not changed.
   DONT_FAKE_MONOTONIC: '1',
   FAKETIME_DONT_FAKE_MONOTONIC: '1',
 })

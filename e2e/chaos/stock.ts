@@ -9,16 +9,16 @@ export interface StockContext {
   readonly system: Served
   readonly origin: string
   until(atMs: number): Promise<void>
-  /** Fires when clients are given no more time. */
+  /** Fires when the time for clients is over. */
   readonly stopping: AbortSignal
 }
 
-/** The defaults give up after nine seconds without progress: no server could keep them through these faults. */
+/** By default the client gives up after nine seconds without progress. No server could keep it through these faults. */
 const RETRY_DELAYS_MS = [0, 1_000, 2_000, ...Array<number>(150).fill(3_000)]
 /** How long a user waits for the answer to "cancel". */
 const CANCEL_MS = 20_000
 
-/** Stock tus-js-client in Node with its defaults, but more patient. */
+/** Runs stock tus-js-client in Node with its defaults, except that it is more patient. */
 export async function runStock(
   context: StockContext,
   { fate, leavesAfterMs, awayMs }: PlannedClient,
@@ -40,7 +40,7 @@ export async function runStock(
   await first.leave()
   if (fate === 'vanishes') return
   await sleep(awayMs)
-  // What a page would have kept for it: the URL, where it had one.
+  // The client resumes with what a page would have stored: the URL, if there was one.
   await begin(context, operation, first.upload.url).done
 }
 
@@ -76,7 +76,7 @@ function begin({ system, origin, stopping }: StockContext, operation: Operation,
   return { upload, done: Promise.race([over(), ended]), leave }
 }
 
-/** DELETE; whether it came in time, its answer says. One that is refused is tried again, in vain. */
+/** Sends DELETE. The answer says whether it came in time. A DELETE that is refused is tried again, in vain. */
 async function cancel(upload: Upload, operation: Operation): Promise<void> {
   operation.attended = false
   const gone = upload.abort(true).then(
@@ -85,6 +85,6 @@ async function cancel(upload: Upload, operation: Operation): Promise<void> {
   )
   const hadUrl = upload.url !== null
   const outcome = await Promise.race([gone, sleep(CANCEL_MS, null)])
-  // Without a URL nothing was asked of the server.
+  // Without a URL, nothing was sent to the server.
   if (outcome === 'cancelled' && hadUrl) operation.told = 'cancelled'
 }

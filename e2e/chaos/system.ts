@@ -11,30 +11,32 @@ import { openReader } from '../truth/reader.js'
 import type { Reader } from '../truth/stored.js'
 import type { Operation } from './operation.js'
 
-/** What is put through chaos, as its clients see it. Clients and judgement are the same for all. */
+/** A system under chaos, as its clients see it. Clients and judgement are the same for all systems. */
 export interface Served {
   readonly name: string
   readonly title: string
-  /** It serves pages too: what they upload would else be uploaded by stock clients. */
+  /** Whether it serves pages too. If not, stock clients upload what the pages would upload. */
   readonly hasPages: boolean
-  /** Of the tus protocol. */
+  /** The path of its tus routes. */
   readonly tusPath: string
   readonly headers: Readonly<Record<string, string>>
   metadata(operation: Operation): Readonly<Record<string, string>>
-  /** Repairs what can be repaired while the server runs on that data directory; null: it has no such command. */
+  /**
+   * Repairs what can be repaired while the server runs on that data directory. Null: the system has no such command.
+   */
   readonly reconcile: ((directory: string) => Promise<Reconciled>) | null
 }
 
-/** One server program on data of its own in a directory. */
+/** One server program with its own data in a directory. */
 export interface DirectorySystem extends Served {
   readonly on: 'directory'
   program(directory: string, leaseMs: number): ProcessOptions
-  /** Where the bytes are: the directory that loses its permissions. */
+  /** The directory of the bytes, which loses its permissions in a fault. */
   bytesDirectory(directory: string): string
   databaseFile(directory: string): string
-  /** Small files that it keeps next to the bytes; a torn one must cost nothing. */
+  /** Small files that it keeps next to the bytes. If one is torn, nothing may be lost. */
   smallFiles(directory: string): Promise<readonly SmallFile[]>
-  /** Reads past the server, only while it runs. */
+  /** Reads the data without the server. Only to be used while the server runs. */
   openReader(directory: string): Reader
 }
 
@@ -47,7 +49,10 @@ export type System = DirectorySystem | NodesSystem
 
 export interface SmallFile {
   readonly path: string
-  /** Torn, it may refuse to start, if it says why in these words; null: it has to start. */
+  /**
+   * If the file is torn, the server may refuse to start, provided that its message matches this. Null: the server must
+   * start.
+   */
   readonly refuses: RegExp | null
 }
 
@@ -57,7 +62,7 @@ export interface Reconciled {
   readonly refused: string | null
 }
 
-/** What is the same of Landfall on whatever it has its data. */
+/** What is the same for Landfall on every kind of storage. */
 const landfallServed = (serverFolder: string) =>
   ({
     hasPages: true,
@@ -73,7 +78,7 @@ export const settingsFor = (leaseMs: number): Record<string, string> => ({
   LANDFALL_LOG_LEVEL: 'warn',
 })
 
-/** `serverFolder`: a changed copy of the server, whose faults must show; default: this repository's. */
+/** `serverFolder` is a changed copy of the server, whose faults must be found. Default: this repository's server. */
 export const landfallSystem = (serverFolder = SERVER_FOLDER): DirectorySystem => ({
   ...landfallServed(serverFolder),
   on: 'directory',
@@ -103,7 +108,10 @@ const PEERS = {
   lying: 'a server that says success and inserts no row',
 } as const
 
-/** The usual stack (see `programs/tus-peer.ts`). It knows uploads only by the file's name, so that is the operation's id. */
+/**
+ * The usual stack (see `programs/tus-peer.ts`). It knows uploads only by the name of the file, so that name is the id
+ * of the operation.
+ */
 export const peerSystem = (variant: keyof typeof PEERS): DirectorySystem => ({
   on: 'directory',
   name: variant,
@@ -130,7 +138,7 @@ async function reconcile(cli: string, directory: string): Promise<Reconciled> {
   return { differenceBefore: before.difference, differenceAfter: after.difference, refused: after.refused }
 }
 
-/** The command's last line is its report; an exit status of 1 says that something differs. */
+/** The last line of the command's output is its report. An exit status of 1 means that something differs. */
 async function report(
   cli: string,
   directory: string,

@@ -31,7 +31,7 @@ const LINES: readonly Line[] = [
   ['at rest after the last fault', ({ settledMs }) => seconds(settledMs)],
 ]
 
-/** A column for each run. */
+/** A table with a column for each run. */
 export function markdown(reports: readonly ChaosReport[]): string {
   const names = [...new Set(reports.flatMap(({ faults }) => Object.keys(faults)))].toSorted()
   const faults: Line[] = names.map((name) => [`*${name}*`, (report) => String(report.faults[name] ?? 0)])

@@ -15,7 +15,10 @@ export interface TabContext {
   until(atMs: number): Promise<void>
 }
 
-/** A tab with our own client, from its first file until its user has been told of all, or it is gone for good. */
+/**
+ * Runs a tab with our own client, from its first file until its user was told all outcomes, or until the tab is gone
+ * permanently.
+ */
 export async function runTab(
   { browser, origin, until }: TabContext,
   { fate, leavesAfterMs, awayMs, operations: planned }: PlannedClient,
@@ -48,12 +51,12 @@ export async function runTab(
   })
 }
 
-/** On a busy machine tabs come later, instead of more and more at once. */
+/** On a busy machine tabs start later, so that not more and more run at once. */
 const MOST_TABS = 6
 const PATIENCE_MS = 300_000
 const inTurn = createTurns(MOST_TABS)
 
-/** A tab may be closed at any moment: what it said then is not known. */
+/** A tab may be closed at any moment. What it reported at that moment is unknown, and the result is null. */
 const orGone = <T>(asked: Promise<T>): Promise<T | null> =>
   asked.catch((error: unknown) => {
     if (error instanceof Error && /closed|destroyed/.test(error.message)) return null
@@ -76,7 +79,7 @@ async function follow(page: Page, operation: Operation): Promise<void> {
   const told = orGone(page.evaluate((which) => swept.settled(which), id))
   if (planned.cancelAfterMs !== null) {
     await Promise.race([told, sleep(planned.cancelAfterMs)])
-    // Told already: there is nothing left to cancel.
+    // The user was told already, and there is nothing left to cancel.
     await orGone(page.evaluate((which) => swept.cancel(which).catch(() => {}), id)).catch(() => null)
   }
   const outcome = await told
@@ -90,7 +93,7 @@ async function follow(page: Page, operation: Operation): Promise<void> {
   operation.why = type
 }
 
-/** In the tab that came back. What its journal does not know was told before, or never got that far. */
+/** Continues in the tab that came back. What its journal does not know was told before, or was never stored. */
 async function goOn(page: Page, operation: Operation): Promise<void> {
   const { id, told, planned } = operation
   if (id === '' || told !== null) return

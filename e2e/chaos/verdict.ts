@@ -3,25 +3,25 @@ import { digestOf, type Operation } from './operation.js'
 import type { Looked } from './looked.js'
 import type { Reconciled } from './system.js'
 
-/** What a run came to. All of the first block should be as told; `violations` says what is not. */
+/** The result of a run. `violations` lists what a correct system would not show. */
 export interface Verdict {
   readonly operations: number
   readonly toldSuccess: number
-  /** Of those. */
+  /** How many references the operations with a reported success have. */
   readonly referencesOfSuccesses: number
-  /** Of all operations: the completer also finishes those whose users have gone. */
+  /** How many references all operations have. The completer also finishes operations whose users have gone. */
   readonly references: number
   readonly duplicates: number
   readonly successWithoutReference: number
-  /** Told that it was cancelled, or had failed. */
+  /** Operations whose users were told a cancellation or a failure, although there is a reference. */
   readonly failureWithReference: number
   readonly wrongBytes: number
-  /** Their users were told a failure and had not cancelled. */
+  /** Operations whose users were told a failure and had not cancelled. */
   readonly failures: number
-  /** Somebody still waits. */
+  /** Operations whose users still wait. */
   readonly toldNothing: number
   readonly orphansBefore: number
-  /** Null: there is nothing that could mend. */
+  /** Null: the system has no command that reconciles. */
   readonly orphansAfter: number | null
   readonly differenceBefore: number | null
   readonly differenceAfter: number | null
@@ -30,12 +30,12 @@ export interface Verdict {
   readonly unfinished: number
   readonly sentBytes: number
   readonly fileBytes: number
-  /** The operations of which most was sent again. */
+  /** The operations of which most bytes were sent again. */
   readonly sentAgain: readonly string[]
   readonly violations: readonly string[]
 }
 
-/** Some more were sent than the files have, at most so many times. */
+/** Clients send some bytes again. They may send at most so many times the bytes of the files. */
 export const MOST_SENT = 1.1
 
 export async function judge(
@@ -57,14 +57,14 @@ export async function judge(
   const wrong = new Set<Operation>()
   for (const operation of began) {
     const stored = after.references.get(operation.id) ?? []
-    // A user who cancelled was told so. That there is a row all the same is counted elsewhere.
+    // A user who cancelled was told so. If there is a row nevertheless, it is counted as a failure with a reference.
     if (stored.length === 0 || operation.told === 'cancelled') continue
     const expected = digestOf(operation.planned)
     for (const { digest } of stored) if ((await digest()) !== expected) wrong.add(operation)
   }
   const known = new Set(began.map(({ id }) => id))
   const strangers = [...after.references.keys()].filter((id) => !known.has(id))
-  for (const id of strangers) violations.push(`a reference of an upload that nobody began: ${id}`)
+  for (const id of strangers) violations.push(`a reference of an upload that no client began: ${id}`)
   for (const where of after.unfinished) violations.push(`neither final, nor open, nor stalled: ${where}`)
   if (reconciled !== null && reconciled.differenceAfter > 0)
     violations.push(`${reconciled.differenceAfter} differ after reconcile: ${reconciled.refused ?? ''}`)
@@ -113,7 +113,7 @@ export async function judge(
   }
 }
 
-/** Payload that their clients put on the line, whatever became of it. */
+/** The payload bytes that clients sent over the line, whether or not they reached the server. */
 function sentOf(finished: readonly Operation[], requests: readonly RecordedRequest[]): ReadonlyMap<Operation, number> {
   const byId = new Map(finished.flatMap((operation) => [...operation.fileIds].map((id) => [id, operation] as const)))
   const sent = new Map<Operation, number>()
@@ -124,7 +124,7 @@ function sentOf(finished: readonly Operation[], requests: readonly RecordedReque
   return sent
 }
 
-/** How its bytes went: of each request how many, and the answer. */
+/** How its bytes were sent: the number of bytes in each request, and the answer. */
 const requestsOf = ({ fileIds }: Operation, requests: readonly RecordedRequest[]): string =>
   requests
     .filter(({ method, path }) => method === 'PATCH' && fileIds.has(path.split('?')[0]?.split('/').at(-1) ?? ''))

@@ -1,6 +1,6 @@
 /**
- * The content of a swept file, the same in the page and in the harness: bytes that repeat nowhere within a megabyte.
- * No library: it runs in a browser as it runs here.
+ * The content of a swept file, which is the same in the page and in the harness. Within a megabyte no part of it
+ * repeats. The function uses no library, so it runs in a browser as it runs in Node.
  */
 export function sweptBytes(sizeBytes: number, seed: number): Uint8Array<ArrayBuffer> {
   const bytes = new Uint8Array(sizeBytes)

@@ -1,9 +1,9 @@
 /**
- * A load generator for the benchmark, run as a process of its own so that its CPU is not the server's: `node load.js
- * '{"speak":"tus","origin":"http://127.0.0.1:1234","count":2000,"size":10240,"parallel":16}'`.
+ * A load generator for the benchmark. It runs as a separate process, so that its CPU time is not counted as the
+ * server's: `node load.js '{"speak":"tus","origin":"http://127.0.0.1:1234","count":2000,"size":10240,"parallel":16}'`.
  *
- * Prints the line `acknowledged` when all uploads have come so far, and at the end one of JSON (`LoadReport`). Exit status
- * 1 as soon as one upload fails.
+ * It prints the line `acknowledged` when all bytes of all uploads are acknowledged, and a last line of JSON
+ * (`LoadReport`). It exits with status 1 as soon as one upload fails.
  */
 import { randomUUID } from 'node:crypto'
 import { once } from 'node:events'
@@ -20,11 +20,11 @@ export interface LoadOptions {
   readonly count: number
   readonly size: number
   readonly parallel: number
-  /** Of one PATCH, in bytes; default the whole file. */
+  /** Bytes of one PATCH. Default: the whole file. */
   readonly chunk?: number
   /**
-   * `success` (default): the next upload begins when the server has said success. `acknowledged`: when all bytes of this
-   * one are acknowledged, while the server still works on it.
+   * When the next upload begins. `success` (default): when the server has reported success. `acknowledged`: when all
+   * bytes of this upload are acknowledged, while the server still works on it.
    */
   readonly until?: 'acknowledged' | 'success'
 }
@@ -32,11 +32,11 @@ export interface LoadOptions {
 export interface LoadReport {
   readonly uploads: number
   readonly sizeBytes: number
-  /** Until the last upload has come as far as was asked for. */
+  /** The time until the last upload has reached the point that `until` names. */
   readonly wallMs: number
-  /** Until the last one was a success. */
+  /** The time until the server has reported success for the last upload. */
   readonly successMs: number
-  /** From the first request of an upload to the answer that says what was asked for. */
+  /** From the first request of an upload to the answer that shows the point that `until` names. */
   readonly p50Ms: number
   readonly p99Ms: number
   readonly requests: number
@@ -52,9 +52,9 @@ interface Answer {
 
 interface Wanted {
   readonly sizeBytes: number
-  /** Of one PATCH. */
+  /** Bytes of one PATCH. */
   readonly chunkBytes: number
-  /** To be told when all bytes are acknowledged. */
+  /** The upload calls it when all its bytes are acknowledged. */
   acknowledged(): void
 }
 
@@ -70,7 +70,7 @@ interface HttpClient {
   readonly requests: number
 }
 
-/** `body`: JSON, or how many bytes of the block, repeated. */
+/** `body` is JSON, or the number of bytes to send, taken from a block that is repeated. */
 function createHttpClient(origin: string, parallel: number): HttpClient & { close(): void } {
   const { hostname, port } = new URL(origin)
   const agent = new Agent({ keepAlive: true, maxSockets: parallel })
@@ -121,7 +121,7 @@ const base64 = (text: string): string => Buffer.from(text).toString('base64')
 const METADATA = `filename ${base64('file.bin')},filetype ${base64('application/octet-stream')}`
 const TUS = { 'Tus-Resumable': TUS_RESUMABLE }
 
-/** Answers the last one. @see tus 1.0.0, "PATCH" */
+/** Sends the whole file, and returns the last answer. @see tus 1.0.0, "PATCH" */
 async function patchAll(
   client: HttpClient,
   path: string,
@@ -141,7 +141,7 @@ async function patchAll(
   }
 }
 
-/** As tus-js-client does it: creation, then PATCHes. @see tus 1.0.0, "Creation" */
+/** Uploads as tus-js-client does: a creation, then PATCH requests. @see tus 1.0.0, "Creation" */
 const uploadByTus: Upload = async (client, wanted) => {
   const creation = { ...TUS, 'Upload-Length': String(wanted.sizeBytes), 'Upload-Metadata': METADATA }
   const created = await client.send('POST', '/files', creation, 0)
@@ -149,7 +149,7 @@ const uploadByTus: Upload = async (client, wanted) => {
   await patchAll(client, new URL(created.headers.location ?? '', 'http://x').pathname, {}, wanted)
 }
 
-/** As Landfall's own client does it; success is the operation's `referenced`. */
+/** Uploads as Landfall's own client does. The upload has succeeded when its operation is `referenced`. */
 const uploadByLandfall: Upload = async (client, wanted) => {
   const own = await ownHeaders(client.origin + MOUNT, OWNER)
   const operation = MOUNT + operationPath(randomUUID())
@@ -192,7 +192,7 @@ const UPLOADS: Readonly<Record<LoadOptions['speak'], Upload>> = {
 
 type Start = (acknowledged: () => void) => Promise<void>
 
-/** Keeps `parallel` uploads under way until `count` are done, and answers how long each took. */
+/** Runs `parallel` uploads at a time until `count` are done, and returns how long each took. */
 async function uploadAll(start: Start, count: number, parallel: number, until: 'acknowledged' | 'success') {
   const tookMs: number[] = []
   const successes: Promise<void>[] = []

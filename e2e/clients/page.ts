@@ -6,17 +6,17 @@ import type { Swept } from './swept.js'
 
 declare const swept: Swept
 
-/** Whose the uploads of these pages are. */
+/** The owner of the uploads of these pages. */
 export const OWNER = 'swept'
 
-/** The page of our own client, before a server on that port. */
+/** Serves the page of our own client, in front of a server on that port. */
 export const openPageSite = (port: number): Promise<Site> =>
   startSite({
     directory: builtPage('sweep'),
     forward: { path: '/uploads', port, headers: { [OWNER_HEADER]: OWNER } },
   })
 
-/** Opens a page in which the client has started. */
+/** Opens a page, and resolves when its client has started. */
 export async function visitPage(context: BrowserContext, { origin }: Pick<Site, 'origin'>): Promise<Page> {
   const page = await context.newPage()
   await page.goto(origin)
@@ -25,7 +25,7 @@ export async function visitPage(context: BrowserContext, { origin }: Pick<Site, 
   return page
 }
 
-/** A page of a profile of its own. */
+/** Opens a page in a new profile. */
 export async function visitAlone(browser: Browser, site: Site): Promise<{ page: Page; context: BrowserContext }> {
   const context = await browser.newContext()
   return { page: await visitPage(context, site), context }

@@ -1,6 +1,7 @@
 /**
- * The limit of deliveries, as a process of its own: `node post-bodies.js <url> <count> <parallel>` POSTs as many bodies
- * as large as a webhook's to the receiver, so many at a time, over connections that are kept, and records nothing.
+ * The highest possible rate of deliveries, as a separate process: `node post-bodies.js <url> <count> <parallel>`. It
+ * POSTs `count` bodies of a webhook's size to the receiver, `parallel` at a time, over connections that are kept open.
+ * It records nothing.
  */
 import { Agent, request } from 'node:http'
 

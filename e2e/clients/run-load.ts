@@ -5,9 +5,9 @@ import type { LoadOptions, LoadReport } from './load.js'
 import { compiled } from '../ground/repository.js'
 
 /**
- * Runs the load generator as a process of its own, so that its CPU is not the server's.
+ * Runs the load generator as a separate process, so that its CPU time is not counted as the server's.
  *
- * @throws when an upload fails, or when it takes too long
+ * @throws when an upload fails, or when the run takes too long
  */
 export async function runLoad(
   options: LoadOptions,

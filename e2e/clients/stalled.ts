@@ -8,7 +8,7 @@ import { patchHeaders, wireTo } from './wire.js'
 const MIB = 1024 * 1024
 const STALLED = 60
 const SIZE_BYTES = 64 * MIB
-/** Enough for each of them to hold memory, or a slot. */
+/** Enough bytes that each of these uploads occupies memory, or a slot. */
 const SENT = pseudoRandomBytes(12 * MIB, 'stalled')
 
 async function beginPatch(origin: string, speak: 'landfall' | 'tus'): Promise<ClientRequest> {
@@ -25,7 +25,7 @@ async function beginPatch(origin: string, speak: 'landfall' | 'tus'): Promise<Cl
   return request(url, { method: 'PATCH', agent: false, headers })
 }
 
-/** A client whose line goes silent in the middle of a PATCH, and stays open. */
+/** A client whose line goes silent in the middle of a PATCH and stays open. */
 async function stall(origin: string, speak: 'landfall' | 'tus'): Promise<() => void> {
   const patch = await beginPatch(origin, speak)
   patch.on('error', () => {})
@@ -33,7 +33,7 @@ async function stall(origin: string, speak: 'landfall' | 'tus'): Promise<() => v
   return () => void patch.destroy()
 }
 
-/** Does `work` while 60 uploads have begun and send nothing more. */
+/** Calls `work` while 60 uploads that have begun send nothing more. */
 export async function besideStalled<T>(origin: string, speak: 'landfall' | 'tus', work: () => Promise<T>): Promise<T> {
   const ends: (() => void)[] = []
   try {

@@ -8,10 +8,10 @@ import type { Place } from '../ground/place.js'
 import { createTurns } from '../ground/turns.js'
 import { statusOf, uploadByTus } from './tus.js'
 
-/** What the clients need: a browser, and the page that they run in, built. */
+/** What the clients need: a browser, and the built page in which they run. */
 export interface Stage {
   readonly browser: Browser
-  /** For `ApplicationSettings.page`. */
+  /** The folder of the page, for `ApplicationSettings.page`. */
   readonly page: string
   close(): Promise<void>
 }
@@ -37,7 +37,7 @@ export interface Told {
   failed(message: string, status: number | null): void
 }
 
-/** Begins an upload with default settings; answers how to end the client. */
+/** Begins an upload with default settings. Resolves with a function that ends the client. */
 export type Client = (stage: Stage, place: Place, bytes: Buffer, told: Told) => Promise<() => Promise<void>>
 
 const tusInNode: Client = async (_stage, { proxy }, bytes, tell) => {
@@ -70,5 +70,5 @@ export const CLIENTS: readonly [string, Client][] = [
   ['Uppy in Chromium', inChromium('uppy')],
 ]
 
-/** Starts two at a time: thirty pages that load at once on two cores run into time limits of their own. */
+/** Starts two at a time. If thirty pages load at once on two cores, the time limits of the pages end them. */
 export const inTurn = createTurns(2)

@@ -1,24 +1,27 @@
-/** What the page of the client's sweep says to the harness, each by a request that it waits for. */
+/**
+ * What the page of the client's sweep reports to the harness. Each report is a request, and the page waits for its
+ * answer.
+ */
 export type Note =
   | { readonly note: 'added'; readonly id: string; readonly seed: number }
-  /** The application was told an outcome, by an event; or, of a cancelled one, by `settled`. */
+  /** The application was told an outcome. An event told it, or `settled` if the upload was cancelled. */
   | {
       readonly note: 'told'
       readonly id: string
       readonly ok: boolean
       readonly problem: string | null
-      /** As it was told, whole. */
+      /** The whole reference, as the application was told it. */
       readonly reference: object | null
     }
   | { readonly note: 'acknowledging'; readonly id: string }
   | { readonly note: 'acknowledged'; readonly id: string }
-  /** `cancel()` was called; `promised`: it has resolved. */
+  /** `cancel()` was called. `promised` means that its promise has resolved. */
   | { readonly note: 'cancelling'; readonly id: string }
   | { readonly note: 'promised'; readonly id: string }
   /** The upload needs its file again. */
   | { readonly note: 'asked'; readonly id: string; readonly why: string }
   | { readonly note: 'warned'; readonly code: string }
-  /** Nothing is left to do in this page. */
+  /** The page has nothing left to do. */
   | { readonly note: 'finished' }
 
 /** A moment at which the page can be killed. */
@@ -30,16 +33,18 @@ export interface Moment {
 
 export interface Wanted {
   readonly files: readonly { readonly sizeBytes: number; readonly seed: number }[]
-  /** Cancels each as soon as bytes of it were accepted. */
+  /** Cancels each upload as soon as some of its bytes were accepted. */
   readonly cancels: boolean
   readonly acknowledges: boolean
-  /** Bytes of copies at most; null: the client's own default. */
+  /** How many bytes of copies the client may keep. Null means the client's default. */
   readonly copyBytes: number | null
-  /** First another file of the same size, when the file is asked for and bytes of it were accepted. */
+  /**
+   * When the client asks for a file of which bytes were accepted, the page first picks another file of the same size.
+   */
   readonly picksWrong: boolean
 }
 
-/** What is read of a journal's record as the browser has it. */
+/** The fields that are read from a record of the journal, as the browser stores it. */
 export interface StoredRecord {
   readonly id: string
   readonly digest: string | null
@@ -47,12 +52,12 @@ export interface StoredRecord {
   readonly standing: { readonly point: string; readonly acceptedBytes?: number }
 }
 
-/** `window.swept` of that page. */
+/** The functions of that page, in `window.swept`. */
 export interface SweptPage {
-  /** Reads past the client; before `begin` only. */
+  /** Reads the journal without the client. Only to be called before `begin`. */
   journal(): Promise<StoredRecord[]>
-  /** Forgets everything that this browser has stored; before `begin` only. */
+  /** Deletes everything that this browser has stored. Only to be called before `begin`. */
   forget(): Promise<void>
-  /** Starts the client, picks files, is told outcomes, picks again what it is asked for. */
+  /** Starts the client, picks files, receives outcomes, and picks files again when the client asks for them. */
   begin(wanted: Wanted): Promise<void>
 }

@@ -15,11 +15,11 @@ type Headers = Record<string, string>
 const known = new Map<string, string>()
 
 /**
- * What Landfall's own client sends with every request: these credentials, the version, and the tag of their owner, which
- * the server is asked for first.
+ * The headers that Landfall's own client sends with every request: these credentials, the version, and the tag of their
+ * owner. The tag is requested from the server first.
  *
  * @param mount The URL at which the routes are mounted.
- * @throws when the server does not say whose the uploads are.
+ * @throws when the server does not say who owns the uploads.
  */
 export async function ownHeaders(mount: string, credentials: Readonly<Headers> = {}): Promise<Headers> {
   const key = JSON.stringify([mount, credentials])
@@ -43,15 +43,15 @@ export const patchHeaders = (offset: number): Headers => ({
   'Content-Type': TUS_CONTENT_TYPE,
 })
 
-/** Landfall's wire, one request at a time, as its own client speaks it. */
+/** Landfall's wire protocol, one request at a time, as its own client speaks it. */
 export interface Wire {
-  /** PUT of the operation. */
+  /** Sends the operation's PUT. */
   declare(id: string, sizeBytes: number, name?: string): Promise<Response>
-  /** PATCH of these bytes. */
+  /** Sends a PATCH with these bytes. */
   send(id: string, offset: number, bytes: Uint8Array): Promise<Response>
-  /** A PATCH from the beginning of a file on a connection of its own. Its body is written and ended by the caller. */
+  /** Begins a PATCH at offset 0 on a new connection. The caller writes and ends its body. */
   beginPatch(id: string, sizeBytes: number): Promise<ClientRequest>
-  /** GET of the operation. `waitS`: how long the server may wait for something new. */
+  /** Sends the operation's GET. `waitS` is how many seconds the server may wait for a change. */
   ask(id: string, waitS?: number): Promise<Operation>
 }
 
@@ -82,7 +82,7 @@ export function wireTo(mount: string, credentials: Readonly<Headers> = {}): Wire
   }
 }
 
-/** @throws when the status is another one; the message has the body */
+/** @throws when the answer has none of the wanted statuses. The message contains the body. */
 export async function expectStatus(answer: Response, ...wanted: readonly number[]): Promise<Response> {
   if (!wanted.includes(answer.status)) throw new Error(`the answer was ${answer.status}: ${await answer.text()}`)
   return answer

@@ -7,9 +7,12 @@ const MIB = 1024 * 1024
 
 export interface FaultCase extends Disturbance {
   readonly name: string
-  /** How Landfall ends. It cannot bring back parts that were deleted from outside, and tells the user so. Default success. */
+  /**
+   * How Landfall ends. It cannot bring back parts that were deleted from outside, and tells the user so. Default:
+   * success.
+   */
   readonly ends?: 'success' | 'bytes-lost'
-  /** How many calls of Landfall's the fault meets at least. Default 1. */
+  /** The fault must meet at least so many of Landfall's calls. Default 1. */
   readonly leastStruck?: number
 }
 
@@ -23,13 +26,13 @@ const ERROR_500 = answer(500, 'InternalError')
 const SLOW_DOWN = answer(503, 'SlowDown')
 const LOST: Fault = { kind: 'swallow-answer' }
 
-/** Not a blink: more than a request of Landfall's repeats a call. */
+/** More often than one request of Landfall's repeats a call, so this is an outage and not a short error. */
 const OUTAGE_TIMES = 6
 const OUTAGE_MS = 2_500
 /** Requests that end in the middle of a part, so that there are tails. */
 const CHUNKS = { chunkBytes: 3.5 * MIB }
 
-/** `times`: the first few such calls. */
+/** `times` says how many of the first such calls are struck. */
 const strikes =
   (fault: Fault, which: CallOf, times = 1): FaultCase['strike'] =>
   ({ line }) =>

@@ -4,10 +4,10 @@ import { idOf, uploadByTus } from '../clients/tus.js'
 import { wireTo } from '../clients/wire.js'
 import type { System } from './stage.js'
 
-/** What the client said in the end. */
+/** What the client reported at the end. */
 export interface Told {
   readonly success: boolean
-  /** Why not: a status, or what it says itself. */
+  /** The reason of a failure: a status, or the client's own message. */
   readonly why: string | null
   /** The last part of the upload's URL. */
   readonly id: string
@@ -16,13 +16,13 @@ export interface Told {
 export interface Sending {
   readonly operationId: string
   readonly bytes: Buffer
-  /** Sent in requests of this size; default: all in one. */
+  /** The size of each request. Default: all bytes in one request. */
   readonly chunkBytes?: number
-  /** The upload is made, and no byte of it was sent: awaited before that. */
+  /** Called when the upload is made and no byte of it was sent. The client waits for it before it sends bytes. */
   created(id: string): Promise<void>
 }
 
-/** tus-js-client with default settings. */
+/** Uploads with tus-js-client and its default settings. */
 export async function sendByTus(system: System, { operationId, bytes, chunkBytes, created }: Sending): Promise<Told> {
   const { upload, told } = uploadByTus(bytes, {
     endpoint: system.endpoint,
@@ -39,7 +39,10 @@ export async function sendByTus(system: System, { operationId, bytes, chunkBytes
 
 const PATIENCE_MS = 60_000
 
-/** Our wire: the operation is asked where it stands before each request that brings bytes, and when all are there. */
+/**
+ * Uploads with our own wire protocol. The client asks for the operation's state before each request that sends bytes,
+ * and when all bytes are sent.
+ */
 export async function sendByOperation(
   system: System,
   { operationId: id, bytes, chunkBytes = bytes.length, created }: Sending,
@@ -57,7 +60,7 @@ export async function sendByOperation(
       if (isFinal(recoveryPoint)) return { success: false, why: (problem && problemCode(problem)) ?? recoveryPoint, id }
       if (offset < bytes.length) await wire.send(id, offset, bytes.subarray(offset, offset + chunkBytes))
     } catch {
-      // The line broke: asked again.
+      // The connection broke. Ask again.
     }
   }
   return { success: false, why: `nothing within ${PATIENCE_MS / 1000} s`, id }

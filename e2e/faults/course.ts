@@ -6,20 +6,23 @@ import { type Sending, sendByOperation, sendByTus, type Told } from './clients.j
 import { type Line, lineOf } from './line.js'
 import type { Stage, System } from './stage.js'
 
-/** What came of one upload. */
+/** The result of one upload. */
 export interface Course {
   readonly told: Told
-  /** What is stored under the name that the system gave it. */
+  /** What is stored under the name that the system gave the file. */
   readonly stored: 'right' | 'wrong' | 'nothing'
-  /** An offset that was told was lower than one before. */
+  /** Whether the client was told an offset that is lower than one before. */
   readonly offsetFell: boolean
-  /** How often the client made an upload of it. */
+  /** How often the client created the upload. */
   readonly creations: number
   /** How many calls of the object store the fault struck. */
   readonly struck: number
-  /** Rows of the application. */
+  /** The number of rows of the application. */
   readonly rows: number
-  /** Where there are any: Landfall's references, and the ids under which the effect is owed or was delivered. */
+  /**
+   * The number of Landfall's references, and of the ids under which the effect is owed or was delivered. The usual
+   * stack has neither.
+   */
   readonly references: number
   readonly effects: number
   readonly tookMs: number
@@ -28,27 +31,27 @@ export interface Course {
 export type ClientName = 'tus' | 'operation'
 const SIZE_BYTES = 12 * 1024 * 1024
 
-/** An upload under way, for who disturbs it. */
+/** A running upload, as the code that disturbs it sees it. */
 export interface Upload {
   readonly system: System
   readonly operationId: string
   readonly sizeBytes: number
-  /** To the object store. */
+  /** The line to the object store. */
   readonly line: Line
-  /** The server has made it; no byte of it was sent. */
+  /** Resolves when the server has made the upload and no byte of it was sent. */
   readonly created: Promise<void>
 }
 
 export interface Disturbance {
-  /** Default 12 MiB: two full parts, and one that is not. */
+  /** Default 12 MiB, which is two full parts and one that is not full. */
   readonly sizeBytes?: number
-  /** Default: all in one request. */
+  /** Default: all bytes in one request. */
   readonly chunkBytes?: number
-  /** From before the first byte. */
+  /** Called before the first byte is sent. */
   strike(upload: Upload): void | Promise<void>
 }
 
-/** One upload through one system, with what disturbs it. */
+/** Follows one upload through one system while `strike` disturbs it. */
 export async function follow(
   stage: Stage,
   system: System,
@@ -57,7 +60,7 @@ export async function follow(
 ): Promise<Course> {
   const operationId = randomUUID()
   const bytes = pseudoRandomBytes(sizeBytes, operationId)
-  // Landfall names objects itself.
+  // Landfall chooses the names of its objects.
   let objectName: string | null = system.name === 'peer' ? operationId : null
   const line = lineOf(system, stage, () => objectName)
   let tellCreated = (): void => {}
@@ -98,10 +101,12 @@ async function blobKeyOf(system: System, operationId: string): Promise<string | 
 
 const FINAL = /^(cancelled|expired|rejected)$/
 
-/** A node that takes an effect, and loses the answer because PostgreSQL crashes, keeps it for two minutes. */
+/** A node that takes an effect and loses the answer because PostgreSQL crashes keeps the effect for two minutes. */
 const TOLD_MS = 180_000
 
-/** Its effect was delivered; or it has none, and what there was of its bytes is gone. */
+/**
+ * Waits until the operation's effect was delivered, or until an operation without an effect has had its bytes removed.
+ */
 async function untilTold(stage: Stage, system: System, operationId: string): Promise<void> {
   for (const deadline = Date.now() + TOLD_MS; Date.now() < deadline; await sleep(100)) {
     if (stage.effectsOf(operationId).size > 0) return
@@ -129,7 +134,7 @@ const isCreation = ({ method, headers, path, status }: RecordedRequest, operatio
   (method === 'POST' && (headers['upload-metadata'] ?? '').includes(btoa(operationId)) && status === 201) ||
   (method === 'PUT' && path.endsWith(operationId) && status === 201)
 
-/** Whether an offset of this operation that the client was told is below one that it was told before. */
+/** Whether the client was told an offset of this operation that is lower than one that it was told before. */
 function falls(requests: readonly RecordedRequest[], operationId: string): boolean {
   let highest = 0
   const told = requests.filter(({ path, answered }) => answered && path.includes(operationId))
@@ -162,7 +167,10 @@ async function rowsOf(stage: Stage, system: System, operationId: string) {
   }
 }
 
-/** None where it was not delivered. Again, where that could not be recorded: under the id that is still owed. */
+/**
+ * How many ids the effect has; 0 if it was not delivered. If a delivery could not be recorded, the effect is still owed,
+ * and the id under which it is owed counts too.
+ */
 async function effectIds(stage: Stage, system: System, operationId: string): Promise<number> {
   const delivered = stage.effectsOf(operationId)
   const owed = await system.query<{ effect_id: string }>(

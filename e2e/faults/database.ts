@@ -4,14 +4,14 @@ import { until } from '../ground/patience.js'
 import type { Upload } from './course.js'
 import type { Stage } from './stage.js'
 
-/** Which statement of the transaction that makes a file arrive has its answer lost. */
+/** The statement whose answer is lost, in the transaction that makes a file arrive. */
 export type LostAnswer = 'the row' | 'COMMIT'
 
 const AWAY_MS = 3_000
 
 /**
- * For 3 s from the moment at which the object store is told to put the parts together PostgreSQL cannot be reached
- * (`reset`), or says nothing (`black-hole`).
+ * Takes PostgreSQL away for 3 s, from the moment at which the object store is asked to complete the multipart upload.
+ * With `reset` PostgreSQL cannot be reached; with `black-hole` it does not answer.
  */
 export async function takeAwayAtCompletion({ system, line }: Upload, how: 'reset' | 'black-hole'): Promise<void> {
   await line.struck(line.arm({ kind: 'delay', ms: 300 }, { call: 'complete' }))
@@ -20,21 +20,21 @@ export async function takeAwayAtCompletion({ system, line }: Upload, how: 'reset
   system.database.heal()
 }
 
-/** How it stood between the lost answer and the restart. */
+/** The state between the lost answer and the restart. */
 export interface Between {
-  /** How often the row had been written, in transactions that may all have been rolled back but one. */
+  /** How often the row was written. All transactions but one may have been rolled back. */
   readonly attempts: number
-  /** Whether it was there. */
+  /** Whether the row was committed. */
   readonly committed: boolean
 }
 
-/** Loses the answer to a statement of this upload's, and restarts PostgreSQL at once. */
+/** Loses the answer to a statement of this upload, and restarts PostgreSQL at once. */
 export async function loseAnswerAndRestart(
   { ground }: Stage,
   { system, operationId }: Upload,
   lost: LostAnswer,
 ): Promise<Between> {
-  // Where a single statement is a transaction of its own, it is its COMMIT, too.
+  // If a single statement is a transaction, its answer is also the answer to its COMMIT.
   const row = system.name === 'landfall' ? 'insert into "arrivals"' : 'INSERT INTO arrivals'
   let attempts = 0
   const wanted = new Set<number>()
@@ -49,7 +49,7 @@ export async function loseAnswerAndRestart(
   await until(() => lose.struck > 0, 60_000, 'such a statement', 5)
   const hasRow = async (): Promise<boolean> =>
     (await system.query('SELECT 1 FROM arrivals WHERE name = $1', [operationId])).length > 0
-  // What was asked is done a moment later.
+  // The statement reached the database and is executed a moment later.
   let committed = false
   if (lost === 'COMMIT') for (let look = 0; !committed && look < 100; look += 1) committed = await hasRow()
   const between = { attempts, committed }
@@ -57,7 +57,10 @@ export async function loseAnswerAndRestart(
   return between
 }
 
-/** Asks every node to drive the operation, again and again. Answers how to stop it, and how often each has answered. */
+/**
+ * Asks every node to drive the operation, again and again. Returns a function that stops this and says how often each
+ * node has answered.
+ */
 export function driveEverywhere({ system: { nodes }, operationId, sizeBytes }: Upload) {
   const stopping = new AbortController()
   const answers = nodes.map(() => 0)

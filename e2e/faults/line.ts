@@ -2,24 +2,24 @@ import type { ArmedFault, Fault, RecordedRequest } from '../ground/proxy.js'
 import { s3CallOf } from '../ground/s3.js'
 import type { Stage, System } from './stage.js'
 
-/** What is asked of the object store: what counts of an upload, under the names of either system. */
+/** The kinds of calls to the object store that belong to an upload. Both systems' calls have these names. */
 export type StoreCall = 'create' | 'part' | 'complete' | 'whole' | 'tail' | 'read' | 'other'
 
 export interface CallOf {
   readonly call: StoreCall
-  /** Only this part. */
+  /** Only calls for this part. */
   readonly part?: number
 }
 
-/** The line to the object store, as far as it belongs to one upload. */
+/** The line to the object store, restricted to the calls of one upload. */
 export interface Line {
-  /** Default: once. */
+  /** Default: the fault strikes once. */
   arm(fault: Fault, which: CallOf | 'all', times?: number): ArmedFault
-  /** Resolves when the fault meets a call; `answered`: when that has an answer. */
+  /** Resolves when the fault meets a call or, with `answered`, when that call has its answer. */
   struck(armed: ArmedFault, when?: 'answered'): Promise<void>
-  /** Resolves when such a call was answered well. */
+  /** Resolves when such a call was answered without an error. */
   answered(which: CallOf): Promise<void>
-  /** What a lifecycle rule does, or an operator: the multipart upload is gone. */
+  /** Aborts the multipart upload, as a lifecycle rule or an operator does. */
   abortFromOutside(): Promise<void>
 }
 
@@ -49,7 +49,7 @@ const isSuch =
 
 const WITHIN_MS = 60_000
 
-/** `objectName`: what names of its objects contain; null while that is not known. */
+/** `objectName` returns the text that the names of the upload's objects contain; null while it is not known. */
 export function lineOf({ store }: System, { bucket }: Stage, objectName: () => string | null): Line {
   const isOwn = ({ path }: RecordedRequest): boolean => {
     const name = objectName()

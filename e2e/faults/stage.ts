@@ -11,13 +11,13 @@ import { type Lines, openLines } from '../programs/nodes.js'
 import { startReceiver } from '../programs/receiver.js'
 import { type Bucket, openBucket } from '../truth/bucket.js'
 
-/** One of the two that are compared: its processes, and the lines that can be broken. */
+/** One of the two systems that are compared, with its processes and the lines that can be broken. */
 export interface System extends Lines {
   readonly name: 'landfall' | 'peer'
-  /** Where tus clients go, on a line that only looks. */
+  /** The URL for tus clients. Its line records requests and breaks nothing. */
   readonly endpoint: string
   readonly front: Proxy
-  /** `/uploads` of each node, past the line before them. */
+  /** The `/uploads` URL of each node, which does not use the line in front of the nodes. */
   readonly nodes: readonly string[]
   query<Row extends object>(sql: string, values: readonly unknown[]): Promise<Row[]>
 }
@@ -26,9 +26,9 @@ export interface Stage {
   readonly landfall: System
   readonly peer: System
   readonly ground: Ground
-  /** All of it: Landfall's objects have the ground's prefix, those of the peer have none. */
+  /** The whole bucket. Landfall's objects have the ground's prefix, and those of the peer have none. */
   readonly bucket: Bucket
-  /** Ids under which the effect of this operation was delivered. */
+  /** The ids under which the effect of this operation was delivered. */
   effectsOf(operationId: string): ReadonlySet<string>
 }
 
@@ -36,7 +36,10 @@ const NODES = 3
 export const PART_BYTES = 5 * 1024 * 1024
 const CALL_TIMEOUT_MS = 3_000
 
-/** Three nodes of an application with Landfall, and the usual stack; each on its own lines. Closed with the ground. */
+/**
+ * Starts three nodes of an application with Landfall, and the usual stack, each with its own lines. Closing the ground
+ * closes them.
+ */
 export async function openStage(ground: Ground): Promise<Stage> {
   const bucket = openBucket(ground.gateway, '')
   ground.defer(async () => bucket.end())

@@ -1,13 +1,16 @@
 import type { Course } from './course.js'
 
-/** What one fault did to both. */
+/** The results of one fault for both systems. */
 export interface Row {
   readonly fault: string
   readonly landfall: readonly Course[]
   readonly peer: Course
 }
 
-/** Bold: what a client must never be told, and what it was told and is no longer so. */
+/**
+ * The words for a result. Bold marks what a client must never be told, and what a client was told although it is not
+ * true, or is no longer true.
+ */
 function wordsOf({ told, stored, rows, references, effects, offsetFell, creations }: Course, isOurs: boolean): string {
   const words: string[] = []
   if (!told.success) words.push(`refused: ${told.why ?? ''}`)
@@ -20,7 +23,7 @@ function wordsOf({ told, stored, rows, references, effects, offsetFell, creation
   return words.join(', ')
 }
 
-/** In Markdown. */
+/** The table in Markdown. */
 export function tableOf(rows: readonly Row[]): string {
   const lines = rows.map(({ fault, landfall, peer }) => {
     const ours = [...new Set(landfall.map((course) => wordsOf(course, true)))].join(' / ')

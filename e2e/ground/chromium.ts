@@ -2,33 +2,36 @@ import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { type BrowserContext, chromium, type LaunchOptions } from '@playwright/test'
 
-/** Where distributions put it. `npm test` looks further and sets `CHROMIUM_PATH`. */
+/** Where Linux distributions install it. `npm test` searches further and sets `CHROMIUM_PATH`. */
 const USUAL_PLACES = ['/usr/bin/chromium', '/usr/bin/chromium-browser', '/usr/bin/google-chrome']
 
-/** The browser that the tests use; undefined: Playwright's own, if it is installed. */
+/** The browser that the tests use. Undefined means Playwright's own browser, if it is installed. */
 export const chromiumPath = (): string | undefined =>
   process.env['CHROMIUM_PATH'] ?? USUAL_PLACES.find((path) => existsSync(path))
 
-/** How every browser of the tests is started. */
+/** The options with which the tests start every browser. */
 export function launchOptions(args: readonly string[] = []): LaunchOptions {
   const executablePath = chromiumPath()
   return {
     ...(executablePath === undefined ? {} : { executablePath }),
-    // No sandbox: tests run as root in containers. No traffic of its own: requests are counted.
+    // There is no sandbox, because tests run as root in containers. The browser sends no requests of its own, because
+    // tests count requests.
     args: ['--no-sandbox', '--disable-background-networking', '--disable-component-update', ...args],
   }
 }
 
-/** A browser with a profile that outlives it: closed or killed, and opened again on the same directory. */
+/**
+ * Opens a browser on a profile that outlives it. A test can close or kill it, and open it again on the same directory.
+ */
 export function openProfile(userDataDirectory: string, args: readonly string[] = []): Promise<BrowserContext> {
   return chromium.launchPersistentContext(userDataDirectory, launchOptions(args))
 }
 
 /**
- * `kill -9` of a whole browser: of every process that has this profile on its command line, and of their descendants.
- * Resolves with their ids when all are gone, so that the profile can be opened again.
+ * Kills a whole browser as `kill -9` does: every process that has this profile on its command line, and their
+ * descendants. Resolves with the ids of the processes when all are gone, so that the profile can be opened again.
  *
- * @throws when no such process runs, or one is left after 5 s
+ * @throws when no such process runs, or when one still runs after 5 s
  */
 export async function killBrowser(userDataDirectory: string): Promise<number[]> {
   const pids = familyOf(userDataDirectory)
@@ -38,10 +41,10 @@ export async function killBrowser(userDataDirectory: string): Promise<number[]> 
     if (familyOf(userDataDirectory).length === 0 && !pids.some(isAlive)) return pids
     await sleep(20)
   }
-  throw new Error(`processes of ${userDataDirectory} are left after SIGKILL`)
+  throw new Error(`processes of ${userDataDirectory} still run after SIGKILL`)
 }
 
-/** The processes in which pages of that profile run, and such that wait for one. */
+/** The processes in which pages of that profile run, and the spare processes that wait for a page. */
 export const renderersOf = (userDataDirectory: string): number[] => {
   const family = new Set(familyOf(userDataDirectory))
   return processEntries()
@@ -49,7 +52,7 @@ export const renderersOf = (userDataDirectory: string): number[] => {
     .map(({ pid }) => pid)
 }
 
-/** Not of the browser's own pages and extensions. */
+/** Excludes the processes of the browser's own pages and extensions. */
 const isRenderer = (commandLine: string): boolean =>
   commandLine.includes('--type=renderer') && !/--(top-chrome-webui|extension-process)/.test(commandLine)
 
@@ -86,7 +89,7 @@ function processEntries(): ProcessEntry[] {
         const commandLine = readFileSync(`/proc/${name}/cmdline`, 'utf8').split('\0')
         return [{ pid: Number(name), parent: Number(parent), commandLine }]
       } catch {
-        return [] // it ended while we looked
+        return [] // The process ended while its files were read.
       }
     })
 }
@@ -99,6 +102,6 @@ function killOne(pid: number): void {
   try {
     process.kill(pid, 'SIGKILL')
   } catch {
-    // it was faster
+    // The process had ended already.
   }
 }

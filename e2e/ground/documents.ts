@@ -3,15 +3,17 @@ import { dirname, join, relative } from 'node:path'
 
 /** A fenced block of a Markdown page. */
 export interface Block {
-  /** What the fence says first: `ts`, `sh`, … */
+  /** The word after the opening fence, such as `ts` or `sh`. */
   readonly language: string
   /** The block as the reader sees it. */
   readonly text: string
-  /** From its first line, `// server.ts` or `<!-- index.html -->`; null where that names no file. */
+  /**
+   * The file that its first line names, as in `// server.ts` or `<!-- index.html -->`; null if the line names no file.
+   */
   readonly file: string | null
-  /** What the page hides in `<!-- before … -->` right above the block: what its reader has already. */
+  /** What the page hides in `<!-- before … -->` right above the block: code that its reader already has. */
   readonly before: string
-  /** Line of its first line in the page, from 1. */
+  /** The number of its first line in the page, counted from 1. */
   readonly line: number
 }
 
@@ -20,7 +22,10 @@ export interface Page {
   readonly path: string
   readonly text: string
   readonly blocks: readonly Block[]
-  /** Files that the page hides in `<!-- file NAME … -->`, by name: what its blocks import and the reader has already. */
+  /**
+   * Files that the page hides in `<!-- file NAME … -->`, by name. Its blocks import them, and the reader already has
+   * them.
+   */
   readonly hidden: ReadonlyMap<string, string>
 }
 
@@ -33,7 +38,7 @@ const lineAt = (text: string, index: number): number => text.slice(0, index).spl
 export function readPage(repository: string, path: string): Page {
   const text = readFileSync(join(repository, path), 'utf8')
   const hidden = new Map<string, string>()
-  /** By where they end. */
+  /** The hidden code, by the offset at which it ends. */
   const befores = new Map<number, string>()
   for (const found of text.matchAll(HIDDEN)) {
     const { name, text: code = '' } = found.groups ?? {}
@@ -54,7 +59,7 @@ export function readPage(repository: string, path: string): Page {
   return { path, text, blocks, hidden }
 }
 
-/** Every page for users and contributors, the root's first. */
+/** Every page for users and contributors. The pages in the repository's root come first. */
 export function allPages(repository: string): string[] {
   const folders = ['shared', 'server', 'client', 'e2e']
   const inside = folders.flatMap((folder) =>
@@ -64,7 +69,7 @@ export function allPages(repository: string): string[] {
   return pages.filter((path) => !/(^|\/)(node_modules|dist|build|test-results)\//.test(path)).toSorted()
 }
 
-/** The one block of that name. @throws where there is none, or several */
+/** The one block with that name. @throws if there is none, or if there are several */
 export function blockOf(page: Page, file: string): Block {
   const found = page.blocks.filter((block) => block.file === file)
   const [block] = found
@@ -72,7 +77,9 @@ export function blockOf(page: Page, file: string): Block {
   return block
 }
 
-/** Links of a page to files of the repository, as paths relative to it, with the heading that they name (or ''). */
+/**
+ * Links of a page to files of the repository, as paths relative to it, with the heading that they name ('' if none).
+ */
 export function linksOf({ path, text }: Page): { readonly target: string; readonly anchor: string }[] {
   const prose = text.replaceAll(FENCE, '').replaceAll(/`[^`\n]*`/g, '')
   return [...prose.matchAll(/\]\((?!\w+:)([^)#\s]*)(?:#([^)\s]*))?\)/g)].map(({ 1: link = '', 2: anchor = '' }) => ({

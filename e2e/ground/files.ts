@@ -7,7 +7,7 @@ import { join } from 'node:path'
 
 const BLOCK_BYTES = 1_048_576
 
-/** Bytes that look random and are the same for the same seed, on every machine: a key stream of AES-128-CTR. */
+/** Bytes that look random and are the same for the same seed on every machine (a key stream of AES-128-CTR). */
 export function* pseudoRandom(bytes: number, seed: string): Generator<Buffer> {
   const key = createHash('sha256').update(seed).digest().subarray(0, 16)
   const cipher = createCipheriv('aes-128-ctr', key, Buffer.alloc(16))
@@ -20,11 +20,11 @@ export const pseudoRandomBytes = (bytes: number, seed: string): Buffer => Buffer
 export interface MadeFile {
   readonly path: string
   readonly sizeBytes: number
-  /** Lower-case hexadecimal. */
+  /** In lower-case hexadecimal. */
   readonly sha256: string
 }
 
-/** Writes such bytes to a file, some 500 MB a second, and answers their digest. */
+/** Writes such bytes to a file, at some 500 MB a second, and returns their digest. */
 export async function makeFile(path: string, sizeBytes: number, seed = path): Promise<MadeFile> {
   const hash = createHash('sha256')
   const file = await open(path, 'w')
@@ -39,17 +39,17 @@ export async function makeFile(path: string, sizeBytes: number, seed = path): Pr
   return { path, sizeBytes, sha256: hash.digest('hex') }
 }
 
-/** SHA-256 of a stored file, in lower-case hexadecimal. */
+/** The SHA-256 of a stored file, in lower-case hexadecimal. */
 export async function sha256Of(path: string): Promise<string> {
   const hash = createHash('sha256')
   await pipeline(createReadStream(path, { highWaterMark: BLOCK_BYTES }), hash)
   return hash.digest('hex')
 }
 
-/** The same digest as it stands on the wire (RFC 9530). */
+/** The same digest in the form that the wire uses (RFC 9530). */
 export const wireDigest = (sha256Hex: string): string => `sha-256=:${Buffer.from(sha256Hex, 'hex').toString('base64')}:`
 
-/** An empty directory of its own, removed with all it holds by `remove`. */
+/** Makes an empty temporary directory. `remove` deletes it with everything in it. */
 export async function temporaryDirectory(prefix = 'landfall-', parent = tmpdir()) {
   const path = await mkdtemp(join(parent, prefix))
   const remove = (): Promise<void> => rm(path, { recursive: true, force: true, maxRetries: 5 })

@@ -3,27 +3,27 @@ import { temporaryDirectory } from './files.js'
 import { type Postgres, startPostgres } from './postgres.js'
 import { type Gateway, gatewayEnv, gatewayPlace, type GatewayStore, startGateway, stopGateway } from './s3.js'
 
-/** What several nodes share: one PostgreSQL and one bucket, both of their own. */
+/** What several nodes share: one PostgreSQL and one bucket, which nothing else uses. */
 export interface Ground {
   readonly postgres: Postgres
-  /** In its present life: another one after each `mendGateway`. */
+  /** The gateway that runs now. Each `mendGateway` replaces it. */
   readonly gateway: Gateway
-  /** Of the nodes' ledger. */
+  /** The database of the nodes' ledger. */
   readonly databaseUrl: string
-  /** Before the names of the nodes' objects. */
+  /** The prefix of the names of the nodes' objects. */
   readonly prefix: string
-  /** A temporary folder for whatever nodes have on the disk. */
+  /** A temporary folder for everything that nodes keep on the disk. */
   readonly directory: string
-  /** The settings by which a node finds the database and the bucket. */
+  /** The settings with which a node finds the database and the bucket. */
   readonly env: Readonly<Record<string, string>>
-  /** Starts the daemons of the gateway that do not run; resolves when it takes objects again. */
+  /** Starts those daemons of the gateway that do not run. Resolves when the gateway accepts objects again. */
   mendGateway(): Promise<void>
-  /** Called by `close`, before what was deferred earlier. */
+  /** Registers a function that `close` calls. Functions that were registered later are called first. */
   defer(end: () => Promise<unknown>): void
   close(): Promise<void>
 }
 
-/** @throws when PostgreSQL or the gateway cannot be started, which is the reason for tests to be skipped */
+/** @throws when PostgreSQL or the gateway cannot be started. Tests are then skipped with this reason. */
 export async function openGround(store: GatewayStore = 'memstore'): Promise<Ground> {
   const closing: (() => Promise<unknown>)[] = []
   const close = async (): Promise<void> => {
@@ -37,7 +37,7 @@ export async function openGround(store: GatewayStore = 'memstore'): Promise<Grou
     const place = await gatewayPlace(store)
     closing.push(() => stopGateway(place))
     let gateway = await startGateway(place)
-    // The gateway's daemons are no children of this process, and would outlive it.
+    // The gateway's daemons are not children of this process and would outlive it.
     const onExit = (): void => gateway.kill('rgw', 'osd', 'mon')
     process.on('exit', onExit)
     closing.push(async () => void process.off('exit', onExit))
@@ -64,7 +64,7 @@ export async function openGround(store: GatewayStore = 'memstore'): Promise<Grou
   }
 }
 
-/** Why there can be no ground on this machine; null: there can. */
+/** The reason why this machine cannot provide a ground; null if it can. */
 export const groundMissing = (): Promise<string | null> =>
   openGround()
     .then((ground) => ground.close())

@@ -5,7 +5,7 @@ import { promisify } from 'node:util'
 
 const execute = promisify(execFile)
 
-/** 50 MB to fetch and 190 MB to unpack, on a machine that does other things. */
+/** It downloads 50 MB and unpacks 190 MB, on a machine that also does other work. */
 const INSTALL_MS = 100_000
 
 export type NodeBinary =
@@ -13,10 +13,10 @@ export type NodeBinary =
   | { readonly outcome: 'missing'; readonly why: string }
 
 /**
- * A Node of another major version, from the npm packages that hold its binaries for one platform each. The one that runs
- * this is taken as it is, where it is of that version.
+ * Finds or installs a Node of another major version, from the npm packages that contain its binaries for one platform
+ * each. If the Node that runs this code has that version, it is used as it is.
  *
- * @param folder Where it is installed; made, and the caller's to remove.
+ * @param folder Where Node is installed. The function makes the folder, and the caller removes it.
  */
 export async function nodeOf(major: number, folder: string): Promise<NodeBinary> {
   if (Number.parseInt(process.versions.node, 10) === major)

@@ -4,12 +4,13 @@ import type { RunningProcess } from './processes.js'
 
 const digestOf = (bytes: Uint8Array): string => createHash('sha256').update(bytes).digest('hex')
 
-/** The header by which a `landfall serve` of these tests is told the owner. */
+/** The header that tells a `landfall serve` of these tests who the owner is. */
 export const UPLOAD_OWNER_HEADER = 'X-Owner'
 
 /**
- * One upload through `landfall serve`, over the wire and without the client: declared, half of it sent, the server
- * restarted, the rest sent, the server restarted again, and the file read back with the bytes that were sent.
+ * Makes one upload through `landfall serve`, over the wire and without the client. It declares the upload, sends half
+ * of it, restarts the server, sends the rest, restarts the server again, and reads the file back to compare it with
+ * what was sent.
  *
  * @param server Its `ready[1]` is the URL of its routes.
  */

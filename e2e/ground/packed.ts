@@ -9,7 +9,7 @@ const execute = promisify(execFile)
 export const PACKAGES = ['shared', 'server', 'client'] as const
 export type PackageName = (typeof PACKAGES)[number]
 
-/** `npm pack` of one of the packages as it is built now; answers the tarball's path. */
+/** Runs `npm pack` on one of the packages as it is built now, and returns the path of the tarball. */
 export async function pack(repository: string, name: PackageName, destination: string): Promise<string> {
   await mkdir(destination, { recursive: true })
   await execute('npm', ['pack', '--silent', '--pack-destination', destination], { cwd: join(repository, name) })
@@ -19,9 +19,9 @@ export async function pack(repository: string, name: PackageName, destination: s
 }
 
 /**
- * Installs tarballs into a project as npm would, without a registry: ours are unpacked, and what they depend on is
- * linked from the repository's own `node_modules`. A package that is not among the dependencies of what is installed
- * cannot be imported, as in a user's project.
+ * Installs tarballs into a project as npm would, without a registry. Our packages are unpacked, and their dependencies
+ * are linked from the repository's own `node_modules`. As in a user's project, a package that is not a dependency of
+ * what is installed cannot be imported.
  */
 export async function install(repository: string, project: string, tarballs: readonly string[]): Promise<void> {
   const modules = join(project, 'node_modules')
@@ -36,7 +36,7 @@ export async function install(repository: string, project: string, tarballs: rea
   await link(repository, project, needed)
 }
 
-/** As if the project had installed them itself. */
+/** Links packages as if the project had installed them itself. */
 export async function link(repository: string, project: string, names: Iterable<string>): Promise<void> {
   for (const name of names) {
     const path = join(project, 'node_modules', name)
@@ -52,7 +52,7 @@ export async function link(repository: string, project: string, names: Iterable<
   }
 }
 
-/** What npm would put into `.bin`. */
+/** The commands that npm would put into `.bin`. */
 function commandsOf(name: string, folder: string): [command: string, script: string][] {
   const manifest: unknown = JSON.parse(readFileSync(join(folder, 'package.json'), 'utf8'))
   const bin: unknown = typeof manifest === 'object' && manifest !== null && Reflect.get(manifest, 'bin')
@@ -69,7 +69,7 @@ function dependenciesOf(folder: string): string[] {
   return typeof dependencies === 'object' && dependencies !== null ? Object.keys(dependencies) : []
 }
 
-/** What a tarball holds, without the leading `package/`. */
+/** The paths of the files in a tarball, without the leading `package/`. */
 export async function contents(tarball: string): Promise<string[]> {
   const { stdout } = await execute('tar', ['-tzf', tarball])
   return stdout

@@ -2,7 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 
 export class TooLate extends Error {}
 
-/** @throws TooLate after `ms`, with what `what` says then */
+/** @throws TooLate after `ms`, with the text that `what` gives at that time */
 export async function within<T>(work: Promise<T>, ms: number, what: string | (() => string)): Promise<T> {
   let timer: NodeJS.Timeout | undefined
   const late = new Promise<never>((_resolve, reject) => {
@@ -12,9 +12,9 @@ export async function within<T>(work: Promise<T>, ms: number, what: string | (()
 }
 
 /**
- * Asks until there is an answer. An answer of null, undefined or false means "not yet".
+ * Asks again and again until there is an answer. An answer of null, undefined or false means "not yet".
  *
- * @throws TooLate after `withinMs`, with what `what` says then
+ * @throws TooLate after `withinMs`, with the text that `what` gives at that time
  */
 export async function until<T>(
   ask: () => Promise<T | null | undefined | false> | T | null | undefined | false,

@@ -4,28 +4,34 @@ import { temporaryDirectory } from './files.js'
 import { portOf, type ProcessOptions, type RunningProcess, startProcess } from './processes.js'
 import { type Proxy, startProxy } from './proxy.js'
 
-/** One server program on a data directory of its own, behind a proxy that follows it to each new port. */
+/** One server program with its own data directory, behind a proxy that follows it to each new port. */
 export interface Place {
   readonly server: RunningProcess
   readonly proxy: Proxy
   /** The server's data. */
   readonly directory: string
-  /** Ends what runs and starts it again on the same directory, with the same settings or changed ones. */
+  /** Ends the server and starts it again on the same directory, with the same settings or with changed ones. */
   restart(changes?: Partial<ProcessOptions>): Promise<void>
-  /** Called by `close`, before what was deferred earlier and before the server is ended. */
+  /**
+   * Registers a function that `close` calls before it ends the server. Functions that were registered later are called
+   * first.
+   */
   defer(end: () => Promise<unknown>): void
   close(): Promise<void>
 }
 
-/** What is there before the server starts. */
+/** What exists before the server starts. */
 export interface Home {
   /** A temporary folder that `close` removes. */
   readonly path: string
-  /** The folder in it that becomes the server's data. */
+  /** The folder inside `path` that becomes the server's data directory. */
   readonly directory: string
 }
 
-/** `program` says how the server is started. It may prepare the home first: the data directory is made after it. */
+/**
+ * `program` says how the server is started. It may prepare the home first, because the data directory is made after
+ * `program` returns.
+ */
 export async function openPlace(program: (home: Home) => ProcessOptions | Promise<ProcessOptions>): Promise<Place> {
   const home = await temporaryDirectory('landfall-place-')
   const directory = join(home.path, 'data')

@@ -1,6 +1,6 @@
 import { createServer, type Server } from 'node:net'
 
-/** Whether a port can be listened on at this address now. */
+/** Whether a server could listen on this port of this address now. */
 export function isFree(port: number, host = '127.0.0.1'): Promise<boolean> {
   return new Promise((resolve) => {
     const server = createServer()
@@ -9,7 +9,7 @@ export function isFree(port: number, host = '127.0.0.1'): Promise<boolean> {
   })
 }
 
-/** Listens on loopback, on any free port unless one is given, and answers which. */
+/** Listens on loopback, on any free port unless one is given, and resolves with the port. */
 export function listen(server: Server, port = 0): Promise<number> {
   return new Promise((resolve, reject) => {
     server.once('error', reject)
@@ -22,8 +22,8 @@ export function listen(server: Server, port = 0): Promise<number> {
 }
 
 /**
- * A port that was free a moment ago. Somebody else may take it: where a program can listen on 0 and say where, that is
- * better. For a server that has to come back on the same port.
+ * A port that was free a moment ago. Another program may take it in the next moment, so a program that can listen on
+ * port 0 and print its port should do so. This function is for servers that must come back on the same port.
  */
 export async function freePort(): Promise<number> {
   const server = createServer()

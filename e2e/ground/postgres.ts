@@ -8,14 +8,17 @@ import { Client } from 'pg'
 import { temporaryDirectory } from './files.js'
 import { freePort } from './ports.js'
 
-/** A PostgreSQL of its own on loopback, for tests. */
+/** A PostgreSQL on loopback that only these tests use. */
 export interface Postgres {
   readonly port: number
-  /** Of the server's first process, in its present life. */
+  /** The id of the first process of the server that runs now. It changes with a restart. */
   readonly pid: number
-  /** The URL of an empty place: a schema of its own, which costs a hundredth of a database of its own. */
+  /** The URL of an empty schema, which costs a hundredth of what a separate database costs. */
   database(): Promise<string>
-  /** Ends it at once, as a crash of all its processes would (`immediate`) or in order, and starts it again on the same data. */
+  /**
+   * Ends the server and starts it again on the same data. `immediate` ends it as a crash of all its processes would;
+   * `fast` ends it in order.
+   */
   restart(how: 'fast' | 'immediate'): Promise<void>
   stop(): Promise<void>
 }
@@ -24,9 +27,9 @@ const run = promisify(execFile)
 const READY_WITHIN_MS = 30_000
 
 /**
- * Debian's binaries where there are any, else those of the npm package.
+ * Uses Debian's binaries if they are installed, else those of the npm package.
  *
- * @throws when there are none for this machine: the reason for tests to be skipped
+ * @throws when this machine has neither. Tests are then skipped with this reason.
  */
 export async function startPostgres(): Promise<Postgres> {
   const { path: home, remove } = await temporaryDirectory('landfall-postgres-')
@@ -91,7 +94,7 @@ export async function startPostgres(): Promise<Postgres> {
   }
 }
 
-/** PostgreSQL and what belongs to it refuse to run as root. */
+/** The user for PostgreSQL and other programs that refuse to run as root. */
 export async function unprivileged(): Promise<{ uid: number; gid: number }> {
   const users = (await readFile('/etc/passwd', 'utf8')).split('\n').map((line) => line.split(':'))
   const user = users.find(([name]) => name === 'postgres') ?? users.find(([name]) => name === 'nobody')
@@ -116,7 +119,7 @@ async function binaries(home: string): Promise<string> {
   } catch {
     throw new Error(`there is neither Debian's PostgreSQL nor the package ${name}`)
   }
-  // Where its user may read it, with the links that npm does not pack.
+  // A copy that PostgreSQL's user may read, with the symbolic links that npm does not pack.
   const native = join(home, 'native')
   await cp(packed, native, { recursive: true })
   const links = JSON.parse(await readFile(join(native, 'pg-symlinks.json'), 'utf8')) as {

@@ -4,18 +4,21 @@ import { basename } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 
 export interface ProcessOptions {
-  /** For messages. Default: the command's last part. */
+  /** The name for messages. Default: the last part of the command. */
   readonly name?: string
   readonly command: string
   readonly args?: readonly string[]
-  /** Added to this process's environment; undefined takes a variable away. */
+  /** Added to this process's environment. Undefined removes a variable. */
   readonly env?: Readonly<Record<string, string | undefined>>
   readonly cwd?: string
-  /** Matched against standard output as a whole: it is ready, and what the groups caught is `ready`. */
+  /**
+   * The pattern of the ready line. When the whole standard output matches it, the process is ready, and `ready` holds
+   * what its groups caught.
+   */
   readonly ready: RegExp
   /** Opens a channel for messages (`send`, `onMessage`) to a Node program. Default false. */
   readonly channel?: boolean
-  /** Default 60,000: many start at once on busy machines. */
+  /** Default 60,000, because many processes start at the same time on busy machines. */
   readonly readyWithinMs?: number
 }
 
@@ -24,39 +27,45 @@ export interface Exit {
   readonly signal: NodeJS.Signals | null
 }
 
-/** Figures of `/proc`, in bytes and milliseconds; threads included, children not. */
+/** Figures from `/proc`, in bytes and milliseconds. They include threads and exclude child processes. */
 export interface Usage {
   readonly residentBytes: number
-  /** The highest that `residentBytes` has been. */
+  /** The highest value that `residentBytes` has had. */
   readonly peakResidentBytes: number
   readonly cpuMs: number
 }
 
 export interface RunningProcess {
-  /** Of the present incarnation, also while it starts. */
+  /** The id of the process that runs now, also while it starts. It changes with a restart. */
   readonly pid: number
-  /** What the ready line's pattern caught, in the present incarnation. */
+  /** What the ready line's pattern caught when the process that runs now became ready. */
   readonly ready: RegExpMatchArray
   readonly running: boolean
-  /** Both streams of all incarnations, the last 1 MiB of them; for the report of a failing test. */
+  /** The last 1 MiB of both output streams, across restarts; for the report of a failing test. */
   output(): string
-  /** Over the channel, to the present incarnation. @throws when there is none */
+  /** Sends a message to the process that runs now. @throws when none runs */
   send(message: object): void
-  /** Messages of all incarnations. */
+  /** Receives the messages of the process, also after restarts. */
   onMessage(listener: (message: unknown) => void): void
-  /** Sends the signal and waits for the end. An end within 10 s is expected of any signal but SIGKILL; then it is killed. */
+  /**
+   * Sends the signal and waits for the process to end. Unless the signal is SIGKILL, a process that does not end within
+   * 10 s is killed.
+   */
   kill(signal?: NodeJS.Signals): Promise<Exit>
-  /** Ends what runs (by SIGTERM) and starts again with the same settings, or changed ones. Resolves when ready. */
+  /**
+   * Ends the process with SIGTERM, and starts it again with the same settings or with changed ones. Resolves when it is
+   * ready.
+   */
   restart(changes?: Partial<ProcessOptions>): Promise<void>
-  /** Resolves when the present incarnation ends by itself or by a signal. */
+  /** Resolves when the process that runs now ends, by itself or by a signal. */
   readonly exited: Promise<Exit>
   usage(): Usage
 }
 
-/** What each of our servers prints when it is ready: its origin is `ready[1]`, its port `ready[2]`. */
+/** What each of our servers prints when it is ready. Its origin is `ready[1]`, and its port is `ready[2]`. */
 const LISTENING = /(http:\/\/127\.0\.0\.1:(\d+))/
 
-/** A server that is a Node program, which prints its address when it is ready. */
+/** The options for a server that is a Node program and prints its address when it is ready. */
 export const nodeServer = (path: string, args: readonly string[], env: ProcessOptions['env'] = {}): ProcessOptions => ({
   name: basename(path),
   command: process.execPath,
@@ -71,16 +80,19 @@ export const portOf = ({ ready }: RunningProcess): number => Number(ready[2])
 const OUTPUT_LIMIT = 1_048_576
 const PATIENCE_MS = 10_000
 
-/** Whatever this process started and has not ended: ended at the latest when this process ends. */
+/**
+ * The processes that this process has started and that have not ended. They are ended at the latest when this process
+ * ends.
+ */
 const alive = new Set<ChildProcess>()
 process.on('exit', () => {
   for (const child of alive) child.kill('SIGKILL')
 })
 
 /**
- * Starts a program and resolves when it has printed its ready line.
+ * Starts a program, and resolves when it has printed its ready line.
  *
- * @throws when it ends before that or takes too long (it is killed then); the message carries its output.
+ * @throws when the program ends before that, or takes too long (it is then killed). The message contains its output.
  */
 export async function startProcess(initial: ProcessOptions): Promise<RunningProcess> {
   let options = initial
@@ -186,14 +198,14 @@ export async function startProcess(initial: ProcessOptions): Promise<RunningProc
   }
 }
 
-/** The kernel's USER_HZ on every architecture that Node supports. */
+/** The kernel's USER_HZ is 100 on every architecture that Node supports. */
 const MS_PER_TICK = 10
 
-/** @throws when the process is gone */
+/** @throws when the process does not run any more */
 export function usageOf(pid: number): Usage {
   const status = readFileSync(`/proc/${pid}/status`, 'utf8')
   const stat = readFileSync(`/proc/${pid}/stat`, 'utf8')
-  // The command in parentheses may contain spaces; the fields after it are numbered from 3 in proc(5).
+  // The command is in parentheses and may contain spaces. The fields after it are numbered from 3 in proc(5).
   const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
   const ticks = Number(fields[14 - 3]) + Number(fields[15 - 3])
   return {

@@ -9,65 +9,80 @@ export type { ArmedFault, Arming, Fault, Interception, UpstreamEnd } from './pro
 export type { RecordedConnection, RecordedRequest } from './proxy/record.js'
 
 /**
- * A TCP proxy on loopback that counts, knows where HTTP/1.1 requests begin and end, and breaks connections on demand.
- * What it does not touch it passes on byte for byte.
+ * A TCP proxy on loopback. It counts bytes, knows where HTTP/1.1 requests begin and end, and breaks connections on
+ * demand. Everything else passes byte for byte.
  */
 export interface Proxy {
   readonly port: number
   /** `http://127.0.0.1:<port>` */
   readonly origin: string
   /**
-   * Where new connections go: a server that was restarted has another port. Several: in turn, as a load balancer that
-   * knows no sessions; none: new connections are reset.
+   * Sets where new connections go, for example after a server was restarted on another port. With several ports,
+   * connections go to each in turn, as with a load balancer that knows no sessions. With no port, new connections are
+   * reset.
    */
   retarget(port: number | readonly number[]): void
-  /** Every request whose head came in, oldest first. Live: the records grow. */
+  /** Every request whose head arrived, oldest first. The records are live: they grow while requests run. */
   readonly requests: readonly RecordedRequest[]
   readonly connections: readonly RecordedConnection[]
-  /** All bytes that crossed the line. */
+  /** The count of all bytes that crossed the line. */
   readonly bytes: { readonly up: number; readonly down: number }
-  /** Forgets records and counts; what is armed stays. */
+  /** Deletes the records and counts. Armed faults stay armed. */
   forget(): void
 
-  /** Bytes a second: for both directions, for each, or null for no limit. All connections share it. */
+  /**
+   * Sets bytes a second for both directions, or for each direction; null means no limit. All connections share the
+   * rate.
+   */
   setRate(rate: number | null | { up?: number | null; down?: number | null }): void
-  /** Milliseconds added to each direction. */
+  /** Sets the milliseconds that are added in each direction. */
   setLatency(latencyMs: number): void
   /**
-   * Cuts the network. `black-hole` (default): nothing passes in either direction and neither side learns it; new connections
-   * are accepted and stay silent. `reset`: existing connections get RST, and so does each new one.
+   * Cuts the network. With `black-hole` (default), nothing passes in either direction and neither side learns of it;
+   * new connections are accepted and stay silent. With `reset`, existing connections and each new one get RST.
    */
   cut(mode?: 'black-hole' | 'reset'): void
-  /** The network is back: connections that survived the cut go on with the bytes that wait, as TCP does. */
+  /** Restores the network. Connections that survived the cut continue with the bytes that wait, as TCP does. */
   heal(): void
-  /** RST to both sides of the connections that are open now. Answers how many. */
+  /** Sends RST to both sides of the connections that are open now. Returns how many there were. */
   resetConnections(which?: (connection: RecordedConnection) => boolean): number
   /**
-   * The other end of the connections that are open now is gone without a word, as after a failover whose old host has
-   * vanished: their clients see nothing any more and hear no answer, the server sees a reset. New ones pass. Answers how many.
+   * Separates the two ends of the connections that are open now, as after a failover whose old host has vanished. The
+   * clients see nothing any more and get no answer, and the server sees a reset. New connections pass. Returns how many
+   * connections there were.
    */
   strandConnections(which?: (connection: RecordedConnection) => boolean): number
-  /** FIN to both sides of them. */
+  /** Sends FIN to both sides of the connections that are open now. */
   closeConnections(which?: (connection: RecordedConnection) => boolean): number
 
-  /** Applies a fault to the next request that matches, or the next few. Several may be armed; the oldest match wins. */
+  /**
+   * Applies a fault to the next request that matches, or to several. If several faults are armed, the oldest one that
+   * matches is used.
+   */
   arm(fault: Fault, arming?: Arming): ArmedFault
   /**
-   * Of a protocol that it does not know (`protocol: 'opaque'`): bytes of the client for which `which` holds reach the
-   * server; of what it says to them nothing comes back, but a reset once it has begun to say it.
+   * For a protocol that the proxy does not know (`protocol: 'opaque'`). Bytes of the client for which `which` holds
+   * reach the server, but nothing of the server's answer comes back. When the server begins to answer, the connection
+   * is reset.
    */
   loseAnswers(
     which: (bytes: Buffer, connection: number) => boolean,
     times?: number,
   ): { readonly struck: number; release(): void }
-  /** Of such a protocol: shown all that clients say, with the number of the connection. Answers what ends it. */
+  /**
+   * For such a protocol: `meets` gets all bytes that clients send, with the number of the connection. Returns the
+   * handle that ends it.
+   */
   intercept(meets: (bytes: Buffer, connection: number) => Interception | null): { release(): void }
   /**
-   * Resolves with the first recorded request for which the predicate holds, now or later (it is asked again whenever
-   * bytes pass). @throws when `withinMs` (default 30,000) have passed; the message lists the requests.
+   * Resolves with the first recorded request for which the predicate holds, now or later. The predicate is called again
+   * whenever bytes pass. @throws when `withinMs` (default 30,000) have passed; the message lists the requests.
    */
   waitFor(holds: (request: RecordedRequest) => boolean, withinMs?: number): Promise<RecordedRequest>
-  /** Payload that clients sent in bodies of these requests: what was sent again is this minus the file. */
+  /**
+   * The payload bytes that clients sent in the bodies of these requests. This minus the size of the file is what was
+   * sent again.
+   */
   bodyBytes(which?: (request: RecordedRequest) => boolean): number
 
   /** Ends all connections and the listening socket. */
@@ -78,9 +93,9 @@ export interface ProxyOptions {
   readonly targetPort: number
   /** Default 127.0.0.1. */
   readonly targetHost?: string
-  /** Default 0: any free one. */
+  /** Default 0, which is any free port. */
   readonly port?: number
-  /** `opaque`: not HTTP, nor looked at. Default `http`. */
+  /** `opaque`: the protocol is not HTTP, and the proxy does not read it. Default `http`. */
   readonly protocol?: 'http' | 'opaque'
 }
 
@@ -150,7 +165,7 @@ export async function startProxy(options: ProxyOptions): Promise<Proxy> {
     return { release: () => void intercepting.delete(meets) }
   }
 
-  // Small, so that what was counted is close to what the sender has sent.
+  // The buffer is small, so that the count is close to what the sender has sent.
   const server = createServer({ allowHalfOpen: true, highWaterMark: 16_384 }, accept)
   const port = await listen(server, options.port)
 

@@ -6,14 +6,17 @@ import { join } from 'node:path'
 import { repository } from './repository.js'
 import { isFree } from './ports.js'
 
-/** `memstore`: in memory, up in 2 s. `bluestore`: the production store, up in 10 s; its daemons may be killed. */
+/**
+ * `memstore` keeps objects in memory and starts in 2 s. `bluestore` is the production store and starts in 10 s; its
+ * daemons may be killed.
+ */
 export type GatewayStore = 'memstore' | 'bluestore'
 
-/** Where a gateway has its data, and where it listens. */
+/** Where a gateway keeps its data, and where it listens. */
 export interface GatewayPlace {
   readonly directory: string
   readonly port: number
-  /** Default memstore. */
+  /** Default `memstore`. */
   readonly store?: GatewayStore
 }
 
@@ -27,12 +30,15 @@ export interface Gateway {
   readonly bucket: string
   readonly accessKeyId: string
   readonly secretAccessKey: string
-  /** `kill -9`, on bluestore without loss: `startGateway` in the same place starts what does not run. */
+  /**
+   * Kills daemons as `kill -9` does. With bluestore nothing is lost, and `startGateway` in the same place starts the
+   * daemons that do not run.
+   */
   kill(...daemons: readonly Daemon[]): void
 }
 
 const SCRIPT = join(repository, 'e2e/scripts/s3-up')
-/** Once per machine it installs the packages. */
+/** The first start on a machine installs the packages. */
 const START_MS = 300_000
 const DAEMONS: readonly Daemon[] = ['mon', 'osd', 'rgw']
 
@@ -42,7 +48,7 @@ export const gatewayPlace = async (store: GatewayStore = 'memstore'): Promise<Ga
   store,
 })
 
-/** The script takes the port behind it, too, and some of the next forty. */
+/** The script also uses the next port, and some of the forty ports after it. */
 async function freePorts(): Promise<number> {
   for (;;) {
     const port = 20_000 + 64 * Math.floor(Math.random() * 190)
@@ -51,9 +57,9 @@ async function freePorts(): Promise<number> {
 }
 
 /**
- * Starts it, or what of it does not run; where all runs it only answers.
+ * Starts the gateway, or those of its daemons that do not run. If all of them run, it only returns the gateway.
  *
- * @throws when it cannot be started: the reason for tests to be skipped
+ * @throws when it cannot be started. Tests are then skipped with this reason.
  */
 export async function startGateway({ directory, port, store = 'memstore' }: GatewayPlace): Promise<Gateway> {
   const output = await run(['start', directory, String(port)], { S3_UP_STORE: store })
@@ -75,7 +81,7 @@ export async function startGateway({ directory, port, store = 'memstore' }: Gate
   }
 }
 
-/** The settings by which a server finds the gateway's bucket. */
+/** The settings with which a server finds the gateway's bucket. */
 export const gatewayEnv = (gateway: Gateway): Readonly<Record<string, string>> => ({
   LANDFALL_S3_ENDPOINT: gateway.endpoint,
   LANDFALL_S3_REGION: gateway.region,
@@ -84,7 +90,7 @@ export const gatewayEnv = (gateway: Gateway): Readonly<Record<string, string>> =
   LANDFALL_S3_SECRET_ACCESS_KEY: gateway.secretAccessKey,
 })
 
-/** Options of an AWS SDK client of the gateway, past all servers and proxies. */
+/** Options for an AWS SDK client that talks to the gateway directly, and not through a server or a proxy. */
 export const s3ConfigOf = ({ endpoint, region, accessKeyId, secretAccessKey }: Gateway) => ({
   endpoint,
   region,
@@ -92,7 +98,7 @@ export const s3ConfigOf = ({ endpoint, region, accessKeyId, secretAccessKey }: G
   credentials: { accessKeyId, secretAccessKey },
 })
 
-/** Ends it, and removes all it has. */
+/** Ends the gateway and removes all its data. */
 export async function stopGateway({ directory }: GatewayPlace): Promise<void> {
   await run(['stop', directory], {})
   await rm(directory, { recursive: true, force: true })
@@ -123,7 +129,7 @@ export function s3CallOf(method: string, path: string): string {
   }
 }
 
-/** The folder behind the prefix in which the object is, or whose objects are listed: `/bucket/prefix/folder/…`. */
+/** The folder behind the prefix that contains the object, or whose objects are listed: `/bucket/prefix/folder/…`. */
 export function s3FolderOf(path: string): string {
   const { pathname, searchParams: query } = new URL(path, 'http://store')
   return decodeURIComponent(query.get('prefix') ?? pathname.split('/').slice(2).join('/')).split('/')[1] ?? ''

@@ -1,6 +1,6 @@
 /** Random numbers that are the same for the same seed (mulberry32). */
 export interface Seeded {
-  /** From 0 up to 1, without it. */
+  /** A number from 0 up to but not including 1. */
   next(): number
   /** A whole number below `limit`. */
   below(limit: number): number

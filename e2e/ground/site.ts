@@ -10,17 +10,17 @@ export interface Site {
 }
 
 export interface SiteOptions {
-  /** What is served at `/`. */
+  /** The folder that is served at `/`. */
   readonly directory: string
-  /** Sent with every file. */
+  /** Headers that are sent with every file. */
   readonly headers?: Readonly<Record<string, string>>
-  /** Requests below this path go to another server, as behind a reverse proxy: with these headers added. */
+  /** Requests below this path go to another server, with these headers added, as behind a reverse proxy. */
   readonly forward?: {
     readonly path: string
     readonly port: number
     readonly headers: Readonly<Record<string, string>>
   }
-  /** Requests below this path are answered by the one who started the site. */
+  /** Requests below this path are answered by a function of the caller. */
   readonly own?: {
     readonly path: string
     readonly answer: (req: IncomingMessage, res: ServerResponse) => void
@@ -33,7 +33,7 @@ const TYPES: Readonly<Record<string, string>> = {
   '.css': 'text/css; charset=utf-8',
 }
 
-/** A web server for a built page, in front of a server that has the uploads. */
+/** A web server for a built page, in front of a server that handles the uploads. */
 export async function startSite({ directory, headers = {}, forward, own }: SiteOptions): Promise<Site> {
   const server = createServer((req, res) => {
     const path = new URL(req.url ?? '/', 'http://site').pathname

@@ -1,4 +1,4 @@
-/** Runs only so many at once; the others wait, first come, first served. */
+/** Runs only so many tasks at the same time. The others wait, and start in the order in which they came. */
 export function createTurns(atOnce: number): <T>(start: () => Promise<T>) => Promise<T> {
   let free = atOnce
   const waiting: (() => void)[] = []

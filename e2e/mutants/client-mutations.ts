@@ -1,10 +1,10 @@
 import type { ClientChange } from './mutate.js'
 
-/** A mistake that the client's sweep must turn red. */
+/** A mistake in the client that the client's sweep must find. */
 export interface ClientMutation extends ClientChange {
-  /** The scenarios in which it matters: part of their name. */
+  /** The scenarios in which the mistake matters, as a part of their names. */
   readonly only: string
-  /** A kill that finds it, of the many that might: a sweep of all takes long. */
+  /** A kill that finds the mistake. Others may find it too, but a sweep of all kills takes long. */
   readonly at: RegExp
 }
 
@@ -41,7 +41,7 @@ export const CLIENT_MUTATIONS: readonly ClientMutation[] = [
     at: /^after told/,
   },
   {
-    name: 'the record goes before the application is told',
+    name: 'the record is removed before the application is told',
     edits: [
       {
         find: 'telling.outcome(standing.point, upload);',
@@ -63,7 +63,7 @@ export const CLIENT_MUTATIONS: readonly ClientMutation[] = [
     at: /^after commit (put|delete) operations/,
   },
   {
-    name: 'an acknowledgement leaves the record',
+    name: 'an acknowledgement does not remove the record',
     edits: [
       {
         find: 'if (isSettled(live.record().standing)) await live.amend(() => void 0);',
@@ -74,7 +74,7 @@ export const CLIENT_MUTATIONS: readonly ClientMutation[] = [
     at: /^after acknowledged/,
   },
   {
-    name: 'what is found in the journal goes on under a new id',
+    name: 'what is found in the journal continues under a new id',
     edits: [
       {
         find: 'drive(enter(record, null, true), signal)',
@@ -92,7 +92,7 @@ export const CLIENT_MUTATIONS: readonly ClientMutation[] = [
     at: /^before put operations cancelled/,
   },
   {
-    name: 'a cancelled record goes without the word of the server',
+    name: 'a cancelled record is removed without an answer of the server',
     edits: [
       {
         find: 'const answer = await ledger.cancel(live.id, signal);',
@@ -104,7 +104,8 @@ export const CLIENT_MUTATIONS: readonly ClientMutation[] = [
   },
   {
     name: 'a new pick is not proven',
-    // Neither before it is sent, nor by its digest, nor by what was accepted before that was known.
+    // Each check is removed: the one before bytes are sent, the one by the digest, and the one of what was accepted
+    // before the digest was known.
     edits: [
       { find: 'if (seen.digest !== prefix.value.digest) return reject("source-changed");', put: ';' },
       { find: 'if (session.sourceDigest !== live.record().digest) return lose(step, "source-changed");', put: ';' },

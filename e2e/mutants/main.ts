@@ -1,6 +1,6 @@
 /**
- * `npm run sweep -- mutations [NAME]`: does the harness bite? Each mutation breaks a copy of the built server, or of the
- * client, where it matters. The model, the sweep of the server or that of the client must turn red.
+ * `npm run sweep -- mutations [NAME]` tests the tests. Each mutation breaks a copy of the built server, or of the
+ * client, in a place that matters. The model, the sweep of the server or the sweep of the client must find it.
  */
 import { execFile } from 'node:child_process'
 import { rm } from 'node:fs/promises'
@@ -16,13 +16,13 @@ import { MODEL_MUTATIONS } from './model-mutations.js'
 import { mutate, mutateClient } from './mutate.js'
 import { MUTATIONS } from './mutations.js'
 
-/** By what a mutation was caught; null: by nothing. */
+/** What caught a mutation. `by` is null if nothing caught it. */
 interface Caught {
   readonly by: string | null
   readonly where: string
 }
 
-/** A sweep that stops with its first violation; that it fails already without a kill counts too. */
+/** Runs a sweep that stops at its first violation. A sweep that fails before any kill counts as caught too. */
 async function caught<R extends Outcome>(
   name: string,
   runs: Promise<{ readonly results: readonly R[] }>,
@@ -37,7 +37,7 @@ async function caught<R extends Outcome>(
   }
 }
 
-/** On the single faults of one scenario of the model. */
+/** Runs the single faults of one scenario of the model. */
 async function caughtByModel(folder: string, where: string): Promise<Caught> {
   const env = { ...process.env, NO_COLOR: '1', LANDFALL_MODEL: 'singles', LANDFALL_MODEL_DIST: join(folder, 'dist') }
   const output = await new Promise<string>((resolve) => {
@@ -48,7 +48,7 @@ async function caughtByModel(folder: string, where: string): Promise<Caught> {
       (_error, stdout, stderr) => resolve(stdout + stderr),
     )
   })
-  // Only a violation counts, not that something failed.
+  // Only a violation counts. That the run failed is not enough.
   const violation = /^\+ {3}"(.*\n(?:\+ {5}\d+: .*\n?)+)/m.exec(output)?.[1]
   return { by: violation?.replaceAll(/^\+ +/gm, '     ') ?? null, where: `model, ${where}` }
 }
@@ -91,5 +91,5 @@ await each(CLIENT_MUTATIONS, mutateClient, (folder, { only, at }) => {
     describeClient,
   )
 })
-// What was given up in the middle of a run may still be waited for.
+// A run that was given up may still wait for something, which would keep the process alive.
 process.exit()

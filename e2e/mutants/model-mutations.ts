@@ -1,13 +1,13 @@
 import type { Edit } from './mutate.js'
 
 /**
- * Mistakes put into a built copy of the server that the model (`server/test/model.test.ts`, with
- * `LANDFALL_MODEL_DIST` at the copy) must turn red.
+ * Mistakes in a built copy of the server that the model must find (`server/test/model.test.ts`, with
+ * `LANDFALL_MODEL_DIST` set to the copy).
  */
 export interface ModelMutation {
   readonly name: string
   readonly edits: readonly Edit[]
-  /** In the name of the test that shows it. */
+  /** A part of the name of the test that shows the mistake. */
   readonly where: string
 }
 
@@ -26,7 +26,7 @@ export const MODEL_MUTATIONS: readonly ModelMutation[] = [
     where: 'two chunks:',
   },
   {
-    name: 'neither the key nor the compare-and-set keeps a second reference away',
+    name: 'neither the key nor the compare-and-set prevents a second reference',
     edits: [
       {
         file: 'ledger/sqlite/migrations.js',
@@ -63,7 +63,7 @@ export const MODEL_MUTATIONS: readonly ModelMutation[] = [
     where: 'two chunks:',
   },
   {
-    name: 'the bytes go before the intent is recorded',
+    name: 'the bytes are removed before the intent is recorded',
     edits: [{ file: 'sequence/drive.js', find: 'await record({}); // the intent first, the bytes second', put: ';' }],
     where: 'another digest:',
   },
@@ -79,7 +79,7 @@ export const MODEL_MUTATIONS: readonly ModelMutation[] = [
     where: 'another digest:',
   },
   {
-    name: 'a reference does not look at the digest that it was decided without',
+    name: 'a reference ignores the digest that it was decided without',
     edits: [{ file: FENCE, find: ' AND digest IS NOT DISTINCT FROM :known_digest`', put: '`' }],
     where: 'a small file:',
   },

@@ -5,9 +5,9 @@ import { repository } from '../ground/repository.js'
 
 /** A mistake that is put into a built copy of the server. */
 export interface Edit {
-  /** Below the server's `dist`. */
+  /** The path of the file below the server's `dist`. */
   readonly file: string
-  /** Must be found, or the mutation is out of date. */
+  /** The text that is replaced. If it is not found, the mutation is out of date. */
   readonly find: string | RegExp
   readonly put: string
 }
@@ -18,13 +18,15 @@ export interface ClientChange {
   readonly edits: readonly Omit<Edit, 'file'>[]
 }
 
-/** Copies what is built of a package, and puts the mistakes into it. @throws when a place is not there any more */
+/**
+ * Copies a built package and puts the mistakes into the copy. @throws when a place of a mistake is not found any more
+ */
 async function copyOf(dist: string, name: string, to: string, edits: readonly Edit[]): Promise<void> {
   await cp(join(repository, dist), to, { recursive: true })
   for (const { file, find, put } of edits) {
     const path = join(to, file)
     const before = await readFile(path, 'utf8')
-    // Only what a pattern has found may be named in what is put.
+    // `$1` and the like have a meaning only if `find` is a pattern.
     const after = typeof find === 'string' ? before.replace(find, () => put) : before.replace(find, put)
     if (after === before) throw new Error(`${name}: its place in ${file} is not there any more: ${String(find)}`)
     await writeFile(path, after)
@@ -38,7 +40,7 @@ async function emptyFolder(kind: string, name: string): Promise<string> {
   return folder
 }
 
-/** Answers the folder of a changed copy of the server. */
+/** Returns the folder of a changed copy of the server. */
 export async function mutate({ name, edits }: { name: string; edits: readonly Edit[] }): Promise<string> {
   const folder = await emptyFolder('mutants', name)
   await cp(join(repository, 'server/package.json'), join(folder, 'package.json'))
@@ -46,7 +48,7 @@ export async function mutate({ name, edits }: { name: string; edits: readonly Ed
   return folder
 }
 
-/** Builds the swept page on a changed copy of the client; answers the folder that has it in `page`. */
+/** Builds the swept page with a changed copy of the client. Returns the folder that contains it in `page`. */
 export async function mutateClient({ name, edits }: ClientChange): Promise<string> {
   const folder = await emptyFolder('client-mutants', name)
   const client = join(folder, 'client')

@@ -1,11 +1,11 @@
 import type { Run } from '../sweep/runs.js'
 import type { Edit } from './mutate.js'
 
-/** A mistake that the sweep of the server must turn red. */
+/** A mistake in the server that the sweep of the server must find. */
 export interface Mutation {
   readonly name: string
   readonly edits: readonly Edit[]
-  /** Where it must show; default: anywhere. */
+  /** The runs that must show the mistake. Default: any run. */
   readonly where?: (run: Run) => boolean
 }
 
@@ -103,7 +103,7 @@ export const MUTATIONS: readonly Mutation[] = [
     ],
   },
   {
-    name: 'the bytes go before the intent is recorded',
+    name: 'the bytes are removed before the intent is recorded',
     edits: [{ file: 'sequence/drive.js', find: 'await record({}); // the intent first, the bytes second', put: ';' }],
     where: of('another digest'),
   },
@@ -151,7 +151,7 @@ export const MUTATIONS: readonly Mutation[] = [
     ],
   },
   {
-    name: 'what a dead receiver left is believed without a look',
+    name: 'what a dead receiver left is believed without a check',
     edits: [
       {
         file: 'ledger/statements/leases.js',

@@ -12,16 +12,16 @@ import { pgTable, text as pgText } from 'drizzle-orm/pg-core'
 import { sqliteTable, text } from 'drizzle-orm/sqlite-core'
 import { s3FromEnv } from './serve.js'
 
-/** Where an application has its data, and what it writes there itself: a row for each file that has arrived. */
+/** Where an application keeps its data, and the rows that it writes itself, one for each file that has arrived. */
 export interface Storage<Tx> {
   readonly ledger: Ledger<Tx>
   readonly blobs: BlobStore
   arrive(tx: Tx, operationId: string, name: string): Promise<unknown>
-  /** Deletes the row and, in the same transaction, what `remove` removes. */
+  /** Deletes the row. In the same transaction it calls `remove`, which deletes the reference. */
   takeBack(operationId: string, remove: (tx: Tx) => Promise<boolean>): Promise<boolean>
 }
 
-/** The table of both dialects; on PostgreSQL the one who starts the processes makes it. */
+/** The table for both dialects. On PostgreSQL the test that starts the processes makes it. */
 export const ARRIVALS = 'CREATE TABLE IF NOT EXISTS arrivals (operation_id TEXT NOT NULL, name TEXT NOT NULL)'
 
 export async function ownStorage(directory: string) {

@@ -1,10 +1,10 @@
 /**
- * An application that embeds Landfall, as a program of its own that can be killed: `node application.js
- * '{"directory":"…","prepareMs":20000}'`. In the reference's transaction it writes a row of its own. Its hooks can be slow,
- * fail or refuse, and its effects go to receivers. Prints its address when it is ready.
+ * An application that embeds Landfall, as a separate program that can be killed: `node application.js
+ * '{"directory":"…","prepareMs":20000}'`. In the reference's transaction it writes a row of its own. Its hooks can be
+ * slow, fail or refuse, and its effects go to receivers. It prints its address when it is ready.
  *
- * With `directory` it runs on SQLite and files, with the same data as `landfall serve`. Without, it is one of several
- * processes on the PostgreSQL and the object store that `LANDFALL_DATABASE_URL` and `LANDFALL_S3_*` name.
+ * With `directory` it runs on SQLite and files, with the same data as `landfall serve`. Without it, the program is one
+ * of several processes on the PostgreSQL and the object store that `LANDFALL_DATABASE_URL` and `LANDFALL_S3_*` name.
  */
 import { readFile } from 'node:fs/promises'
 import { createServer } from 'node:http'
@@ -19,27 +19,32 @@ import { serveProgram } from './serve.js'
 
 const settingsSchema = v.object({
   directory: v.optional(v.string()),
-  /** Without a directory: before the names of all objects, the size of their parts, and the limit of one call. */
+  /**
+   * Only without a directory: the prefix of the names of all objects, the size of their parts, and the time limit of
+   * one call.
+   */
   prefix: v.optional(v.string(), ''),
   partBytes: v.optional(v.number()),
   callTimeoutMs: v.optional(v.number()),
-  /** The header that names the owner. Default: all requests are one user's, so that stock clients need no header. */
+  /**
+   * The header that names the owner. By default all requests have the same owner, so that stock clients need no header.
+   */
   ownerHeader: v.optional(v.string()),
   /** The folder of a built page, served at `/`. */
   page: v.optional(v.string()),
-  /** How long the step before the reference takes; 0: there is no step. */
+  /** How many milliseconds the `prepare` step before the reference takes. 0 means that there is no such step. */
   prepareMs: v.optional(v.number(), 0),
-  /** How often `onReference` throws for each operation before it works. */
+  /** How often `onReference` throws for each operation before it succeeds. */
   throws: v.optional(v.number(), 0),
   /** The code with which `onReference` refuses. */
   reject: v.optional(v.string()),
-  /** URLs to which an effect of that name goes. */
+  /** The URL of the receiver of each effect, by the name of the effect. */
   receivers: v.optional(v.record(v.string(), v.string()), {}),
-  /** Delivered by Standard Webhooks instead of by a function of the application. */
+  /** True: effects are delivered by Standard Webhooks. False: a function of the application delivers them. */
   signed: v.optional(v.boolean(), false),
   leaseMs: v.optional(v.number()),
   completerIntervalMs: v.optional(v.number()),
-  /** False: each request needs a new connection, and may so reach another process. */
+  /** False: each request needs a new connection, so that it may reach another process. */
   keepAlive: v.optional(v.boolean(), true),
 })
 export type ApplicationSettings = v.InferInput<typeof settingsSchema>
@@ -50,7 +55,7 @@ const SECRET = `whsec_${Buffer.from('of the benchmark, 24 bytes').toString('base
 const { leaseMs, completerIntervalMs, ownerHeader, directory } = settings
 const thrown = new Map<string, number>()
 
-/** The body is that of a webhook of `landfall serve`. */
+/** The body is the same as that of a webhook of `landfall serve`. */
 const deliverTo =
   (url: string) =>
   async ({ effectId, operation, signal }: { effectId: string; operation: { id: string }; signal: AbortSignal }) => {
@@ -118,6 +123,6 @@ async function run<Tx>({ ledger, blobs, arrive, takeBack }: Storage<Tx>): Promis
 
 const TYPES: Readonly<Record<string, string>> = { '.html': 'text/html', '.js': 'text/javascript' }
 
-// Only what is used is loaded: a sweep starts this program thousands of times.
+// The program loads only the modules that it uses, because a sweep starts it thousands of times.
 const storage = await import('./application-storage.js')
 await (directory === undefined ? run(await storage.sharedStorage(settings)) : run(await storage.ownStorage(directory)))

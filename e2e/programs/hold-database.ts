@@ -1,4 +1,4 @@
-/** `node hold-database.js FILE`: another process that has the database locked, until it is killed. */
+/** `node hold-database.js FILE` keeps the database locked until the process is killed. */
 import { createClient } from '@libsql/client'
 
 const client = createClient({ url: `file:${process.argv[2] ?? ''}`, timeout: 10_000 })

@@ -3,13 +3,13 @@ import { nodeServer, type ProcessOptions, type RunningProcess, startProcess } fr
 
 type Env = Readonly<Record<string, string>>
 
-/** The header that carries the owner, as a trusted proxy would set it. */
+/** The header that names the owner, as a trusted proxy would set it. */
 export const OWNER_HEADER = 'x-owner'
 
-/** This repository's server. A mutation has a changed copy in a folder of its own. */
+/** This repository's server. Each mutation has a changed copy in another folder. */
 export const SERVER_FOLDER = `${repository}server`
 
-/** How `landfall serve` is started on a directory, on a port that it chooses itself. */
+/** How `landfall serve` is started on a directory. It chooses a free port. */
 export const landfallServe = (directory: string, env: Env = {}, serverFolder = SERVER_FOLDER): ProcessOptions => ({
   ...nodeServer(`${serverFolder}/dist/cli.js`, ['serve'], {
     LANDFALL_HOST: '127.0.0.1',

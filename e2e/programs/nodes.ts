@@ -7,13 +7,13 @@ import { landfallServe } from './landfall.js'
 
 type Env = Readonly<Record<string, string>>
 
-/** Lines to what nodes share, each a proxy that can break it. */
+/** Lines to what the nodes share. Each line is a proxy that can break it. */
 export interface Lines {
-  /** Before PostgreSQL. */
+  /** The line to PostgreSQL. */
   readonly database: Proxy
-  /** Before the object store. */
+  /** The line to the object store. */
   readonly store: Proxy
-  /** The settings by which a node uses them. */
+  /** The settings that make a node use these lines. */
   readonly env: Env
 }
 
@@ -32,7 +32,7 @@ export async function openLines({ postgres, gateway, databaseUrl, defer }: Groun
   }
 }
 
-/** How `landfall serve` is started as a node on a ground, in a directory of its own. */
+/** How `landfall serve` is started as a node on a ground, with its own data directory. */
 async function nodeOn(ground: Ground, name: string, env: Env = {}): Promise<ProcessOptions> {
   const directory = join(ground.directory, name)
   await mkdir(directory, { recursive: true })
@@ -41,7 +41,7 @@ async function nodeOn(ground: Ground, name: string, env: Env = {}): Promise<Proc
 
 const counts = new WeakMap<Ground, number>()
 
-/** Starts a node without lines of its own. Its connections have its name, `node-<n>`, in `pg_stat_activity`. */
+/** Starts a node without lines. Its connections are named `node-<n>` in `pg_stat_activity`. */
 export async function startNode(ground: Ground, env: Env = {}): Promise<RunningProcess> {
   const n = counts.get(ground) ?? 0
   counts.set(ground, n + 1)
@@ -52,29 +52,32 @@ export async function startNode(ground: Ground, env: Env = {}): Promise<RunningP
   return node
 }
 
-/** One node of several, with lines of its own. */
+/** One of several nodes, with its own lines. */
 export interface Node extends Lines {
   readonly server: RunningProcess
   readonly directory: string
 }
 
-/** Several nodes behind a proxy that gives each connection to the next of those that are in. */
+/** Several nodes behind a proxy that gives each connection to the next node in rotation. */
 export interface Nodes {
   readonly all: readonly Node[]
-  /** Before the nodes. */
+  /** The proxy in front of the nodes. */
   readonly front: Proxy
-  /** The nodes that are out: they get no new connections. */
+  /** The nodes that are out of rotation. They get no new connections. */
   readonly out: ReadonlySet<Node>
   takeOut(node: Node): void
-  /** Ends a node. One that is ended in order is taken out first, as an operator does it; a death is seen afterwards. */
+  /**
+   * Ends a node. With SIGTERM it is first taken out of rotation, as an operator does; with SIGKILL it is taken out
+   * after its death.
+   */
   end(node: Node, signal: 'SIGKILL' | 'SIGTERM'): Promise<void>
-  /** Starts a node that does not run, and takes it in. */
+  /** Starts a node that does not run, and puts it into rotation. */
   start(node: Node): Promise<void>
-  /** The last words of each. */
+  /** The last output of each node. */
   output(): string
 }
 
-/** Closed with the ground. */
+/** Closing the ground closes the nodes. */
 export async function openNodes(
   ground: Ground,
   { count = 3, env = {} }: { readonly count?: number; readonly env?: Env } = {},

@@ -5,13 +5,13 @@ import { listen } from '../ground/ports.js'
 const bodySchema = v.object({ data: v.object({ operation: v.object({ id: v.string() }) }) })
 
 export interface ReceiverOptions {
-  /** Default 0: any free one. */
+  /** Default 0, which is any free port. */
   readonly port?: number
-  /** Default true. False: it takes requests and never answers. */
+  /** Default true. With false it reads requests and never answers. */
   readonly answers?: boolean
-  /** How long an answer takes; default at once. */
+  /** How many milliseconds an answer takes. Default: it answers at once. */
   readonly answersAfterMs?: () => number
-  /** Default true. False: the bodies are not parsed, and the ids of operations are empty. */
+  /** Default true. With false the bodies are not parsed, and the ids of operations are empty. */
   readonly parses?: boolean
   /** Called for each delivery, before it is answered. */
   readonly onDelivery?: (effectId: string, operationId: string) => void
@@ -20,9 +20,9 @@ export interface ReceiverOptions {
 /** A receiver of webhooks on loopback. */
 export interface Receiver {
   readonly url: string
-  /** The ids of the effects that it has had, by operation. */
+  /** The ids of the effects that it has received, by operation. */
   readonly received: ReadonlyMap<string, ReadonlySet<string>>
-  /** Settings of a `landfall serve` that sends to it. */
+  /** The settings that make `landfall serve` send webhooks to it. */
   readonly settings: Readonly<Record<string, string>>
   close(): Promise<void>
 }

@@ -1,7 +1,10 @@
 import type { Server } from 'node:http'
 import { listen } from '../ground/ports.js'
 
-/** Listens on any free port of loopback, prints the address when ready, and on SIGTERM ends the process after `close`. */
+/**
+ * Listens on any free port of loopback, and prints the address when ready. On SIGTERM it calls `close` and then ends
+ * the process.
+ */
 export async function serveProgram(server: Server, close: () => Promise<unknown> = async () => {}): Promise<void> {
   const port = await listen(server)
   process.on('SIGTERM', () => {
@@ -11,7 +14,7 @@ export async function serveProgram(server: Server, close: () => Promise<unknown>
   process.stdout.write(`listening on http://127.0.0.1:${port}\n`)
 }
 
-/** The object store that `LANDFALL_S3_*` names, as options of the AWS SDK. */
+/** The options of the AWS SDK for the object store that `LANDFALL_S3_*` names. */
 export function s3FromEnv() {
   const of = (name: string): string => process.env[`LANDFALL_S3_${name}`] ?? ''
   return {

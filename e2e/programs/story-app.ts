@@ -1,7 +1,8 @@
 /**
- * The demo application with hooks that wait, fail or do what they must not, as a program of its own that can be killed:
- * `node story-app.js '{"directory":"…","page":"…","hooks":[{"files":"slow","at":"before-row","does":"wait","ms":30000}]}'`.
- * Prints one line with its address when ready. What it saw is answered at `/-/story`.
+ * The demo application with hooks that wait, fail or do what a hook must not do, as a separate program that can be
+ * killed: `node story-app.js
+ * '{"directory":"…","page":"…","hooks":[{"files":"slow","at":"before-row","does":"wait","ms":30000}]}'`. It prints one
+ * line with its address when it is ready. `/-/story` answers what it has seen.
  */
 import { createServer, type ServerResponse } from 'node:http'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -13,14 +14,16 @@ import { createDemo } from '../demo/demo.js'
 import { serveProgram } from './serve.js'
 
 const hookSchema = v.object({
-  /** Files whose name begins so. */
+  /** The hook applies to files whose name begins with this. */
   files: v.string(),
-  /** Before the application's first statement, or between its row and the commit. */
+  /** When the hook acts: before the application's first statement, or between its row and the commit. */
   at: v.picklist(['before-row', 'after-row']),
   /**
-   * - `wait`: until `ms` after the first of these files came, like a peer that is away for so long.
-   * - `throw`: the first `times` attempts at each file.
-   * - `write-past-tx`: at those, it writes through `db` where it should write through `tx`.
+   * What the hook does.
+   *
+   * - `wait`: it waits until `ms` after the first of these files came, like a peer that is away for that time.
+   * - `throw`: it throws at the first `times` attempts for each file.
+   * - `write-past-tx`: at those attempts it writes through `db`, although it must write through `tx`.
    */
   does: v.picklist(['wait', 'throw', 'write-past-tx']),
   ms: v.optional(v.number(), 0),
@@ -29,24 +32,27 @@ const hookSchema = v.object({
 type Hook = v.InferOutput<typeof hookSchema>
 
 const settingsSchema = v.object({
-  /** Database `app.db` and the blobs; kept over a restart. */
+  /** The folder with the database `app.db` and the blobs. They survive a restart. */
   directory: v.string(),
-  /** The built page. */
+  /** The folder of the built page. */
   page: v.string(),
   hooks: v.optional(v.array(hookSchema), []),
   completerIntervalMs: v.optional(v.number()),
-  /** The application writes rows of its own without a pause, from now until it is asked for its report. */
+  /** True: the application writes rows without a pause, until its report is requested. */
   writes: v.optional(v.boolean(), false),
-  /** False: each request needs a fresh connection. */
+  /** False: each request needs a new connection. */
   keepAlive: v.optional(v.boolean(), true),
 })
 export type StorySettings = v.InferInput<typeof settingsSchema>
 
 /** What `/-/story` answers. */
 export interface StoryReport {
-  /** Attempts of `onReference` that were made to fail: what came, and how long it took to come. */
+  /** The attempts of `onReference` that were made to fail, with their errors and how long each took. */
   readonly faults: readonly { name: string; code: string; message: string; tookMs: number }[]
-  /** The application's own writes, each a statement or a transaction: how many were committed, and what failed. */
+  /**
+   * The writes of the application itself, each of which is a statement or a transaction: how many were committed, and
+   * which errors came.
+   */
   readonly writes: { readonly committed: number; readonly errors: readonly string[] }
 }
 
@@ -83,7 +89,7 @@ const hook =
     for (const each of settings.hooks) if (each.at === at && name.startsWith(each.files)) await act(each, name)
   }
 
-/** Drizzle wraps what the driver throws: the code is the cause's. */
+/** Drizzle wraps the error of the driver, so the code is that of the cause. */
 function described(error: unknown): { code: string; message: string } {
   const messages: string[] = []
   let code = ''
@@ -113,7 +119,7 @@ async function keepWriting(): Promise<void> {
       else
         await demo.db.transaction(async (tx) => {
           await tx.run(sql`INSERT INTO notes (text) VALUES (${`note ${n}`})`)
-          // As applications do: something else is awaited in between.
+          // As applications do, it waits for something else between its statements.
           await sleep(1)
           await tx.run(sql`UPDATE notes SET text = text || '.' WHERE id = (SELECT max(id) FROM notes)`)
         })

@@ -9,15 +9,20 @@ import type { StoryReport, StorySettings } from './story-app.js'
 
 export type Truth = Stored & { readonly rows: NonNullable<Stored['rows']> }
 
-/** An application with Landfall in it, as a process on a directory, behind a proxy; and what is true of it in the end. */
+/**
+ * An application that embeds Landfall, as a process on a directory behind a proxy, and the truth about it at the end.
+ */
 export interface Story extends Place {
-  /** Read from its database and from the disk, past the application. */
+  /** Reads its database and its disk without asking the application. */
   truth(): Promise<Truth>
-  /** Resolves with the first truth for which the predicate holds. @throws after `withinMs` (default 30,000), with what is true then. */
+  /**
+   * Resolves with the first truth for which the predicate holds. @throws after `withinMs` (default 30,000), with the
+   * truth at that time.
+   */
   until(holds: (truth: Truth) => boolean, withinMs?: number): Promise<Truth>
-  /** `kill -9`. Then nobody can reach it until `restart`. */
+  /** Kills the application as `kill -9` does. Until `restart` it cannot be reached. */
   kill(): Promise<void>
-  /** Another process takes SQLite's write lock: until `release` no writing transaction can begin. */
+  /** Another process takes SQLite's write lock. Until `release`, no writing transaction can begin. */
   takeDatabaseAway(): Promise<{ release(): Promise<unknown> }>
 }
 
@@ -48,17 +53,17 @@ async function open(program: (directory: string) => readonly [string, object], d
   }
 }
 
-/** A process that has the database's write lock, until it is killed. */
+/** A process that holds the database's write lock until it is killed. */
 export const holdDatabase = (file: string) =>
   startProcess({ ...nodeServer(compiled('programs/hold-database'), [file]), ready: /locked/ })
 
-/** The demo, with hooks that wait, fail or do what they must not. */
+/** The demo, with hooks that wait, fail or do what a hook must not do. */
 export async function startStory(settings: Omit<StorySettings, 'directory' | 'page'> = {}) {
   const page = builtPage('page')
   const story = await open((directory) => ['story-app', { ...settings, directory, page }], 'app.db')
   return {
     ...story,
-    /** What the application saw; ends its own writing. */
+    /** Returns what the application saw, and stops the application's own writes. */
     async report(): Promise<StoryReport> {
       return (await (await fetch(`${story.proxy.origin}/-/story`)).json()) as StoryReport
     },
@@ -66,6 +71,6 @@ export async function startStory(settings: Omit<StorySettings, 'directory' | 'pa
 }
 export type DemoStory = Awaited<ReturnType<typeof startStory>>
 
-/** The application for clients that need no page of ours. */
+/** The application, for clients that do not need our page. */
 export const startApplication = (settings: Omit<ApplicationSettings, 'directory'>): Promise<Story> =>
   open((directory) => ['application', { ...settings, directory }], 'landfall.db')

@@ -1,16 +1,18 @@
 /**
- * What Landfall is compared with, as a program of its own: `node tus-peer.js VARIANT DIRECTORY`.
+ * The servers that Landfall is compared with, as a separate program: `node tus-peer.js VARIANT DIRECTORY`.
  *
  * - `tus`: plain @tus/server and @tus/file-store. `onUploadFinish` inserts one row (Drizzle, @libsql/client, WAL,
- *   synchronous=FULL), which is how the stack is usually put together. No file is ever synced.
- * - `tus-sync`: the same, and the file is synced before the row is inserted: durable like Landfall's reference.
- * - `lying`: the same as `tus`, and no row is ever inserted. The harness must notice it.
- * - `pipe`: `request.pipe(file)`, answered when the file is written. The least a server can do.
+ *   synchronous=FULL), which is how the stack is usually put together. It never syncs a file.
+ * - `tus-sync`: the same, but the file is synced before the row is inserted. So it is as durable as Landfall's
+ *   reference.
+ * - `lying`: the same as `tus`, but a row is never inserted. The harness must notice it.
+ * - `pipe`: `request.pipe(file)`, answered when the file is written. This is the least that a server can do.
  * - `tus-s3`: plain @tus/server and the unmodified @tus/s3-store. With `LANDFALL_DATABASE_URL` the row goes into
  *   PostgreSQL, the object is named after the file, and calls have a time limit (`PEER_CALL_TIMEOUT_MS`).
- * - `raw-s3`: the request's body through the AWS SDK's own multipart upload, four parts in flight; no row.
+ * - `raw-s3`: sends the request's body through the AWS SDK's own multipart upload, with four parts at a time and no
+ *   row.
  *
- * The object store is the one in `LANDFALL_S3_*`. Prints its address when it is ready.
+ * `LANDFALL_S3_*` names the object store. The program prints its address when it is ready.
  */
 import { randomUUID } from 'node:crypto'
 import { createWriteStream } from 'node:fs'
@@ -50,7 +52,7 @@ async function intoSqlite(directory: string): Promise<Insert> {
     const { filename: name, filetype: type } = metadata ?? {}
     const row = { id, name: name ?? '', type: type ?? '', size: size ?? 0, storedAt: new Date() }
     const write = (): Promise<unknown> => db.insert(files).values(row).run()
-    // One write at a time: concurrent ones fail at once with "database is locked".
+    // It writes one row at a time, because concurrent writes fail at once with "database is locked".
     return (last = last.then(write, write))
   }
 }
@@ -78,11 +80,11 @@ async function s3Store(): Promise<DataStore> {
     partSize: PART_BYTES,
     s3ClientConfig: {
       ...s3FromEnv(),
-      // Ceph knows no other checksums, and answers 411 to streams with one.
+      // Ceph knows no other checksums, and answers 411 to streams that have one.
       requestChecksumCalculation: 'WHEN_REQUIRED',
       ...(DATABASE_URL !== undefined && {
         responseChecksumValidation: 'WHEN_REQUIRED',
-        // Without it a call that is never answered is waited for without end.
+        // Without this limit the server would wait without end for a call that is never answered.
         requestHandler: {
           requestTimeout: Number(process.env['PEER_CALL_TIMEOUT_MS']),
           throwOnRequestTimeout: true,
@@ -105,7 +107,7 @@ function tusListener(datastore: DataStore, finish: Insert, options: Partial<Serv
   return (request, response) => void server.handle(request, response)
 }
 
-/** Answered when the body is stored; no protocol, no row. */
+/** Answers when the body is stored. It has no protocol and no row. */
 const bodyListener =
   (store: (body: IncomingMessage) => Promise<unknown>): RequestListener =>
   (request, response) =>

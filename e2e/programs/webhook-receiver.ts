@@ -1,6 +1,7 @@
 /**
- * The receiver as a process of its own, to be killed, stopped and slow: `node webhook-receiver.js PORT FILE SLOW_MS`. It
- * writes a line for each delivery that it took, `webhook-id operation-id`, and answers up to SLOW_MS later.
+ * The receiver as a separate process that can be killed, suspended and slow: `node webhook-receiver.js PORT FILE
+ * SLOW_MS`. For each delivery that it accepts it writes a line, `webhook-id operation-id`, and answers up to SLOW_MS
+ * later.
  */
 import { appendFileSync } from 'node:fs'
 import { startReceiver } from './receiver.js'

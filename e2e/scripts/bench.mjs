@@ -4,7 +4,7 @@ import { setup } from './setup.mjs'
 
 await main(async () => {
   await setup({ browser: false })
-  // The client is not measured, and need not be built.
+  // The benchmark does not use the client, so the client is not built.
   const built = await bin('tsc', ['-b', 'server', 'e2e'])
   if (built.code !== 0) throw new Stop(`The build failed (${built.code}); see above.`)
   const { code } = await run(

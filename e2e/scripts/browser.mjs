@@ -11,17 +11,20 @@ const PLACES = [
   '/Applications/Google Chrome.app/Contents/MacOS/Google Chrome',
   '/Applications/Chromium.app/Contents/MacOS/Chromium',
 ]
-/** A download that hangs must not hang the tests. */
+/** A download that hangs must not make the tests hang. */
 const DOWNLOAD_LIMIT_MS = 5 * 60_000
 const APT_LIMIT_MS = 10 * 60_000
 
-/** The path of the Chromium that is there already; null when one would be installed. Changes nothing. */
+/** The path of an installed Chromium; null if `ensureBrowser` would install one. Changes nothing. */
 export async function findBrowser() {
   const asked = process.env.CHROMIUM_PATH
   return asked !== undefined && asked !== '' ? asked : (findInstalled() ?? (await findOfPlaywright()))
 }
 
-/** The path of a Chromium; installed if there is none. @throws Stop with what to do when that is not possible */
+/**
+ * The path of a Chromium, which is installed if there is none. @throws Stop if that is not possible; the message says
+ * what to do
+ */
 export async function ensureBrowser() {
   const asked = process.env.CHROMIUM_PATH
   if (asked !== undefined && asked !== '') {
@@ -41,7 +44,7 @@ export async function ensureBrowser() {
     const reason = await attempt()
     const installed = findInstalled() ?? (await findOfPlaywright())
     if (installed !== null) return installed
-    const line = `  ${name}: ${reason ?? 'it reported success, but no browser is there'}`
+    const line = `  ${name}: ${reason ?? 'it reported success, but no browser was found'}`
     reasons.push(line)
     say(line)
   }
@@ -60,7 +63,10 @@ function findInstalled() {
   return [...candidates, ...PLACES].find(isExecutable) ?? null
 }
 
-/** Where Playwright would look for its own; asked in a process of its own, because it takes a while to load. */
+/**
+ * The path at which Playwright would look for its own browser. A separate process asks Playwright, because Playwright
+ * takes a while to load.
+ */
 async function findOfPlaywright() {
   const script = `process.stdout.write(require('playwright-core').chromium.executablePath())`
   const { code, output } = await run(process.execPath, ['-e', script], { quiet: true })
@@ -68,7 +74,8 @@ async function findOfPlaywright() {
 }
 
 async function installByPlaywright() {
-  // With dependencies only where that asks for no password: sudo reads it from the terminal, not from standard input.
+  // Dependencies are installed only if that asks for no password. sudo would read it from the terminal, not from
+  // standard input.
   const withDeps = process.platform === 'linux' && (await rootPrefix()) !== null ? ['--with-deps'] : []
   const { code } = await bin('playwright', ['install', ...withDeps, 'chromium'], {
     limitMs: DOWNLOAD_LIMIT_MS,
@@ -91,7 +98,7 @@ async function installByApt() {
   return failure(code)
 }
 
-/** What to put before a command to run it as root without a question; null when that is not possible. */
+/** What must precede a command so that it runs as root without a password; null if that is not possible. */
 async function rootPrefix() {
   if (process.getuid?.() === 0) return []
   const { code } = await run('sudo', ['-n', 'true'], { quiet: true })

@@ -5,11 +5,11 @@ import { setup } from './setup.mjs'
 
 const USAGE = `npm run chaos [-- options]
   --minutes 10       how long faults strike, for each system
-  --seed 1           of users and faults
+  --seed 1           the seed of users and faults
   --system both      landfall, peer (both variants of it), tus, tus-sync, both (all of these), or
                      nodes: three of them on PostgreSQL and S3, behind a balancer without sessions
   --without clock    words of names of faults to leave out, separated by commas
-  --mutant NAME      Landfall with a fault of the sweep's list of mutations built in
+  --mutant NAME      runs Landfall with one of the sweep's mutations in it
   --json             reports as JSON, the rest on standard error`
 
 await main(async () => {
@@ -29,7 +29,7 @@ await main(async () => {
   return code
 })
 
-/** Sets the server's clock. Without it that fault is left out, and the run says so. */
+/** Installs the library that sets the server's clock. Without it that fault is left out, and the run says so. */
 async function ensureFaketime() {
   const isThere = ['/usr/lib', '/usr/lib64']
     .filter((lib) => existsSync(lib))
@@ -41,5 +41,5 @@ async function ensureFaketime() {
     run('apt-get', args, { quiet: true, limitMs: 5 * 60_000, env: { DEBIAN_FRONTEND: 'noninteractive' } })
   await apt('update')
   const { code } = await apt('install', '-y', '--no-install-recommends', 'faketime')
-  if (code !== 0) process.stderr.write('faketime could not be installed: the clock stays as it is\n')
+  if (code !== 0) process.stderr.write('faketime could not be installed. The faults that set the clock are left out.\n')
 }

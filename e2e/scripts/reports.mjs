@@ -2,16 +2,16 @@ import { readFileSync, rmSync } from 'node:fs'
 import { relative } from 'node:path'
 import { root } from './run.mjs'
 
-/** What a step came to: a count, and one line for each test that failed or was skipped. */
+/** The result of a step: a count, and one line for each test that failed or was skipped. */
 export const outcome = (passed, failures, skips = []) => ({ passed, failures, skips })
 
-/** A step that is one test: it passed when its command ended with 0. */
+/** The result of a step that counts as one test. It has passed if its command ended with 0. */
 export const ofCommand = (name, code) =>
   code === 0 ? outcome(1, []) : outcome(0, [`${name}: ${code === 124 ? 'took too long' : `exit status ${code}`}`])
 
 export const forget = (path) => rmSync(path, { force: true })
 
-/** Reads a report; null when it was not written, because the run crashed. */
+/** Reads a report; null if it was not written because the run crashed. */
 function read(path) {
   try {
     return JSON.parse(readFileSync(path, 'utf8'))
@@ -20,7 +20,10 @@ function read(path) {
   }
 }
 
-/** Counts a vitest JSON report. A file that could not be loaded, and an error outside of any test, is a failure each. */
+/**
+ * Counts a vitest JSON report. A file that could not be loaded counts as one failure, and so does an error outside of
+ * any test.
+ */
 export function ofVitest(name, path, code, filtered) {
   const report = read(path)
   if (report === null) return outcome(0, [`${name}: crashed (exit status ${code}), no report was written`])
@@ -40,7 +43,7 @@ export function ofVitest(name, path, code, filtered) {
   return judged(name, counted('passed').length, failures, code, filtered, skips)
 }
 
-/** Counts a Playwright JSON report. A test that passed only when it was repeated has failed. */
+/** Counts a Playwright JSON report. A test that passed only when it was repeated counts as failed. */
 export function ofPlaywright(name, path, code, filtered) {
   const report = read(path)
   if (report === null) return outcome(0, [`${name}: crashed (exit status ${code}), no report was written`])
@@ -60,7 +63,7 @@ function judged(name, passed, failures, code, filtered, skips) {
   if (isEmpty && !filtered) all.push(`${name}: ran no test`)
   if (code !== 0 && all.length === 0 && !(filtered && isEmpty))
     all.push(`${name}: exit status ${code} without a failed test`)
-  // What a filter leaves out is not skipped.
+  // Tests that a filter leaves out do not count as skipped.
   return outcome(passed, all, filtered ? [] : skips)
 }
 

@@ -2,10 +2,12 @@ import { spawn } from 'node:child_process'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 
-/** The repository. */
+/** The repository's folder. */
 export const root = join(dirname(fileURLToPath(import.meta.url)), '..', '..')
 
-/** Nothing that is started here asks anybody anything, or tells anybody anything. */
+/**
+ * Environment variables for everything that is started here, so that it asks nothing and sends no data about its use.
+ */
 export const quietEnv = {
   TURBO_TELEMETRY_DISABLED: '1',
   DO_NOT_TRACK: '1',
@@ -20,7 +22,7 @@ function signalGroup(pid, signal) {
   try {
     process.kill(-pid, signal)
   } catch {
-    // it is gone already
+    // the group has ended already
   }
 }
 
@@ -39,10 +41,10 @@ process.on('exit', () => {
 })
 
 /**
- * Runs a command to its end, without standard input, in a process group of its own. Never rejects: a command that could
- * not be started has the code 127, one that took too long (it is killed with its children) the code 124.
+ * Runs a command to its end, without standard input, in a new process group. Never rejects: a command that could not be
+ * started has the code 127, and one that took too long has the code 124 and is killed with its children.
  *
- * `quiet` keeps its output to itself and answers it; else it goes where ours goes.
+ * With `quiet` its output is not printed and is in the result. Otherwise it is printed where this process prints.
  */
 export function run(command, args, { cwd = root, env = {}, limitMs = 20 * 60_000, quiet = false } = {}) {
   return new Promise((resolve) => {
@@ -64,7 +66,7 @@ export function run(command, args, { cwd = root, env = {}, limitMs = 20 * 60_000
     if (child.pid !== undefined) groups.add(child.pid)
     const done = (code) => {
       clearTimeout(timer)
-      // What a command leaves running is ended with it.
+      // Processes that a command leaves running are ended with it.
       if (child.pid !== undefined) signalGroup(child.pid, 'SIGKILL')
       groups.delete(child.pid)
       resolve({ code, output })
@@ -77,7 +79,7 @@ export function run(command, args, { cwd = root, env = {}, limitMs = 20 * 60_000
   })
 }
 
-/** npm of the version that runs us, else the one on the PATH. */
+/** Runs npm: the version that runs this script, else the one on the PATH. */
 export function npm(args, options) {
   const path = process.env.npm_execpath
   return path !== undefined && path.endsWith('.js') && path.includes('npm-cli')
@@ -85,13 +87,13 @@ export function npm(args, options) {
     : run('npm', args, options)
 }
 
-/** A program of `node_modules/.bin`. */
+/** Runs a program of `node_modules/.bin`. */
 export const bin = (name, args, options) => run(join(root, 'node_modules', '.bin', name), args, options)
 
-/** Ends with a message for a person, and no stack. */
+/** An error whose message is for a person. It is printed without a stack. */
 export class Stop extends Error {}
 
-/** Runs a script's main function: what it throws as `Stop` is said, and the status is 1. */
+/** Runs a script's main function. If it throws a `Stop`, the message is printed and the exit status is 1. */
 export async function main(script) {
   try {
     process.exitCode = await script()

@@ -2,21 +2,24 @@ import { existsSync } from 'node:fs'
 import { delimiter, join } from 'node:path'
 import { root, run, say } from './run.mjs'
 
-/** Programs that tests start, and the Debian packages that hold them. PostgreSQL comes with npm where Debian's is not there. */
+/**
+ * Programs that tests start, and the Debian packages that contain them. If Debian's PostgreSQL is not installed, an npm
+ * package provides it.
+ */
 const WANTED = [
   ['nginx', 'nginx-light'],
   ['pgbouncer', 'pgbouncer'],
-  // No server: it sets their clocks.
+  // This is no server. It sets the clocks of servers.
   ['faketime', 'faketime'],
 ]
 const GATEWAY = join(root, 'e2e', 'scripts', 's3-up')
 const LIMIT_MS = 5 * 60_000
-/** What `s3-up` says when it may not install: the programs, and the Debian packages that hold them. */
+/** What `s3-up` prints when it may not install: the missing programs, and the Debian packages that contain them. */
 const MISSING_GATEWAY = /missing programs: (.*) \(Debian packages: (.*)\)/
 
 /**
- * The programs that tests start. Each has the Debian packages that would be installed for it, none where it is there
- * already, and the reason when that is not possible here. Changes nothing.
+ * The programs that tests start. `packages` are the Debian packages that would be installed for a program, and are
+ * empty if it is installed already. `reason` says why they cannot be installed here. Changes nothing.
  */
 export async function findServers() {
   const programs = WANTED.map(([program, debianPackage]) => ({
@@ -29,16 +32,17 @@ export async function findServers() {
   return [...programs, { name: 'S3 gateway (Ceph)', packages, reason: whyNoApt() }]
 }
 
-/** Why apt-get cannot install here; null when it can. Changes nothing. */
+/** The reason why apt-get cannot install here; null if it can. Changes nothing. */
 export const whyNoApt = () =>
-  process.getuid?.() === 0 && existsSync('/usr/bin/apt-get') ? null : 'root and apt-get are needed for that'
+  process.getuid?.() === 0 && existsSync('/usr/bin/apt-get') ? null : 'that needs root and apt-get'
 
-/** The same for Debian packages of servers, which systemd would start as services. */
+/** The same for Debian packages of servers, because systemd would start these as services. */
 const whyNoServers = () => whyNoApt() ?? (existsSync('/run/systemd/system') ? 'it would start them as services' : null)
 
 /**
- * Installs the servers that tests start, before any of them: one after the other, because apt lets nobody else in. What
- * cannot be installed is said; whoever needs it is then skipped, with the reason.
+ * Installs the servers that tests start, before any test runs. It installs one after the other, because apt allows only
+ * one at a time. If a server cannot be installed, the function prints the reason, and tests that need the server are
+ * skipped with the reason.
  */
 export async function ensureServers() {
   const missing = WANTED.filter(([program]) => !isThere(program)).map(([, name]) => name)
@@ -57,7 +61,7 @@ async function byApt(packages) {
 
 async function installed(what, install) {
   const failure = await install()
-  if (failure !== 0) say(`Not installed: ${what} (${failure}). Tests that need it are skipped.`)
+  if (failure !== 0) say(`Could not install ${what} (${failure}). Tests that need it are skipped.`)
 }
 
 const isThere = (program) =>

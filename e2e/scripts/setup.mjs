@@ -7,15 +7,16 @@ import { ensureFirefox, findFirefox } from './firefox.mjs'
 import { main, npm, root, say, Stop } from './run.mjs'
 import { ensureServers, findServers, whyNoApt } from './servers.mjs'
 
-/** Vite 8 and the packages' `engines` want it. */
+/** Vite 8 and the packages' `engines` need it. */
 const NODE_AT_LEAST = [20, 19]
-/** Older ones do not keep optional packages of other platforms in the lock file. */
+/** Older versions remove optional packages of other platforms from the lock file. */
 const NPM_AT_LEAST = [10, 0]
 const STAMP = join(root, 'node_modules', '.landfall-setup')
 
 /**
- * Makes a fresh clone ready: checks Node and npm, installs packages, and where they are asked for the browsers and the
- * servers that tests start. Under a second when nothing is to do. Answers the browsers' paths, or null for each.
+ * Makes a new clone ready. It checks Node and npm, and installs packages. If asked, it also installs the browsers and
+ * the servers that tests start. It takes less than a second if there is nothing to do. Returns the paths of the
+ * browsers, each of them null if there is none.
  */
 export async function setup({ browser, firefox = false, servers = false }) {
   checkNode()
@@ -26,23 +27,24 @@ export async function setup({ browser, firefox = false, servers = false }) {
 }
 
 /**
- * Says, before anything is changed, what a command uses, what of that is there already, and what will be installed where.
+ * Prints, before anything is changed, what a command uses, what of it is installed already, and what will be installed
+ * where.
  *
- * @param command As it was typed.
+ * @param command The command as the user typed it.
  * @param temporary What its tests install into temporary folders, which they remove again.
  */
 export async function announce(command, { browser, firefox = false, servers = false, temporary = [] }) {
   const isReady = arePackagesInstalled()
   const rows = [['npm packages', isReady ? 'there' : 'WILL BE INSTALLED into node_modules (npm ci)']]
   if (browser) {
-    // Playwright, which knows where its own browser is, is one of the packages.
+    // Playwright knows where its own browser is, and it is one of the npm packages.
     const path = await findBrowser()
     rows.push(['Chromium', path ?? "WILL BE INSTALLED (Playwright's own, else the Debian package chromium)"])
   }
   const byApt = (packages, reason) =>
     reason === null
       ? `WILL BE INSTALLED (apt-get install ${packages.join(' ')})`
-      : `missing, and not installed: ${reason}. Its tests are skipped. (${packages.join(' ')})`
+      : `missing, and cannot be installed: ${reason}. Its tests are skipped. (${packages.join(' ')})`
   if (firefox) rows.push(['Firefox', findFirefox() ?? byApt(['firefox-esr'], whyNoApt())])
   if (servers)
     for (const { name, packages, reason } of await findServers())
@@ -59,7 +61,7 @@ function checkNode() {
 }
 
 async function checkNpm() {
-  // Set when npm runs this script; asking npm itself takes a third of a second.
+  // npm sets this variable when it runs this script. Asking npm itself takes a third of a second.
   const agent = /\bnpm\/(\d+\.\d+)/.exec(process.env.npm_config_user_agent ?? '')
   const version = agent?.[1] ?? (await npm(['--version'], { quiet: true })).output.trim()
   if (isAtLeast(version, NPM_AT_LEAST)) return
@@ -94,7 +96,10 @@ async function ensurePackages() {
   writeFileSync(STAMP, stampOf(lock))
 }
 
-/** Somebody ran `npm install`: what npm noted at its end is what the lock file asks for. */
+/**
+ * Whether the packages that npm noted at the end of its last install are those of the lock file. This also holds after
+ * `npm install`.
+ */
 function isInstalled(lock) {
   const path = join(root, 'node_modules', '.package-lock.json')
   if (!existsSync(path)) return false
@@ -103,7 +108,7 @@ function isInstalled(lock) {
     if (!name.includes('node_modules/')) return true
     const found = installed[name]
     if (found === undefined) return entry.optional === true || entry.devOptional === true || entry.peer === true
-    // Not `resolved`: a lock file says nothing of the registry's address, which npm may leave out.
+    // `resolved` is not compared, because npm may leave the registry's address out of a lock file.
     return found.version === entry.version && found.integrity === entry.integrity && existsSync(join(root, name))
   })
 }

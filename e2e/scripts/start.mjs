@@ -8,7 +8,7 @@ import { setup } from './setup.mjs'
 
 const SERVER = join(root, 'e2e', 'dist', 'demo', 'server.js')
 const DEFAULT_PORT = 3000
-/** How many ports are tried from the wanted one upwards. */
+/** How many ports are tried, beginning with the wanted one. */
 const PORTS_TRIED = 100
 const READY_WITHIN_MS = 30_000
 
@@ -17,7 +17,7 @@ function wantedPort() {
   if (text === '') return DEFAULT_PORT
   const port = Number(text)
   if (Number.isInteger(port) && port > 0 && port < 65_536) return port
-  throw new Stop(`PORT is ${text}, which is no port.`)
+  throw new Stop(`PORT is ${text}, which is not a port number.`)
 }
 
 async function freePortFrom(wanted) {
@@ -26,10 +26,13 @@ async function freePortFrom(wanted) {
     if (port !== wanted) say(`Port ${wanted} is taken; using ${port}.`)
     return port
   }
-  throw new Stop(`No free port from ${wanted} on; choose another: PORT=8000 npm start`)
+  throw new Stop(`There is no free port from ${wanted} on. Choose another port: PORT=8000 npm start`)
 }
 
-/** On all addresses: something that listens on one of them only would get half of the visitors. */
+/**
+ * The port must be free on all addresses. Otherwise another program that listens on one of them would get some of the
+ * visitors.
+ */
 const isFree = (port) =>
   new Promise((resolve) => {
     const server = createServer()
@@ -37,7 +40,7 @@ const isFree = (port) =>
     server.listen(port, () => server.close(() => resolve(true)))
   })
 
-/** Runs the demo server in the foreground; its end is ours. */
+/** Runs the demo server in the foreground, until the server ends. */
 function serve(port) {
   return new Promise((resolve) => {
     const child = spawn(process.execPath, [SERVER], {
@@ -46,7 +49,7 @@ function serve(port) {
       stdio: ['ignore', 'inherit', 'inherit'],
     })
     for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) {
-      // The scripts' own handlers end this process at once; here the server is drained first.
+      // The handlers of `run.mjs` end this process at once. Here the server is drained first.
       process.removeAllListeners(signal)
       process.on(signal, () => child.kill(signal))
     }

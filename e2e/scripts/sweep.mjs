@@ -3,12 +3,12 @@ import { bin, main, root, run, say, Stop } from './run.mjs'
 import { setup } from './setup.mjs'
 
 const USAGE = `npm run sweep [-- server|nodes|client|mutations|model] [options]
-  server      the server killed around each of its external calls; --sample N, --seed S, --parallel P,
-              --only WORDS (of the line that a run is printed as; several: 'WORDS;WORDS')
-  nodes       one of three nodes killed around each of its calls to PostgreSQL and S3; the same options
-  client      the page killed around each journal write and each request; the same options
-  model       every pair of faults, by the model
-  mutations   changed copies of the server, then of the client: each must turn one of them red
+  server      the server is killed around each of its external calls; --sample N, --seed S, --parallel P,
+              --only WORDS (a part of the line that is printed for a run; several: 'WORDS;WORDS')
+  nodes       one of three nodes is killed around each of its calls to PostgreSQL and S3; the same options
+  client      the page is killed around each journal write and each request; the same options
+  model       the model runs every pair of faults
+  mutations   changed copies of the server, then of the client: each must be found
   default: server, then client`
 const PROGRAMS = {
   server: [['sweep/main.js']],

@@ -11,9 +11,14 @@ const USAGE = `npm test [-- options]
   --complete             servers and browsers that cannot be started are a failure, and not skipped`
 const GROUPS = ['checks', 'unit', 'node', 'browser']
 const REPORTS = join(root, 'test-results')
-/** Many tests of the server wait for time limits. On a busy machine that takes longer than a step may take by default. */
+/**
+ * Many tests of the server wait for time limits. On a busy machine that takes longer than the default limit of a step.
+ */
 const VITEST_LIMIT_MS = 30 * 60_000
-/** What only some machines can do: a disk of a size that is set, permissions that hold for root, a clock that is set. */
+/**
+ * Tests that need what only some machines have: a disk with a set size, permissions that apply to root, a clock that
+ * can be set.
+ */
 const DEPENDS_ON_MACHINE = /\bchaos\.test\.ts\)$/
 
 function options() {
@@ -84,7 +89,7 @@ function steps(grep, env) {
 function report(results, tookMs, { grep, complete }) {
   const sum = (of) => results.reduce((total, result) => total + of(result), 0)
   const failures = results.flatMap((result) => result.failures)
-  // The build is always one of them.
+  // The build is always one of the passed steps.
   if (sum((result) => result.passed) <= 1 && failures.length === 0)
     failures.push(grep === undefined ? 'no test ran' : `no test matches ${grep}`)
   say(`\n── summary ${'─'.repeat(93)}`)
@@ -139,7 +144,7 @@ await main(async () => {
   try {
     return await test()
   } catch (error) {
-    // Whoever reads the last line only must not take silence for success.
+    // A script that reads only the last line must not take a missing count for success.
     process.on('exit', () => say('\n0 passed, 1 failed'))
     throw error
   }

@@ -1,25 +1,28 @@
 import { seeded } from '../ground/seeded.js'
 
-// What every sweep has: a sample of its runs, lanes that take them in turn, and a summary.
+// What all sweeps share: a sample of the runs, lanes that take runs in turn, and a summary.
 
 export interface Outcome {
-  /** `not reached`: the call did not come in this run; all was checked nevertheless. */
+  /** `not reached`: the call did not happen in this run. Everything was checked nevertheless. */
   readonly outcome: 'ok' | 'bad' | 'not reached'
   readonly violations: readonly string[]
   readonly tookMs: number
 }
 
 export interface CampaignOptions<R extends Outcome = Outcome> {
-  /** How many runs at most, chosen by the seed so that every kind of call is among them; null: all. */
+  /** The highest number of runs. The seed chooses them so that every kind of call is included. Null: all runs. */
   readonly sample: number | null
   readonly seed: number
   readonly parallel: number
-  /** Stops with the first violation. */
+  /** Stops at the first violation. */
   readonly bail?: boolean
   readonly onResult?: (result: R, done: number, of: number) => void
 }
 
-/** Takes the runs of a queue, which may grow, until it is empty or over. `results` are those of the whole campaign. */
+/**
+ * Takes runs from a queue, which may grow, until it is empty or the campaign is over. `results` are those of the whole
+ * campaign.
+ */
 export async function takeAll<Run, R extends Outcome>(
   lanes: readonly { run(run: Run): Promise<R> }[],
   queue: Run[],
@@ -40,8 +43,8 @@ export async function takeAll<Run, R extends Outcome>(
 }
 
 /**
- * Each kind of run once, those with one kill first; then others, until there are `count`. `isExtra`: its kind is left out
- * where there are enough without it.
+ * Chooses each kind of run once, first those with one kill. Then it adds other runs until there are `sample` runs. A
+ * run for which `isExtra` holds is not chosen for its kind when enough runs are chosen already.
  */
 export function sampleOf<Run>(
   all: readonly Run[],
@@ -72,7 +75,7 @@ export function counted(results: readonly Outcome[], tookMs: number): string {
   return `${count('ok')} ok, ${count('bad')} bad, ${count('not reached')} not reached; ${(tookMs / 1000).toFixed(0)} s, ${(tookMs / Math.max(1, results.length)).toFixed(0)} ms a run`
 }
 
-/** Of the command line of every sweep, for `parseArgs`. */
+/** The options on the command line of every sweep, for `parseArgs`. */
 export const CAMPAIGN_ARGS = {
   sample: { type: 'string' },
   seed: { type: 'string', default: '1' },
@@ -87,7 +90,10 @@ export const campaignOf = (values: { sample?: string | undefined; seed: string; 
   bail: values.bail,
 })
 
-/** Prints the summary, and ends the process: after thousands of kills its event loop was seen never to end (Node 20.20). */
+/**
+ * Prints the summary and ends the process. After thousands of kills the event loop sometimes never ended by itself
+ * (Node 20.20).
+ */
 export const endCampaign = (summary: string, results: readonly Outcome[]): void =>
   void process.stdout.write(`${summary}\n`, () =>
     process.exit(results.some(({ outcome }) => outcome === 'bad') ? 1 : 0),

@@ -7,21 +7,21 @@ const ORDER = ['declared', 'received', 'sealed', 'verified', 'referenced', 'comp
 export interface Known {
   readonly id: string
   readonly sizeBytes: number
-  /** Lower-case hexadecimal, of the file as it was picked. */
+  /** In lower-case hexadecimal, of the file as it was picked. */
   readonly sha256: string
-  /** What its user was told; null: nothing yet, or the user was away. */
+  /** What the user was told; null if nothing yet, or if the user was away. */
   readonly told: 'success' | 'failure' | 'removed' | null
   /** The highest offset that an answer acknowledged. */
   readonly acknowledged: number
-  /** A client is there that would go on. */
+  /** Whether a client is still there that would continue the upload. */
   readonly attended: boolean
-  /** It must end without a reference, and with this problem. */
+  /** The upload must end without a reference and with this problem. */
   readonly doomed?: string
-  /** Its user takes the reference back. */
+  /** The user takes the reference back. */
   readonly removable?: boolean
 }
 
-/** What earlier looks at the same place have shown; kept from one check to the next. */
+/** What earlier checks of the same place have seen. It is kept from one check to the next. */
 export interface History {
   readonly points: Map<string, string>
   readonly offsets: Map<string, number>
@@ -29,8 +29,9 @@ export interface History {
 export const newHistory = (): History => ({ points: new Map(), offsets: new Map() })
 
 /**
- * The invariants of the design, by their numbers; empty: all hold. `quiet`: nothing moves any more, so that 6 and 10
- * hold too. `received`: the ids of effects that their receiver has had, by operation.
+ * Checks the invariants of the design, by their numbers. An empty result means that all hold. `quiet`: nothing changes
+ * any more, so invariants 6 and 10 must hold too. `received`: the ids of effects that the receiver has had, by
+ * operation.
  */
 export async function violations(
   stored: Stored,
@@ -56,7 +57,8 @@ export async function violations(
       say(1, id, 'told success without a reference')
     if (upload.told === 'removed' && (reference !== undefined || operation?.removed !== true))
       say(5, id, 'told that it was taken back, and it was not')
-    if (operation?.removed === true && upload.removable !== true) say(5, id, 'taken back by nobody')
+    if (operation?.removed === true && upload.removable !== true)
+      say(5, id, 'its reference was taken back without a request')
     const rows = stored.rows?.filter((row) => row.id === id).length
     if (rows !== undefined && rows !== references.length)
       say(3, id, `${rows} rows of the application for ${references.length} references`)
@@ -100,14 +102,14 @@ export async function violations(
     const isGone = FINAL_POINTS.has(point) || operation.removed
     if (quiet && isGone && stored.blobs.has(blobKey)) say(6, id, 'bytes are left')
     if (quiet && operation.stalled) say(6, id, `stalled: ${operation.lastError ?? ''}`)
-    if (quiet && point === 'declared' && operation.dueAt === null) say(6, id, 'nobody will ever look at it again')
+    if (quiet && point === 'declared' && operation.dueAt === null) say(6, id, 'it will never be due again')
     if (quiet && received !== null) {
       const owed = stored.effects.filter((effect) => effect.id === id)
       const had = received.get(id) ?? new Set()
       for (const { effectId, name } of owed)
         if (name === 'webhook' && !had.has(effectId)) say(10, id, 'an effect that its receiver never had')
       if (had.size > 1) say(10, id, `${had.size} ids of one effect`)
-      if (had.size > 0 && owed.length === 0) say(10, id, 'an effect that nobody owed')
+      if (had.size > 0 && owed.length === 0) say(10, id, 'an effect that was not owed')
       if (DONE_POINTS.has(point) && !owed.some(({ name }) => name === 'webhook'))
         say(10, id, 'a reference that owes nothing')
     }

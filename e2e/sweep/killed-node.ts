@@ -4,7 +4,7 @@ import { type NodesWorld, openNodesWorld } from './nodes-world.js'
 import { STAKES } from './runs.js'
 import { SETTLE_MS } from './upload.js'
 
-/** Of three nodes one is killed, or two one after the other, while the others work on. */
+/** One of three nodes is killed, or two of them one after the other, while the others continue to work. */
 export const killedNode: Course<NodesWorld> = {
   open: openNodesWorld,
 
@@ -25,7 +25,7 @@ export const killedNode: Course<NodesWorld> = {
     const begun = await within(begin(scenario), SETTLE_MS, 'the beginning')
     const { upload, told } = begun
     const died = world.struck().then(() => 'died' as const)
-    // What comes after the answer: effects, completion.
+    // What follows the answer: effects and completion.
     const over = told.then(() => world.untilQuiet()).then(() => 'quiet' as const)
     over.catch(() => {})
     if ((await within(Promise.race([died, over]), SETTLE_MS, 'the run')) === 'quiet') {
@@ -39,7 +39,7 @@ export const killedNode: Course<NodesWorld> = {
     const look = (): Promise<string[]> => check({ ...upload, attended: variant.client === 'retries' }, said)
     const found = await look()
     await world.mend()
-    // The second one may have been killed only now, while it started.
+    // The second node may have been killed only now, while it started.
     if (variant.again !== undefined && found.length === 0) found.push(...(await look()))
     if (variant.client === 'gone') await comeBack()
     return { found, isReached: true }

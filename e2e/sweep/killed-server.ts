@@ -5,10 +5,10 @@ import type { Losses } from './power.js'
 import { SETTLE_MS } from './upload.js'
 import { openWorld, type ServerWorld, type WorldOptions } from './world.js'
 
-/** Calls that come with the first file of a store, or of some minutes. */
+/** Calls that happen only with the first file of a store, or with the first file of some minutes. */
 const ONLY_AT_FIRST = /^mkdir|^sync blobs(\/blobs(\/#)?)?$/
 
-/** One server is killed, or its power is lost, and it starts again on what is left; perhaps twice. */
+/** One server is killed, or its power is lost, and it starts again on what is left. In some runs this happens twice. */
 export const killedServer = (options: WorldOptions): Course<ServerWorld> => ({
   open: () => openWorld(options),
   isOnlyAtFirst: ({ kill }) => ONLY_AT_FIRST.test(kill.name),
@@ -35,10 +35,11 @@ export const killedServer = (options: WorldOptions): Course<ServerWorld> => ({
       'the run',
     )
     if (first === 'told' && server.running) {
-      // What comes after the answer: effects, completion.
+      // What follows the answer: effects and completion.
       const stored = world.untilQuiet().then(() => 'quiet' as const)
       const second = await Promise.race([ended, stored.catch(() => 'quiet' as const)])
-      // Killed after its last call, it may look quiet before its end is known here.
+      // If the server was killed after its last call, everything may look quiet before this process knows of the
+      // server's end.
       if (second === 'quiet' && server.running && (await world.plan(null)) === 'planned') {
         const { upload, told } = await beginning
         return { found: await check(upload, await told), isReached: false }

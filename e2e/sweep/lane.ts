@@ -8,7 +8,7 @@ import type { Begun, Scenario } from './scenarios.js'
 import { beginUpload, type BegunUpload, knownOf, SETTLE_MS } from './upload.js'
 import type { Point, World } from './world.js'
 
-/** Runs one after the other in one world, on data that grows old with them. */
+/** Runs that follow one another in one world. The stored data grows with them. */
 export interface Lane {
   /** The calls of a run that nothing disturbs, and those of a start after the server was killed. */
   record(scenario: Scenario): Promise<{ points: Point[]; starting: Point[] }>
@@ -16,33 +16,36 @@ export interface Lane {
   close(): Promise<void>
 }
 
-/** What the course of a run has at hand. */
+/** What the course of a run can use. */
 export interface RunContext<W extends World> {
   readonly world: W
   begin(scenario: Scenario): Promise<BegunUpload>
-  /** The client of that upload goes for good, and so does the page. */
+  /** The client of that upload goes away permanently, and so does the page. */
   leave(begun?: Begun): Promise<void>
   /** Opens the page of another client. */
   comeBack(): Promise<void>
-  /** Waits until nothing moves; answers which invariants are broken. */
+  /** Waits until nothing changes any more, and returns the invariants that are broken. */
   check(upload: Known, told: Known['told']): Promise<string[]>
 }
 
 /** How servers of one kind are killed and come back. */
 export interface Course<W extends World> {
   open(): Promise<W>
-  /** The calls of a start after a kill, of one upload of this scenario. `points`: those of an undisturbed run. */
+  /**
+   * The calls of a start after a kill, during one upload of this scenario. `points` are the calls of an undisturbed
+   * run.
+   */
   startingOf(context: RunContext<W>, scenario: Scenario, points: readonly Point[]): Promise<Point[]>
-  /** Some calls come only in a new world. */
+  /** Whether the call of this run happens only in a new world. */
   isOnlyAtFirst?(run: Run): boolean
-  /** The kill is planned already. Answers what is wrong, and whether the kill came. */
+  /** Plays the run. The kill is planned already. Returns what is wrong, and whether the kill happened. */
   play(
     context: RunContext<W>,
     run: Run,
   ): Promise<{ found: readonly string[]; isReached: boolean; losses?: Losses | null }>
 }
 
-/** Of one world: what is looked at grows with each run. */
+/** How many runs one world has. Each check reads everything, and that grows with each run. */
 const MOST_OF_A_WORLD = 60
 
 export async function openLaneOn<W extends World>(
@@ -72,12 +75,12 @@ export async function openLaneOn<W extends World>(
     async check(upload, told) {
       const stored = await world.untilQuiet()
       known.push(knownOf(upload, told, world.proxy))
-      // Earlier ones are looked at again now and then: what breaks them is not far.
+      // Earlier uploads are checked again a few times, because what breaks them happens soon after them.
       return violations(stored, known.slice(-5), { quiet: true, history, received: world.received })
     },
   }
 
-  /** After a failure nothing of the old world is trusted. */
+  /** After a failure, nothing of the old world is used. */
   async function renew(): Promise<void> {
     await context.leave().catch(() => {})
     await world.close().catch(() => {})

@@ -1,7 +1,7 @@
 /**
- * `npm run sweep`: kills a real server right before and right after each of its external calls, with a client that goes
- * on and with one that never comes back, once more while it recovers, and with the power lost; then looks whether all
- * invariants hold.
+ * `npm run sweep`: kills a real server right before and right after each of its external calls. It does so with a
+ * client that continues and with one that never comes back, once more while the server recovers, and with the power
+ * lost. Then it checks that all invariants hold.
  */
 import { parseArgs } from 'node:util'
 import { type Browser, chromium } from '@playwright/test'
@@ -19,15 +19,15 @@ export interface SweepOptions extends CampaignOptions<Result> {
   readonly programs?: readonly Program[]
   /** Names of scenarios; default: all. */
   readonly scenarios?: readonly string[]
-  /** Of a copy of the server that was changed: only itself is run, and no application. */
+  /** The folder of a changed copy of the server. Then only that server is run, and no application. */
   readonly serverFolder?: string
-  /** Only runs of which this holds. */
+  /** Only runs for which this holds. */
   readonly only?: (run: Run) => boolean
 }
 
 export interface SweepReport {
   readonly points: number
-  /** Of what sorts the calls are. */
+  /** The kinds of the calls. */
   readonly kinds: readonly string[]
   readonly results: readonly Result[]
   readonly tookMs: number
@@ -88,7 +88,10 @@ async function runAll(lanes: readonly ProgramLane[], wanted: readonly Run[], opt
     .filter((run) => !chosen.includes(run))
   const queues = new Map<Program, Run[]>()
   for (const run of chosen) queues.set(run.program, [...(queues.get(run.program) ?? []), run])
-  /** What depends on the moment does not always come: then another call of its kind is tried, of this program or a later one. */
+  /**
+   * A call that depends on the moment does not happen in every run. If it was not reached, another call of its kind is
+   * tried, of the same program or of a later one.
+   */
   const tryAnotherLike = (missed: Run): void => {
     const turns = [...queues.keys()]
     const turn = ({ program }: Run): number => turns.indexOf(program)
@@ -132,7 +135,7 @@ async function main(): Promise<void> {
       ...CAMPAIGN_ARGS,
       server: { type: 'string' },
       nodes: { type: 'boolean', default: false },
-      // Words of the line that a run is printed as, separated by `;`: all of them, or none.
+      // Words of the line that is printed for a run, separated by `;`. A run is taken if its line contains all of them.
       only: { type: 'string', default: '' },
       without: { type: 'string' },
     },

@@ -5,17 +5,18 @@ import { createSqlNames, sqlOf } from './sql-names.js'
 import type { Kill, Point } from './world.js'
 
 /**
- * Every call of all nodes to PostgreSQL and to the object store, seen on their lines; the one that is asked for ends its
- * node by SIGKILL: right before it reaches the other side, or when that has answered and the node does not know it yet.
+ * Numbers every call of all nodes to PostgreSQL and to the object store, as it passes on their lines. At the planned
+ * call it kills the node that made it with SIGKILL: right before the call reaches the other side, or when the other
+ * side has answered and the node does not know it yet.
  */
 export interface Moments {
-  /** Counts from 1 again; null: no node is killed. */
+  /** Counts from 1 again. Null: no node is killed. */
   plan(kill: Kill | null): void
-  /** The calls since the last plan, of names that are none of `uncounted`. */
+  /** The calls since the last plan, except those that are ignored. */
   calls(): Point[]
-  /** Resolves with the one that was killed, since the last plan. */
+  /** Resolves with the node that was killed since the last plan. */
   struck(): Promise<Node>
-  /** What nodes do without any upload says nothing of one: these names do not count from now on. */
+  /** From now on, calls with these names do not count: nodes make them without any upload. */
   ignore(names: Iterable<string>): void
 }
 
@@ -28,7 +29,7 @@ export function watchMoments(nodes: readonly Node[], died: (node: Node) => void)
   let releases: (() => void)[] = []
   const ignored = new Set<string>()
 
-  /** Numbers a call, and says whether it is the one. */
+  /** Numbers a call. Returns when the node is to be killed, or null if this is not the planned call. */
   function meets(name: string): Kill['when'] | null {
     if (ignored.has(name)) return null
     const nth = (counts.get(name) ?? 0) + 1
@@ -44,7 +45,7 @@ export function watchMoments(nodes: readonly Node[], died: (node: Node) => void)
     try {
       process.kill(node.server.pid, 'SIGKILL')
     } catch {
-      // It has ended already, and had sent this before. No process waits for the answer.
+      // The node has ended already, and had sent this before its end. No process waits for the answer.
       return
     }
     died(node)
@@ -67,7 +68,7 @@ export function watchMoments(nodes: readonly Node[], died: (node: Node) => void)
     })
   }
 
-  /** A held connection is let go with the next plan: its node is dead by then. */
+  /** The next plan releases a connection that is held. The node is dead by then. */
   function watchStore(node: Node): void {
     let after: RecordedRequest | null = null
     const before = (request: RecordedRequest): boolean => {

@@ -8,13 +8,13 @@ import { openNodesReader } from '../truth/nodes-reader.js'
 import { type Moments, watchMoments } from './moments.js'
 import { INTERVAL_MS, LEASE_MS, untilQuiet, type World } from './world.js'
 
-/** Three nodes on PostgreSQL and S3, behind a proxy that gives each connection to the next of those that live. */
+/** Three nodes on PostgreSQL and S3, behind a proxy that gives each connection to the next node that lives. */
 export interface NodesWorld extends World, Pick<Moments, 'struck'> {
-  /** Starts again those that died. */
+  /** Starts the nodes that died again. */
   mend(): Promise<void>
 }
 
-/** Long enough for everything that nodes do again and again without any upload. */
+/** Long enough that nodes do everything at least once that they repeat without any upload. */
 const IDLE_MS = 6_000
 
 export async function openNodesWorld(): Promise<NodesWorld> {
@@ -38,7 +38,10 @@ export async function openNodesWorld(): Promise<NodesWorld> {
     buried.push(node.server.pid)
     nodes.takeOut(node)
   })
-  /** An effect that a dead node had taken comes again after some minutes. That is not waited for: it is due now. */
+  /**
+   * An effect that a dead node had taken is delivered again only after some minutes. To avoid that wait, it is made due
+   * now.
+   */
   async function hasten(): Promise<void> {
     const client = new Client({ connectionString: ground.databaseUrl })
     await client.connect()
@@ -50,10 +53,10 @@ export async function openNodesWorld(): Promise<NodesWorld> {
     await client.end()
   }
   async function start(node: Node): Promise<void> {
-    // The signal was sent, and its end may not be known here yet.
+    // The signal was sent, but this process may not know of the node's end yet.
     await node.server.exited
     await nodes.start(node).catch((error: unknown) => {
-      // Killed while it started: it is out again.
+      // The node was killed while it started, and is out of rotation again.
       if (!nodes.out.has(node)) throw error
     })
   }

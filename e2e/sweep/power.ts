@@ -2,13 +2,13 @@ import { existsSync, linkSync, mkdirSync, readFileSync, renameSync, rmSync, stat
 import { open } from 'node:fs/promises'
 import { dirname } from 'node:path'
 
-/** A line of the preload's log; see there. */
+/** A line of the log that `preload.cjs` writes, which explains it. */
 export type LogLine =
   | { readonly plan: unknown }
   | { readonly call: string; readonly nth: number }
   | { readonly wal: string; readonly size: number; readonly synced: boolean }
   | { readonly created: string }
-  /** To be written, and it was there before. */
+  /** A file that existed before was opened to be written. */
   | { readonly opened: string; readonly size: number }
   | { readonly written: string; readonly from: number; readonly to: number; readonly synced?: boolean }
   | { readonly truncated: string; readonly size: number }
@@ -25,7 +25,7 @@ export const readLog = (path: string): LogLine[] =>
       try {
         return [JSON.parse(line) as LogLine]
       } catch {
-        // The process was killed within the line.
+        // The process was killed while it wrote the line.
         return []
       }
     })
@@ -41,7 +41,7 @@ type Entry =
   | { readonly type: 'removed'; readonly path: string; readonly copy: string | null }
   | { readonly type: 'renamed'; readonly path: string; readonly from: string; readonly copy: string | null }
 
-/** What of a file is on the disk, and what only the kernel has. */
+/** Which ranges of a file are on the disk, and which are only in the kernel's memory. */
 interface Content {
   durable: Range[]
   pending: Range[]
@@ -50,15 +50,15 @@ interface Content {
 }
 
 export interface Losses {
-  /** Files that were cut or zeroed, with how many bytes. */
+  /** Files that were cut or zeroed, and how many bytes of each. */
   readonly files: { readonly path: string; readonly bytes: number }[]
   /** Names that were never there, or are there again. */
   readonly names: string[]
-  /** Bytes of the write-ahead log. */
+  /** How many bytes of the write-ahead log were lost. */
   readonly walBytes: number
 }
 
-/** What a loss of power would take, as the log tells it. */
+/** What a loss of power would take away, according to the log. */
 export interface Unsynced {
   readonly contents: ReadonlyMap<string, Content>
   readonly entries: readonly Entry[]
@@ -85,7 +85,7 @@ export function unsyncedOf(lines: readonly LogLine[]): Unsynced {
       contents.delete(line.created)
     } else if ('opened' in line) {
       const known = contents.get(line.opened)
-      // Of what was being written when the process was killed there is no line: the next sync makes it durable too.
+      // There is no line for what was being written when the process was killed. The next sync makes it durable too.
       if (known !== undefined) known.pending.push({ from: 0, to: line.size })
       else contentOf(line.opened).durable.push({ from: 0, to: line.size })
     } else if ('written' in line) {
@@ -125,9 +125,9 @@ export function unsyncedOf(lines: readonly LogLine[]): Unsynced {
 }
 
 /**
- * Does to the directory of a killed process what a loss of power could have done: nothing that was not synced is
- * there. `cut`: files end where their synced bytes end. `zero`: they keep their length and hold zeros there, as file
- * systems leave them that write the length before the bytes.
+ * Changes the directory of a killed process as a loss of power could have done: everything that was not synced is gone.
+ * `cut`: files end where their synced bytes end. `zero`: files keep their length and have zeros there, as file systems
+ * leave them that write the length before the bytes.
  */
 export async function losePower({ contents, entries, wals }: Unsynced, how: 'cut' | 'zero'): Promise<Losses> {
   const files: { path: string; bytes: number }[] = []

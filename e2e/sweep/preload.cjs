@@ -1,12 +1,14 @@
 /**
- * Loaded into a server process from outside (`node --require`): counts every external call that it makes - statements
- * of the database, calls that change files, answers - and ends the process by SIGKILL right before or right after the
- * one that was asked for. The product knows nothing of it.
+ * Loaded into a server process from outside (`node --require`). It counts every external call that the process makes:
+ * statements of the database, calls that change files, and answers. It ends the process with SIGKILL right before or
+ * right after the planned call. The product does not know of it.
  *
- * Calls are named by what they do and numbered within their name, so that the same call is found again in another run.
- * `SWEEP_LOG`: each call, and what a loss of power would take, a line of JSON each. `SWEEP_DIRECTORY`: only files below
- * it count. `SWEEP_KILL`: `{"name","nth","when":"before"|"after"}`, or later by a message to the process. `SWEEP_BOOT`: the
- * id of the kernel's start, which is another one after the power was lost.
+ * Calls are named by what they do and numbered within their name, so that another run finds the same call again.
+ *
+ * - `SWEEP_LOG`: the file for a line of JSON for each call, and for what a loss of power would take.
+ * - `SWEEP_DIRECTORY`: only files below it count.
+ * - `SWEEP_KILL`: `{"name","nth","when":"before"|"after"}`. A message to the process can set it later.
+ * - `SWEEP_BOOT`: the id of the kernel's boot, which differs after the power was lost.
  */
 'use strict'
 const { isMainThread } = require('node:worker_threads')
@@ -38,7 +40,7 @@ process.on('message', (message) => {
 })
 process.channel?.unref()
 
-/** Numbers a call; answers what is to be called when it is over. */
+/** Numbers a call. Returns a function that is to be called when the call is over. */
 function begin(name) {
   const nth = (counts.get(name) ?? 0) + 1
   counts.set(name, nth)
@@ -51,7 +53,10 @@ function begin(name) {
 // ── the database ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 const shortened = (sql) => sql.replaceAll(/\s+/g, ' ').trim().slice(0, 110)
-/** What ends a transaction is named after what it ends: the same COMMIT is found again among those of a busy server. */
+/**
+ * A statement that ends a transaction is named after what it ends, so that the same COMMIT is found again among those
+ * of a busy server.
+ */
 const latest = new WeakMap()
 function nameOf(database, sql) {
   if (/^\s*(release|commit|rollback)/i.test(sql)) return `sql ${shortened(sql)} after ${latest.get(database) ?? ''}`
@@ -59,7 +64,10 @@ function nameOf(database, sql) {
   if (!/^\s*(begin|savepoint|select|pragma)/i.test(sql)) latest.set(database, name)
   return `sql ${name}`
 }
-/** What another connection may see only once it is synced: the end of the write-ahead log after each commit. */
+/**
+ * Records the end of the write-ahead log after each commit. Another connection may see the commit only when the log is
+ * synced up to there.
+ */
 function committed(database) {
   if (database.inTransaction) return
   const file = fileOf(database)
@@ -116,13 +124,13 @@ Database.prototype.prepare = function (sql) {
 
 // ── files ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-/** Descriptors below the directory: their paths, and whether each write is synced. */
+/** Open descriptors below the directory, with their paths, and whether each write is synced. */
 const open = new Map()
 const isInside = (name) => typeof name === 'string' && path.resolve(name).startsWith(ROOT)
-/** What it is, and not what it is called: keys differ from run to run. */
+/** The kind of a file instead of its name, because keys differ from run to run. */
 const shape = (name) => path.relative(ROOT, path.resolve(name)).replaceAll(/[0-9a-f]{2,}/g, '#')
 let kept = 0
-/** A name that goes away, or is written over, comes back in a loss of power: its content is kept aside. */
+/** A name that is removed or replaced comes back after a loss of power, so its content is kept in another place. */
 function keep(name) {
   const copy = path.join(backups, `${process.pid}-${(kept += 1)}`)
   try {
@@ -138,7 +146,7 @@ const writes = (flags) =>
   typeof flags === 'number' ? (flags & (O_CREAT | O_WRONLY | O_RDWR)) !== 0 : flags !== undefined && flags !== 'r'
 const syncs = (flags) => typeof flags === 'number' && ((flags & O_DSYNC) === O_DSYNC || (flags & O_SYNC) === O_SYNC)
 
-/** Each: how it is named, what is noted before it, and what after it. */
+/** For each call: its name, what is noted before it, and what is done after it. */
 const CALLS = {
   open: (name, flags) =>
     isInside(name) && {
@@ -201,7 +209,7 @@ const writing = (fd, length, position) =>
 const syncing = (fd) =>
   open.has(fd) && {
     name: `sync ${shape(open.get(fd).path)}`,
-    // What is written while it runs may come too late.
+    // This sync may not include what is written while it runs.
     before: () => void tell({ syncing: open.get(fd).path }),
     after: () => open.has(fd) && tell({ synced: open.get(fd).path }),
   }
@@ -232,7 +240,7 @@ for (const [name, describe] of Object.entries(CALLS)) {
       done(error, ...results)
     })
   }
-  // `promisify(write)` answers an object by a symbol of Node's own.
+  // `promisify(write)` finds its variant, which returns an object, under a symbol of Node's own.
   for (const symbol of Object.getOwnPropertySymbols(plain)) replaced[symbol] = plain[symbol]
   fs[name] = replaced
   const sync = fs[`${name}Sync`]
@@ -252,7 +260,7 @@ for (const [name, describe] of Object.entries(CALLS)) {
     }
 }
 
-// File handles, of which the promised `open` above has noted the descriptor.
+// Wraps file handles. The promised `open` above has noted their descriptors.
 async function wrapHandles() {
   const handle = await real.promises.open(__filename, 'r')
   const prototype = Object.getPrototypeOf(handle)
@@ -295,7 +303,7 @@ http.ServerResponse.prototype.writeHead = function (status, ...rest) {
 }
 http.ServerResponse.prototype.end = function (...args) {
   this[answering] ??= begin(nameOfAnswer(this, this.statusCode))
-  // Handed to the operating system, which sends it whatever becomes of us.
+  // The answer was given to the operating system, which sends it even if this process dies.
   this.once('finish', () => setImmediate(() => this[answering]()))
   return endResponse.apply(this, args)
 }

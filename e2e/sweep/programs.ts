@@ -5,19 +5,19 @@ import { build } from 'vite'
 import { compiled, repository } from '../ground/repository.js'
 import { SERVER_FOLDER } from '../programs/landfall.js'
 
-/** Programs to be swept, each a file for `node`. */
+/** The programs to be swept, each a file for `node`. */
 export interface Programs {
-  /** `landfall`. */
+  /** The `landfall` command. */
   readonly cli: string
-  /** The application that embeds; only with this repository's own server. */
+  /** The application that embeds Landfall. It is used only with this repository's own server. */
   readonly app: string
 }
 
 const made = new Map<string, Promise<Programs>>()
 
 /**
- * The built server of a folder, its modules put together into a few files: what it does is the same, and it starts in
- * less than half the time. A sweep starts it thousands of times.
+ * Bundles the modules of a built server into a few files. They do the same, and start in less than half the time. A
+ * sweep starts the server thousands of times.
  */
 export function programsOf(serverFolder: string): Promise<Programs> {
   const known = made.get(serverFolder) ?? make(serverFolder)
@@ -26,13 +26,13 @@ export function programsOf(serverFolder: string): Promise<Programs> {
 }
 
 async function make(serverFolder: string): Promise<Programs> {
-  // Of this process alone: another one may sweep as well.
+  // The folder belongs to this process alone, because another sweep may run at the same time.
   const folder = join(repository, 'e2e/build/swept', `${basename(serverFolder)}-${process.pid}`)
   process.on('exit', () => rmSync(folder, { recursive: true, force: true }))
   const isOwn = serverFolder === SERVER_FOLDER
   const input = {
     cli: join(serverFolder, 'dist/cli.js'),
-    // The server looks for it in the folder of the file that starts it.
+    // The server looks for the worker in the folder of the file that started it.
     'hash-worker': join(serverFolder, 'dist/blobs/hash-worker.js'),
     ...(isOwn ? { app: compiled('programs/application') } : {}),
   }
@@ -40,7 +40,7 @@ async function make(serverFolder: string): Promise<Programs> {
     configFile: false,
     logLevel: 'warn',
     root: join(repository, 'e2e'),
-    // Native code, and what starts threads by the names of its own files.
+    // These have native code, or start threads by the names of their own files.
     ssr: { noExternal: true, external: ['libsql', 'pino'] },
     build: {
       ssr: true,

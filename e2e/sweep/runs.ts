@@ -3,15 +3,15 @@ import type { Losses } from './power.js'
 import type { Program, Scenario } from './scenarios.js'
 import type { Kill, Point } from './world.js'
 
-/** What becomes of the client, and what else happens to the machine. */
+/** What the client does, and what else happens to the machine. */
 export interface Variant {
-  /** `retries`: it stays and goes on. `gone`: it never comes back, and only the completer works. */
+  /** `retries`: the client stays and continues. `gone`: it never comes back, and only the completer works. */
   readonly client: 'retries' | 'gone'
-  /** The power is lost with the first kill; `zero` and `cut` as in `losePower`. */
+  /** The power is lost at the first kill. `zero` and `cut` are explained at `losePower`. */
   readonly power?: 'cut' | 'zero'
-  /** The power is lost with the second kill. */
+  /** The power is lost at the second kill. */
   readonly powerAgain?: 'cut' | 'zero'
-  /** Killed once more, while it starts again and recovers. */
+  /** The server is killed once more, while it starts again and recovers. */
   readonly again?: Kill
 }
 
@@ -26,13 +26,13 @@ export interface Result extends Run, Outcome {
   readonly losses: Losses | null
 }
 
-/** The reference, or the first step towards an end without one. */
+/** The call that writes the reference, or the first step towards an end without one. */
 export const STAKES =
   /INSERT INTO landfall_references|COMMIT after INSERT INTO landfall_effects|SET point = .*problem|unlink blobs/
 
-// Which runs there are, and which of them a sample has.
+// The runs that exist, and those that a sample contains.
 
-/** The same call again and again in one run says nothing new. */
+/** Later calls of the same name in one run find nothing new. */
 const MOST_OF_A_NAME = 2
 const MOST_OF_A_START = 1
 
@@ -42,28 +42,31 @@ const VARIANTS: readonly Variant[] = [
   { client: 'retries', power: 'cut' },
   { client: 'gone', power: 'zero' },
 ]
-/** At every other moment the other way round. */
+/** Every second moment has these variants, in which `cut` and `zero` are exchanged. */
 const OTHER_VARIANTS: readonly Variant[] = [
   { client: 'retries' },
   { client: 'gone' },
   { client: 'retries', power: 'zero' },
   { client: 'gone', power: 'cut' },
 ]
-/** Of two kills. The next process must not rely on what the first one left unsynced. */
+/** The variants of runs with two kills. The next process must not rely on what the first one left unsynced. */
 const TWICE: readonly Omit<Variant, 'again'>[] = [
   { client: 'retries', powerAgain: 'cut' },
   { client: 'gone' },
   { client: 'retries', power: 'cut' },
   { client: 'gone', power: 'zero', powerAgain: 'zero' },
 ]
-/** Of a first kill right after a name was removed: the next process finds it gone, and that was not synced. */
+/**
+ * A first kill right after a name was removed. The next process finds that the name is gone, but the removal was not
+ * synced.
+ */
 const REMOVES = /^unlink blobs/
 const TWICE_REMOVED: readonly Omit<Variant, 'again'>[] = [
   { client: 'gone', powerAgain: 'zero' },
   { client: 'retries', powerAgain: 'cut' },
 ]
 
-/** Every moment of an undisturbed run, and of what followed a kill. */
+/** Every moment of an undisturbed run, and of the start after a kill. */
 export function runsOf(
   program: Program,
   scenario: Scenario,
@@ -81,7 +84,7 @@ export function runsOf(
   const once = kills.flatMap((kill, index) =>
     variantsOf(program, index).map((variant) => ({ program, scenario, kill, variant })),
   )
-  // Killed where most is at stake, and then again at each moment of the recovery.
+  // The server is killed where most is at stake, and killed again at each moment of the recovery.
   const twice = (when: Kill['when'], names: RegExp, ways: readonly Omit<Variant, 'again'>[]): Run[] => {
     const base = kills.find((kill) => kill.when === when && names.test(kill.name))
     if (base === undefined) return []
@@ -97,14 +100,14 @@ export function runsOf(
     : [...once, ...twice('before', STAKES, TWICE), ...twice('after', REMOVES, TWICE_REMOVED)]
 }
 
-/** Power is lost by a machine with its disk, and nodes have none. */
+/** A loss of power takes away what a machine has on its disk. Nodes have nothing there. */
 const keepsPower = ({ power, powerAgain }: Omit<Variant, 'again'>): boolean =>
   power === undefined && powerAgain === undefined
 
 const variantsOf = (program: Program, index: number): readonly Variant[] =>
   program === 'nodes' ? VARIANTS.filter(keepsPower) : index % 2 === 0 ? VARIANTS : OTHER_VARIANTS
 
-/** Of what sort a call is, whatever its place. */
+/** The kind of a call, whatever its place is. */
 export const kindOf = ({ name }: Point): string =>
   name
     .split(' ')
@@ -113,7 +116,7 @@ export const kindOf = ({ name }: Point): string =>
 export const kindOfRun = ({ kill, variant: { again } }: Run): string =>
   again === undefined ? kindOf(kill) : `again ${kindOf(again)}`
 
-/** Each kind of call; what is left of the number goes to second kills, each kind of call again, and then to others. */
+/** A sample has each kind of call once. The rest of the sample is each kind of second kill, and then other runs. */
 export const sampleOfRuns = (all: readonly Run[], options: Pick<CampaignOptions, 'sample' | 'seed'>): Run[] =>
   sampleOf(all, options, { kind: kindOfRun, isTwice, isExtra: isTwice })
 

@@ -9,21 +9,24 @@ import type { Swept } from '../clients/swept.js'
 
 declare const swept: Swept
 
-/** What is swept: `landfall serve`, an application that embeds, or three nodes on PostgreSQL and S3. */
+/**
+ * The program that is swept: `landfall serve`, an application that embeds Landfall, or three nodes on PostgreSQL and
+ * S3.
+ */
 export type Program = 'serve' | 'app' | 'nodes'
 
 /** Where a run takes place. */
 export interface Place {
   readonly page: Page
-  /** Of the server, through the proxy. */
+  /** The origin of the server, through the proxy. */
   readonly origin: string
 }
 
 export interface Begun {
   readonly id: string
-  /** What the user is told in the end. */
+  /** What the user is told at the end. */
   readonly told: Promise<Known['told']>
-  /** Of a client that is no page: it never comes back. */
+  /** For a client that is not a page: it goes away and never comes back. */
   leave?(): void
 }
 
@@ -31,12 +34,12 @@ export interface Begun {
 export interface Scenario {
   readonly name: string
   readonly sizeBytes: number
-  /** Default: `landfall serve`, alone and as one of several nodes. `app`, `nodes`: only there. */
+  /** Default: `landfall serve`, alone and as one of several nodes. `app`, `nodes`: only with that program. */
   readonly program?: Program
   begin(place: Place, seed: number): Promise<Begun>
-  /** Ends without a reference, with this problem. */
+  /** The upload ends without a reference and with this problem. */
   readonly doomed?: string
-  /** Its user takes the reference back. */
+  /** The user takes the reference back. */
   readonly removable?: boolean
 }
 
@@ -63,7 +66,7 @@ const cancelled = (name: string, sizeBytes: number, behindBytes: number): Scenar
   doomed: 'cancelled',
   async begin(place, seed) {
     const begun = await add(place, sizeBytes, seed)
-    // Whenever that is: the server may die before.
+    // This is not awaited, because the server may die before the condition holds.
     void place.page
       .waitForFunction(([which, least]) => swept.accepted(which) > least, [begun.id, behindBytes] as const, {
         polling: 5,
@@ -74,10 +77,10 @@ const cancelled = (name: string, sizeBytes: number, behindBytes: number): Scenar
   },
 })
 
-/** As long as a run may take. */
+/** Enough attempts for the longest run. */
 const RETRY_DELAYS_MS = Array.from({ length: 150 }, () => 200)
 
-/** tus-js-client as it comes, but patient: one creation, one PATCH of the whole file. */
+/** tus-js-client, unmodified but patient: one creation, and one PATCH with the whole file. */
 async function stock({ origin }: Place, sizeBytes: number, seed: number): Promise<Begun> {
   const id = crypto.randomUUID()
   const { upload: sending, told } = uploadByTus(Buffer.from(sweptBytes(sizeBytes, seed)), {
@@ -97,7 +100,7 @@ async function stock({ origin }: Place, sizeBytes: number, seed: number): Promis
 const SCENARIOS: readonly Scenario[] = [
   upload('a small file', 10 * KIB),
   upload('an empty file', 0),
-  // Three chunks: 256 KiB, 512 KiB, the rest.
+  // Three chunks: 256 KiB, 512 KiB and the rest.
   upload('a file of three chunks', 3 * MIB),
   {
     name: 'a file with another digest',
@@ -109,9 +112,9 @@ const SCENARIOS: readonly Scenario[] = [
     },
   },
   cancelled('cancelled on the way', 3 * MIB, 0),
-  // Of an object store it has parts, then.
+  // At that point an upload to an object store has stored parts.
   { ...cancelled('cancelled after a part', 64 * MIB, 8 * MIB), program: 'nodes' },
-  // One request that is acknowledged on its way, each 16 MiB.
+  // One request, in which the server acknowledges bytes every 16 MiB while they arrive.
   { name: 'a stock client', sizeBytes: 20 * MIB, begin: (place, seed) => stock(place, 20 * MIB, seed) },
   { ...upload('in an application', 10 * KIB), program: 'app' },
   {

@@ -1,6 +1,9 @@
-// What a statement of a node is called: by what it does, so that the same call is found again in another run.
+// Names the statements of a node by what they do, so that another run finds the same call again.
 
-/** Of PostgreSQL's frontend protocol: the text of a simple query, or of one that is parsed; null: neither. */
+/**
+ * The text of a simple query, or of a query that is parsed, from PostgreSQL's frontend protocol. Null if the bytes are
+ * neither.
+ */
 export function sqlOf(bytes: Buffer): string | null {
   const text = /^(?:Q[^]{4}|P[^]{4}[^\0]*\0)([^\0]+)/.exec(bytes.toString('latin1', 0, 2_000))?.[1]
   return text === undefined ? null : text.replaceAll(/\s+/g, ' ').trim().slice(0, 110)

@@ -24,11 +24,12 @@ export async function beginUpload(scenario: Scenario, place: Place, seed: number
   return { ...begun, upload }
 }
 
-/** What is known of it in the end. `requests`: of its run. */
+/** What is known of the upload at the end. `requests` are those of its run. */
 export function knownOf(upload: Known, told: Known['told'], { requests }: Proxy): Known {
   const { doomed, ...others } = upload
   const cancels = requests.filter(({ method, path }) => method === 'DELETE' && path.includes(upload.id))
-  // It was faster than its user, who was told so or never asked: then it arrives like any other.
+  // The upload was faster than its user's cancellation, and the server answered 409 or was never asked. So it arrives
+  // like any other upload.
   const wasTooLate = doomed === 'cancelled' && told !== 'failure' && cancels.every(({ status }) => status === 409)
   return {
     ...others,
@@ -38,7 +39,7 @@ export function knownOf(upload: Known, told: Known['told'], { requests }: Proxy)
   }
 }
 
-/** The highest offset that an answer has told. */
+/** The highest offset that an answer reported. */
 export const acknowledgedOf = (requests: Proxy['requests'], id: string): number =>
   requests
     .filter(({ path, status }) => path.includes(id) && status === 204)

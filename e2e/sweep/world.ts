@@ -16,7 +16,7 @@ import { isQuiet, type Reader, type Stored } from '../truth/stored.js'
 import { type Losses, losePower, readLog, unsyncedOf } from './power.js'
 import { programsOf } from './programs.js'
 
-/** A call of a server process: its name, and which one of that name since the plan was made. */
+/** A call of a server process: its name, and its number among the calls with that name since the plan was made. */
 export interface Point {
   readonly name: string
   readonly nth: number
@@ -25,17 +25,20 @@ export interface Kill extends Point {
   readonly when: 'before' | 'after'
 }
 
-/** What is swept, with all that it needs: a proxy that stays, a page's site, a receiver of webhooks. */
+/** What is swept, with everything that it needs: a proxy that stays, the site of a page, and a receiver of webhooks. */
 export interface World {
   readonly proxy: Proxy
   readonly site: Site
-  /** Ids of the effects that the receiver has had, by operation. */
+  /** The ids of the effects that the receiver has had, by operation. */
   readonly received: ReadonlyMap<string, ReadonlySet<string>>
-  /** Numbers calls from 1 again, and arms a kill; null: none. `died`: the server ended before it said so. */
+  /**
+   * Numbers calls from 1 again and plans a kill, or none if null. `died`: the server ended before it confirmed the
+   * plan.
+   */
   plan(kill: Kill | null): Promise<'planned' | 'died'>
   /** The calls since the last plan. */
   calls(): Point[]
-  /** @throws when something still moves after `withinMs` */
+  /** @throws when something still changes after `withinMs` */
   untilQuiet(withinMs?: number): Promise<Stored>
   output(): string
   close(): Promise<void>
@@ -44,9 +47,9 @@ export interface World {
 /** One server on its own directory. */
 export interface ServerWorld extends World {
   readonly server: RunningProcess
-  /** Starts the server again on the same directory; `kill` is armed before its first call. */
+  /** Starts the server again on the same directory. `kill` is planned before its first call. */
   restart(kill?: Kill | null): Promise<'ready' | 'killed'>
-  /** Only while no server runs. */
+  /** Only to be called while no server runs. */
   losePower(how: 'cut' | 'zero'): Promise<Losses>
   stored(): Promise<Stored>
 }
@@ -54,7 +57,7 @@ export interface ServerWorld extends World {
 export interface WorldOptions {
   /** Default: `serve`. */
   readonly program?: 'serve' | 'app'
-  /** The server's folder; default: this repository's. Mutations have one of their own. */
+  /** The server's folder. Default: this repository's server. Each mutation has a folder of its own. */
   readonly serverFolder?: string
 }
 
@@ -68,7 +71,7 @@ export async function openWorld({
 }: WorldOptions = {}): Promise<ServerWorld> {
   const files = await programsOf(serverFolder)
   const receiver = await startReceiver()
-  /** A machine that has lost its power starts another kernel, and a log of its own. */
+  /** After a loss of power the machine boots another kernel, so it has another boot id, and another log begins. */
   const life = { boot: randomUUID(), log: '', logs: 0 }
   let own: ProcessOptions['env'] = {}
   const envOf = (kill: Kill | null) => ({
@@ -96,7 +99,7 @@ export async function openWorld({
       receivers: { webhook: receiver.url },
       leaseMs: LEASE_MS,
       completerIntervalMs: INTERVAL_MS,
-      // Long enough for the lease to be prolonged: by itself that comes by chance, on a busy machine.
+      // Long enough for the lease to be prolonged. Otherwise that would happen by chance only, on a busy machine.
       prepareMs: LEASE_MS / 2,
     }
     const args = program === 'serve' ? [files.cli, 'serve'] : [files.app, JSON.stringify(settings)]
@@ -111,7 +114,10 @@ export async function openWorld({
     await reader.end()
   })
   place.defer(site.close)
-  /** Only while the server runs: the last connection that closes tidies the database up, and a kill must find it as it is. */
+  /**
+   * The reader may be used only while the server runs. The last connection that closes would tidy up the database, and
+   * a kill must leave the database as it is.
+   */
   function whileItRuns(): Reader {
     if (!server.running) throw new Error(`the server does not run:\n${server.output().slice(-3_000)}`)
     return reader
@@ -152,7 +158,7 @@ export async function openWorld({
       if (server.running) throw new Error('the server still runs')
       await reader.end()
       const losses = await losePower(unsyncedOf(readLog(life.log)), how)
-      // What is there now stays there.
+      // What is on the disk now is durable.
       life.log = logOf((life.logs += 1))
       life.boot = randomUUID()
       return losses
@@ -162,7 +168,7 @@ export async function openWorld({
       const { pid } = server
       return untilQuiet(
         () => {
-          if (server.pid !== pid) throw new Error('the server was started again meanwhile')
+          if (server.pid !== pid) throw new Error('the server was started again during the check')
           return whileItRuns()
         },
         { withinMs, everyMs: 25, output: () => server.output().slice(-3_000) },
@@ -173,7 +179,9 @@ export async function openWorld({
   }
 }
 
-/** Resolves when nothing moves any more. What a server deletes behind the end of an upload may take a moment more. */
+/**
+ * Resolves when nothing changes any more. What a server deletes after the end of an upload may take a moment longer.
+ */
 export async function untilQuiet(
   readerNow: () => Reader | Promise<Reader>,
   options: { readonly withinMs: number | undefined; readonly everyMs: number; output(): string },

@@ -11,15 +11,15 @@ import {
 } from '@aws-sdk/client-s3'
 import { type Gateway, s3ConfigOf } from '../ground/s3.js'
 
-/** What is in a bucket under a prefix, asked of the gateway itself, past all servers and proxies. */
+/** The content of a bucket under a prefix, read from the gateway directly and not through a server or a proxy. */
 export interface Bucket {
-  /** Names behind the prefix. */
+  /** The names of objects in this folder, without the prefix. */
   objects(folder: string): Promise<string[]>
-  /** Of unfinished uploads, behind the prefix. */
+  /** The names of unfinished multipart uploads, without the prefix. */
   multiparts(): Promise<string[]>
-  /** SHA-256 in lower-case hexadecimal; null: there is no such object. */
+  /** The SHA-256 in lower-case hexadecimal; null if there is no such object. */
   digestOf(name: string): Promise<string | null>
-  /** Aborts the unfinished uploads of these names, as an operator or a lifecycle rule does. */
+  /** Aborts the unfinished multipart uploads with these names, as an operator or a lifecycle rule does. */
   abort(which: (name: string) => boolean): Promise<void>
   end(): void
 }

@@ -8,11 +8,11 @@ const BLOBS = 'blobs/'
 const TAILS = 'tails/'
 const QUARANTINE = 'quarantine/'
 
-/** Reads what several nodes have stored in PostgreSQL and a bucket, past them and their lines. */
+/** Reads what several nodes have stored in PostgreSQL and a bucket. It does not use the nodes or their lines. */
 export function openNodesReader(ground: Pick<Ground, 'databaseUrl' | 'gateway' | 'prefix'>): Reader {
   const bucket = openBucket(ground.gateway, ground.prefix)
   async function reading<T>(read: (batch: ReadBatch) => Promise<T>): Promise<T> {
-    // A connection for each: the database is restarted in between.
+    // Each read has a new connection, because the database is restarted between reads.
     const client = new Client({ connectionString: ground.databaseUrl, connectionTimeoutMillis: CONNECT_MS })
     client.on('error', () => {})
     try {
@@ -31,7 +31,7 @@ export function openNodesReader(ground: Pick<Ground, 'databaseUrl' | 'gateway' |
 
   return {
     async read() {
-      // A row is there before its bytes: what is listed first has its row in what is read second.
+      // A row exists before its bytes. So what is listed first has its row in what is read second.
       const names = { blobs: await bucket.objects(BLOBS), tails: await bucket.objects(TAILS) }
       const multiparts = await bucket.multiparts()
       const aside = new Set(
@@ -60,7 +60,7 @@ export function openNodesReader(ground: Pick<Ground, 'databaseUrl' | 'gateway' |
   }
 }
 
-/** A client may still resume this upload, or a node is about to clean it up. */
+/** Whether a client may still resume this upload, or a node will soon clean it up. */
 function isNeeded({ operations }: StoredLedger, key: string): boolean {
   const operation = operations.find(({ blobKey }) => blobKey === key)
   if (operation === undefined) return false

@@ -7,8 +7,9 @@ import { type Reader, type Row, type Stored, text } from './stored.js'
 const SIDECAR = '.json'
 
 /**
- * Reads what the usual stack has stored in `directory`: its rows, and the files with their sidecars. It knows uploads only
- * by the file's name, so that is the operation's id. A whole file without a row belongs to no operation: it is an orphan.
+ * Reads what the usual stack has stored in `directory`: its rows, and the files with their sidecars. It knows uploads
+ * only by the name of the file, so that name is the id of the operation. A complete file without a row belongs to no
+ * operation and is an orphan.
  */
 export function openPeerReader(directory: string): Reader {
   const uploads = join(directory, 'uploads')
@@ -50,7 +51,7 @@ export function openPeerReader(directory: string): Reader {
   return { read, readLedger: read, readMoving: read, end: async () => {} }
 }
 
-/** What the usual stack does not know of an upload. */
+/** The columns that the usual stack does not have for an upload. */
 const NOTHING_ELSE = {
   owner: '',
   name: '',
@@ -75,7 +76,7 @@ async function readRows(path: string): Promise<readonly Row[]> {
   }
 }
 
-/** Null: torn, or not there. */
+/** Null: the sidecar is torn, or does not exist. */
 async function readSidecar(path: string): Promise<{ id: string; size: number } | null> {
   try {
     const { size, metadata } = JSON.parse(await readFile(path, 'utf8')) as {

@@ -23,12 +23,13 @@ setFlagsFromString('--expose-gc')
 const collect = runInNewContext('gc') as () => void
 
 /**
- * Reads what a server with the embedded default has in `directory`, past it. libsql keeps the files of a connection open
- * after `close`, until it is collected. Such a connection has an index of the write-ahead log that a loss of power has
- * taken away, and another one that opens the same file in this process shares it and does not see what is committed
- * since. So `end` waits for reads that run, and resolves only when nothing of the directory is open any more.
+ * Reads what a server with the embedded default has in `directory`, without asking the server. libsql keeps the files
+ * of a connection open after `close`, until the connection is garbage collected. Such a connection has an index of the
+ * write-ahead log that a loss of power has taken away. Another connection that opens the same file in this process
+ * shares that index, and does not see what was committed since. So `end` waits for running reads, and resolves only
+ * when nothing of the directory is open any more.
  *
- * @param database The file of the database; default that of `landfall serve`.
+ * @param database The name of the database file. Default: that of `landfall serve`.
  */
 export function openReader(directory: string, database = 'landfall.db'): Reader {
   let client: Client | null = null
@@ -81,7 +82,7 @@ export function openReader(directory: string, database = 'landfall.db'): Reader 
   }
 }
 
-/** Those of the application. */
+/** The tables of the application. */
 const OWN_TABLES = "SELECT name FROM sqlite_master WHERE name IN ('arrivals', 'files', 'notes') ORDER BY name"
 
 const rowOf = (row: Row): ApplicationRow => {
@@ -95,7 +96,7 @@ const rowOf = (row: Row): ApplicationRow => {
   }
 }
 
-/** The files below a directory by their names; nothing where there is no directory. */
+/** The files below a directory, by their names. Empty if the directory does not exist. */
 export async function blobsIn(directory: string): Promise<Stored['blobs']> {
   const entries = await readdir(directory, { recursive: true, withFileTypes: true }).catch(() => [])
   return new Map(
@@ -122,7 +123,7 @@ function isOpenBelow(directory: string): boolean {
     try {
       return readlinkSync(join('/proc/self/fd', descriptor)).startsWith(directory)
     } catch {
-      // It was closed while the list was read, as the one that listed them.
+      // The descriptor was closed while the list was read, such as the one with which the list was read.
       return false
     }
   })

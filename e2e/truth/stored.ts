@@ -1,18 +1,18 @@
-/** Everything that is in the database and in the blob store, read past the server. */
+/** Everything that is in the database and in the blob store, read without the server. */
 export interface Stored {
   readonly operations: readonly {
     owner: string
     id: string
-    /** The file's. */
+    /** The name of the file. */
     name: string
     size: number
     digest: string | null
-    /** Acknowledged bytes. */
+    /** The number of acknowledged bytes. */
     offset: number
     point: string
     stalled: boolean
     leased: boolean
-    /** Its receiver died, and how far it came is not known yet. */
+    /** Its receiver died, and how many bytes it had stored is not known yet. */
     unclean: boolean
     cleanupDue: boolean
     blobKey: string
@@ -24,20 +24,20 @@ export interface Stored {
   }[]
   readonly references: readonly { owner: string; id: string; blobKey: string; size: number; digest: string }[]
   readonly effects: readonly { id: string; effectId: string; name: string; delivered: boolean; givenUp: boolean }[]
-  /** Rows of the application, one for each `onReference` that was committed; null: it keeps none. */
+  /** Rows of the application, one for each committed `onReference`; null if it keeps none. */
   readonly rows: readonly ApplicationRow[] | null
   /** The number of rows that the application writes without any upload. */
   readonly notes: number
-  /** By their keys; any other file by its own name. */
+  /** The blobs, by their keys. Any other file is listed by its name. */
   readonly blobs: ReadonlyMap<string, StoredBlob>
-  /** What only the way to a blob needs, and nothing may need any more: tails and unfinished multiparts. By their names. */
+  /** Tails and unfinished multipart uploads that no upload needs any more, by their names. */
   readonly leftovers: readonly string[]
 }
 
-/** Of an application that notes only which operation it was, the other columns are empty. */
+/** If an application records only which operation it was, the other columns are empty. */
 export interface ApplicationRow {
   readonly owner: string
-  /** The operation's. */
+  /** The id of the operation. */
   readonly id: string
   readonly name: string
   readonly size: number
@@ -45,9 +45,9 @@ export interface ApplicationRow {
 }
 
 export interface StoredBlob {
-  /** Of a blob that is a file. */
+  /** The path of a blob that is a file. */
   readonly path?: string
-  /** SHA-256 in lower-case hexadecimal; null: it is gone. */
+  /** The SHA-256 in lower-case hexadecimal; null if the blob does not exist any more. */
   digest(): Promise<string | null>
 }
 
@@ -56,7 +56,7 @@ export type Moving = Pick<Stored, 'operations' | 'effects'>
 export const FINAL_POINTS: ReadonlySet<string> = new Set(['cancelled', 'expired', 'rejected'])
 export const DONE_POINTS: ReadonlySet<string> = new Set(['referenced', 'completed'])
 
-/** Rows of each statement; all of them see the same state. */
+/** The rows of each statement. All statements see the same state. */
 export type ReadBatch = (statements: readonly string[]) => Promise<readonly (readonly Row[])[]>
 export type Row = Readonly<Record<string, unknown>>
 
@@ -64,7 +64,10 @@ const OPERATIONS = `SELECT owner, id, file_name, file_size, digest, "offset", po
   FROM landfall_operations`
 const EFFECTS = 'SELECT operation_id, effect_id, name, delivered_at, given_up_at FROM landfall_effects'
 
-/** What may still move, by far the least of it: cheap enough to be asked again and again. */
+/**
+ * Reads the operations and effects that may still change. They are by far the fewest, so the query is cheap enough to
+ * be repeated often.
+ */
 export async function readMoving(batch: ReadBatch): Promise<Moving> {
   const [operations = [], effects = []] = await batch([
     `${OPERATIONS} WHERE point NOT IN ('completed', 'cancelled', 'expired', 'rejected') OR cleanup_due = 1 OR lease_holder IS NOT NULL`,
@@ -73,14 +76,14 @@ export async function readMoving(batch: ReadBatch): Promise<Moving> {
   return { operations: operations.map(operationOf), effects: effects.map(effectOf) }
 }
 
-/** What the tables of every ledger hold. */
+/** The content of the tables that every ledger has. */
 export type StoredLedger = Pick<Stored, 'operations' | 'references' | 'effects'>
 
-/** Reads what is stored. What it holds open is closed by `end`. */
+/** Reads what is stored. `end` closes what it holds open. */
 export interface Reader {
   /** @throws when the database cannot be read */
   read(): Promise<Stored>
-  /** Without the blobs. */
+  /** Reads the database only, without the blobs. */
   readLedger(): Promise<StoredLedger>
   readMoving(): Promise<Moving>
   end(): Promise<void>
@@ -139,11 +142,11 @@ export function text(row: Row, column: string): string {
   return value
 }
 
-/** Only its client can bring what is missing. */
+/** Only the client of this operation can send what is missing. */
 export const waitsForClient = ({ point, offset, size, unclean }: Stored['operations'][number]): boolean =>
   point === 'declared' && offset < size && !unclean
 
-/** Nothing moves any more, and nothing is left to be done by the server alone. */
+/** Nothing changes any more, and the server alone has nothing left to do. */
 export const isQuiet = ({ operations, effects }: Moving): boolean =>
   operations.every(
     (operation) =>

@@ -236,7 +236,7 @@ describe.each(['with a running server', 'while no server runs'] as const)('%s', 
     expect(forced.out).toContain('2 in quarantine\ndone: 0 taken back, 2 set aside, 0 deleted\n')
     expect(stored()).not.toContain(UNKNOWN)
     const over = await landfall('reconcile', '--apply', '--force', '--quarantine-days', '0')
-    expect(over.out).toContain(`overdue    ${UNKNOWN}  6 bytes  -> deleted\n`)
+    expect(over.out).toContain(`overdue         ${UNKNOWN}  6 bytes  -> deleted\n`)
     expect(over.code).toBe(0)
     expect(await landfall('reconcile')).toMatchObject({ code: 0 })
   })
@@ -528,7 +528,7 @@ describe('output that is not a terminal', () => {
       expect(out).not.toMatch(/[\u0000-\u0009\u000b-\u001f\u007f-\u009f]/)
       expect(err).toBe('')
     }
-    expect(outputs[1]?.out).toContain('foreign    blobs/a\\u{001b}[31m\\u{000a}b')
+    expect(outputs[1]?.out).toContain('foreign         blobs/a\\u{001b}[31m\\u{000a}b')
     await stop(server)
   })
 

@@ -148,6 +148,18 @@ describe('one queue of writes', () => {
     expect((await refer(opened, async () => accepted)).outcome).toBe('referenced')
   })
 
+  test('an idle limit that is configured below the minimum for hooks is never raised to that minimum', async () => {
+    const opened = await open({ idleLimitMs: 100 })
+    for (let n = 0; n < 3; n += 1)
+      await expect(
+        refer(opened, async (tx) => {
+          await tx.insert(photos).values({ name: `stuck ${n}` })
+          await later(600)
+          return accepted
+        }),
+      ).rejects.toThrow('only writer for 100 ms without a statement')
+  })
+
   test('a transaction of the application that waits for its own write outside of it is ended and does not hang', async () => {
     const opened = await open({ idleLimitMs: 150 })
     const waitingForItself = opened.db.transaction(async (tx) => {

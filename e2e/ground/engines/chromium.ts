@@ -2,7 +2,7 @@ import { openProfile } from '../chromium.js'
 import { temporaryDirectory } from '../files.js'
 import type { Engine } from './engine.js'
 
-/** Chromium with a profile on the disk, by Playwright. */
+/** Starts Chromium with a profile on the disk, driven by Playwright. */
 export async function launchChromium(): Promise<Engine> {
   const profile = await temporaryDirectory('landfall-chromium-')
   const context = await openProfile(profile.path)

@@ -3,21 +3,26 @@ import { launch } from 'puppeteer-core'
 import { temporaryDirectory } from '../files.js'
 import type { Engine } from './engine.js'
 
-/** Where distributions put it. `npm test` looks further, installs it and sets `FIREFOX_PATH`. */
+/**
+ * Where Linux distributions install it. `npm test` searches further, installs it if necessary and sets `FIREFOX_PATH`.
+ */
 const USUAL_PLACES = ['/usr/bin/firefox-esr', '/usr/bin/firefox']
 
-/** The Firefox that the tests use; undefined: there is none. */
+/** The Firefox that the tests use. Undefined means that there is none. */
 export const firefoxPath = (): string | undefined =>
   process.env['FIREFOX_PATH'] ?? USUAL_PLACES.find((path) => existsSync(path))
 
-/** No traffic of its own: requests are counted. */
+/** The browser sends no requests of its own, because tests count requests. */
 const PREFERENCES = {
   'app.normandy.enabled': false,
   'network.captive-portal-service.enabled': false,
   'network.connectivity-service.enabled': false,
 }
 
-/** Firefox with a profile on the disk, by puppeteer-core (WebDriver BiDi): Playwright drives only one of its own making. */
+/**
+ * Starts Firefox with a profile on the disk, driven by puppeteer-core (WebDriver BiDi), because Playwright drives only
+ * its own build of Firefox.
+ */
 export async function launchFirefox(executablePath: string): Promise<Engine> {
   const profile = await temporaryDirectory('landfall-firefox-')
   const browser = await launch({

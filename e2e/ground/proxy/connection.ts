@@ -17,30 +17,30 @@ export interface ConnectionContext {
   readonly link: Link
   readonly faults: FaultBook
   readonly protocol: 'http' | 'opaque'
-  /** What is to happen to these bytes, of what is not HTTP; null: nothing. */
+  /** For a protocol that is not HTTP: what happens to these bytes. Null means that they pass. */
   meets(bytes: Buffer, connection: number): Interception | null
-  /** Asked when the first byte has to go to the server; null: there is none. */
+  /** Called when the first byte must go to the server. Null means that there is no server. */
   target(): { port: number; host: string } | null
   recorded(request: RecordedRequest): void
   crossed(direction: Direction, bytes: number): void
-  /** Something in the records changed. */
+  /** Called when something in the records has changed. */
   changed(): void
   closed(): void
 }
 
 export interface Connection {
   readonly record: RecordedConnection
-  /** RST to both sides. */
+  /** Sends RST to both sides. */
   reset(): void
-  /** FIN to both sides, after what is under way. */
+  /** Sends FIN to both sides, after the bytes that are already on their way. */
   close(): void
-  /** Nothing passes any more: the client sees nothing, the server a reset. */
+  /** Nothing passes any more. The client sees nothing, and the server sees a reset. */
   strand(): void
   pause(): void
   resume(): void
 }
 
-/** With a delay on the line more than one slice is under way at a time. */
+/** If the line has a delay, more than one slice is on its way at a time. */
 const LIMIT_BYTES = 65_536
 const LIMIT_WITH_LATENCY_BYTES = 1_048_576
 const CONTINUE = Buffer.from('HTTP/1.1 100 Continue\r\n\r\n')
@@ -59,7 +59,7 @@ export function serveConnection(client: Socket, connection: number, context: Con
   const pending: { request: RecordedRequest; met: MetFault | null }[] = []
   let current: (typeof pending)[number] | null = null
   let upstream: Socket | null = null
-  /** A fault struck: nothing passes any more, whatever the two sides do. */
+  /** True after a fault struck that lets nothing pass any more, whatever the two sides do. */
   let silent = false
   let keepUpstream = false
   let awaiting: Interception | null = null
@@ -70,7 +70,7 @@ export function serveConnection(client: Socket, connection: number, context: Con
     record.open = false
     context.closed()
     context.changed()
-    // Over a line that is cut the server does not learn that the client is gone.
+    // When the line is cut, the server does not learn that the client is gone.
     void clientGone(hadError ? 'reset' : 'fin')
   })
 
@@ -124,7 +124,7 @@ export function serveConnection(client: Socket, connection: number, context: Con
   function fall(met: Interception): void {
     if (met.strike() === 'reset') return reset()
     silent = true
-    // Read on, or its end would not be seen.
+    // Continue to read, because otherwise the end of the connection would not be noticed.
     client.once('end', reset)
   }
 
@@ -138,7 +138,7 @@ export function serveConnection(client: Socket, connection: number, context: Con
     if (silent) return
     const fault = met?.fault
     if (fault?.kind === 'answer') {
-      // RFC 9110 10.1.1: without it the client keeps the body back.
+      // RFC 9110 10.1.1: without this answer the client does not send the body.
       if (head.headers['expect']?.toLowerCase() === '100-continue') await write(client, CONTINUE)
       return
     }
@@ -194,7 +194,7 @@ export function serveConnection(client: Socket, connection: number, context: Con
     if (target === null) return null
     record.targetPort = target.port
     const socket = connect({ ...target, noDelay: true, allowHalfOpen: true })
-    // A server that is down, or that resets: the client learns it the same way.
+    // If the server is down or resets the connection, the client sees the same.
     socket.on('error', () => void serverGone())
     createPump(socket, {
       sliceBytes: () => link.sliceBytes('down'),
@@ -242,7 +242,7 @@ export function serveConnection(client: Socket, connection: number, context: Con
     await write(client, raw)
   }
 
-  // ---- breaking it
+  // ---- breaking the connection
 
   function strike(met: MetFault): void {
     if (silent) return
@@ -306,10 +306,10 @@ export function serveConnection(client: Socket, connection: number, context: Con
   }
 }
 
-/** How long the other side may go on sending after our FIN. */
+/** How long the other side may continue to send after our FIN. */
 const LINGER_MS = 2000
 
-/** FIN. What still comes in is read and lost: closing with unread bytes would send RST. */
+/** Sends FIN. What still arrives is read and dropped, because closing a socket with unread bytes would send RST. */
 function finish(socket: Socket): void {
   socket.end()
   socket.resume()
@@ -317,7 +317,10 @@ function finish(socket: Socket): void {
   socket.once('close', () => clearTimeout(timer))
 }
 
-/** After how many bytes of the body the fault breaks the connection; null: before the head; undefined: it does not. */
+/**
+ * After how many bytes of the body the fault breaks the connection. Null: before the head. Undefined: it does not break
+ * it.
+ */
 function breaksAfter(fault: Fault): number | null | undefined {
   switch (fault.kind) {
     case 'reset':
@@ -355,7 +358,7 @@ function newRequest(head: Head, connection: number, nth: number): RecordedReques
   }
 }
 
-/** Answers whether this head is an interim one (100, 103), after which the real one follows. */
+/** Returns whether this head is an interim one (100, 103), after which the real one follows. */
 function noteAnswerHead(request: RecordedRequest, head: Head): boolean {
   const status = Number(head.startLine[1])
   if (status < 200 && status !== 101) return true
@@ -372,6 +375,6 @@ function noteAnswerBody(request: RecordedRequest, piece: Piece & { kind: 'body' 
 function ownAnswer({ status, headers = {}, body = '' }: Fault & { kind: 'answer' }, method: string): Buffer {
   const lines = Object.entries({ 'content-length': String(Buffer.byteLength(body)), ...headers })
   const head = [`HTTP/1.1 ${status} Proxy`, ...lines.map(([name, value]) => `${name}: ${value}`)]
-  // What HEAD is answered has the length of a body, and none.
+  // The answer to HEAD has the length of a body and no body.
   return Buffer.from(`${head.join('\r\n')}\r\n\r\n${method === 'HEAD' ? '' : body}`)
 }

@@ -1,63 +1,75 @@
 import type { RecordedRequest } from './record.js'
 
-/** What the connection to the server does when the client's is broken. */
+/** What happens to the connection to the server when the client's connection is broken. */
 export type UpstreamEnd =
-  /** The server sees a reset, as with a router that lost its table. */
+  /** The server sees a reset, as when a router has lost its table. */
   | 'reset'
   /** The server sees the connection closed in the middle of the body. */
   | 'fin'
-  /** The server sees nothing at all: for it the client is still there, silent. Until the fault is released. */
+  /** The server sees nothing. To the server, the client is still there and silent, until the fault is released. */
   | 'keep'
 
 /**
- * `afterBodyBytes`: the head and exactly so many bytes of the body reach the server, then it strikes. Left out: nothing
- * of the request reaches the server. A body that is shorter is not struck.
+ * `afterBodyBytes`: the head and exactly so many bytes of the body reach the server, then the fault strikes. If it is
+ * left out, nothing of the request reaches the server. A request with a shorter body is not struck.
  */
 export type Fault =
   | { readonly kind: 'reset' | 'fin'; readonly afterBodyBytes?: number; readonly upstream?: UpstreamEnd }
   /**
-   * The connection goes silent both ways and stays open, for the server too, until the fault is released (then it is
-   * reset). `reading`: the client's bytes are still taken, and lost; else its window fills up.
+   * The connection goes silent both ways and stays open, for the server too, until the fault is released; then it is
+   * reset. With `reading` the client's bytes are still read and dropped; without it the client's window fills up.
    */
   | { readonly kind: 'black-hole'; readonly afterBodyBytes?: number; readonly reading?: boolean }
-  /** The request reaches the server whole; of the answer the client sees nothing. `ending`: what it sees instead, `reset` by default. */
+  /**
+   * The whole request reaches the server, and the client sees nothing of the answer. `ending` is what the client sees
+   * instead; default `reset`.
+   */
   | { readonly kind: 'swallow-answer'; readonly ending?: 'reset' | 'fin' | 'black-hole' }
-  /** The proxy takes the whole request and answers itself; the connection stays usable. Nothing reaches the server. */
+  /**
+   * The proxy reads the whole request and answers it itself. The connection stays usable, and nothing reaches the
+   * server.
+   */
   | {
       readonly kind: 'answer'
       readonly status: number
       readonly headers?: Readonly<Record<string, string>>
       readonly body?: string
     }
-  /** The request waits before it is passed on. */
+  /** The request waits before it is passed on to the server. */
   | { readonly kind: 'delay'; readonly ms: number }
 
-/** Of a protocol that is not known: what happens when bytes of a client come, or when the server has begun to answer them. */
+/**
+ * For a protocol that the proxy does not know: what happens when a client sends bytes, or when the server has begun to
+ * answer them.
+ */
 export interface Interception {
   readonly at: 'request' | 'answer'
-  /** Neither these bytes nor the answer pass: `silence`: until the client ends, which the server sees as a reset. */
+  /**
+   * Called when the fault strikes. Neither these bytes nor the answer pass. With `silence` nothing passes until the
+   * client ends the connection, which the server sees as a reset.
+   */
   strike(): 'reset' | 'silence'
 }
 
 export interface Arming {
-  /** Asked once for each request, when its head is whole. Default: every request. */
+  /** Called once for each request, when its head is complete. Default: every request matches. */
   readonly match?: (request: RecordedRequest) => boolean
-  /** How many matching requests it strikes: 1 by default; Infinity until released. */
+  /** How many matching requests are struck. Default 1; with Infinity, all until the fault is released. */
   readonly times?: number
 }
 
 export interface ArmedFault {
   readonly fault: Fault
-  /** The requests that it was applied to, oldest first. */
+  /** The requests that the fault was applied to, oldest first. */
   readonly matched: readonly RecordedRequest[]
-  /** Strikes no further request; connections that it holds silent are reset. */
+  /** No further request is struck. Connections that the fault holds silent are reset. */
   release(): void
 }
 
-/** What the connections see of the armed faults. */
+/** The armed faults, as the connections see them. */
 export interface FaultBook {
   arm(fault: Fault, arming?: Arming): ArmedFault
-  /** Which fault this request meets: of those that match the one that was armed first. */
+  /** Which fault this request meets. If several match, it is the one that was armed first. */
   meet(request: RecordedRequest): MetFault | null
   releaseAll(): void
 }

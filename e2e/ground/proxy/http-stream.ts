@@ -1,35 +1,45 @@
 /**
- * Cuts one direction of an HTTP/1.1 connection into heads and bodies, however the bytes arrive. It changes nothing: the
- * raw bytes of all pieces, one after another, are the bytes that were fed. The proxy needs that to stop at an exact byte.
+ * Cuts one direction of an HTTP/1.1 connection into heads and bodies, in whatever slices the bytes arrive. It changes
+ * nothing: the raw bytes of all pieces in order are the bytes that were fed. The proxy needs this to stop at an exact
+ * byte.
  */
 export interface Head {
-  /** The start line's three parts: `PUT`, `/path`, `HTTP/1.1` for a request; `HTTP/1.1`, `204`, `No Content` for a response. */
+  /**
+   * The three parts of the start line: `PUT`, `/path`, `HTTP/1.1` for a request; `HTTP/1.1`, `204`, `No Content` for a
+   * response.
+   */
   readonly startLine: readonly [string, string, string]
-  /** Names in lower case; values of repeated headers joined by `, `. */
+  /** Names are in lower case. Values of repeated headers are joined by `, `. */
   readonly headers: Readonly<Record<string, string>>
 }
 
 export type Piece =
   | { readonly kind: 'head'; readonly head: Head; readonly raw: Buffer }
-  /** `bodyBytes` of `raw` are payload: all of it or, for the framing of a chunked body, none. */
+  /** `bodyBytes` of `raw` are payload. That is all of it, or none if `raw` is the framing of a chunked body. */
   | { readonly kind: 'body'; readonly bodyBytes: number; readonly raw: Buffer }
-  /** The message is whole. No bytes of its own. */
+  /** The message is complete. This piece has no bytes. */
   | { readonly kind: 'end' }
-  /** Not HTTP/1.x, or no longer: passed on as it is until the connection ends. */
+  /** Bytes that are not HTTP/1.x, or not any more. They pass unchanged until the connection ends. */
   | { readonly kind: 'opaque'; readonly raw: Buffer }
 
-/** How long a message's body is, which for a response depends on the request. */
+/** How the length of a message's body is determined. For a response it depends on the request. */
 export type Framing =
   { kind: 'none' } | { kind: 'length'; bytes: number } | { kind: 'chunked' } | { kind: 'until-close' }
 
 export interface HttpStream {
-  /** The pieces that these bytes complete. An unfinished head, or chunk-size line, is kept until its end arrives. */
+  /**
+   * The pieces that these bytes complete. An unfinished head, or an unfinished chunk-size line, is kept until its end
+   * arrives.
+   */
   feed(bytes: Buffer): Piece[]
-  /** The peer has sent FIN: what was kept as `opaque`, and the end of a body that lasts until the close. */
+  /**
+   * Called when the peer has sent FIN. Returns kept bytes as `opaque`, and the end of a body that lasts until the
+   * close.
+   */
   finish(): Piece[]
 }
 
-/** Generous: Node refuses heads above 16 KiB. */
+/** This is generous, because Node refuses heads above 16 KiB. */
 const MAX_HEAD_BYTES = 65_536
 const EMPTY = Buffer.alloc(0)
 const START_LINE = /^(\S+) (\S+)(?: (.*))?$/
@@ -43,7 +53,7 @@ type State =
   | { in: 'until-close' }
   | { in: 'opaque' }
 
-/** Of another protocol: whatever comes, as it comes. */
+/** For another protocol: all bytes pass as they come. */
 export const createOpaqueStream = (): HttpStream => ({
   feed: (raw) => [{ kind: 'opaque', raw }],
   finish: () => [],
@@ -77,7 +87,7 @@ export function createHttpStream(framingOf: (head: Head) => Framing): HttpStream
   }
 
   function head(): Piece[] | null {
-    // RFC 9112 2.2: an empty line before a message is tolerated; it belongs to the head that follows.
+    // RFC 9112 2.2: an empty line before a message is tolerated. It belongs to the head that follows.
     const start = /^(?:\r?\n)*/.exec(kept.toString('latin1', 0, 8))?.[0].length ?? 0
     const end = kept.indexOf('\r\n\r\n', start)
     if (end === -1) return kept.length > MAX_HEAD_BYTES ? opaque() : null

@@ -3,31 +3,31 @@ import { setTimeout as sleep } from 'node:timers/promises'
 
 export type Direction = 'up' | 'down'
 
-/** Bytes a second in each direction; null is as fast as it goes. */
+/** Bytes a second in each direction. Null means no limit. */
 export interface Rate {
   readonly upBytesPerSecond: number | null
   readonly downBytesPerSecond: number | null
 }
 
-/** The emulated line, shared by all connections of one proxy: how fast, how late, and whether it is cut. */
+/** The emulated line that all connections of one proxy share: its rate, its delay, and whether it is cut. */
 export interface Link {
   setRate(rate: Rate): void
-  /** Added to each byte's way, in each direction, in milliseconds. */
+  /** Sets the delay of each byte in each direction, in milliseconds. */
   setLatency(latencyMs: number): void
   latencyMs(): number
   cut(): void
   heal(): void
-  /** How many bytes may be taken over in one go, so that the rate is smooth. */
+  /** How many bytes may pass in one slice, so that the rate is smooth. */
   sliceBytes(direction: Direction): number
-  /** Resolves when these bytes have crossed the line; never while it is cut. */
+  /** Resolves when these bytes have crossed the line. While the line is cut, it does not resolve. */
   cross(direction: Direction, bytes: number, arrivedAtMs: number): Promise<void>
 }
 
-/** A slice lasts a twentieth of a second, so a rate that is changed is felt at once. */
+/** A slice lasts a twentieth of a second, so a changed rate takes effect at once. */
 const SLICES_PER_SECOND = 20
 const MIN_SLICE_BYTES = 512
 const MAX_SLICE_BYTES = 65_536
-/** What a timer that fired late may catch up; without it high rates are not reached. */
+/** How much time a timer that fired late may catch up. Without it, high rates are not reached. */
 const BURST_MS = 10
 
 export function createLink(): Link {
@@ -62,7 +62,10 @@ export function createLink(): Link {
   }
 }
 
-/** A token bucket in the form of a time: when the line is free again. First come, first served. */
+/**
+ * A token bucket in the form of a time: the time at which the line is free again. Callers are served in the order in
+ * which they came.
+ */
 function createBucket() {
   let bytesPerSecond: number | null = null
   let freeAtMs = 0

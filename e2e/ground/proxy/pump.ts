@@ -1,11 +1,11 @@
 import type { Socket } from 'node:net'
 
 /**
- * Takes the bytes of a socket one slice at a time, in order. While slices wait the socket is not read, so that the
- * sender's window fills up and what was counted is close to what was sent.
+ * Takes the bytes of a socket one slice at a time, in order. While slices wait, the socket is not read. So the sender's
+ * window fills up, and what was counted is close to what was sent.
  */
 export interface Pump {
-  /** Reads nothing more until `resume`; slices that wait already go on. */
+  /** Reads nothing more until `resume`. Slices that already wait still pass. */
   pause(): void
   resume(): void
 }
@@ -16,7 +16,7 @@ interface Slices {
   /** How many bytes may wait before the socket is no longer read. */
   limitBytes(): number
   take(slice: Buffer, arrivedAtMs: number): Promise<void>
-  /** All slices were taken, and the sender has sent FIN. */
+  /** Called when all slices were taken and the sender has sent FIN. */
   end(): Promise<void> | void
 }
 

@@ -2,14 +2,14 @@ import { isDeepStrictEqual } from 'node:util'
 import type { Stored } from '../../truth/stored.js'
 import type { Note, StoredRecord } from '../../clients/swept-page.js'
 
-/** One visit of a run, in the order in which they were. */
+/** One visit of a run. A run's visits are in the order in which they happened. */
 export interface VisitSeen {
   /** The journal as the visit found it. */
   readonly journal: readonly StoredRecord[]
   readonly notes: Note[]
-  /** It was killed. */
+  /** Whether the page was killed. */
   died: boolean
-  /** What must never be seen: noted at the moment at which it was seen. */
+  /** What must never be seen, recorded at the moment at which it was seen. */
   readonly early: string[]
 }
 
@@ -18,7 +18,7 @@ const DONE = new Set(['referenced', 'completed'])
 const of = (notes: readonly Note[], kind: Note['note'], id: string): Note[] =>
   notes.filter((note) => note.note === kind && 'id' in note && note.id === id)
 
-/** The journal is never ahead of the server, and never behind what left the page. Asked while no page lives. */
+/** The journal is never ahead of the server, and never behind what has left the page. Called while no page is open. */
 export function afterDeath(stored: Stored, visits: readonly VisitSeen[], journal: readonly StoredRecord[]): string[] {
   const found: string[] = []
   const notes = visits.flatMap((visit) => visit.notes)
@@ -50,7 +50,7 @@ export function afterDeath(stored: Stored, visits: readonly VisitSeen[], journal
   return found
 }
 
-/** What the user was told, and what is left, when the last visit ended undisturbed. */
+/** Checks what the user was told, and what is left, after the last visit ended undisturbed. */
 export function inTheEnd(
   stored: Stored,
   visits: readonly VisitSeen[],
@@ -85,7 +85,10 @@ export function inTheEnd(
   return found
 }
 
-/** Each visit that came to its end tells what it finds, until it was acknowledged; and nothing of what was. */
+/**
+ * Each visit that was not killed tells the outcome that it finds, until it is acknowledged. An acknowledged outcome is
+ * not told again.
+ */
 function toldByVisit(id: string, visits: readonly VisitSeen[], say: (words: string) => void): void {
   visits.forEach((visit, index) => {
     const record = visit.journal.find((each) => each.id === id)
@@ -99,12 +102,12 @@ function toldByVisit(id: string, visits: readonly VisitSeen[], say: (words: stri
   })
 }
 
-/** Every `add` has at most one operation: those that the run made. */
+/** Finds operations that the run did not make. Every `add` makes at most one operation. */
 export function strangers(stored: Stored, before: ReadonlySet<string>, visits: readonly VisitSeen[]): string[] {
   const own = new Set(idsOf(visits.flatMap(({ notes }) => notes)))
   return stored.operations
     .filter(({ id }) => !before.has(id) && !own.has(id))
-    .map(({ id, point }) => `an operation that nobody asked for (${id} ${point})`)
+    .map(({ id, point }) => `an operation that the run did not make (${id} ${point})`)
 }
 
 export const idsOf = (notes: readonly Note[]): string[] =>

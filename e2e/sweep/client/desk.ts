@@ -1,15 +1,15 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Moment, Note } from '../../clients/swept-page.js'
 
-/** Where the swept page reports, and from where it is killed: `/sweep/…` of its own site. */
+/** Where the swept page sends its reports, and where it waits to be killed: `/sweep/…` of its own site. */
 export interface Desk {
   readonly path: string
   answer(req: IncomingMessage, res: ServerResponse): void
-  /** For the next page. */
+  /** The moment at which the next page is to be killed. */
   plan: Moment | null
-  /** Awaited before the page goes on. */
+  /** The page waits until this has resolved. */
   onNote: (note: Note) => Promise<void> | void
-  /** The page stands still at its planned moment, for good. */
+  /** Called when the page has stopped permanently at its planned moment. */
   onStopped: () => void
 }
 
@@ -21,7 +21,7 @@ export function createDesk(): Desk {
     onStopped: () => {},
     answer(req, res) {
       if (req.url === '/sweep/plan') res.end(JSON.stringify(desk.plan))
-      // Never answered.
+      // This request is never answered.
       else if (req.url === '/sweep/die') desk.onStopped()
       else void noted(req, res)
     },

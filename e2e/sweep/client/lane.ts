@@ -16,11 +16,14 @@ import { createDesk, type Desk } from './desk.js'
 import type { ClientScenario } from './scenarios.js'
 import { NoPage, openVisitor, type Visit, type Visitor } from './visits.js'
 
-/** What becomes of the user. */
+/** What the user does after the kill. */
 export interface ClientVariant {
-  /** `back`: at once. `gone`: not before the server alone has done all that it can. */
+  /**
+   * `back`: the user returns at once. `gone`: the user returns only after the server has done everything that it can do
+   * alone.
+   */
   readonly user: 'back' | 'gone'
-  /** Killed once more, by this moment of the next visit. */
+  /** The moment of the next visit at which the page is killed again. */
   readonly again?: Moment
 }
 
@@ -30,9 +33,9 @@ export interface ClientResult extends Outcome {
   readonly variant: ClientVariant
 }
 
-/** One browser with its profile, one server: runs one after the other, which grow old together. */
+/** One browser with its profile and one server. Runs follow one another, and the stored data grows with them. */
 export interface ClientLane {
-  /** The moments of a visit that nothing disturbs, and of the one after a kill at `base`. */
+  /** The moments of a visit that nothing disturbs, and those of the visit after a kill at `base`. */
   record(scenario: ClientScenario): Promise<{ moments: Moment[]; base: Moment; resuming: Moment[] }>
   run(scenario: ClientScenario, kill: Moment, variant: ClientVariant): Promise<ClientResult>
   close(): Promise<void>
@@ -40,11 +43,12 @@ export interface ClientLane {
 
 const PAGE = builtPage('sweep')
 const SETTLE_MS = 60_000
-/** After all was over: what the page still does in the background. */
+/** How long the page may work in the background after everything was over. */
 const IDLE_MS = 300
 /**
- * On a machine so busy that IndexedDB takes seconds the client goes on without a journal, and says so; and now and then a
- * browser of which a process was killed opens no page any more.
+ * Two things happen now and then that are not the client's fault. On a machine so busy that IndexedDB takes seconds,
+ * the client continues without a journal and says so. And a browser in which a process was killed sometimes opens no
+ * page any more.
  */
 const ATTEMPTS = 3
 
@@ -80,7 +84,7 @@ export async function openClientLane(firstSeed: number, page = PAGE): Promise<Cl
   let seed = firstSeed
   let before: ReadonlySet<string> = new Set()
 
-  /** What is there is looked at without any client. */
+  /** Checks what is stored, without any client. */
   async function check(seen: readonly VisitSeen[], scenario: ClientScenario, quiet: boolean): Promise<string[]> {
     const { world } = place
     const stored = quiet ? await world.untilQuiet(90_000) : await world.stored()
@@ -114,7 +118,7 @@ export async function openClientLane(firstSeed: number, page = PAGE): Promise<Cl
     }
   }
 
-  /** References as anybody who asks is shown them. */
+  /** The references as the server shows them to anyone who asks. */
   async function shownOf(seen: readonly VisitSeen[]): Promise<Map<string, unknown>> {
     const shown = new Map<string, unknown>()
     for (const id of idsOf(seen.flatMap(({ notes }) => notes))) {
@@ -125,7 +129,9 @@ export async function openClientLane(firstSeed: number, page = PAGE): Promise<Cl
     return shown
   }
 
-  /** Opens a page; what it says is collected, and looked at while it waits. */
+  /**
+   * Opens a page and collects its reports. While the page waits for the answer to a report, the stored data is read.
+   */
   async function enter(kill: Moment | null): Promise<{ visit: Visit; seen: VisitSeen; finished: Promise<void> }> {
     const { desk, visitor, world } = place
     const notes: Note[] = []
@@ -150,7 +156,7 @@ export async function openClientLane(firstSeed: number, page = PAGE): Promise<Cl
     return { visit, finished, seen: { journal: visit.journal, notes, died: false, early } }
   }
 
-  /** One visit from its beginning to its death, or to the end of all that it had to do. */
+  /** Follows one visit from its beginning to the death of the page, or to the end of all its work. */
   async function live(
     { visit, seen, finished }: Awaited<ReturnType<typeof enter>>,
     { options }: ClientScenario,
@@ -178,13 +184,13 @@ export async function openClientLane(firstSeed: number, page = PAGE): Promise<Cl
     before = new Set((await place.world.stored()).operations.map(({ id }) => id))
   }
 
-  /** What an application leaves unacknowledged, a later visit takes. */
+  /** If the application leaves outcomes unacknowledged, a later visit acknowledges them. */
   async function tidy(scenario: ClientScenario): Promise<void> {
     if (!scenario.options.acknowledges)
       await live(await enter(null), { ...scenario, options: { ...scenario.options, acknowledges: true } }, [], 0)
   }
 
-  /** The visits of one run, with a look at everything between them. */
+  /** Makes the visits of one run, and checks everything between them. */
   async function visits(
     scenario: ClientScenario,
     kill: Moment,
@@ -207,7 +213,7 @@ export async function openClientLane(firstSeed: number, page = PAGE): Promise<Cl
       await live(next, { ...scenario, options }, [], plan === null ? 0 : IDLE_MS)
     }
     found.push(...(await check(seen, scenario, true)))
-    // And once more: nothing is told again, nothing is left.
+    // One more visit: no outcome may be told again, and no record may be left.
     const last = await enter(null)
     await live(last, scenario, [], 0)
     const all = [...seen, last.seen]
@@ -238,7 +244,7 @@ export async function openClientLane(firstSeed: number, page = PAGE): Promise<Cl
     return { moments, base, resuming }
   }
 
-  /** On a place that does not work, and through no fault of the client's, once more on another. */
+  /** If the place does not work and the client is not to blame, repeats the work in another place. */
   async function patiently<T>(work: () => Promise<T>): Promise<T> {
     for (let attempt = 1; ; attempt += 1) {
       try {
@@ -275,7 +281,10 @@ export async function openClientLane(firstSeed: number, page = PAGE): Promise<Cl
     close: () => closePlace(place),
   }
 
-  /** Whatever reached the server was numbered in the page, or some of it would never be killed at. */
+  /**
+   * Every request that reached the server must have been numbered in the page. Otherwise the sweep would never kill the
+   * page at some of them.
+   */
   function allNumbered(moments: readonly Moment[]): void {
     const numbered = moments.filter(({ name, when }) => when === 'before' && / \/uploads\//.test(name)).length
     const sent = place.world.proxy.requests.length

@@ -1,7 +1,7 @@
 /**
- * `node e2e/dist/sweep/client/main.js`: kills a real page of a real browser right before and right after each of
- * its journal writes and requests, and once more while it goes on; with a user who comes back at once and with one who
- * leaves the rest to the server; then looks whether all invariants hold and whether he was told the truth.
+ * `node e2e/dist/sweep/client/main.js`: kills a real page of a real browser right before and right after each of its
+ * journal writes and requests, and once more while it resumes. In some runs the user comes back at once; in others the
+ * user leaves the rest to the server. Then it checks that all invariants hold and that the user was told the truth.
  */
 import { parseArgs } from 'node:util'
 import {
@@ -19,11 +19,11 @@ import { type ClientLane, type ClientResult, type ClientVariant, openClientLane 
 import { CLIENT_SCENARIOS, type ClientScenario } from './scenarios.js'
 
 export interface ClientSweepOptions extends CampaignOptions<ClientResult> {
-  /** Only scenarios whose name contains it. */
+  /** Only scenarios whose name contains this text. */
   readonly only?: string
-  /** Only kills at moments like this; matched against `before put …`. */
+  /** Only kills at moments that match; matched against texts such as `before put …`. */
   readonly at?: RegExp
-  /** Of a page that was built on a changed client. */
+  /** The folder of a page that was built with a changed client. */
   readonly page?: string
 }
 
@@ -40,7 +40,7 @@ interface Run {
   readonly variant: ClientVariant
 }
 
-/** The same call again and again says nothing new. */
+/** Later calls of the same name find nothing new. */
 const MOST_OF_A_NAME = 3
 const USERS = ['back', 'gone'] as const
 
@@ -108,7 +108,7 @@ function runsOf(
 
 const nameOf = ({ name, when }: Moment): string => `${when} ${name}`
 
-/** Of what kind a moment is, whatever the record says and which database it is. */
+/** The kind of a moment, whatever the state of the record is and whichever database is used. */
 const kindOf = ({ name, when }: Moment): string => {
   const words = name.split(' ')
   const told = words[0] === 'open' || words[0] === 'create' || words[0] === 'asked' ? 1 : words[0] === 'commit' ? 3 : 2

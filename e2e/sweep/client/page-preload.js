@@ -1,10 +1,10 @@
 /**
- * Runs in a page before its own scripts (`addInitScript`): counts every call by which the product leaves something
- * behind or learns something - writes to IndexedDB and their commits, requests and their answers, locks - and stops the
- * page for good right before or right after the one that was asked for. The product knows nothing of it.
+ * Runs in a page before the page's own scripts (`addInitScript`). It counts every call by which the product stores
+ * something or learns something: writes to IndexedDB and their commits, requests and their answers, and locks. It stops
+ * the page permanently right before or right after the call that was planned. The product does not know of it.
  *
- * Calls are named by what they do and numbered within their name, so that the same call is found again in another run.
- * A page stops by a synchronous request that is never answered: its thread stands still, and is killed as it stands.
+ * Calls are named by what they do and numbered within their name, so that another run finds the same call again. A page
+ * is stopped by a synchronous request that is never answered. Its thread is blocked and is killed in that state.
  */
 ;(() => {
   if (!location.protocol.startsWith('http')) return
@@ -28,7 +28,7 @@
     counts.set(name, nth)
     return nth
   }
-  /** Numbers a call; answers what is to be called when it is over. */
+  /** Numbers a call. Returns a function that is to be called when the call is over. */
   function begin(name) {
     const nth = numbered(name)
     reached(name, nth, 'before')
@@ -39,7 +39,7 @@
     sweep: {
       moments,
       note: (note) => void ask('POST', '/sweep/note', JSON.stringify(note)),
-      /** Something that the page itself did. */
+      /** Records something that the page itself did. */
       did: (name) => reached(name, numbered(name), 'after'),
       /** Opens a database as it is. The harness does this, so it is not counted as a call of the product. */
       look: (name) => openDatabase.call(indexedDB, name),
@@ -55,7 +55,7 @@
     if (made.mode === 'readonly') return made
     const all = []
     changes.set(made, all)
-    // Ours is heard first: the product has only now begun to use it.
+    // This listener runs before the product's listeners, because the product has not used the transaction yet.
     made.addEventListener('complete', () => {
       if (all.length === 0) return
       const name = `commit ${all.join(', ')}`
@@ -73,7 +73,7 @@
       const name = `${kind} ${this.name}${kind === 'put' || kind === 'add' ? ofRecord(args[0]) : ''}`
       const end = begin(name)
       const request = plain.apply(this, args)
-      // Succeeded, and not yet committed: killed here, nothing may be assumed.
+      // The write has succeeded and is not committed. If the page is killed here, both outcomes are possible.
       request.addEventListener('success', end)
       changes.get(this.transaction)?.push(name)
       return request
@@ -109,7 +109,7 @@
   }
   XMLHttpRequest.prototype.send = function (body) {
     const end = begin(names.get(this))
-    // At the target listeners are called in their order, capturing ones first.
+    // At the target, listeners are called in order, and capturing ones come first.
     this.addEventListener('load', end, { capture: true })
     return send.call(this, body)
   }

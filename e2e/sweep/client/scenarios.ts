@@ -1,13 +1,16 @@
 import type { Wanted } from '../../clients/swept-page.js'
 
-/** What a user does, and what kind of application and browser he does it in. */
+/** What a user does, and with what kind of application and browser. */
 export interface ClientScenario {
   readonly name: string
   readonly sizesBytes: readonly number[]
   readonly options: Omit<Wanted, 'files'>
-  /** Nothing is stored in the browser yet. */
+  /** The browser has not stored anything yet. */
   readonly isFirstVisit?: boolean
-  /** Where the page is killed before the moments of its resumption are swept; matched against the names. */
+  /**
+   * The call at which the page is killed before the moments of its resumption are swept. It is matched against the
+   * names of calls.
+   */
   readonly base: RegExp
 }
 
@@ -15,7 +18,7 @@ const KIB = 1024
 const MIB = 1024 * KIB
 
 const PLAIN = { cancels: false, acknowledges: true, copyBytes: null, picksWrong: false }
-/** The second chunk was accepted, and the page does not know. */
+/** The second chunk was accepted, and the page does not know it. */
 const ON_THE_WAY = /^PATCH/
 
 export const CLIENT_SCENARIOS: readonly ClientScenario[] = [

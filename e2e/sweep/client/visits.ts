@@ -13,30 +13,30 @@ declare const sweep: { moments: Moment[] }
 
 /** One page of the user's browser, from its opening to its end. */
 export interface Visit {
-  /** As it found it. */
+  /** The journal as the page found it. */
   readonly journal: readonly StoredRecord[]
   forget(): Promise<void>
   begin(wanted: Wanted): void
-  /** Those that were reached; only while it lives. */
+  /** The moments that were reached. Only to be called while the page lives. */
   moments(): Promise<Moment[]>
-  /** Resolves when its process was killed at the planned moment. */
+  /** Resolves when the page's process was killed at the planned moment. */
   readonly died: Promise<void>
 }
 
-/** The browser gives no page that lives. */
+/** The browser opens no page that works. */
 export class NoPage extends Error {}
 const OPENINGS = 10
-/** Of a page whose process never came up Chromium says nothing at all. */
+/** If the process of a page does not start, Chromium reports nothing. */
 const OPENING_MS = 40_000
 
-/** A user's browser with its profile; one page at a time. */
+/** A user's browser with its profile. It has one page at a time. */
 export interface Visitor {
-  /** Opens the page again, after the one before has ended. `kill`: where it is killed. */
+  /** Opens the page again after the previous one has ended. `kill` is the moment at which it is killed. */
   visit(kill: Moment | null): Promise<Visit>
   close(): Promise<void>
 }
 
-/** Against hanging only. */
+/** A limit for calls that hang. */
 const PATIENCE_MS = 30_000
 const asked = <T>(work: Promise<T>, what: string): Promise<T> => within(work, PATIENCE_MS, what)
 
@@ -49,7 +49,10 @@ export async function openVisitor(origin: string, desk: Desk): Promise<Visitor> 
   let current: Page | null = context.pages()[0] ?? null
   let isDead = false
 
-  /** Its only page stands still; spare processes, which Chromium keeps ready for the next one, hold none. */
+  /**
+   * Kills all processes for pages. The only page is blocked at its moment, and the spare processes that Chromium keeps
+   * for the next page contain none.
+   */
   async function killPage(page: Page): Promise<void> {
     const crashed = new Promise<void>((resolve) => page.once('crash', () => resolve()))
     isDead = true
@@ -61,7 +64,7 @@ export async function openVisitor(origin: string, desk: Desk): Promise<Visitor> 
     const before = current
     const page = before !== null && !isDead ? before : await context.newPage()
     current = page
-    // Of a page whose process is gone it may never be over.
+    // If the process of a page is gone, closing the page may never end.
     if (isDead) void before?.close().catch(() => {})
     isDead = false
     await page.goto(origin)
@@ -69,7 +72,9 @@ export async function openVisitor(origin: string, desk: Desk): Promise<Visitor> 
     return page
   }
 
-  /** The browser may give a new page one of the spare processes that died too: then another one. */
+  /**
+   * The browser may use for a new page one of the spare processes that were killed too. Then this opens another page.
+   */
   async function openLivingPage(): Promise<{ page: Page; journal: StoredRecord[] }> {
     for (let attempt = 1; ; attempt += 1) {
       try {
@@ -107,7 +112,7 @@ export async function openVisitor(origin: string, desk: Desk): Promise<Visitor> 
             page.evaluate(() => swept.forget()),
             'forgetting',
           ),
-        // It may die while it runs: `died` says so.
+        // The page may be killed while this runs. `died` reports that.
         begin: (wanted) => void page.evaluate((what) => swept.begin(what), wanted).catch(() => {}),
         moments: () =>
           asked(

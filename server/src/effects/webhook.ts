@@ -29,10 +29,7 @@ export interface StandardWebhookOptions {
   allowPrivateAddresses?: boolean
 }
 
-/**
- * By the specification, receivers keep a request for five minutes at most. A receiver that takes longer than this limit
- * gets the request again.
- */
+/** A receiver that takes longer gets the request again, under the same id. */
 const TIME_LIMIT_MS = 15_000
 /** By name: what each option may be, and its default. */
 export const OPTIONS = {

@@ -5,10 +5,10 @@ import { OPERATIONS } from './tables.js'
 
 // The SET lists of what a holder of a lease records.
 
-/** Sets that nobody has the lease. */
+/** Sets that there is no lease. */
 export const NO_LEASE = `lease_holder = NULL, lease_purpose = NULL, lease_expires_at = NULL, lease_asked = 0`
 
-/** What one sort of change sets. */
+/** What one kind of change sets. */
 interface Assignment {
   readonly isGiven: (changes: Changes) => boolean
   readonly set: string

@@ -35,6 +35,7 @@ export interface Column<
   Value = unknown,
 > {
   readonly type: Type
+  readonly keeps: 'string' | 'number' | null
   readonly nullable: Nullable
   readonly hasDefault: Defaulted
   readonly default: string | number | undefined
@@ -79,15 +80,18 @@ type ColumnOf<Type extends SqlType, Value, O> = Column<
 >
 
 interface Codec<Value> {
+  /** The sort of values that are read as they are. */
+  readonly keeps: 'string' | 'number' | null
   readonly read: (value: SqlValue) => Value
   readonly write: (value: Value) => SqlValue
 }
-const plain: Codec<SqlValue> = { read: (value) => value, write: (value) => value }
+const plain: Codec<SqlValue> = { keeps: 'string', read: (value) => value, write: (value) => value }
 const texts = plain as unknown as Codec<string>
 /** PostgreSQL's drivers answer a bigint as text. */
-const numbers: Codec<number> = { read: Number, write: (value) => value }
-const flags: Codec<boolean> = { read: (value) => Number(value) === 1, write: (value) => (value ? 1 : 0) }
+const numbers: Codec<number> = { keeps: 'number', read: Number, write: (value) => value }
+const flags: Codec<boolean> = { keeps: null, read: (value) => Number(value) === 1, write: (value) => (value ? 1 : 0) }
 const documents: Codec<unknown> = {
+  keeps: null,
   // Most of these columns hold nothing most of the time.
   read: (value) => (value === 'null' ? null : value === '{}' ? {} : (JSON.parse(value as string) as JsonValue)),
   write: (value) => JSON.stringify(value),
@@ -100,13 +104,14 @@ export const like = <Value>(): Like<Value> | undefined => undefined
 /** The words for a definition. `Given` is what a new row is filled from. */
 export function definition<Given = never>() {
   const column =
-    <Type extends SqlType, Base>(type: Type, { read, write }: Codec<Base>) =>
+    <Type extends SqlType, Base>(type: Type, { keeps, read, write }: Codec<Base>) =>
     <const O extends Options<Given>, Value extends Base = Base>(
       options: O,
       _is?: Like<Value>,
     ): ColumnOf<Type, Value, O> => {
       const of = {
         type,
+        keeps,
         nullable: options.null === true,
         hasDefault: options.default !== undefined,
         default: options.default,
@@ -185,7 +190,8 @@ export function selection<C extends Columns, K extends keyof C & string>(
   const readers = chosen.map((property) => {
     const column = columns[property]
     if (column === undefined) throw new RangeError(`there is no column ${property}`)
-    return { property, name: prefix + nameOf(property), read: column.read }
+    const { keeps, nullable, read } = column
+    return { property, name: prefix + nameOf(property), keeps, nullable, read }
   })
   const blank = blankOf(chosen)
   return {
@@ -196,7 +202,11 @@ export function selection<C extends Columns, K extends keyof C & string>(
         .join(', '),
     read(row) {
       const record: Record<string, unknown> = { ...blank }
-      for (const { property, name, read } of readers) record[property] = read(row[name] ?? null)
+      for (const { property, name, keeps, nullable, read } of readers) {
+        const value = row[name] ?? null
+        // Most values are kept as they are, without a call for each.
+        record[property] = typeof value === keeps || (nullable && value === null) ? value : read(value)
+      }
       return record as RecordOf<C, K>
     },
   }

@@ -13,7 +13,7 @@ export interface Dialect {
   readonly greater: 'MAX' | 'GREATEST'
   /** A JSON array as a table: an element is `alias.value`, and if it is an array itself its first part `alias.value ->> 0`. */
   eachJson(argument: string, alias: string): string
-  /** Behind a SELECT: locks what it has found, of this table or alias, and waits for those who have it locked. */
+  /** Behind a SELECT: locks what it has found, of this table or alias, and waits until no other transaction has it locked. */
   lock(of: string): string
   /** Behind a SELECT: locks what it has found, and passes over what another transaction has: that one does the same work. */
   lockDue(of: string): string

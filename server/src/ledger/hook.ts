@@ -15,6 +15,6 @@ export class Rejected extends Error {
   }
 }
 
-/** The hook's own time is over: what it does later is nobody's any more. */
+/** The hook's own time is over: what it does later has no effect any more. */
 export const hookTimeout = (limitMs: number) => (): UploadError =>
   new UploadError('hook-timeout', `onReference took longer than ${limitMs} ms`)

@@ -61,7 +61,7 @@ export function whatIsMissing({ version, identity, missing }: Standing, needed: 
   return parts.length === 0 ? `the ledger's tables are at version ${version}, and nothing is missing` : parts.join('; ')
 }
 
-/** Where something was missing that counts what an owner has open and holds, nobody knows what it missed: counted anew. */
+/** When a trigger was missing that counts what an owner has open and holds, some changes were not counted. So all is counted again. */
 export const RECOUNT: readonly string[] = [
   `INSERT INTO landfall_usage (owner)
      SELECT owner FROM (SELECT owner FROM landfall_operations UNION SELECT owner FROM landfall_references) AS known
@@ -74,7 +74,7 @@ export const RECOUNT: readonly string[] = [
 ]
 
 /**
- * What of the ledger was dropped by somebody else. Indexes, triggers and functions are made again; rows are not.
+ * For what another program has dropped. Indexes, triggers and functions are made again; rows are not.
  *
  * @throws UploadError `setup` when tables are gone
  */
@@ -83,11 +83,11 @@ export function refuseLostTables(tables: readonly string[], missing: readonly st
   if (lost.length > 0)
     throw new UploadError(
       'setup',
-      `the ledger had these tables, and they are gone: ${lost.join(', ')}. Landfall never drops them; \`drizzle-kit push\` drops every table that the application's schema does not name: restore them from a backup, for without their rows nobody knows whose the stored files are, and say tablesFilter: ['!landfall_*'] in drizzle.config.ts`,
+      `the ledger had these tables, and they are gone: ${lost.join(', ')}. Landfall never drops them; \`drizzle-kit push\` drops every table that the application's schema does not name: restore them from a backup, for only their rows say which stored file belongs to which owner, and say tablesFilter: ['!landfall_*'] in drizzle.config.ts`,
     )
 }
 
-/** With `migrate: 'off'`, and for who asks how it stands. */
+/** With `migrate: 'off'`, and when an operator asks whether the tables are in order. */
 export const notReady = (standing: Standing, needed: number): UploadError =>
   new UploadError(
     'setup',

@@ -5,13 +5,14 @@ import type { SqlRow } from './query.js'
 
 // What retention and the right to erasure leave of an operation, in words that every database understands.
 
-/** In `landfall_meta`: made once, and then the same for ever, or ids would be used again. */
+/** In `landfall_meta`: made once, and never changed: with another key, ids could be used again. */
 export const TOMBSTONE_KEY = 'tombstone_key'
 export const newTombstoneKey = (): string => randomBytes(32).toString('hex')
 
 /**
- * The owner as a tombstone names it. Keyed, so that who has the tombstones alone cannot even try names; whoever has the
- * key as well can only ask whether a name that he knows already was here. 128 bits, so that no two owners share one.
+ * The owner as a tombstone names it. The hash is keyed, so that names cannot be tried with the tombstones alone. With the
+ * key as well, one can only find out whether a name that one knows already was here. 128 bits, so that no two owners share
+ * a hash.
  */
 export const ownerHash = (key: string, owner: string): string =>
   createHmac('sha256', Buffer.from(key, 'hex')).update(owner).digest().subarray(0, 16).toString('base64url')

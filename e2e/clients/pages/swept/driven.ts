@@ -5,7 +5,7 @@ import type { Swept } from '../../swept.js'
 import { fileOf } from './files.js'
 
 let made: Uploader | null = null
-/** Only a page that is driven has it. */
+/** The client is made at its first use, so only a page that is driven from outside has one. */
 const client = (): Uploader => (made ??= createUploader({ endpoint: '/uploads', scope: 'sweep', workerUrl }))
 const found = (id: string): Upload => {
   const upload = client().get(id)
@@ -13,7 +13,10 @@ const found = (id: string): Upload => {
   return upload
 }
 
-/** Uploads without the client, which would never send a digest of other bytes; tried again until there is an answer. */
+/**
+ * Uploads without the client, because the client would never send a digest of other bytes. It tries again until there
+ * is an answer.
+ */
 const others = new Map<string, Promise<{ ok: boolean }>>()
 const WRONG_DIGEST = 'sha-256=:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=:'
 async function insist(id: string, sizeBytes: number, seed: number): Promise<{ ok: boolean }> {
@@ -42,7 +45,7 @@ async function insist(id: string, sizeBytes: number, seed: number): Promise<{ ok
           body: sweptBytes(sizeBytes, seed).subarray(offset),
         })
     } catch {
-      // Killed: again.
+      // The server was killed. Try again.
     }
     await new Promise((resolve) => setTimeout(resolve, 50))
   }
@@ -79,7 +82,7 @@ export const driven: Swept = {
         (answer) => answer.status,
         () => 0,
       )
-      // 404: an earlier attempt has done it, and its answer was lost.
+      // 404 means that an earlier attempt removed it, and the answer was lost.
       if (status === 204 || status === 404) return
       await new Promise((resolve) => setTimeout(resolve, 50))
     }

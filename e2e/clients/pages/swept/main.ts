@@ -1,6 +1,6 @@
 /**
- * A page without anything to look at, on the real client. A harness drives it from outside by `window.swept`, or lets it
- * do all by itself and tell what it is told.
+ * A page that shows nothing and runs the real client. A harness drives it from outside through `window.swept`, or lets
+ * it act by itself and report what the client tells it.
  */
 import { driven } from './driven.js'
 import { visited } from './visited.js'

@@ -5,7 +5,7 @@ import { fileOf, otherFile } from './files.js'
 
 declare const sweep: { note(note: Note): void; did(name: string): void; look(name: string): IDBOpenDBRequest }
 
-/** What is done in this page when it is over, and whether it is. */
+/** What this page does with an upload, and whether the upload is over. */
 interface Watched {
   readonly upload: Upload
   asked: string | null
@@ -53,7 +53,7 @@ function watch(uploader: Uploader, { acknowledges, cancels, picksWrong }: Wanted
     void cancelled(watched)
     return watched
   }
-  /** No event tells what the user did. */
+  /** No event reports a cancellation by the user, so this waits for `settled`. */
   const cancelled = async (watched: Watched): Promise<void> => {
     const { upload } = watched
     const outcome = await upload.settled()
@@ -114,7 +114,7 @@ export const visited: SweptPage = {
       if (!database.objectStoreNames.contains('operations')) return []
       const store = database.transaction('operations', 'readonly').objectStore('operations')
       const all = await request<(StoredRecord | { removedAtMs: number } | { owner: string })[]>(store.getAll())
-      // Whose they are is there too, and in the place of a record that was removed when that was.
+      // The store also holds the owner of the records, and for each removed record the time of its removal.
       return all.filter((each): each is StoredRecord => 'standing' in each)
     } finally {
       database.close()

@@ -32,9 +32,9 @@ export type PostgresTx<Database extends Pick<AnyDatabase, 'transaction'>> = Para
 
 /** To build an index over many rows takes its time, and so does another process that does it. */
 const MIGRATE_MS = 15 * 60_000
-/** Between attempts to change tables that somebody uses: those who had to wait for one of them go on. */
+/** The pause between attempts to change tables that are in use: in it, those that had to wait for an attempt can run. */
 const MIGRATE_AGAIN_MS = 2_000
-/** An operator forgets an owner as a whole or not at all, however much it has; only rows of that owner wait meanwhile. */
+/** An operator forgets an owner as a whole or not at all, however much it has. While that lasts, only that owner's rows are locked. */
 const FORGET_MS = 15 * 60_000
 /** What a hook may take longer than its own limit before the database ends its transaction: then its process stands still. */
 const GRACE_MS = 5_000
@@ -248,7 +248,7 @@ export function postgresLedger<Database extends Executes & Pick<AnyDatabase, 'tr
           return operation
         } catch (error) {
           failed = { error }
-          // Else the rollback would wait for a statement that nobody wants any more.
+          // Otherwise the rollback would wait for a statement whose answer is not needed any more.
           if (own.waits()) connection.stop()
           throw error
         } finally {
@@ -274,7 +274,7 @@ export function postgresLedger<Database extends Executes & Pick<AnyDatabase, 'tr
 const isOfHook = (error: unknown, failed: { readonly error: unknown } | null, scope: Scope | null): boolean =>
   failed !== null && failed.error === error && !(scope?.hasTold(error) === true && !isStopped(error))
 
-/** `insufficient_privilege`: a server need not be able to change tables, but somebody must. */
+/** `insufficient_privilege`: a server need not have the right to change tables, but another database user must have changed them then. */
 const mayNot = (error: unknown): unknown =>
   codesOf(error).includes('42501')
     ? new UploadError(

@@ -51,7 +51,7 @@ export function isAway(error: unknown): boolean {
   return false
 }
 
-/** A statement was ended because it took too long, or because somebody asked for that: `query_canceled`. */
+/** A statement was ended because it took too long, or because the server was asked to end it: `query_canceled`. */
 export const isStopped = (error: unknown): boolean => codesOf(error).includes('57014')
 
 /** SQLSTATEs, and what else the error and its causes have for a code. */

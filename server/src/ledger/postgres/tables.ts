@@ -6,9 +6,9 @@ import { POSTGRES_MIGRATIONS } from './migrations.js'
 
 // How the tables are made, and made whole again, in PostgreSQL, where several processes may start at once.
 
-/** Of `pg_advisory_xact_lock`: one process migrates at a time. Any number would do that nobody else uses. */
+/** The number for `pg_advisory_xact_lock`, so that one process migrates at a time. Any number does that no other program uses. */
 const MIGRATION_LOCK = 7_203_155_221
-/** So long a change of the tables waits for those who use them just now: a long transaction, a dump. */
+/** How long a change of the tables waits for others that use them: a long transaction, a dump. */
 const LOCK_MS = 2_000
 
 const PARTS = partsOf(POSTGRES_MIGRATIONS)
@@ -23,7 +23,7 @@ const NAMES = {
 const named = (argument: keyof typeof NAMES): string =>
   `(SELECT given.value #>> '{}' AS name FROM ${POSTGRES.eachJson(`:${argument}`, 'given')}) AS ${argument}`
 
-/** A trigger that is disabled is none. */
+/** A trigger that is disabled counts as missing. */
 function* standing(): Plan<Standing> {
   const there = yield* row(`SELECT to_regclass('landfall_meta') IS NOT NULL AS there`)
   if (String(there?.['there']) !== 'true') return { version: 0, identity: null, missing: [] }
@@ -54,20 +54,20 @@ function* apply(statement: string): Plan<void> {
 }
 
 function* mend(parts: readonly Part[]): Plan<void> {
-  // What other processes write while it is mended would be counted by nobody, or twice.
+  // What other processes write while it is mended would not be counted, or would be counted twice.
   yield* rows(`LOCK TABLE landfall_operations, landfall_references, landfall_usage IN SHARE ROW EXCLUSIVE MODE`)
   // A trigger needs its function, whichever of them is missing.
   for (const { kind, statement } of PARTS.others.values()) if (kind === 'FUNCTION') yield* apply(statement)
   for (const { kind, statement } of parts) if (kind !== 'FUNCTION') yield* apply(statement)
   for (const { kind, statement } of parts) {
     if (kind !== 'TRIGGER') continue
-    // One that somebody has disabled is there, and stays disabled.
+    // A trigger that was disabled still exists, and CREATE OR REPLACE leaves it disabled.
     const [, name, table] = /^CREATE TRIGGER (\w+)[^]*? ON (\w+)/.exec(statement) ?? []
     yield* changes(`ALTER TABLE ${table} ENABLE TRIGGER ${name}`)
   }
 }
 
-/** `migrate` fails with `lock_not_available` (55P03) where somebody uses a table for longer than `LOCK_MS`. */
+/** `migrate` fails with `lock_not_available` (55P03) when another transaction uses a table for longer than `LOCK_MS`. */
 export const POSTGRES_TABLES = tableStatements({
   migrations: POSTGRES_MIGRATIONS,
   metaTable: `CREATE TABLE IF NOT EXISTS landfall_meta (key text PRIMARY KEY, value text NOT NULL)`,

@@ -6,7 +6,7 @@ import { faultOf, isAway } from './query.js'
 
 /** How long a call may take from when it has its connection, in milliseconds. */
 export const ANSWER_MS = 5_000
-/** The same for what looks at whole tables, or changes them; nobody waits for it who has a client. */
+/** The same for calls that read or change whole tables. No client waits for these. */
 export const LONG_MS = 60_000
 /**
  * What is left to a call on a connection that is suspect, because another one has not answered in `ANSWER_MS` and this
@@ -37,7 +37,7 @@ export interface Turns {
   take<T>(work: Work<T>, answerMs?: number): Promise<T>
   /** Hooks that hang must not take all of those: others are to go on. */
   takeForHook<T>(work: Work<T>): Promise<T>
-  /** Past the crowd. */
+  /** Before all calls that wait for their turn. */
   takeAtOnce<T>(work: Work<T>, answerMs?: number): Promise<T>
 }
 

@@ -9,8 +9,8 @@ import type { OperationKey } from '../../ports/operation.js'
 const DRIVABLE = `((o.point IN ${OPEN} AND o.stalled = 0) OR o.cleanup_due = 1)`
 
 /**
- * Oldest first. A lease of the same holder that looks expired is one whose clock has jumped if it is in use; else it is one
- * that could not be given back, and nobody prolongs it.
+ * Oldest first. A lease of the same holder that looks expired is one whose clock has jumped if it is in use; otherwise
+ * it could not be given back, and is not prolonged any more.
  */
 export const dueOperations = ({ now, eachJson, lockDue }: Dialect): string =>
   `SELECT o.owner AS due_owner, o.id AS due_id FROM landfall_operations o WHERE o.due_at IS NOT NULL AND o.due_at <= ${now}

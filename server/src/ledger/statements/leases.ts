@@ -18,7 +18,7 @@ export const fence = ({ owner, id, token, holder }: Lease, { digest }: Operation
 })
 
 const ONE = `owner = :owner AND id = :id`
-/** A receiver that goes away without giving its lease back may have left bytes that nobody has counted. */
+/** A receiver that goes away without giving its lease back may have left bytes that are not counted yet. */
 const UNCLEAN = `unclean_holder = COALESCE(unclean_holder, CASE lease_purpose WHEN 'receive' THEN lease_holder END)`
 /** What the purpose of a lease can do something with. */
 const USEFUL = {

@@ -27,7 +27,7 @@ export function* find({ owner, id }: OperationKey): Plan<OperationRecord | null>
   return found === undefined ? null : toOperation(found)
 }
 
-/** What ends an open operation, whoever has its lease: that lease is lost. */
+/** What ends an open operation. A process that has its lease loses it. */
 export const cancelled = (now: string): string =>
   `point = 'cancelled', stalled = 0, lease_token = lease_token + 1, ${NO_LEASE}, cleanup_due = 1, attempts = 0, due_at = ${now}`
 

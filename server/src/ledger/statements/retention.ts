@@ -167,7 +167,7 @@ export function retentionStatements(dialect: Dialect) {
     yield* row(`SELECT COUNT(*) AS n FROM (SELECT 1 FROM ${REFERENCES_OF} ORDER BY o.id ${lock('r')}) AS locked`, {
       owner,
     })
-    // A node that settles an effect has it before its operation; what nobody settles any more is retired after its operation.
+    // A node that settles an effect has it before its operation; effects that are settled already are deleted after their operation was locked.
     yield* row(
       `SELECT COUNT(*) AS n FROM (
          SELECT 1 FROM landfall_effects e WHERE owner = :owner AND delivered_at IS NULL AND given_up_at IS NULL

@@ -9,13 +9,13 @@ export interface TableMaking {
   readonly migrations: readonly (readonly string[])[]
   /** The table that says which version the others have: it comes before all migrations. */
   readonly metaTable: string
-  /** How the tables stand, by reading only. */
+  /** Whether the tables are as this version needs them. It only reads. */
   standing(): Plan<Standing>
   /** What comes first in the transaction that makes them. */
   begin(): Plan<void>
   /** Runs a statement of a migration; the application's drizzle-kit may have done before what it does. */
   apply(statement: string): Plan<void>
-  /** Makes again what somebody has dropped. */
+  /** Makes again what was dropped. */
   mend(parts: readonly Part[]): Plan<void>
 }
 

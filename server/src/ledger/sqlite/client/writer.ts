@@ -260,7 +260,8 @@ export function createWriter(open: () => Promise<Connection>, settings: WriterSe
     const limitMs = patienceMs.get(job.label) ?? firstMs
     const ended = await new Promise<HoldEnd>((end) => job.grant(createHold(on, limitMs, job.onTakenAway, end)))
     lastHoldMs.set(job.label, performance.now() - startedAt)
-    if (job.repeatable && ended.type === 'idle') patienceMs.set(job.label, Math.max(LEAST_IDLE_MS, limitMs / 2))
+    if (job.repeatable && ended.type === 'idle')
+      patienceMs.set(job.label, Math.max(Math.min(LEAST_IDLE_MS, firstMs), limitMs / 2))
     if (ended.type === 'commit' && limitMs < firstMs) patienceMs.set(job.label, Math.min(firstMs, limitMs * 2))
     if (ended.type === 'idle') return { tell: () => {} }
     if (ended.type === 'rollback') return { tell: ended.told }
