@@ -1,6 +1,6 @@
 import type { JsonValue, Prefix } from '@landfall/shared'
 
-/** A blob, as far as the ledger knows it. */
+/** A blob, as the ledger knows it. */
 export interface BlobRef {
   readonly key: string
   /** Declared size in bytes. */
@@ -9,27 +9,31 @@ export interface BlobRef {
 }
 
 export interface AppendRequest {
-  /** Acknowledged bytes: where the new ones go. What lies beyond is cut off. */
+  /** The number of acknowledged bytes, where the new ones begin. Bytes beyond it are cut off. */
   readonly offset: number
-  /** Is not returned early: its request still wants an answer. */
+  /** Its iterator's `return` is not called, because the request still needs an answer. */
   readonly source: AsyncIterable<Uint8Array>
   /** Called whenever bytes have arrived. */
   readonly onBytes?: () => void
-  /** Stops taking bytes; what was received so far is kept. One that has fired already makes nothing at all. */
+  /** Stops taking bytes. Received bytes are kept. If it has fired before the call, no blob is made. */
   readonly signal: AbortSignal
   /**
-   * Called after a sync, with what is durable now and the store's own notes of it, which are recorded together; without
-   * notes those of before stay. False: not now, go on. Rejects when the lease was lost: then nothing more is written.
+   * Called after a sync with the durable offset and the store's own notes, which are recorded together. Without notes
+   * the earlier ones stay. False: the offset was not recorded this time, and the store continues. It rejects when the
+   * lease was lost, and then the store writes nothing more.
    */
   readonly acknowledge: (offset: number, state?: JsonValue) => Promise<boolean>
 }
 
 export type Appended =
-  /** Everything up to `offset` is durable. `ended`: the source was read whole, broke, was longer than the blob, or `signal` fired. */
+  /**
+   * Everything up to `offset` is durable. `ended` says why the reading ended: the source was read to its end, it broke, it
+   * was longer than the blob, or `signal` fired.
+   */
   | {
       readonly outcome: 'kept'
       readonly offset: number
-      /** To be recorded with the offset. */
+      /** Notes that the caller records together with the offset. */
       readonly state?: JsonValue
       readonly ended: 'whole' | 'broken' | 'excess' | 'stopped'
     }
@@ -39,10 +43,10 @@ export type Appended =
 export type Recovered =
   { readonly outcome: 'kept'; readonly offset: number; readonly state?: JsonValue } | { readonly outcome: 'lost' }
 
-/** As it stands in `Prefix`. */
+/** The digest of a prefix, as in `Prefix`. */
 export type PrefixDigest = Omit<Prefix, 'offset'>
 
-/** The first bytes of a blob, enough to tell its media type, and the digest of all of them. */
+/** The first bytes of a blob, which are enough to recognise its media type, and the digest of all its bytes. */
 export interface Inspection {
   readonly digest: string
   readonly head: Uint8Array
@@ -51,14 +55,14 @@ export interface Inspection {
 export interface PresignOptions {
   /** 1 to 604,800. */
   readonly expiresInSeconds: number
-  /** Headers of its answer. */
+  /** Headers of the answer. */
   readonly contentType?: string
   readonly contentDisposition?: string
 }
 
-/** Something that lies in the store. */
+/** Something in the store. */
 export interface StoredBlob {
-  /** null: nothing that this store has made. */
+  /** null: this store has not made it. */
   readonly key: string | null
   /** For people. */
   readonly name: string
@@ -68,97 +72,102 @@ export interface StoredBlob {
   readonly hasUploadRemains?: boolean
 }
 
-/** Blobs that nobody knows, out of the way for a time before they are deleted. */
+/** Blobs without a row in the ledger, which are set aside for a time before they are deleted. */
 export interface Quarantine {
   list(): AsyncIterable<{ key: string; sizeBytes: number; sinceAt: number }>
   add(key: string, nowAt: number): Promise<void>
-  /** Puts it back where it was; false: it is not there. */
+  /** Puts a blob back into the store. False: it is not in quarantine. */
   takeBack(key: string): Promise<boolean>
   remove(key: string): Promise<void>
 }
 
 /**
- * Where bytes live, under keys that the server makes. Calls for one key are serialised by the leases; where a lost
- * lease lets two overlap, the later one waits until the earlier one's descriptor is closed.
+ * Stores bytes under keys that the server makes. The leases serialise the calls for one key. If two calls overlap because
+ * a lease was lost, the later one waits until the earlier one's descriptor is closed.
  *
- * Faults reject with an `UploadError` (`storage-unavailable`, `storage-full`); they never read as "absent".
+ * A fault rejects with an `UploadError` (`storage-unavailable`, `storage-full`). It is never reported as "absent".
  */
 export interface BlobStore {
   /**
-   * Belongs to one process at a time, proven by a lock: leases of others are then dead.
+   * Whether the store belongs to one process at a time, which a lock proves. Leases of other holders are then dead.
    *
-   * A store of several processes must fence bytes by itself, for a lease fences rows only, and whoever lost one may not
-   * know it yet. So there an upload is begun under the lease (`acknowledge` with the offset it has), bytes have their
-   * place in it whoever writes them, nothing is written to what is sealed or removed, and `append` and `recover` answer
-   * a blob that another has sealed as whole.
+   * A store that several processes use must itself keep late writers out, because a lease protects only rows, and its
+   * loser may not know of the loss yet. In such a store an upload begins under the lease (`acknowledge` with the offset
+   * that it has), each byte has a fixed place no matter which process writes it, nothing is written to a blob that is
+   * sealed or removed, and `append` and `recover` report a blob that another process has sealed as complete.
    */
   readonly exclusive: boolean
-  /** Where it is on this machine; commands look there for the process that has it. Absent: it is elsewhere. */
+  /** Its directory on this machine, where commands look for the socket of its process. Absent: it has none. */
   readonly directory?: string
   /**
-   * Calls back when another store of this process takes its place (a module that a development server has loaded
-   * again). The callback resolves when nothing uses this store any more; it answers every call with `setup` then.
+   * Calls the listener when another store of this process takes over the directory, because a development server has
+   * loaded a module again. The listener resolves when nothing uses this store any more. Then every call rejects with
+   * `setup`.
    */
   onTakenOver?(listener: () => Promise<void>): void
   /**
-   * Must be called first. A new store is given the ledger's identity; refused are one that carries another's, one that
-   * another process has open, and where the ledger knows a store, one without any: a disk that is not mounted is empty.
+   * Must be called first. A new store gets the ledger's identity. It refuses a store with another ledger's identity, a
+   * store that another process has open, and, if the ledger knows a store, one without an identity: the directory of a
+   * disk that is not mounted is empty.
    */
   open(identity: string, store: 'new' | 'known'): Promise<void>
   append(blob: BlobRef, request: AppendRequest): Promise<Appended>
   /**
-   * After a receiver that did not say how far it came: what is durable now. Bytes beyond `offset` are used only
-   * where they provably survived, which `writtenBy` (the receiver's name, as in the lease) helps to tell.
+   * Finds what is durable after a receiver that did not record its last offset. Bytes beyond `offset` are used only if
+   * they have provably survived, for which `writtenBy` (the receiver's name, as in the lease) is needed.
    */
   recover(blob: BlobRef, request: { offset: number; writtenBy: string | null }): Promise<Recovered>
-  /** Makes the whole blob durable and final. Repeatable. */
+  /** Makes the whole blob durable and final. It can be repeated. */
   seal(blob: BlobRef): Promise<'sealed' | 'short' | 'absent'>
-  /** What of its notes a sealed blob still needs. Absent: all of them. */
+  /** The part of its notes that a sealed blob still needs. Absent: all of them. */
   sealedState?(state: JsonValue): JsonValue
   /** Reads the stored bytes. */
   inspect(blob: BlobRef, signal: AbortSignal): Promise<Inspection>
-  /** Digest of the first `length` stored bytes, of an unfinished blob too. */
+  /** The digest of the first `length` stored bytes, also of an unfinished blob. */
   digestOf(blob: BlobRef, length: number, signal: AbortSignal): Promise<PrefixDigest>
   /** The stored bytes from `start` to `end` (exclusive). */
   read(key: string, range: { start: number; end: number }): Promise<ReadableStream<Uint8Array>>
-  /** A URL by which anybody can read the blob for a while, past this server. Only stores that can have it. */
+  /** A URL with which anybody can read the blob for a limited time without this server. Not every store has this. */
   presign?(key: string, options: PresignOptions): Promise<string>
-  /** Removes the blob and everything that belongs to it. Repeatable; absent is fine. */
+  /** Removes the blob and everything that belongs to it. It can be repeated, and a blob that does not exist is no error. */
   remove(key: string): Promise<void>
-  /** All that is stored, in the order of the keys; memory does not grow with it. What comes or goes meanwhile may be missed. */
+  /**
+   * Everything in the store, in the order of the keys, with constant memory. Blobs that appear or disappear while it runs
+   * may be missing.
+   */
   list(): AsyncIterable<StoredBlob>
   /** In bytes; null: absent. */
   sizeOf(key: string): Promise<number | null>
   readonly quarantine: Quarantine
-  /** Only of stores where parts or tails of an upload may stay after its blob is whole. */
+  /** Only for stores in which parts or tails of an upload can stay after its blob is complete. */
   readonly uploadRemains?: {
     found(key: string): Promise<boolean>
     remove(key: string): Promise<void>
   }
-  /** Writes, syncs, reads and removes a few bytes; and the room that is left, where the store knows it. */
+  /** Writes, syncs, reads and removes a few bytes. Also reports the free space, if the store knows it. */
   probe(): Promise<{ syncMs: number; freeBytes: number | null; totalBytes: number | null }>
   /**
-   * The room on the disk: as of a second ago while there is enough, and as of now where there is not. null: nothing is
-   * known. Only stores that refuse bytes (`storage-full`) before the last of it is taken.
+   * The space on the disk. The value is at most a second old while there is enough space, and current otherwise. null: it
+   * is unknown. Only for stores that refuse bytes (`storage-full`) before the disk is full.
    */
   room?(): Promise<StoreRoom | null>
-  /** For `doctor`: whether what lies below can do what this store asks of it. Changes nothing that counts. */
+  /** For `doctor`: checks whether the service that the store uses can do what the store needs. It changes no blob. */
   examine?(settings: { expiresAfterMs: number }): Promise<readonly StoreCheck[]>
-  /** Tells of each request that it makes to what lies below, once it is answered. */
+  /** Calls the listener after each answered request to the service that the store uses. */
   observe?(onRequest: (request: StoreRequest) => void): void
-  /** The highest mark that was written; 0 for none. A ledger whose mark is lower was restored from a backup. */
+  /** The highest restore mark that was written; 0 for none. A ledger with a lower mark was restored from a backup. */
   readMark(): Promise<number>
   writeMark(mark: number): Promise<void>
   close(): Promise<void>
 }
 
-/** How much room a store's disk has. */
+/** The space on a store's disk. */
 export interface StoreRoom {
   readonly freeBytes: number
   readonly totalBytes: number
-  /** What uploads leave free. */
+  /** The space that uploads leave free. */
   readonly reserveBytes: number
-  /** Bytes and new uploads are refused until there is more room. */
+  /** Bytes and new uploads are refused until there is more space. */
   readonly isFull: boolean
 }
 
@@ -167,15 +176,15 @@ export interface CheckResult {
   readonly state: 'ok' | 'warning' | 'failed'
   /** What was found. */
   readonly found: string
-  /** What to do; null where nothing is to be done. */
+  /** What to do about it; null: nothing. */
   readonly advice: string | null
 }
 export interface StoreCheck extends CheckResult {
-  /** `abilities`: of the service. `lifecycle`: what it removes by itself. */
+  /** `abilities`: what the service can do. `lifecycle`: what it removes on its own. */
   readonly name: 'abilities' | 'lifecycle'
 }
 
-/** `outcome`: `ok`, `missing`, or what fault. */
+/** `outcome`: `ok`, `missing`, or the name of the fault. */
 export interface StoreRequest {
   readonly name: string
   readonly outcome: string

@@ -2,7 +2,7 @@
 export interface Clock {
   /** Wall clock, in milliseconds since 1970. */
   now(): number
-  /** Never jumps; for durations within this process. */
+  /** A clock that never jumps, for durations within this process. */
   monotonicMs(): number
   sleep(ms: number, signal?: AbortSignal): Promise<void>
 }

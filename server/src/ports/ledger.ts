@@ -6,12 +6,13 @@ import type { LedgerOperations } from './ledger/operations.js'
 import type { LedgerReferences } from './ledger/references.js'
 
 /**
- * The server's tables in the application's database: the only truth about where an operation stands.
+ * The server's tables in the application's database. They are the only truth about the state of an operation.
  *
  * `Tx` is the application's own transaction handle, as its `onReference` gets it.
  *
- * Every method that changes an operation is atomic, and durable when it resolves; on a fault it rejects with an
- * `UploadError` of code `ledger-unavailable` or with the database's own error, and then nothing is known until read again.
+ * Every method that changes an operation is atomic, and its change is durable when it resolves. On a fault it rejects with
+ * an `UploadError` of code `ledger-unavailable` or with the database's own error. The caller then knows nothing about the
+ * change until it reads again.
  */
 export interface Ledger<Tx>
   extends LedgerOperations, LedgerLeases, LedgerReferences<Tx>, LedgerEffects, LedgerInventory, LedgerMarks {}

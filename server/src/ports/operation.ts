@@ -9,7 +9,7 @@ export interface OperationKey {
 export interface ContentFacts {
   /** `sha-256=:…:` of the stored bytes. */
   readonly digest: string
-  /** Media type by content, or as declared where the content does not tell. */
+  /** The media type that the content shows, or the declared one if the content shows none. */
   readonly type: string
 }
 
@@ -23,41 +23,44 @@ export interface ReferenceRecord {
   readonly data: JsonValue
 }
 
-/** One row of the ledger: everything the server knows of an operation. */
+/** One row of the ledger: everything the server knows about an operation. */
 export interface OperationRecord extends OperationKey {
   readonly kind: string
   readonly point: Point
   readonly stalled: boolean
   readonly file: FileFacts
-  /** As sent. */
+  /** As the client sent it. */
   readonly metadata: JsonObject
-  /** What the kind's schema made of it. */
+  /** The output of the kind's schema for it. */
   readonly validated: JsonValue
-  /** The header `Upload-Metadata` of a stock tus client, returned by HEAD as it was given. */
+  /** The header `Upload-Metadata` of a stock tus client. HEAD returns it unchanged. */
   readonly uploadMetadata: string | null
-  /** Acknowledged bytes. Never falls (invariant 4). */
+  /** Acknowledged bytes. It never decreases (invariant 4). */
   readonly offset: number
   readonly digest: string | null
-  /** The client said that its digest will follow. */
+  /** The client has announced that it will send its digest later. */
   readonly digestPending: boolean
-  /** Until when a pending digest is waited for; set when all bytes are in. */
+  /** Until when the server waits for a pending digest. It is set when all bytes have arrived. */
   readonly digestDueAt: number | null
   readonly blobKey: string
   /** The blob store's own notes (S3: upload id and parts). */
   readonly blobState: JsonValue
   /** When all bytes were durable: t0 of the withheld tail. */
   readonly receivedAt: number | null
-  /** The offset that stock clients are shown at t0. */
+  /** The offset that stock clients see at t0. */
   readonly tailBase: number | null
   /** Results of the kind's `prepare` steps, by name. */
   readonly prepared: Readonly<Record<string, JsonValue>>
   readonly content: ContentFacts | null
-  /** Who holds the lease, or held it last without giving it back. */
+  /** The holder of the lease, or the last holder if it did not give the lease back. */
   readonly leaseHolder: string | null
-  /** A receiver went away without saying how far it came: the blob must be looked at. Holds that receiver's name. */
+  /**
+   * The name of a receiver that ended without recording its last offset, so that the blob must be examined; otherwise
+   * null.
+   */
   readonly uncleanHolder: string | null
   readonly attempts: number
-  /** When the completer is to look at it again; null: never by itself. */
+  /** When the completer examines the operation next. null: never on its own. */
   readonly dueAt: number | null
   readonly problem: Problem | null
   readonly lastError: string | null

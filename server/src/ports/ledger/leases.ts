@@ -4,13 +4,13 @@ import type { EffectTarget } from './effects.js'
 
 export type LeasePurpose = 'receive' | 'drive'
 
-/** The fenced right to receive bytes for one operation or to drive it. Every later write carries its token. */
+/** The exclusive right to receive bytes for one operation, or to drive it. Every write under it carries its token. */
 export interface Lease extends OperationKey {
   readonly holder: string
   readonly token: number
 }
 
-/** What a holder of the lease may record. `undefined` leaves a column alone. */
+/** What a holder of the lease may record. `undefined` leaves a column unchanged. */
 export interface Changes {
   point?: Point
   offset?: number
@@ -27,14 +27,14 @@ export interface Changes {
   problem?: Problem | null
   lastError?: string | null
   cleanupDue?: boolean
-  /** null: the completer need not come by itself. */
+  /** null: the completer does not examine the operation on its own. */
   dueInMs?: number | null
   /**
-   * Instead: at a moment that the row names itself. A process may stand still between its look and this write; counted
-   * from the write, the operation would then be looked at so much too late.
+   * In place of `dueInMs`: a time that is in the row. A process may be suspended between its decision and this write. If
+   * the time were counted from the write, the completer would come too late by that pause.
    */
   dueAt?: 'expiry' | 'digest-due'
-  /** Slides the expiry: this long after now. */
+  /** Moves the expiry to this long after now. */
   expiresInMs?: number
   purpose?: LeasePurpose
   /** Gives the lease back in the same statement. */
@@ -44,10 +44,10 @@ export interface Changes {
 export type LeaseOutcome =
   | { readonly outcome: 'granted'; readonly lease: Lease; readonly operation: OperationRecord }
   | { readonly outcome: 'held' }
-  /** No such operation, or nothing that this purpose could do at its point. */
+  /** There is no such operation, or this purpose has nothing to do at its point. */
   | { readonly outcome: 'closed' }
 
-/** How soon a receiver on another node is to let go: when its client sends nothing, or at once. */
+/** How soon a receiver on another node should release the lease: when its client stops sending, or at once. */
 export type Urgency = 'when-silent' | 'at-once'
 
 export interface LeaseRequest {
@@ -56,31 +56,34 @@ export interface LeaseRequest {
 }
 
 export interface LedgerLeases {
-  /** Takes the lease by one statement; the token grows. To receive is only for `declared` operations that lack bytes. */
+  /**
+   * Takes the lease in one statement, which increases the token. The purpose `receive` is possible only for `declared`
+   * operations that lack bytes.
+   */
   lease(key: OperationKey, request: LeaseRequest & { purpose: LeasePurpose }): Promise<LeaseOutcome>
   /**
-   * Leases operations that are due, oldest first: without a lease, or with one that has expired. One of the same holder
-   * counts as expired only where it is not `inUse`.
+   * Leases operations that are due, oldest first, and that have no lease or an expired one. A lease of the same holder
+   * counts as expired only if it is not `inUse`.
    */
   leaseDue(
     request: LeaseRequest & { limit: number; inUse: readonly OperationKey[] },
   ): Promise<{ lease: Lease; operation: OperationRecord }[]>
-  /** Asks whoever else receives bytes for it to let go. False: nobody else does (any more). */
+  /** Asks another receiver of this operation to release its lease. False: there is no other receiver. */
   ask(key: OperationKey, request: { holder: string; urgency: Urgency }): Promise<boolean>
-  /** For which of this holder's leases others have asked. */
+  /** Those of this holder's leases that others have asked for. */
   askedOf(holder: string): Promise<{ key: OperationKey; urgency: Urgency }[]>
-  /** Prolongs leases; answers those that are still held. */
+  /** Prolongs leases, and returns those that are still held. */
   renew(leases: readonly Lease[], leaseMs: number): Promise<readonly Lease[]>
   /**
-   * Compare-and-set by lease, point and digest, as they were in `from`. null: one of them is another now, and nothing
-   * changed (invariant 8). The digest, because it may arrive while its operation is being verified.
+   * Compares lease, point and digest with `from`, and writes if they are unchanged. null: one of them has changed, and
+   * nothing was written (invariant 8). The digest is compared because it may arrive during verification.
    */
   record(lease: Lease, from: OperationRecord, changes: Changes): Promise<OperationRecord | null>
-  /** When the next operation, or effect of these targets, is due, in milliseconds from now; null: none. */
+  /** When the next operation, or effect of these targets, is due. In milliseconds from now; null: none is. */
   nextDueInMs(targets: readonly EffectTarget[]): Promise<number | null>
   /**
-   * Declares every lease of other holders dead, those on effects included. Only for a process that has proven that it is alone (a lock on the
-   * blob store's directory).
+   * Ends every lease of other holders, also those on effects. Only for a process that has proven that it is the only
+   * one, by a lock on the blob store's directory.
    */
   forgetOtherHolders(holder: string): Promise<number>
 }
