@@ -2,7 +2,7 @@ import { BACKLOG_MOST, type LedgerBacklog } from '../ports/ledger/inventory.js'
 import type { SqlRow } from './query.js'
 import { OPEN } from './rows.js'
 
-/** What is open, a row for each point. */
+/** Counts the open operations, with one row for each point. */
 export const OPEN_BACKLOG = `SELECT point, COUNT(*) AS n, SUM(stalled) AS stalled,
     MIN(CASE WHEN received_at IS NULL THEN created_at END) AS unreceived, MIN(received_at) AS received
   FROM (SELECT point, stalled, created_at, received_at FROM landfall_operations WHERE point IN ${OPEN} LIMIT ${BACKLOG_MOST}) AS counted

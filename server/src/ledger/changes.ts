@@ -3,12 +3,12 @@ import { columnName, nameOf } from './columns.js'
 import type { Args, SqlValue } from './query.js'
 import { OPERATIONS } from './tables.js'
 
-// The SET lists of what a holder of a lease records.
+// SET lists for the changes that a holder of a lease records.
 
-/** Sets that there is no lease. */
+/** For a SET list: there is no lease any more. */
 export const NO_LEASE = `lease_holder = NULL, lease_purpose = NULL, lease_expires_at = NULL, lease_asked = 0`
 
-/** What one kind of change sets. */
+/** How one kind of change is written. */
 interface Assignment {
   readonly isGiven: (changes: Changes) => boolean
   readonly set: string
@@ -16,7 +16,7 @@ interface Assignment {
   readonly value: (changes: Changes) => SqlValue
 }
 
-/** Changes that say what their column then holds. */
+/** Changes whose value becomes the value of their column. */
 const PLAIN = [
   'point',
   'offset',
@@ -49,7 +49,7 @@ const fixed = (isGiven: Assignment['isGiven'], set: string): Assignment => ({
   value: () => null,
 })
 
-/** A time that is so many milliseconds from now, or none. */
+/** A time that is this many milliseconds from now, or no time (null). */
 const after = (property: 'digestDueInMs' | 'dueInMs' | 'expiresInMs', column: string, now: string): Assignment[] => [
   fixed((changes) => changes[property] === null, `${column} = NULL`),
   {
@@ -63,7 +63,7 @@ const after = (property: 'digestDueInMs' | 'dueInMs' | 'expiresInMs', column: st
 const assignmentsOf = (now: string): readonly Assignment[] => [
   ...PLAIN.map(plain),
   {
-    // Once: stock clients have been shown an offset that counts from it.
+    // This is set only once, because stock clients have already seen an offset that counts from it.
     isGiven: ({ tailBase }) => tailBase !== undefined,
     set: `tail_base = COALESCE(tail_base, :new_tail_base), received_at = COALESCE(received_at, ${now})`,
     argument: 'new_tail_base',
@@ -85,8 +85,8 @@ const assignmentsOf = (now: string): readonly Assignment[] => [
 ]
 
 /**
- * Statements with a SET list for changes: each is made once, for the sorts of changes that it makes. To put such a text
- * together again for each call takes as long as half of what SQLite then needs for it.
+ * Makes statements with a SET list for changes. Each text is made once for a combination of kinds of changes, and kept.
+ * If it were made for each call, that would take half as long as SQLite then needs to run it.
  */
 export function statementsFor<T>(now: string, make: (set: string) => T): (changes: Changes) => { made: T; args: Args } {
   const assignments = assignmentsOf(now)

@@ -1,28 +1,31 @@
 import type { JsonValue } from '@landfall/shared'
 import type { Args, SqlRow, SqlValue } from './query.js'
 
-// What a table's definition is made of. `tables.ts` names each column once; the Drizzle schemas of both engines, the
-// lists of columns, the mapping of rows and the inserts all come from there.
+// The parts of a table's definition. `tables.ts` defines each column once. From there come the Drizzle schemas of both
+// engines, the lists of columns, the mapping of rows and the inserts.
 
 export type Engine = 'sqlite' | 'postgres'
 
 /**
- * `key`: text that is compared byte by byte, as JavaScript and the blob stores compare it. `big`: up to 2^53, for sizes and
- * times (milliseconds since 1970 by the database's clock). `small`: 0 or 1, or a level. SQLite knows only text and integer.
+ * `key`: text that is compared byte by byte, as JavaScript and the blob stores compare it. `big`: an integer up to
+ * 2^53, for sizes and times (milliseconds since 1970 by the database's clock). `small`: 0 or 1, or a level. SQLite has
+ * only text and integer.
  */
 export type SqlType = 'key' | 'text' | 'big' | 'int' | 'small'
 
 interface Options<Given> {
   readonly null?: true
   readonly default?: string | number
-  /** Only statements look at it: it is no part of the record that is made of a row. */
+  /** Only statements use the column. It is not part of the record that is made from a row. */
   readonly hidden?: true
   readonly only?: Engine
-  /** What a new row holds; without this and `afterMs`, the column's default. */
+  /** The value in a new row. Without this and `afterMs`, a new row gets the column's default. */
   readonly fill?: (given: Given) => unknown
-  /** A new row holds the database's time, and so many milliseconds more. */
+  /** A new row gets the database's time plus this many milliseconds. */
   readonly afterMs?: (given: Given) => number
-  /** What it holds once its owner was forgotten. Without it, the column tells nothing of the owner, and is left alone. */
+  /**
+   * The value after the owner was forgotten. Without it, the column says nothing about the owner and is left unchanged.
+   */
   readonly forgotten?: string | number | null
 }
 
@@ -65,7 +68,7 @@ export interface Table<Name extends string = string, C extends Columns = Columns
   readonly key: readonly string[]
   readonly indexes: readonly Index[]
   readonly checks: Readonly<Record<string, string>>
-  /** Never there: the type of what a new row is filled from. */
+  /** Never set. It carries the type from which a new row is filled. */
   readonly given?: (given: Given) => void
 }
 
@@ -80,28 +83,28 @@ type ColumnOf<Type extends SqlType, Value, O> = Column<
 >
 
 interface Codec<Value> {
-  /** The sort of values that are read as they are. */
+  /** The type of the values that are read without a conversion. */
   readonly keeps: 'string' | 'number' | null
   readonly read: (value: SqlValue) => Value
   readonly write: (value: Value) => SqlValue
 }
 const plain: Codec<SqlValue> = { keeps: 'string', read: (value) => value, write: (value) => value }
 const texts = plain as unknown as Codec<string>
-/** PostgreSQL's drivers answer a bigint as text. */
+/** PostgreSQL's drivers return a bigint as text. */
 const numbers: Codec<number> = { keeps: 'number', read: Number, write: (value) => value }
 const flags: Codec<boolean> = { keeps: null, read: (value) => Number(value) === 1, write: (value) => (value ? 1 : 0) }
 const documents: Codec<unknown> = {
   keeps: null,
-  // Most of these columns hold nothing most of the time.
+  // Most of these columns are empty most of the time, so the empty values are read without a parser.
   read: (value) => (value === 'null' ? null : value === '{}' ? {} : (JSON.parse(value as string) as JsonValue)),
   write: (value) => JSON.stringify(value),
 }
 
-/** The type of what a column holds, where that is narrower than the column's. */
+/** The type of a column's values, if it is narrower than the type that the column has otherwise. */
 export type Like<Value> = { readonly like: Value }
 export const like = <Value>(): Like<Value> | undefined => undefined
 
-/** The words for a definition. `Given` is what a new row is filled from. */
+/** The functions for a definition. `Given` is the type from which a new row is filled. */
 export function definition<Given = never>() {
   const column =
     <Type extends SqlType, Base>(type: Type, { keeps, read, write }: Codec<Base>) =>
@@ -128,7 +131,7 @@ export function definition<Given = never>() {
   return {
     key: column('key', texts),
     text: column('text', texts),
-    /** JSON as text; the text `null` where there is nothing. */
+    /** JSON as text. The text `null` means that there is no value. */
     json: column('text', documents),
     big: column('big', numbers),
     int: column('int', numbers),
@@ -146,10 +149,10 @@ export function definition<Given = never>() {
   }
 }
 
-/** `fileLastModified` is the column `file_last_modified`. */
+/** `fileLastModified` becomes the column `file_last_modified`. */
 export const nameOf = (property: string): string =>
   property.replaceAll(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`)
-/** As statements say it: `offset` is a word of SQL. */
+/** The name as statements need it, because `offset` is a keyword of SQL. */
 const quoted = (name: string): string => (name === 'offset' ? '"offset"' : name)
 export const columnName = (property: string): string => quoted(nameOf(property))
 
@@ -159,20 +162,20 @@ type RecordOf<C extends Columns, K extends keyof C> = {
 export type Shown<C extends Columns> = { [P in keyof C]: C[P]['hidden'] extends true ? never : P }[keyof C]
 
 /**
- * Copied before its properties are set: V8 keeps an object that is made with its properties in a fast form, and not one to
- * which dozens are added by name, which takes several times as long.
+ * A record is a copy of this object, and then its properties are set. V8 keeps an object that is made with all its
+ * properties in a fast form. Adding dozens of properties by name takes several times as long.
  */
 const blankOf = (names: readonly string[]): Record<string, SqlValue> =>
   JSON.parse(JSON.stringify(Object.fromEntries(names.map((name) => [name, null])))) as Record<string, SqlValue>
 
-/** Some columns of a table: as a list for statements, and what is made of a row that has them. */
+/** Some columns of a table: their list for statements, and a reader that makes a record from a row with them. */
 export interface Selection<R> {
   /** `owner, id, …`, or `o.owner, o.id, …`. */
   list(alias?: string): string
   read(row: SqlRow): R
 }
 
-/** The columns that are a part of the record that is made of a row, but for some. */
+/** The columns that are part of the record of a row, without those in `except`. */
 export const shown = <C extends Columns, E extends keyof C & string = never>(
   { columns }: Pick<Table<string, C>, 'columns'>,
   except: readonly E[] = [],
@@ -181,7 +184,9 @@ export const shown = <C extends Columns, E extends keyof C & string = never>(
     (property) => columns[property]?.hidden === false && !(except as readonly string[]).includes(property),
   ) as Exclude<Shown<C> & string, E>[]
 
-/** @param prefix Of the names in the row, where several tables have a column of the same name. */
+/**
+ * @param prefix Precedes the names in the row, for statements in which several tables have a column of the same name.
+ */
 export function selection<C extends Columns, K extends keyof C & string>(
   { columns }: Pick<Table<string, C>, 'columns'>,
   chosen: readonly K[],
@@ -204,7 +209,7 @@ export function selection<C extends Columns, K extends keyof C & string>(
       const record: Record<string, unknown> = { ...blank }
       for (const { property, name, keeps, nullable, read } of readers) {
         const value = row[name] ?? null
-        // Most values are kept as they are, without a call for each.
+        // Most values need no conversion. This saves a call for each of them.
         record[property] = typeof value === keeps || (nullable && value === null) ? value : read(value)
       }
       return record as RecordOf<C, K>
@@ -212,7 +217,7 @@ export function selection<C extends Columns, K extends keyof C & string>(
   }
 }
 
-/** A SET list: what the columns hold once their owner was forgotten. */
+/** A SET list with the values of the columns after their owner was forgotten. */
 export const forgottenOf = ({ columns }: Pick<Table, 'columns'>): string =>
   Object.entries(columns)
     .filter(([, { forgotten }]) => forgotten !== undefined)
@@ -222,19 +227,21 @@ export const forgottenOf = ({ columns }: Pick<Table, 'columns'>): string =>
     })
     .join(', ')
 
-/** For PostgreSQL, which cannot tell the type of an argument in a list of a SELECT; SQLite understands it as well. */
+/**
+ * Casts for PostgreSQL, which cannot infer the type of an argument in the list of a SELECT. SQLite accepts them too.
+ */
 const CAST_TO = { key: 'text', text: 'text', big: 'bigint', int: 'integer', small: 'smallint' } as const
 
 export interface Insert<Given> {
   /** `INSERT INTO table (columns)` */
   readonly into: string
-  /** What the columns hold, in the same order: for a SELECT. */
+  /** The values of the columns in the same order, for a SELECT. */
   readonly values: string
   /** The arguments of `values`. */
   args(given: Given): Args
 }
 
-/** @param instead By property: an expression in the place of an argument, for rows that are made of other rows. */
+/** @param instead By property: an expression instead of an argument, for rows that are made from other rows. */
 export function insertOf<C extends Columns, Given>(
   { name: table, columns }: Table<string, C, Given>,
   now: string,

@@ -3,10 +3,10 @@ import { UploadError } from '../lib/errors.js'
 
 // How an application's hook ends within its transaction.
 
-/** The lease, the digest or the point is another now: everything is rolled back. Never seen outside. */
+/** The lease, the digest or the point has changed, so everything is rolled back. Callers never see this error. */
 export class Lost extends Error {}
 
-/** Rolls the application's transaction back; never seen outside. */
+/** Rolls the application's transaction back. Callers never see this error. */
 export class Rejected extends Error {
   readonly problem: Problem
   constructor(why: Problem) {
@@ -15,6 +15,6 @@ export class Rejected extends Error {
   }
 }
 
-/** The hook's own time is over: what it does later has no effect any more. */
+/** The hook's time limit has passed. Whatever it does later has no effect. */
 export const hookTimeout = (limitMs: number) => (): UploadError =>
   new UploadError('hook-timeout', `onReference took longer than ${limitMs} ms`)

@@ -1,7 +1,7 @@
 import { Param, SQL, StringChunk } from 'drizzle-orm'
 
-// Statements as both databases get them. A statement is a text with named arguments (`:owner`); an engine runs it on a
-// connection of its own kind. What is asked one after the other, and what is decided in between, is a plan.
+// Statements that both databases run. A statement is a text with named arguments (`:owner`), and each engine runs it on
+// its own kind of connection. A plan is a sequence of statements with the decisions between them.
 
 export type SqlValue = string | number | bigint | null | Uint8Array
 export type SqlRow = Readonly<Record<string, SqlValue>>
@@ -9,17 +9,21 @@ export type SqlRow = Readonly<Record<string, SqlValue>>
 export type Args = Readonly<Record<string, SqlValue>>
 
 export interface Statement {
-  /** The first row, all rows, or how many rows the statement changed. */
+  /** What is returned: the first row, all rows, or how many rows the statement changed. */
   readonly wants: 'row' | 'rows' | 'changes'
   readonly sql: string
-  /** Each argument is in one of them. Not put together: to copy objects takes longer than to look into several. */
+  /**
+   * Each argument is in one of these objects. They are not merged, because a search in several objects takes less time
+   * than copying them.
+   */
   readonly args: readonly Args[]
 }
 
 /**
- * Statements in their order, and what is decided between them, written once for both databases: a generator that yields
- * statements and gets their answers. SQLite runs a plan at once, within the one job of the queue that has the connection;
- * PostgreSQL waits for each answer. A statement that fails ends the plan, which is not resumed.
+ * A sequence of statements and the decisions between them, written once for both databases. It is a generator that
+ * yields statements and gets their results. SQLite runs a plan without a pause, within the one job of the queue that
+ * has the connection. PostgreSQL waits for each result. A statement that fails ends the plan, and the plan is not
+ * resumed.
  */
 export type Plan<T> = Generator<Statement, T, unknown>
 
@@ -36,7 +40,7 @@ export function* changes(sql: string, ...args: readonly Args[]): Plan<number> {
   return (yield { wants: 'changes', sql, args }) as number
 }
 
-/** A connection, or a transaction, whose answers one has to wait for. */
+/** A connection or a transaction that returns its results asynchronously. */
 export interface Queries {
   ask(statement: Statement): Promise<unknown>
 }
@@ -48,19 +52,19 @@ export async function runOn<T>(on: Queries, plan: Plan<T>): Promise<T> {
 }
 
 interface Compiled {
-  /** The text around the arguments: one part more than there are names. */
+  /** The texts around the arguments: one more than there are names. */
   readonly parts: readonly string[]
-  /** The argument behind each part but the last. One that is used twice is here twice. */
+  /** The argument that follows each part except the last. An argument that is used twice is listed twice. */
   readonly names: readonly string[]
-  /** With `?1`, `?2`, … */
+  /** The text with `?1`, `?2`, … for the arguments. */
   readonly text: string
   /** The argument of each number. */
   readonly distinct: readonly string[]
 }
 
-/** Not within a word: `'landfall:remove-bytes'` is text. */
+/** It does not match within a word, because `'landfall:remove-bytes'` is text. */
 const ARGUMENT = /(?<![\w:]):([a-z]\w*)/
-/** More than there are; texts differ only by which changes and which conditions are given. */
+/** More than there are. Texts differ only in which changes and which conditions are given. */
 const MOST_COMPILED = 1_000
 const compiled = new Map<string, Compiled>()
 
@@ -86,13 +90,13 @@ function valueOf(args: readonly Args[], name: string): SqlValue {
   throw new RangeError(`a statement has no value for its argument ${name}`)
 }
 
-/** With numbers for the arguments, as SQLite takes it. */
+/** Numbers the arguments, as SQLite takes them. */
 export function numbered(sql: string, args: readonly Args[]): { sql: string; values: SqlValue[] } {
   const { text, distinct } = compile(sql)
   return { sql: text, values: distinct.map((name) => valueOf(args, name)) }
 }
 
-/** For Drizzle, which gives the arguments the form that its driver takes. */
+/** Makes a query for Drizzle, which gives the arguments the form that its driver takes. */
 export function queryOf(sql: string, args: readonly Args[]): SQL {
   const { parts, names } = compile(sql)
   const chunks: (StringChunk | Param)[] = []

@@ -9,11 +9,11 @@ import type { SqlRow } from './query.js'
 import { untilNextMs } from './rate.js'
 import { EFFECTS, OPERATIONS, REFERENCES } from './tables.js'
 
-// Rows and records: what is made of rows, and what is written into them.
+// The records that are made from rows, and the values that are written into rows.
 
 export const OPEN = `('declared', 'received', 'sealed', 'verified')`
 
-/** Random, and as long as the output of the hash that it keys (RFC 2104 section 3). */
+/** A random key, as long as the output of the hash that uses it (RFC 2104 section 3). */
 export const newOwnerKey = (): string => randomBytes(32).toString('base64url')
 
 const OF_FILE = ['fileName', 'fileSize', 'fileType', 'fileLastModified'] as const
@@ -21,15 +21,15 @@ const OPERATION = selection(OPERATIONS, shown(OPERATIONS, OF_FILE))
 const FILE = selection(OPERATIONS, OF_FILE)
 const REFERENCE = selection(REFERENCES, shown(REFERENCES), 'r_')
 
-/** What statements read, and answer, of an operation. */
+/** The columns of an operation that statements read and return. */
 export const OPERATION_COLUMNS = `${OPERATION.list()}, ${FILE.list()}`
 export const OPERATION_WITH_REFERENCE = `SELECT ${OPERATION.list('o')}, ${FILE.list('o')}, ${REFERENCE.list('r')}
   FROM landfall_operations o LEFT JOIN landfall_references r ON r.owner = o.owner AND r.operation_id = o.id`
 
-/** An operation's columns, and those of its reference under `r_…` where they were joined. */
+/** Makes a record from an operation's columns, and from those of its reference (`r_…`) if they were joined. */
 export function toOperation(row: SqlRow): OperationRecord {
   const { fileName, fileSize, fileType, fileLastModified } = FILE.read(row)
-  // The columns come last: V8 is much slower where properties are added to a copy of a large object.
+  // The columns come last, because V8 is much slower when properties are added to a copy of a large object.
   return {
     file: {
       name: fileName,
@@ -42,7 +42,7 @@ export function toOperation(row: SqlRow): OperationRecord {
   }
 }
 
-/** An operation whose lease was just granted: its row, and the lease's holder and token. */
+/** The columns of an operation whose lease was just granted, with the lease's holder and token. */
 export const LEASED_COLUMNS = `${OPERATION_COLUMNS}, lease_token`
 
 export function toLeased(row: SqlRow): { lease: Lease; operation: OperationRecord } {
@@ -85,7 +85,7 @@ const CLAIM = selection(OPERATIONS, [
   'cleanupDue',
   'removedAt',
 ])
-/** Of an operation `o`; `toClaim` also looks at its reference's `r_blob_key`, and at `removal_due`. */
+/** Columns of an operation `o`. `toClaim` also reads `r_blob_key`, which is of its reference, and `removal_due`. */
 export const CLAIM_COLUMNS = CLAIM.list('o')
 
 export function toClaim(row: SqlRow): Claim {
@@ -106,16 +106,18 @@ export function toClaim(row: SqlRow): Claim {
 
 const text = (row: SqlRow, name: string): string => row[name] as string
 
-/** Another one after each change that anybody can see. */
+/** A text that is different after every visible change. */
 export const toVersion = (row: SqlRow): string =>
   `${text(row, 'point')} ${Number(row['offset'])} ${Number(row['updated_at'])}`
 
-/** What `refusal` looks at. */
+/** Reads what `refusal` needs. */
 export const usageWords = (now: string): string =>
   `SELECT open_operations, reserved_bytes + stored_bytes AS used_bytes, open_operations + stored_references AS used_files,
      declared_until_us, ${now} AS now FROM landfall_usage WHERE owner = :owner`
 
-/** Why an operation could not be declared, by what its owner uses; that may have changed since. */
+/**
+ * Why an operation could not be declared, judged by what its owner uses now. That may have changed since the attempt.
+ */
 export function refusal(usage: SqlRow | undefined, intent: Intent): Declared {
   const of = (column: string): number => Number(usage?.[column] ?? 0)
   const [usedBytes, usedFiles] = [of('used_bytes'), of('used_files')]
@@ -127,7 +129,7 @@ export function refusal(usage: SqlRow | undefined, intent: Intent): Declared {
   return retryInMs > 0 ? { outcome: 'too-many-declared', retryInMs } : { outcome: 'too-many-open' }
 }
 
-/** As `lease_asked` says it. */
+/** The values of `lease_asked`. */
 const URGENCIES = { 'when-silent': 1, 'at-once': 2 } as const
 export const levelOf = (urgency: Urgency): number => URGENCIES[urgency]
 

@@ -4,11 +4,12 @@ import type { Intent } from '../ports/ledger/operations.js'
 import type { ContentFacts } from '../ports/operation.js'
 import { definition, like } from './columns.js'
 
-// The ledger's tables as they are now, each column once. From here come the Drizzle schemas of both engines, the columns
-// that statements read and insert, and the records that are made of rows. How the tables came to be so is told by the
-// migrations of each engine, which never change once they are released; a test holds them against this.
+// The ledger's current tables, with each column defined once. From here come the Drizzle schemas of both engines, the
+// columns that statements read and insert, and the records that are made from rows. The migrations of each engine
+// record how the tables came about, and never change once they are released. A test compares their result with these
+// definitions.
 
-/** What a row of `landfall_operations` is declared with. */
+/** What a new row of `landfall_operations` is filled from. */
 export type Declaration = Intent & { readonly ownerHash: string }
 const operation = definition<Declaration>()
 const AT_ONCE = () => 0
@@ -55,11 +56,11 @@ export const OPERATIONS = operation.table(
     leasePurpose: operation.text({ null: true, hidden: true }),
     leaseToken: operation.big({ default: 0, hidden: true }),
     leaseExpiresAt: operation.big({ null: true, hidden: true }),
-    /** Another holder wants the lease: 1, as soon as the client sends nothing; 2, at once. */
+    /** Whether another holder wants the lease. 0: no. 1: as soon as the client stops sending. 2: at once. */
     leaseAsked: operation.small({ default: 0, hidden: true }),
     uncleanHolder: operation.text({ null: true }),
     attempts: operation.int({ default: 0 }),
-    // An empty file needs no client any more.
+    // An empty file needs nothing more from its client, so it is due at once.
     dueAt: operation.big({
       null: true,
       afterMs: ({ file, expiresAfterMs }) => (file.size === 0 ? 0 : expiresAfterMs),
@@ -71,11 +72,11 @@ export const OPERATIONS = operation.table(
     createdAt: operation.big({ afterMs: AT_ONCE }),
     updatedAt: operation.big({ afterMs: AT_ONCE }),
     expiresAt: operation.big({ afterMs: ({ expiresAfterMs }) => expiresAfterMs }),
-    /** Whether it owes effects: SQLite looks at the effects themselves once it does. */
+    /** Whether it owes effects. If it does, SQLite looks up the effects themselves. */
     owesEffects: operation.int({ default: 0, hidden: true, only: 'sqlite' }),
-    /** How many effects it owes: counted in the row, because two nodes may deliver the last two at the same time. */
+    /** How many effects it owes. The row counts them, because two nodes may deliver the last two at the same time. */
     owedEffects: operation.int({ default: 0, hidden: true, only: 'postgres' }),
-    /** Names its tombstone. An older version of the server does not write it. */
+    /** The owner as its tombstone names it. An older version of the server does not write this column. */
     ownerHash: operation.text({ null: true, hidden: true, fill: ({ ownerHash }) => ownerHash }),
     forgottenAt: operation.big({ null: true, hidden: true }),
   },
@@ -117,14 +118,14 @@ export const OPERATIONS = operation.table(
   },
 )
 
-/** What a reference is made of, apart from its operation's row. */
+/** What a reference is made from, in addition to its operation's row. */
 export interface Referring {
   readonly content: ContentFacts
   readonly digestSource: 'client' | 'server'
   readonly data: JsonValue
 }
 const reference = definition<Referring>()
-/** Copied from the row of the operation, by the statement. */
+/** The statement copies the value from the operation's row. */
 const COPIED = () => null
 
 export const REFERENCES = reference.table(
@@ -141,13 +142,13 @@ export const REFERENCES = reference.table(
     data: reference.json({ fill: ({ data }) => data }, like<JsonValue>()),
   },
   {
-    // At most one reference per operation, ever (invariant 2), and no blob in two of them.
+    // An operation never has more than one reference (invariant 2), and no blob is in two references.
     key: ['operationId', 'owner'],
     indexes: [{ name: 'landfall_references_blob_key', on: ['blobKey'], unique: true }],
   },
 )
 
-/** An effect as it is written down. */
+/** An effect as it is recorded. */
 export interface Owing {
   readonly effectId: string
   readonly owner: string
@@ -190,14 +191,14 @@ export const EFFECTS = effect.table(
 
 const { key, text, big, small, table } = definition()
 
-/** Receivers that have answered 410: nothing is sent there until an operator asks for it. */
+/** Receivers that have answered 410. Nothing is sent to them until an operator asks for it. */
 export const DISABLED_TARGETS = table(
   'landfall_disabled_targets',
   { kind: text({}), name: text({}), disabledAt: big({}) },
   { key: ['kind', 'name'] },
 )
 
-/** What an owner has open and holds, kept by triggers. */
+/** What an owner has open and what it stores. Triggers keep these numbers up to date. */
 export const USAGE = table(
   'landfall_usage',
   {
@@ -208,15 +209,16 @@ export const USAGE = table(
     storedReferences: big({ default: 0 }),
     /** Microseconds since 1970; see `rate.ts`. */
     declaredUntilUs: big({ default: 0 }),
-    /** Whether the latest declaration came too soon: decided and answered by one statement. */
+    /** Whether the latest declaration came too soon. One statement decides this and returns it. */
     declarationRefused: small({ default: 0, only: 'postgres' }),
   },
   { key: ['owner'] },
 )
 
 /**
- * What is left of operations that ended long ago or whose owner was forgotten: their ids are never used again. `point`
- * says how each one ended; `completed` is a reference that was removed. SQLite's migrations make it WITHOUT ROWID.
+ * The remains of operations that ended long ago or whose owner was forgotten, so that their ids are never used again.
+ * `point` says how each one ended; `completed` means that its reference was removed. SQLite's migrations make this
+ * table WITHOUT ROWID.
  */
 export const TOMBSTONES = table(
   'landfall_tombstones',
@@ -227,5 +229,5 @@ export const TOMBSTONES = table(
   },
 )
 
-/** What is true of the ledger as a whole: its identity and the version of its tables. */
+/** Facts about the ledger as a whole: its identity, the version of its tables, and others. */
 export const META = table('landfall_meta', { key: text({}), value: text({}) }, { key: ['key'] })
