@@ -3,14 +3,16 @@ import { type Args, changes, type Plan, row, type SqlRow, type SqlValue } from '
 import { OPEN } from '../rows.js'
 import type { OperationKey } from '../../ports/operation.js'
 
-// What is picked, and then taken by a statement around the pick. Most picks find nothing. On SQLite a reader asks first, so
-// that they do not keep the application from its one writer; on PostgreSQL they pass over rows that another node takes.
+// Statements that pick what is due. A statement around the pick then takes it. Most picks find nothing. On SQLite a
+// reader asks first, so that an empty pick does not keep the application from its one writer. On PostgreSQL a pick
+// skips rows that another node is taking.
 
 const DRIVABLE = `((o.point IN ${OPEN} AND o.stalled = 0) OR o.cleanup_due = 1)`
 
 /**
- * Oldest first. A lease of the same holder that looks expired is one whose clock has jumped if it is in use; otherwise
- * it could not be given back, and is not prolonged any more.
+ * Due operations, oldest first. If a lease of the same holder looks expired although it is in use, the clock has
+ * jumped, and the lease is left alone. If it is not in use, the holder could not give it back and no longer prolongs
+ * it, so it is taken.
  */
 export const dueOperations = ({ now, eachJson, lockDue }: Dialect): string =>
   `SELECT o.owner AS due_owner, o.id AS due_id FROM landfall_operations o WHERE o.due_at IS NOT NULL AND o.due_at <= ${now}
@@ -24,29 +26,30 @@ export const dueArgs = ({ holder, inUse }: { holder: string; inUse: readonly Ope
   in_use: JSON.stringify(inUse.map(({ owner, id }) => [owner, id])),
 })
 
-/** When there is something to take, leases that may expire included. */
+/** The next time at which there is something to take, including leases that may expire. */
 export const NEXT_DUE = `SELECT o.due_at FROM landfall_operations o WHERE o.due_at IS NOT NULL AND ${DRIVABLE} ORDER BY o.due_at LIMIT 1`
 
-/** Of one target, oldest first. */
+/** Due effects of one target, oldest first. */
 export const dueEffects = ({ now, lockDue }: Dialect): string =>
   `SELECT e.effect_id AS due_id FROM landfall_effects e
   WHERE e.kind = :kind AND e.name = :name AND e.due_at IS NOT NULL AND e.due_at <= ${now} ORDER BY e.due_at LIMIT :limit ${lockDue('e')}`
 
-/** Referenced, and nothing is owed any more. */
+/** Referenced operations that owe nothing any more. */
 export const completable = ({ owed, lockDue }: Dialect): string =>
   `SELECT o.owner AS due_owner, o.id AS due_id FROM landfall_operations o
   WHERE o.point = 'referenced' AND ${owed.nothing} ORDER BY o.updated_at LIMIT :limit ${lockDue('o')}`
 
-/** Changes the operations that were picked. */
+/** Changes the picked operations. */
 export const updatePicked = (pick: string, set: string): string => `WITH due AS MATERIALIZED (${pick})
   UPDATE landfall_operations AS o SET ${set} FROM due WHERE o.owner = due_owner AND o.id = due_id`
 
 /**
- * Two writes of which the second depends on the row that the first has changed. One statement for PostgreSQL, so that both
- * are done or neither, by one way there and back; two for SQLite, which has no writes in a WITH, within one transaction.
+ * Two writes, of which the second depends on the row that the first has changed. On PostgreSQL they are one statement,
+ * so that both happen or neither, in one round trip. SQLite has no writes in a WITH, so there they are two statements
+ * in one transaction.
  *
- * @param first Answers a row with the columns `named`, and perhaps others.
- * @param second With the name of what is behind FROM: the first's row, as the table `alias`.
+ * @param first Returns a row with the columns `named`, and perhaps others.
+ * @param second Gets the text after FROM: the first's row, as the table `alias`.
  */
 export function writeBoth(
   { hasOneWriter }: Dialect,
@@ -71,5 +74,5 @@ export function writeBoth(
   }
 }
 
-/** Pairs of texts, as rows of `eachJson`. */
+/** Pairs of texts, as rows for `eachJson`. */
 export const pairs = (keys: readonly OperationKey[]): string => JSON.stringify(keys.map(({ owner, id }) => [owner, id]))

@@ -71,7 +71,10 @@ export function effectStatements(dialect: Dialect) {
       }
     },
 
-    /** In a transaction: stalls are cleared, effects that were given up are owed again, and their targets are enabled. */
+    /**
+     * Must run in a transaction. It clears stalls, makes effects owed again that were given up, and enables their
+     * targets.
+     */
     *retry({ owner, id }: OperationKey): Plan<boolean> {
       const stalls = yield* changes(
         `UPDATE landfall_operations SET stalled = 0, attempts = 0, problem = 'null', due_at = ${now}, updated_at = ${now}

@@ -7,7 +7,7 @@ import { operationStatements } from './operations.js'
 import { referenceStatements } from './references.js'
 import { retentionStatements } from './retention.js'
 
-/** What a ledger asks of its database, as plans: one for each method of the ports. */
+/** The statements of a ledger as plans: one for each method of the ports. */
 export const ledgerStatements = (dialect: Dialect) => ({
   ...operationStatements(dialect),
   ...leaseStatements(dialect),

@@ -12,7 +12,7 @@ import {
 } from '../../ports/ledger/inventory.js'
 import type { OperationRecord } from '../../ports/operation.js'
 
-// What reconcile, lists, doctor, health checks and metrics ask.
+// Queries for reconcile, lists, doctor, health checks and metrics.
 
 const HEARTBEAT = `(SELECT value FROM landfall_meta WHERE key = 'heartbeat') AS heartbeat`
 const toPulse = (found: SqlRow | undefined): LedgerPulse => {
@@ -22,7 +22,10 @@ const toPulse = (found: SqlRow | undefined): LedgerPulse => {
 
 const upTo = (sql: string): string => `(SELECT COUNT(*) FROM (${sql} LIMIT ${BACKLOG_MOST}) AS counted)`
 
-/** Only by partial indexes: finished operations and delivered effects are in none of them. A test looks at the plans. */
+/**
+ * These queries use only partial indexes, which contain no finished operations and no delivered effects. A test
+ * examines the query plans.
+ */
 export const backlogWords = ({ now, owed }: Dialect): { open: string; rest: string } => ({
   open: OPEN_BACKLOG,
   rest: `SELECT ${now} AS now, ${owed.referenced.map(upTo).join(' + ')} AS referenced,
@@ -46,7 +49,7 @@ export function inventoryStatements(dialect: Dialect) {
       return found.map(toClaim)
     },
 
-    /** By the key of the blob: it is made with the row, in the order of time. */
+    /** Ordered by the key of the blob. The key is made with the row, in the order of time. */
     *list({
       id,
       owner,

@@ -18,9 +18,9 @@ export const fence = ({ owner, id, token, holder }: Lease, { digest }: Operation
 })
 
 const ONE = `owner = :owner AND id = :id`
-/** A receiver that goes away without giving its lease back may have left bytes that are not counted yet. */
+/** A receiver that disappears without giving its lease back may have left bytes that are not counted yet. */
 const UNCLEAN = `unclean_holder = COALESCE(unclean_holder, CASE lease_purpose WHEN 'receive' THEN lease_holder END)`
-/** What the purpose of a lease can do something with. */
+/** The points at which a lease of each purpose has something to do. */
 const USEFUL = {
   receive: `point = 'declared' AND "offset" < file_size`,
   drive: `(point IN ${OPEN} OR cleanup_due = 1)`,
@@ -28,16 +28,22 @@ const USEFUL = {
 
 export function leaseStatements(dialect: Dialect) {
   const { now, eachJson } = dialect
-  /** What a lease sets. It is due when it expires: the completer finds those whose holders have died. */
+  /**
+   * What a new lease sets. The operation is due when the lease expires, so the completer finds operations whose holders
+   * have died.
+   */
   const GRANT = `lease_token = lease_token + 1, ${UNCLEAN}, lease_holder = :holder, lease_purpose = :purpose,
     lease_expires_at = ${now} + :lease_ms, lease_asked = 0, due_at = ${now} + :lease_ms`
-  /** A holder that asks again has lost its own memory of the lease, never its process: it is not in use. */
+  /**
+   * A holder that asks again for its own lease has forgotten that it has it. Its process is the same one, so the lease
+   * is not in use and can be granted again.
+   */
   const FREE = `(lease_holder IS NULL OR lease_holder = :holder OR lease_expires_at <= ${now})`
   const take = (useful: string): string =>
     `UPDATE landfall_operations SET ${GRANT} WHERE ${ONE} AND ${useful} AND ${FREE} RETURNING ${LEASED_COLUMNS}`
   const TAKE = { receive: take(USEFUL.receive), drive: take(USEFUL.drive) }
   const TAKE_DUE = `${updatePicked(dueOperations(dialect), GRANT)} RETURNING ${LEASED_COLUMNS}`
-  /** Another holder that receives bytes now. */
+  /** Condition: another holder is receiving bytes. */
   const RECEIVES = `${ONE} AND lease_purpose = 'receive' AND lease_holder <> :holder AND lease_expires_at > ${now}`
   const NEXT = `SELECT ${now} AS now, (${NEXT_DUE}) AS due, (
       SELECT MIN((SELECT e.due_at FROM landfall_effects e WHERE e.kind = target.value ->> 0 AND e.name = target.value ->> 1
@@ -105,7 +111,7 @@ export function leaseStatements(dialect: Dialect) {
       return recorded === undefined ? null : toOperation(recorded)
     },
 
-    /** When something is due, in milliseconds from now. */
+    /** When something is due next, in milliseconds from now. */
     *nextDueInMs(targets: readonly EffectTarget[]): Plan<number | null> {
       const found = yield* row(NEXT, { targets: JSON.stringify(targets.map(({ kind, name }) => [kind, name])) })
       const due = [found?.['due'] ?? null, found?.['effect_due'] ?? null].filter((at) => at !== null)
@@ -117,7 +123,7 @@ export function leaseStatements(dialect: Dialect) {
         `UPDATE landfall_effects SET holder = NULL, due_at = ${now} WHERE due_at IS NOT NULL AND holder IS NOT NULL AND holder <> :holder`,
         { holder },
       )
-      // A lease always has a due time: the index of due operations finds them without a scan.
+      // An operation with a lease always has a due time, so the index of due operations finds it without a scan.
       return yield* changes(
         `UPDATE landfall_operations SET ${UNCLEAN}, ${NO_LEASE}, lease_token = lease_token + 1, due_at = ${now}
          WHERE due_at IS NOT NULL AND lease_holder IS NOT NULL AND lease_holder <> :holder`,

@@ -15,7 +15,7 @@ import { newOwnerKey, OPEN } from '../rows.js'
 import { newTombstoneKey, TOMBSTONE_KEY } from '../tombstones.js'
 import type { ClockLook, ClockSettled } from '../../ports/ledger/marks.js'
 
-// What is true of the ledger as a whole is in `landfall_meta`, by keys.
+// Facts about the ledger as a whole are in `landfall_meta`, by their keys.
 
 export function* meta(key: string): Plan<string | null> {
   const found = yield* row(`SELECT value FROM landfall_meta WHERE key = :key`, { key })
@@ -30,7 +30,9 @@ export function* setMeta(key: string, value: string): Plan<number> {
   return yield* changes(setting(), { key, value })
 }
 
-/** Of several processes that do so at once, one sets it; the others wait for its commit, and read what it has set. */
+/**
+ * If several processes do this at once, one of them sets the value. The others wait for its commit and read that value.
+ */
 export function* metaOnce(key: string, first: () => string): Plan<string> {
   for (;;) {
     const known = yield* meta(key)
@@ -70,8 +72,9 @@ export function markStatements({ now, greater, hasOneWriter, lock }: Dialect) {
   }
 
   /**
-   * The clock went ahead of the time in which clients could come: what ends for want of a client ends so much later. A
-   * digest that is waited for until the expiry goes with it; what is waited for shortly is not, for the clock may go back.
+   * The clock was set ahead, and clients could not come back in the skipped time. So expiries move by the same amount.
+   * A digest that is awaited until the expiry moves with it. A digest that is awaited for a short time does not,
+   * because the clock may be set back.
    */
   const POSTPONE = `UPDATE landfall_operations SET
       expires_at = expires_at + :ms,
@@ -80,8 +83,9 @@ export function markStatements({ now, greater, hasOneWriter, lock }: Dialect) {
     WHERE point IN ${OPEN}`
 
   /**
-   * The clock went back, and what was written before is in the future: leases end as if they had just been prolonged,
-   * pauses are over. Rows that only wait for their expiry are left alone; theirs may only become later.
+   * The clock was set back, so times that were written before are in the future. Leases end as if they had just been
+   * prolonged, and pauses are over. Rows that only wait for their expiry keep it, because an expiry may only become
+   * later.
    */
   function* bringForward(
     nowAt: number,
@@ -114,7 +118,7 @@ export function markStatements({ now, greater, hasOneWriter, lock }: Dialect) {
     mark,
     lookAtClock,
 
-    /** In a transaction. Two nodes may raise it at once: the higher one stays. */
+    /** Must run in a transaction. Two nodes may raise the mark at once; the higher one stays. */
     *advanceMark(to: { mark: number; restored: boolean | null }): Plan<void> {
       yield* changes(
         `INSERT INTO landfall_meta AS m (key, value) VALUES ('mark', :mark) ON CONFLICT (key)
@@ -129,10 +133,10 @@ export function markStatements({ now, greater, hasOneWriter, lock }: Dialect) {
       yield* changes(setting(`CAST(${now} AS text)`), { key: 'heartbeat' })
     },
 
-    /** In one transaction: decided once more, for another process may have been here first. */
+    /** Must run in one transaction. It decides again, because another process may have settled the clock first. */
     *settleClock(look: ClockLook): Plan<ClockSettled> {
       const known = stepsIn(yield* metaOnce('clock_steps', () => '[]'))
-      // One process at a time; this row is always there.
+      // The lock admits one process at a time. Its row always exists.
       const steps = hasOneWriter
         ? known
         : stepsIn(

@@ -27,7 +27,7 @@ export function* find({ owner, id }: OperationKey): Plan<OperationRecord | null>
   return found === undefined ? null : toOperation(found)
 }
 
-/** What ends an open operation. A process that has its lease loses it. */
+/** For a SET list: ends an open operation. A process that has its lease loses it. */
 export const cancelled = (now: string): string =>
   `point = 'cancelled', stalled = 0, lease_token = lease_token + 1, ${NO_LEASE}, cleanup_due = 1, attempts = 0, due_at = ${now}`
 
@@ -51,7 +51,8 @@ export function operationStatements(dialect: Dialect, table: Table<string, Colum
     find,
 
     /**
-     * One statement where the operation is new, which is nearly always, and on SQLite one more for its owner's rate.
+     * Takes one statement if the operation is new, which is nearly always so, and on SQLite one more for its owner's
+     * rate.
      *
      * @param ownerHash The owner as tombstones name it.
      */

@@ -27,8 +27,8 @@ export function referenceStatements(dialect: Dialect) {
   const effect = insertOf(EFFECTS, now)
   const OWE = `${effect.into} VALUES (${effect.values})`
   const COMPLETE = updatePicked(completable(dialect), `point = 'completed', updated_at = ${now}`)
-  // Any open point: the same holder may have recorded an earlier one while the hook ran. The primary key of the references
-  // is invariant 2, whatever else may fail.
+  // Any open point is allowed, because the same holder may have recorded an earlier one while the hook ran. The primary
+  // key of the references enforces invariant 2, whatever else may fail.
   const referring = statementsFor(now, (set) =>
     writeBoth(
       dialect,
@@ -78,7 +78,10 @@ export function referenceStatements(dialect: Dialect) {
       return yield* changes(COMPLETE, { limit })
     },
 
-    /** In the application's own transaction: the reference goes and the removal of its bytes is owed, or neither. */
+    /**
+     * Runs in the application's own transaction. Either the reference is deleted and the removal of its bytes is owed,
+     * or neither.
+     */
     *remove(id: string, named: string | null): Plan<boolean> {
       const [found, another] = yield* rows(
         `SELECT owner, blob_key FROM landfall_references WHERE operation_id = :id ${named === null ? '' : 'AND owner = :owner'} ${lock('landfall_references')}`,

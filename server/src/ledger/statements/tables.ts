@@ -4,18 +4,18 @@ import { changes, type Plan } from '../query.js'
 import type { UploadError } from '../../lib/errors.js'
 import { meta, metaOnce, setMeta, store, tombstoneKey } from './marks.js'
 
-/** In what the engines differ when they make the tables. */
+/** The differences between the engines when they make the tables. */
 export interface TableMaking {
   readonly migrations: readonly (readonly string[])[]
-  /** The table that says which version the others have: it comes before all migrations. */
+  /** Makes the table that contains the version of the others. It runs before all migrations. */
   readonly metaTable: string
-  /** Whether the tables are as this version needs them. It only reads. */
+  /** Reports whether the tables are as this version needs them. It only reads. */
   standing(): Plan<Standing>
-  /** What comes first in the transaction that makes them. */
+  /** Runs first in the transaction that makes the tables. */
   begin(): Plan<void>
-  /** Runs a statement of a migration; the application's drizzle-kit may have done before what it does. */
+  /** Runs a statement of a migration. The application's drizzle-kit may already have done what it does. */
   apply(statement: string): Plan<void>
-  /** Makes again what was dropped. */
+  /** Makes dropped parts again. */
   mend(parts: readonly Part[]): Plan<void>
 }
 
@@ -27,7 +27,7 @@ export interface Opened {
 export function tableStatements({ migrations, metaTable, standing, begin, apply, mend }: TableMaking) {
   const { tables, others } = partsOf(migrations)
 
-  /** Null: there is something to migrate. */
+  /** null: there is something to migrate. */
   function* migrated(): Plan<Opened | null> {
     const now = yield* standing()
     return now.identity !== null && isReady(now, migrations.length)
@@ -42,16 +42,16 @@ export function tableStatements({ migrations, metaTable, standing, begin, apply,
       return notReady(yield* standing(), migrations.length)
     },
 
-    /** In a transaction. */
+    /** Must run in a transaction. */
     *migrate(): Plan<Opened> {
       yield* begin()
-      // Another process may have been here while this one waited.
+      // Another process may have migrated the tables while this one waited.
       const ready = yield* migrated()
       if (ready !== null) return ready
       yield* changes(metaTable)
       const version = Number((yield* meta('version')) ?? 0)
       for (const statement of migrations.slice(version).flat()) yield* apply(statement)
-      // A newer version of the server may have been here: its tables are its own to count.
+      // If a newer version of the server has migrated the tables, its version number stays.
       if (version < migrations.length) yield* setMeta('version', String(migrations.length))
       const { missing } = yield* standing()
       refuseLostTables(tables, missing)
