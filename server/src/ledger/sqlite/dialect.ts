@@ -2,7 +2,7 @@ import type { Dialect } from '../dialect.js'
 import { rateWords } from '../rate.js'
 import { BACKLOG_MOST } from '../../ports/ledger/inventory.js'
 
-/** SQLite's clock in milliseconds since 1970; the same in all places of one statement. */
+/** SQLite's clock in milliseconds since 1970. It is the same everywhere within one statement. */
 export const NOW = `CAST(unixepoch('subsec') * 1000 AS INTEGER)`
 
 const RATE = rateWords('declared_until_us', { now: NOW, greater: 'MAX' })
@@ -19,25 +19,27 @@ export const SQLITE: Dialect = {
   removalOf: (blobKey) => `json_object('blobKey', ${blobKey})`,
   usage: (isRated) => ({
     before: '',
-    // A row also for an owner that has none yet.
+    // This gives a row also for an owner that has none yet.
     from: `(SELECT COALESCE(MAX(open_operations), 0) AS open_operations, COALESCE(MAX(reserved_bytes + stored_bytes), 0) AS used_bytes,
         COALESCE(MAX(open_operations + stored_references), 0) AS used_files, COALESCE(MAX(declared_until_us), 0) AS declared_until_us
       FROM landfall_usage WHERE owner = :owner) AS own`,
     allowed: `NOT EXISTS (SELECT 1 FROM landfall_tombstones WHERE id = :id AND owner_hash = :owner_hash)${isRated ? ` AND ${RATE.allowed}` : ''}`,
-    // The trigger has made the owner's row by then.
+    // By then the trigger has made the owner's row.
     after: isRated ? `UPDATE landfall_usage SET declared_until_us = ${RATE.next} WHERE owner = :owner` : null,
   }),
-  // Whether it owes anything: which effects are not delivered yet is looked up, by the one connection that writes.
+  // The row only says whether the operation owes anything. The one connection that writes looks up which effects are
+  // not delivered yet.
   owed: {
     column: 'owes_effects',
     of: (effects) => (effects > 0 ? 1 : 0),
     nothing: `o.owes_effects = 0 AND NOT EXISTS (${UNDELIVERED})`,
     oneMore: '',
-    // It completes as soon as nothing is owed, without being counted.
+    // The operation completes as soon as nothing is owed, so nothing has to be counted.
     recount: 'owes_effects = 0',
     referenced: [
       `SELECT 1 FROM landfall_operations WHERE point = 'referenced' AND owes_effects = 0`,
-      // In no index of their own: found by what they owe. CROSS JOIN keeps SQLite from beginning with all operations.
+      // These operations are in no index of their own, so they are found through the effects that they owe. CROSS JOIN
+      // keeps SQLite from beginning with all operations.
       `SELECT 1 FROM (
           SELECT owner, operation_id FROM landfall_effects WHERE due_at IS NOT NULL
           UNION SELECT owner, operation_id FROM landfall_effects WHERE given_up_at IS NOT NULL LIMIT ${BACKLOG_MOST}) AS e

@@ -27,7 +27,7 @@ const DUE = {
 }
 
 type AnySchema = Record<string, unknown>
-/** The transaction that Drizzle hands to the callback of `db.transaction`. */
+/** The transaction that Drizzle passes to the callback of `db.transaction`. */
 export type SqliteTx<Schema extends AnySchema> = Parameters<Parameters<LibSQLDatabase<Schema>['transaction']>[0]>[0]
 
 /**
@@ -35,7 +35,7 @@ export type SqliteTx<Schema extends AnySchema> = Parameters<Parameters<LibSQLDat
  *
  * `db` must be made on a client from `serializedLibsql`, so that all writes go through one queue.
  *
- * @throws UploadError `setup` where it is not.
+ * @throws UploadError `setup` if it is not.
  */
 export function sqliteLedger<Schema extends AnySchema>(db: LibSQLDatabase<Schema>): Ledger<SqliteTx<Schema>> {
   const access = sqliteAccess((db as unknown as { $client: unknown }).$client)
@@ -46,11 +46,11 @@ export function sqliteLedger<Schema extends AnySchema>(db: LibSQLDatabase<Schema
   }
   const read = <T>(plan: () => Plan<T>): Promise<T> => told(async () => runNow(await access.reader(), plan()))
   const write = <T>(plan: () => Plan<T>): Promise<T> => told(() => access.writer.write((on) => runNow(on, plan())))
-  /** Takes the writer only where a reader finds something; what comes a moment later is found the next time. */
+  /** Takes the writer only if a reader finds something. What becomes due a moment later is found the next time. */
   const writeIfAny = async <T>(pick: string, args: Args, none: T, plan: () => Plan<T>): Promise<T> =>
     (await read(() => row(pick, { ...args, limit: 1 }))) === undefined ? none : write(plan)
 
-  /** The key is read once: it is committed before anything can be declared, and never changes. */
+  /** The key is read once. It is committed before anything can be declared, and it never changes. */
   let known: ((owner: string) => string) | null = null
   function* hashOf(owner: string): Plan<string> {
     if (known === null) {
@@ -84,7 +84,7 @@ export function sqliteLedger<Schema extends AnySchema>(db: LibSQLDatabase<Schema
 
     tombstone: ({ owner, id }) =>
       read(function* () {
-        // A reader cannot make the key; where there is none yet, there are no tombstones.
+        // A reader cannot make the key. As long as there is no key, there are no tombstones.
         const key = yield* meta(TOMBSTONE_KEY)
         return key === null ? null : yield* statements.tombstone(id, ownerHash(key, owner))
       }),
@@ -183,7 +183,7 @@ export function sqliteLedger<Schema extends AnySchema>(db: LibSQLDatabase<Schema
     },
   }
 
-  /** Without a hook there is nothing that Drizzle would have to see: a job of the queue like any other. */
+  /** Without a hook, Drizzle does not need to know of the transaction. It is a job of the queue like any other. */
   async function referAlone(lease: Lease, from: OperationRecord, intent: ReferenceIntent): Promise<Referred> {
     try {
       return { outcome: 'referenced', operation: await write(() => statements.refer(lease, from, intent, NO_HOOK)) }
@@ -194,9 +194,9 @@ export function sqliteLedger<Schema extends AnySchema>(db: LibSQLDatabase<Schema
   }
 
   /**
-   * The hook runs in Drizzle's own `db.transaction`, so that the application has its schema and its types. The
-   * transaction begins in truth with the hook's first statement: a hook that waits for something else first keeps
-   * nobody from writing. What we add is its last statements.
+   * The hook runs in Drizzle's own `db.transaction`, so that it has the application's schema and types. The transaction
+   * really begins with the hook's first statement, so that a hook which first waits for something else does not delay
+   * other writes. Landfall adds the last statements.
    */
   async function refer(
     lease: Lease,
@@ -253,7 +253,8 @@ export function sqliteLedger<Schema extends AnySchema>(db: LibSQLDatabase<Schema
     } catch (error) {
       if (error instanceof Rejected) return { outcome: 'rejected', problem: error.problem }
       if (error instanceof Lost) return { outcome: 'lost' }
-      // A mail server, another database, a file of the hook's may fail with the same codes; that is its own fault.
+      // A mail server, another database or a file that the hook uses may fail with the same codes. That is a fault of
+      // the hook.
       const isOfHook = (failed as { readonly error: unknown } | null)?.error === error && !isSaid(error)
       throw isOfHook ? error : faultOf(error)
     }
@@ -262,7 +263,7 @@ export function sqliteLedger<Schema extends AnySchema>(db: LibSQLDatabase<Schema
   }
 }
 
-/** A full disk is no reason to give an operation up: what Landfall itself asked of the database fails with a code. */
+/** A full disk is no reason to give an operation up. So a fault in a statement of Landfall's own gets an error code. */
 const faultOf = (error: unknown): unknown =>
   isAway(error) && faultCode(error) === null
     ? new UploadError('ledger-unavailable', 'the database cannot be used now', { cause: error })
@@ -276,7 +277,7 @@ async function told<T>(work: () => Promise<T>): Promise<T> {
   }
 }
 
-/** Statements in a transaction of the application's own, through its Drizzle. */
+/** Runs statements in a transaction of the application, through its Drizzle. */
 const queriesIn = <Schema extends AnySchema>(tx: SqliteTx<Schema>): Queries => ({
   async ask({ wants, sql, args }) {
     const query = queryOf(sql, args)

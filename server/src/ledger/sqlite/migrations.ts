@@ -1,6 +1,6 @@
 /**
- * The tables' history for SQLite, in order; `PRAGMA`-free and only ever appended to, so that versions N and N+1 of the
- * server can run against one database. A test holds it against `schema.ts`.
+ * The history of the tables for SQLite, in order. It contains no PRAGMA and is only ever appended to, so that versions
+ * N and N+1 of the server can run against one database. A test compares its result with `schema.ts`.
  */
 export const MIGRATIONS: readonly (readonly string[])[] = [
   [
@@ -79,11 +79,11 @@ export const MIGRATIONS: readonly (readonly string[])[] = [
     )`,
     `CREATE UNIQUE INDEX landfall_effects_name ON landfall_effects (owner, operation_id, name)`,
     `CREATE INDEX landfall_effects_due ON landfall_effects (due_at) WHERE due_at IS NOT NULL`,
-    // Invariant 4, against every writer.
+    // This enforces invariant 4 against every writer.
     `CREATE TRIGGER landfall_offset_never_falls BEFORE UPDATE OF "offset" ON landfall_operations
       WHEN NEW."offset" < OLD."offset"
       BEGIN SELECT RAISE(ABORT, 'landfall: an acknowledged offset never falls'); END`,
-    // Invariant 7, against every writer.
+    // This enforces invariant 7 against every writer.
     `CREATE TRIGGER landfall_point_never_moves_back BEFORE UPDATE OF point ON landfall_operations
       WHEN NEW.point <> OLD.point AND (
         OLD.point IN ('completed', 'cancelled', 'expired', 'rejected')
@@ -93,11 +93,11 @@ export const MIGRATIONS: readonly (readonly string[])[] = [
         OR (OLD.point = 'received' AND NEW.point IN ('declared', 'expired', 'completed'))
         OR (OLD.point = 'declared' AND NEW.point = 'completed'))
       BEGIN SELECT RAISE(ABORT, 'landfall: a recovery point never moves back'); END`,
-    // An id is never used again, also after deletion: its row stays.
+    // An id is never used again, not even after a deletion, because its row stays.
     `CREATE TRIGGER landfall_operation_stays BEFORE DELETE ON landfall_operations
       BEGIN SELECT RAISE(ABORT, 'landfall: an operation is never deleted, because its id is never used again'); END`,
   ],
-  // Effects of the application's own, each target by itself.
+  // The application's own effects. Each target's effects are delivered separately from those of other targets.
   [
     `ALTER TABLE landfall_effects ADD COLUMN kind TEXT NOT NULL DEFAULT ''`,
     `ALTER TABLE landfall_effects ADD COLUMN holder TEXT`,
@@ -110,11 +110,12 @@ export const MIGRATIONS: readonly (readonly string[])[] = [
     `DROP INDEX IF EXISTS landfall_operations_referenced`,
     `CREATE INDEX landfall_operations_incomplete ON landfall_operations (updated_at) WHERE point = 'referenced' AND owes_effects = 0`,
   ],
-  // Several processes on one store: who receives is asked by others to let go.
+  // For several processes on one store: a process asks the receiver in another process to release its lease.
   [
     `ALTER TABLE landfall_operations ADD COLUMN lease_asked INTEGER NOT NULL DEFAULT 0`,
     `CREATE INDEX landfall_operations_asked ON landfall_operations (lease_holder) WHERE lease_asked > 0`,
-    // What an owner has open and holds (invariant 9), kept by triggers: against every writer.
+    // What an owner has open and what it stores (invariant 9). Triggers keep these numbers up to date, whichever
+    // program writes.
     `CREATE TABLE landfall_usage (owner TEXT PRIMARY KEY NOT NULL, open_operations INTEGER NOT NULL DEFAULT 0,
       reserved_bytes INTEGER NOT NULL DEFAULT 0, stored_bytes INTEGER NOT NULL DEFAULT 0)`,
     `INSERT INTO landfall_usage (owner, open_operations, reserved_bytes)
@@ -144,9 +145,9 @@ export const MIGRATIONS: readonly (readonly string[])[] = [
     `CREATE TRIGGER landfall_reference_gone AFTER DELETE ON landfall_references
       BEGIN UPDATE landfall_usage SET stored_bytes = stored_bytes - OLD.size WHERE owner = OLD.owner; END`,
   ],
-  // Retention: what ended long ago is forgotten up to a tombstone, so that its id is still never used again.
+  // Retention: an operation that ended long ago is replaced by a tombstone, so that its id is still never used again.
   [
-    // No owner in it, and no row id: an index of its own is all that there is of it.
+    // The table contains no owner and no row id. It consists only of the index of its primary key.
     `CREATE TABLE landfall_tombstones (
       id TEXT NOT NULL,
       owner_hash TEXT NOT NULL,
@@ -154,7 +155,7 @@ export const MIGRATIONS: readonly (readonly string[])[] = [
       PRIMARY KEY (id, owner_hash),
       CONSTRAINT landfall_tombstones_point CHECK (point IN ('completed', 'cancelled', 'expired', 'rejected'))
     ) WITHOUT ROWID`,
-    // By which the triggers recognise an operation's tombstone. An older version of the server does not write it.
+    // The triggers recognise an operation's tombstone by this hash. An older version of the server does not write it.
     `ALTER TABLE landfall_operations ADD COLUMN owner_hash TEXT`,
     `ALTER TABLE landfall_operations ADD COLUMN forgotten_at INTEGER`,
     `CREATE INDEX landfall_operations_ended ON landfall_operations (updated_at) WHERE cleanup_due = 0 AND lease_holder IS NULL AND (point IN ('cancelled', 'expired', 'rejected') OR removed_at IS NOT NULL)`,
@@ -165,7 +166,7 @@ export const MIGRATIONS: readonly (readonly string[])[] = [
       WHEN NOT EXISTS (SELECT 1 FROM landfall_tombstones t WHERE t.id = OLD.id AND t.owner_hash = OLD.owner_hash)
         OR EXISTS (SELECT 1 FROM landfall_references r WHERE r.operation_id = OLD.id AND r.owner = OLD.owner)
       BEGIN SELECT RAISE(ABORT, 'landfall: an operation is never deleted without its tombstone, because its id is never used again'); END`,
-    // Of whoever does not say the owner's hash, every id that has a tombstone is refused.
+    // If a writer does not give the owner's hash, every id that has a tombstone is refused.
     `CREATE TRIGGER landfall_id_is_never_used_again BEFORE INSERT ON landfall_operations
       WHEN EXISTS (SELECT 1 FROM landfall_tombstones t WHERE t.id = NEW.id AND (NEW.owner_hash IS NULL OR t.owner_hash = NEW.owner_hash))
       BEGIN SELECT RAISE(ABORT, 'landfall: an id is never used again'); END`,
@@ -173,7 +174,7 @@ export const MIGRATIONS: readonly (readonly string[])[] = [
       BEGIN SELECT RAISE(ABORT, 'landfall: a tombstone stays, because its id is never used again'); END`,
     `CREATE TRIGGER landfall_tombstone_is_not_changed BEFORE UPDATE ON landfall_tombstones
       BEGIN SELECT RAISE(ABORT, 'landfall: a tombstone stays, because its id is never used again'); END`,
-    // How many files an owner holds, and until when its declarations use up what it may declare.
+    // How many files an owner stores, and the time until which its declarations use up its rate.
     `ALTER TABLE landfall_usage ADD COLUMN stored_references INTEGER NOT NULL DEFAULT 0`,
     `ALTER TABLE landfall_usage ADD COLUMN declared_until_us INTEGER NOT NULL DEFAULT 0`,
     `INSERT INTO landfall_usage (owner, stored_references)

@@ -15,7 +15,7 @@ function ask(on: Connection, { wants, sql, args }: Statement): unknown {
   }
 }
 
-/** Runs a plan on a connection to its end, without giving up the thread in between. */
+/** Runs a plan on a connection to its end, without yielding to the event loop. */
 export function runNow<T>(on: Connection, plan: Plan<T>): T {
   let step = plan.next()
   while (step.done !== true) step = plan.next(ask(on, step.value))

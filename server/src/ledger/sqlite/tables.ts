@@ -3,7 +3,7 @@ import { changes, type Plan, row, rows } from '../query.js'
 import { tableStatements } from '../statements/tables.js'
 import { MIGRATIONS } from './migrations.js'
 
-// How the tables are made, and made whole again, in SQLite: within one job of the queue.
+// How the tables are made and repaired in SQLite, within one job of the queue.
 
 const PARTS = partsOf(MIGRATIONS)
 
