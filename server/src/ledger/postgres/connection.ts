@@ -1,9 +1,10 @@
 import { connect as connectTo, type Socket } from 'node:net'
 import type { Executes } from './query.js'
 
-// How one statement, or one transaction, gets a connection that can be taken away from it. Drizzle's own way through
-// the pool ends only when the database answers: of a connection whose other end is gone without a word (a failover, a
-// firewall that forgot it) nobody hears for a quarter of an hour, and it keeps its place in the pool for so long.
+// How one statement or one transaction gets a connection that can be taken away from it. Drizzle's own way through the
+// pool ends only when the database answers. If the other end of a connection is gone without notice (after a failover,
+// or because a firewall has forgotten the connection), this goes unnoticed for a quarter of an hour, and for that time
+// the connection keeps its place in the pool.
 
 /** Drizzle on one connection. */
 export interface Session extends Executes {
@@ -12,57 +13,64 @@ export interface Session extends Executes {
 
 export interface Connection {
   readonly session: Session
-  /** It has said nothing since a moment after which another one did not answer: see `distrust`. */
+  /** Whether it has not answered since a request to which another connection got no answer: see `distrust`. */
   isSuspect(): boolean
-  /** It has answered. */
+  /** Records that the connection has answered. */
   heard(): void
   /**
-   * The server is asked to stop what runs on it, without knowing whether it hears that, or when: what would run there
-   * next might be stopped in its place, so that nobody gets it any more.
+   * Asks the server to stop what runs on the connection. It is unknown whether the server gets this request, and when.
+   * It might stop the next statement on the connection instead, so the connection is not used again.
    */
   stop(): void
   /**
-   * From now on it commits: the server is not asked to stop that. A COMMIT that waits for a synchronous standby would not
-   * be undone, but be done without it, so that a failover loses what others have already seen. Left alone, it waits on
-   * without its client, seen by nobody.
+   * From now on the connection commits, and the server is not asked to stop that. If a COMMIT waits for a synchronous
+   * standby, stopping it would not undo it. It would be committed without the standby, and a failover would then lose
+   * what others have already seen. If it is left alone, it keeps waiting without its client, and nobody sees its
+   * changes.
    *
    * @see https://www.postgresql.org/docs/current/warm-standby.html#SYNCHRONOUS-REPLICATION
    */
   commits(): void
-  /** It is in order, and is for the next one. */
+  /** Gives the connection back. It is in order, and the next call may get it. */
   release(): void
-  /** Nobody gets it any more; what runs on it fails at once, and the server is asked to stop that unless it is a COMMIT. */
+  /** Ends the connection. What runs on it fails at once, and the server is asked to stop that unless it is a COMMIT. */
   destroy(): void
 }
 
-/** Where connections come from. */
+/** The source of connections. */
 export interface Connections {
-  /** As many as there may be at once. */
+  /** The largest number of connections at once. */
   readonly most: number
   get(): Promise<Connection>
-  /** It did not answer since then: neither may those that have said nothing since. */
+  /**
+   * Reports that a connection has not answered since this time. Others that have not answered since then may be dead
+   * too.
+   */
   distrust(sinceMs: number): void
 }
 
-/** By when each of them has answered last. */
+/** Keeps the time of each connection's last answer. */
 export function createTrust() {
   const heardAtMs = new WeakMap<object, number>()
   const sinceMs = performance.now()
   let distrustedMs = Number.NEGATIVE_INFINITY
   return {
     heard: (connection: object): void => void heardAtMs.set(connection, performance.now()),
-    /** Of those from before nobody has kept it. */
+    /**
+     * Connections that are older than this ledger have no recorded time. For them, the time at which the ledger was
+     * made counts.
+     */
     has: (connection: object): boolean => (heardAtMs.get(connection) ?? sinceMs) >= distrustedMs,
     distrust: (atMs: number): void => void (distrustedMs = Math.max(distrustedMs, atMs)),
   }
 }
 
-/** Nobody waits for this long. */
+/** The limit for sending the request to stop. Nothing waits for it. */
 const STOP_MS = 2_000
 
 /**
- * The server does not notice that a client has gone while it waits for a lock, and would do the statement after that:
- * it is asked not to, on a connection of its own.
+ * While the server waits for a lock, it does not notice that its client has gone, and would still run the statement
+ * after that. So it is asked not to, on a separate connection.
  *
  * @see https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-CANCELING-REQUESTS
  */

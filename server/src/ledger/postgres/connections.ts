@@ -3,13 +3,13 @@ import type { Connections, Session } from './connection.js'
 import { isPool, ofPool } from './node-postgres.js'
 import { isPostgresJs, ofPostgresJs } from './postgres-js.js'
 
-/** Told what the application's `db` is asked for; what it throws is what the application gets. */
+/** Is called with what the application asks of its `db`. An error that it throws is what the application gets. */
 export interface PastTx {
   statement(sql: string): void
   transaction(): void
 }
 
-/** The parts of Drizzle's session that are not in its types; the same in both drivers. */
+/** The parts of Drizzle's session that are not in its types. They are the same for both drivers. */
 interface SessionParts {
   readonly client: unknown
   readonly dialect: unknown
@@ -21,17 +21,17 @@ interface SessionParts {
 }
 
 /**
- * Looks at once at all that is reached into of the application's Drizzle, so that another version of it is refused at
- * the start and not at the first reference.
+ * Checks at once all internal parts of the application's Drizzle that the ledger uses, so that an unknown version is
+ * refused at the start and not at the first reference.
  *
- * @throws UploadError `setup` for a Drizzle or a driver that is not known
+ * @throws UploadError `setup` for an unknown Drizzle or driver
  */
 export function connectionsOf(db: unknown, pastTx: PastTx): Connections {
   const { session } = db as { session?: SessionParts }
   if (session === undefined || !('client' in session) || !('dialect' in session) || !('options' in session))
     throw new UploadError(
       'setup',
-      'postgresLedger does not know this version of drizzle-orm: its session is another one',
+      'postgresLedger does not know this version of drizzle-orm: its session has an unknown form',
     )
   const { client, dialect, schema, options } = session
   const on = (connection: unknown): Session => new session.constructor(connection, dialect, schema, options)
@@ -40,7 +40,7 @@ export function connectionsOf(db: unknown, pastTx: PastTx): Connections {
   if (made.client !== probe || typeof made.transaction !== 'function' || typeof made.execute !== 'function')
     throw new UploadError(
       'setup',
-      'postgresLedger does not know this version of drizzle-orm: it keeps its connection elsewhere',
+      'postgresLedger does not know this version of drizzle-orm: its session has no connection where it is expected',
     )
   const connections = isPool(client) ? ofPool(client, on) : isPostgresJs(client) ? ofPostgresJs(client, on) : null
   if (connections === null)
@@ -52,7 +52,7 @@ export function connectionsOf(db: unknown, pastTx: PastTx): Connections {
   return connections
 }
 
-/** Drizzle tells its logger of each statement before it sends it. The sessions of transactions have loggers of their own. */
+/** Drizzle calls its logger before it sends a statement. The sessions of transactions have their own loggers. */
 function listenPastTx(session: SessionParts, { statement, transaction }: PastTx): void {
   const { logger } = session
   if (logger === undefined) return

@@ -2,22 +2,24 @@ import type { Dialect } from '../dialect.js'
 import { rateWords } from '../rate.js'
 
 /**
- * PostgreSQL's clock in milliseconds since 1970. Not `clock_timestamp()`: that differs between two places of one
- * statement, and no index serves a condition on it. This one stands still within a statement and moves on between those
- * of a transaction; a statement that had to wait for a row judges by when it began, which ends no lease too early.
+ * PostgreSQL's clock in milliseconds since 1970. `clock_timestamp()` would differ between two places of one statement,
+ * and no index can serve a condition on it. `statement_timestamp()` does not change within a statement, and advances
+ * between the statements of a transaction. A statement that had to wait for a row judges by the time at which it began,
+ * so it ends no lease too early.
  */
 export const NOW = `CAST(FLOOR(EXTRACT(EPOCH FROM statement_timestamp()) * 1000) AS bigint)`
 
 const eachJson = (argument: string, alias: string): string =>
   `json_array_elements(CAST(CAST(${argument} AS text) AS json)) AS ${alias}`
 
-// Decided in the owner's row, where only one declaration at a time can be.
+// The rate is decided in the owner's row, which only one declaration at a time can change.
 const FIRST = rateWords('0', { now: NOW, greater: 'GREATEST' })
 const NEXT = rateWords('u.declared_until_us', { now: NOW, greater: 'GREATEST' })
 
 /**
- * The owner's row is locked first, so that declarations on several nodes follow each other and each sees what the others
- * have counted. `declaration_refused` says whether this one came too soon: the row's new values are all that is answered.
+ * The owner's row is locked first, so that declarations on several nodes run one after the other and each sees what the
+ * others have counted. `declaration_refused` says whether this one came too soon, because a statement can only return
+ * the row's new values.
  */
 const usage = (isRated: boolean): string => `WITH own AS (
     INSERT INTO landfall_usage AS u (owner${isRated ? ', declared_until_us' : ''})
@@ -44,7 +46,7 @@ export const POSTGRES: Dialect = {
   newId: 'CAST(gen_random_uuid() AS text)',
   removalOf: (blobKey) => `CAST(json_build_object('blobKey', ${blobKey}) AS text)`,
   usage: (isRated) => ({ before: usage(isRated), from: 'own', allowed: 'declaration_refused = 0', after: null }),
-  // Counted in the row, which two nodes that deliver the last two effects change one after the other.
+  // The row counts them. Two nodes that deliver the last two effects change it one after the other.
   owed: {
     column: 'owed_effects',
     of: (effects) => effects,
@@ -59,9 +61,10 @@ export const POSTGRES: Dialect = {
       FROM ${from} WHERE o.owner = delivered.owner AND o.id = delivered.operation_id`,
   },
   /**
-   * It waits for no other transaction: a row that is locked (the application forgets its owner in a long transaction) must
-   * not keep all others of this process from being prolonged. Such a lease counts as kept, and is prolonged the next time;
-   * a node that takes it has to wait for that lock, too.
+   * It waits for no other transaction. A row may be locked for long, for example because the application forgets its
+   * owner in a long transaction. That must not keep this process from prolonging all its other leases. The lease of
+   * such a row counts as kept, and is prolonged the next time. A node that wants to take it has to wait for the same
+   * lock.
    */
   renewal: `WITH held AS MATERIALIZED (
       SELECT o.owner, o.id, o.lease_token FROM ${eachJson(':leases', 'held')}

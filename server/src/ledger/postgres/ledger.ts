@@ -25,27 +25,39 @@ const statements = ledgerStatements(POSTGRES)
 
 type AnySchema = Record<string, unknown>
 type AnyDatabase = PgDatabase<PgQueryResultHKT, AnySchema>
-/** The transaction that Drizzle hands to the callback of `db.transaction`. */
+/** The transaction that Drizzle passes to the callback of `db.transaction`. */
 export type PostgresTx<Database extends Pick<AnyDatabase, 'transaction'>> = Parameters<
   Parameters<Database['transaction']>[0]
 >[0]
 
-/** To build an index over many rows takes its time, and so does another process that does it. */
+/**
+ * How long a migration may take. Building an index over many rows takes time, and so does waiting for another process
+ * that does it.
+ */
 const MIGRATE_MS = 15 * 60_000
-/** The pause between attempts to change tables that are in use: in it, those that had to wait for an attempt can run. */
+/**
+ * The pause between attempts to change tables that are in use. In it, statements that had to wait for an attempt can
+ * run.
+ */
 const MIGRATE_AGAIN_MS = 2_000
-/** An operator forgets an owner as a whole or not at all, however much it has. While that lasts, only that owner's rows are locked. */
+/**
+ * An operator forgets an owner completely or not at all, however much the owner has. During that time, only the rows of
+ * that owner are locked.
+ */
 const FORGET_MS = 15 * 60_000
-/** What a hook may take longer than its own limit before the database ends its transaction: then its process stands still. */
+/**
+ * How much longer than its own limit a hook may take before the database ends its transaction. A hook that takes so
+ * long is in a process that is suspended.
+ */
 const GRACE_MS = 5_000
 const ENDS_AFTER = `SELECT set_config('statement_timeout', :ms, true), set_config('idle_in_transaction_session_timeout', :ms, true)`
-/** A busy server may take as long, whatever the lease. */
+/** A busy server may take this long, whatever the lease. */
 const LEAST_RENEWAL_MS = 1_000
 
 /**
  * The ledger in the application's own PostgreSQL database, through the application's own Drizzle (node-postgres or
- * postgres.js). For any number of processes; no connection is held while bytes flow, and nothing lives in a session, so
- * that PgBouncer may pool by transaction.
+ * postgres.js). It serves any number of processes. No connection is held while bytes arrive, and no state is kept in a
+ * database session, so PgBouncer may pool by transaction.
  */
 export function postgresLedger<Database extends Executes & Pick<AnyDatabase, 'transaction'>>(
   db: Database,
@@ -60,7 +72,10 @@ export function postgresLedger<Database extends Executes & Pick<AnyDatabase, 'tr
   const turns = createTurns(connections)
   const on = <T>(plan: () => Plan<T>, answerMs?: number): Promise<T> =>
     told(turns.take((session, _limit, { heard }) => runOn(queriesOn(session, heard), plan()), answerMs))
-  /** Before all others that wait: what must not come late, because other nodes would take its silence for a death. */
+  /**
+   * Runs before all calls that wait. It is for calls that must not be late, because other nodes would take a delay for
+   * a death.
+   */
   const atOnce = <T>(plan: () => Plan<T>, answerMs?: number): Promise<T> =>
     told(turns.takeAtOnce((session, _limit, { heard }) => runOn(queriesOn(session, heard), plan()), answerMs))
   const within = <T>(plan: () => Plan<T>, answerMs?: number): Promise<T> =>
@@ -75,7 +90,7 @@ export function postgresLedger<Database extends Executes & Pick<AnyDatabase, 'tr
         answerMs,
       ),
     )
-  /** Read once: it is committed before anything can be declared, and never changes. */
+  /** The key is read once. It is committed before anything can be declared, and it never changes. */
   let known: ((owner: string) => string) | null = null
   function* hashOf(owner: string): Plan<string> {
     if (known === null) {
@@ -137,7 +152,7 @@ export function postgresLedger<Database extends Executes & Pick<AnyDatabase, 'tr
 
     versions: (keys) => on(() => statements.versions(keys)),
 
-    // So that there is time for another try before they expire.
+    // The limit leaves time for another attempt before the leases expire.
     renew: (leases, leaseMs) =>
       atOnce(() => statements.renew(leases, leaseMs), Math.min(ANSWER_MS, Math.max(LEAST_RENEWAL_MS, leaseMs / 3))),
 
@@ -168,7 +183,7 @@ export function postgresLedger<Database extends Executes & Pick<AnyDatabase, 'tr
         ? within(() => statements.forgetOwner(owner), FORGET_MS)
         : runOn(queriesOn(tx), statements.forgetOwner(owner)),
 
-    // It counts all rows of the owner, and only operators ask.
+    // This counts all rows of the owner, and only operators ask for it.
     holdings: (owner) => on(() => statements.holdings(owner), LONG_MS),
 
     retire: (retention, limit) => within(() => statements.retire(retention, limit)),
@@ -198,7 +213,7 @@ export function postgresLedger<Database extends Executes & Pick<AnyDatabase, 'tr
 
     attendedMs: (sinceAt) => on(() => statements.attendedMs(sinceAt)),
 
-    // It counts all rows: `pulse` does not, and is what load balancers ask.
+    // This counts all rows. Load balancers ask for `pulse`, which does not.
     health: () => on(statements.health, LONG_MS),
 
     pulse: () => atOnce(statements.pulse),
@@ -213,7 +228,9 @@ export function postgresLedger<Database extends Executes & Pick<AnyDatabase, 'tr
     },
   }
 
-  /** The hook runs in a transaction of the application's own Drizzle, so that it has its schema and its types. */
+  /**
+   * The hook runs in a transaction of the application's own Drizzle, so that it has the application's schema and types.
+   */
   async function refer(
     { session, limit, connection }: { session: Session; limit: Limit; connection: Running },
     lease: Lease,
@@ -228,7 +245,7 @@ export function postgresLedger<Database extends Executes & Pick<AnyDatabase, 'tr
       const transaction = session.transaction(async (tx) => {
         const own = (scope = revocable(tx))
         const queries = queriesOn(tx)
-        // A process that stands still must not keep what its transaction has locked.
+        // A process that is suspended must not keep what its transaction has locked.
         await runOn(queries, row(ENDS_AFTER, { ms: String(timeLimitMs + GRACE_MS) }))
         limit.again(timeLimitMs + ANSWER_MS)
         try {
@@ -256,7 +273,8 @@ export function postgresLedger<Database extends Executes & Pick<AnyDatabase, 'tr
           own.revoke()
         }
       })
-      // postgres.js ends it while the hook still runs, when its connection dies: nothing is to be written on that any more.
+      // If the connection dies, postgres.js ends the transaction while the hook still runs. Then nothing may be written
+      // on that connection any more.
       const operation = await transaction.finally(() => scope?.revoke())
       return { outcome: 'referenced', operation }
     } catch (error) {
@@ -268,18 +286,21 @@ export function postgresLedger<Database extends Executes & Pick<AnyDatabase, 'tr
 }
 
 /**
- * A database that is away is no fault of the hook, and passes. But only this connection tells that: what else the hook has
- * asked (a mail server, another database, a file) may well have failed with the same codes.
+ * A database that cannot be reached is no fault of the hook, and the fault passes. But only errors of this connection
+ * prove that. Anything else that the hook uses (a mail server, another database, a file) may fail with the same codes.
  */
 const isOfHook = (error: unknown, failed: { readonly error: unknown } | null, scope: Scope | null): boolean =>
   failed !== null && failed.error === error && !(scope?.hasTold(error) === true && !isStopped(error))
 
-/** `insufficient_privilege`: a server need not have the right to change tables, but another database user must have changed them then. */
+/**
+ * `insufficient_privilege`: a server does not need the right to change tables. But then another database user must have
+ * changed them before.
+ */
 const mayNot = (error: unknown): unknown =>
   codesOf(error).includes('42501')
     ? new UploadError(
         'setup',
-        "this database user may not make or change the ledger's tables: run `landfall migrate`, or call uploads.migrate(), with one that may; after that a server needs only to read and write them",
+        "this database user may not create or change the ledger's tables. Run `landfall migrate`, or call uploads.migrate(), with a database user that may. After that, a server needs only the rights to read and write them",
         { cause: error },
       )
     : error

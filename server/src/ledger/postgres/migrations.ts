@@ -1,6 +1,6 @@
 /**
- * The tables' history for PostgreSQL, in order; only ever appended to, and each only adds, so that versions N and N+1 of
- * the server can run against one database. A test holds it against `postgres-schema.ts`.
+ * The history of the tables for PostgreSQL, in order. It is only ever appended to, and each migration only adds, so
+ * that versions N and N+1 of the server can run against one database. A test compares its result with `schema.ts`.
  */
 export const POSTGRES_MIGRATIONS: readonly (readonly string[])[] = [
   [
@@ -93,8 +93,8 @@ export const POSTGRES_MIGRATIONS: readonly (readonly string[])[] = [
       disabled_at bigint NOT NULL,
       PRIMARY KEY (kind, name)
     )`,
-    // What an owner has open and holds (invariant 9): kept by triggers, because what several nodes insert at once cannot
-    // be counted, and against every writer.
+    // What an owner has open and what it stores (invariant 9). Triggers keep these numbers up to date, whichever
+    // program writes, because rows that several nodes insert at once cannot be counted.
     `CREATE TABLE landfall_usage (
       owner text COLLATE "C" PRIMARY KEY,
       open_operations bigint NOT NULL DEFAULT 0,
@@ -150,9 +150,9 @@ export const POSTGRES_MIGRATIONS: readonly (readonly string[])[] = [
     `CREATE TRIGGER landfall_reference_counted AFTER INSERT OR DELETE ON landfall_references
       FOR EACH ROW EXECUTE FUNCTION landfall_count_reference()`,
   ],
-  // Retention: what ended long ago is forgotten up to a tombstone, so that its id is still never used again.
+  // Retention: an operation that ended long ago is replaced by a tombstone, so that its id is still never used again.
   [
-    // No owner in it.
+    // The table contains no owner.
     `CREATE TABLE landfall_tombstones (
       id text COLLATE "C" NOT NULL,
       owner_hash text COLLATE "C" NOT NULL,
@@ -160,7 +160,7 @@ export const POSTGRES_MIGRATIONS: readonly (readonly string[])[] = [
       PRIMARY KEY (id, owner_hash),
       CONSTRAINT landfall_tombstones_point CHECK (point IN ('completed', 'cancelled', 'expired', 'rejected'))
     )`,
-    // By which the triggers recognise an operation's tombstone. An older version of the server does not write it.
+    // The triggers recognise an operation's tombstone by this hash. An older version of the server does not write it.
     `ALTER TABLE landfall_operations ADD COLUMN owner_hash text`,
     `ALTER TABLE landfall_operations ADD COLUMN forgotten_at bigint`,
     `CREATE INDEX landfall_operations_ended ON landfall_operations (updated_at) WHERE cleanup_due = 0 AND lease_holder IS NULL AND (point IN ('cancelled', 'expired', 'rejected') OR removed_at IS NOT NULL)`,
@@ -189,7 +189,7 @@ export const POSTGRES_MIGRATIONS: readonly (readonly string[])[] = [
         END IF;
         RETURN NEW;
       END $$`,
-    // Of whoever does not say the owner's hash, every id that has a tombstone is refused.
+    // If a writer does not give the owner's hash, every id that has a tombstone is refused.
     `CREATE FUNCTION landfall_refuse_used_id() RETURNS trigger LANGUAGE plpgsql AS $$
       BEGIN
         IF EXISTS (SELECT 1 FROM landfall_tombstones t
@@ -206,12 +206,12 @@ export const POSTGRES_MIGRATIONS: readonly (readonly string[])[] = [
       END $$`,
     `CREATE TRIGGER landfall_tombstone_guarded BEFORE DELETE OR UPDATE ON landfall_tombstones
       FOR EACH ROW EXECUTE FUNCTION landfall_guard_tombstone()`,
-    // How many files an owner holds, and until when its declarations use up what it may declare. `declaration_refused`
-    // says of the latest one whether it came too soon: that is decided and answered by one statement.
+    // How many files an owner stores, and the time until which its declarations use up its rate. `declaration_refused`
+    // says whether the latest declaration came too soon, because one statement decides this and returns it.
     `ALTER TABLE landfall_usage ADD COLUMN stored_references bigint NOT NULL DEFAULT 0`,
     `ALTER TABLE landfall_usage ADD COLUMN declared_until_us bigint NOT NULL DEFAULT 0`,
     `ALTER TABLE landfall_usage ADD COLUMN declaration_refused smallint NOT NULL DEFAULT 0`,
-    // This locks the table: until it is committed nobody adds a reference, so that none is missed in the count.
+    // This locks the table. Until the migration is committed nobody adds a reference, so the count misses none.
     `DROP TRIGGER IF EXISTS landfall_reference_counted ON landfall_references`,
     `CREATE OR REPLACE FUNCTION landfall_count_reference() RETURNS trigger LANGUAGE plpgsql AS $$
       BEGIN

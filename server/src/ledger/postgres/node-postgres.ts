@@ -1,7 +1,7 @@
 import type { Socket } from 'node:net'
 import { askToStop, type Connection, type Connections, createTrust, type Session } from './connection.js'
 
-// Connections of node-postgres: those of the application's pool.
+// Connections of node-postgres. They come from the application's pool.
 
 interface PoolClient {
   release(destroy?: boolean): void
@@ -33,7 +33,8 @@ export function ofPool(pool: Pool, on: (client: PoolClient) => Session): Connect
   const end = (client: PoolClient): void => {
     const { stream } = client.connection ?? {}
     client.release(true)
-    // It says good-bye first, which nobody hears.
+    // `release(true)` first says goodbye to the server. A server that is gone does not get that, so the socket is
+    // destroyed too.
     stream?.destroy()
   }
   function lent(client: PoolClient): Connection {
@@ -63,7 +64,7 @@ export function ofPool(pool: Pool, on: (client: PoolClient) => Session): Connect
       for (;;) {
         const client = await pool.connect()
         if (trust.has(client)) return lent(client)
-        // A new one takes its place.
+        // The pool opens a new one in its place.
         end(client)
       }
     },
@@ -72,13 +73,13 @@ export function ofPool(pool: Pool, on: (client: PoolClient) => Session): Connect
 }
 
 /**
- * node-postgres says by an event that a connection has died which nobody is asking anything just now: the pool for those
- * that lie idle, the connection itself for one that waits between two statements. An event that nobody listens to ends
- * the process.
+ * node-postgres emits an event when a connection dies while no statement runs on it. The pool emits it for idle
+ * connections, and the connection itself emits it while it waits between two statements. An `error` event without a
+ * listener ends the process.
  */
 function listenForErrors(pool: Pool): void {
   if (pool.listenerCount('error') === 0) pool.on('error', () => {})
-  // Not `connect`: the application may have connections from before.
+  // The event is `acquire` and not `connect`, because the pool may already have connections.
   const heard = new WeakSet()
   pool.on('acquire', (connection: NodeJS.EventEmitter) => {
     if (heard.has(connection)) return

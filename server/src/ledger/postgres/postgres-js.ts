@@ -2,7 +2,7 @@ import { type NetConnectOpts, Socket } from 'node:net'
 import { UploadError } from '../../lib/errors.js'
 import { askToStop, type Connection, type Connections, createTrust, type Session } from './connection.js'
 
-// Connections of postgres.js: those of clients of the ledger's own.
+// Connections of postgres.js. They come from clients that the ledger makes for itself.
 
 interface PostgresJs {
   readonly options: PostgresJsOptions
@@ -22,22 +22,22 @@ interface PostgresJsOptions {
 export const isPostgresJs = (client: unknown): client is PostgresJs =>
   typeof client === 'function' && 'options' in client && 'unsafe' in client && 'begin' in client && 'end' in client
 
-/** Idle ones end after this long, in seconds, where the application has not said it. */
+/** Idle connections end after this many seconds, unless the application has set another time. */
 const IDLE_SECONDS = 60
 
 interface Own {
   readonly client: PostgresJs
   readonly sockets: Set<Socket>
-  /** Never again once it is not. */
+  /** Once it is false, it stays false. */
   usable: boolean
-  /** Its statements say which process of the server does them. */
+  /** The latest statement. It says which process of the server runs it. */
   asked: { readonly state?: { readonly pid?: unknown; readonly secret?: unknown } | null } | null
 }
 
 /**
- * postgres.js gives nobody the connection on which a statement runs, and puts several on one when it has no other. So the
- * ledger has clients of its own, made of the options of the application's, with one connection each: that one can be
- * taken away.
+ * postgres.js does not reveal the connection on which a statement runs, and puts several statements on one connection
+ * if it has no other. So the ledger makes its own clients from the options of the application's client. Each has one
+ * connection, which can be taken away.
  */
 export function ofPostgresJs(client: PostgresJs, on: (client: unknown) => Session): Connections {
   const { options } = client
@@ -45,7 +45,7 @@ export function ofPostgresJs(client: PostgresJs, on: (client: unknown) => Sessio
   const idle: Own[] = []
   let turn = 0
   let ended = false
-  // Who ends the application's client means all of its connections.
+  // An application that ends its client expects all connections to end.
   const endTheirs = client.end
   client.end = async (how) => {
     ended = true
@@ -56,7 +56,7 @@ export function ofPostgresJs(client: PostgresJs, on: (client: unknown) => Sessio
     const create = await postgresJs()
     const sockets = new Set<Socket>()
     const hosts = [...options.host]
-    // The hosts in turn, as postgres.js does it.
+    // The hosts are tried in turn, as postgres.js does.
     const first = turn++
     const untried = options.port.map((_, n) => (first + n) % options.port.length)
     function keep(socket: Socket): void {
@@ -64,12 +64,14 @@ export function ofPostgresJs(client: PostgresJs, on: (client: unknown) => Sessio
         socket.destroy()
         throw new UploadError('ledger-unavailable', 'this connection was given up')
       }
-      // postgres.js opens one only when the one before has closed, of which nobody tells where that was wrapped for TLS.
+      // postgres.js opens a socket only after the one before has closed. If that one was wrapped for TLS, no event
+      // reports that it has closed.
       sockets.clear()
       sockets.add(socket)
       socket.on('close', () => {
         sockets.delete(socket)
-        // Before that it is a host that is passed over, such as a standby: postgres.js goes on to the next one.
+        // Before a statement was sent, a closed socket only means that a host was skipped, such as a standby. Then
+        // postgres.js tries the next host.
         if (isAsked(own)) own.usable = false
       })
     }
@@ -81,7 +83,8 @@ export function ofPostgresJs(client: PostgresJs, on: (client: unknown) => Sessio
         ...options,
         max: 1,
         idle_timeout: options.idle_timeout ?? IDLE_SECONDS,
-        // As a client of its own: how long to wait after a fault is not what others have met.
+        // The client gets its own state. How long it waits after a fault must not depend on the faults of other
+        // clients.
         shared: { retries: 0, typeArrayMap: {} },
         host: hosts,
         async socket(asked: unknown) {
@@ -92,7 +95,7 @@ export function ofPostgresJs(client: PostgresJs, on: (client: unknown) => Sessio
             return socket
           } catch (error) {
             own.usable = false
-            // Of a fault for which there is another host postgres.js tells nobody.
+            // postgres.js does not report a fault as long as there is another host, so only one stays in its list.
             hosts.length = 1
             throw error
           }
@@ -107,7 +110,7 @@ export function ofPostgresJs(client: PostgresJs, on: (client: unknown) => Sessio
     own.client.end({ timeout: 0 }).catch(() => {})
     for (const socket of own.sockets) socket.destroy()
   }
-  /** The server has let it in, and was sent a statement. */
+  /** Whether the server has accepted the connection and was sent a statement. */
   const isAsked = ({ asked }: Own): boolean => (asked?.state ?? null) !== null
   const usable = (own: Own): boolean =>
     own.usable && isAsked(own) && [...own.sockets].every(({ destroyed }) => !destroyed)
@@ -146,7 +149,7 @@ export function ofPostgresJs(client: PostgresJs, on: (client: unknown) => Sessio
       release() {
         if (ended || !usable(own)) return end(own)
         trust.heard(own)
-        // What lies idle keeps no program alive.
+        // An idle connection must not keep the program alive.
         for (const socket of own.sockets) socket.unref()
         idle.push(own)
       },
@@ -158,7 +161,7 @@ export function ofPostgresJs(client: PostgresJs, on: (client: unknown) => Sessio
   }
 }
 
-/** The same client, which tells of each statement that it is asked for, in transactions as well. */
+/** The same client, which also reports each statement that it is asked for, in transactions too. */
 function noting<T extends object>(client: T, note: (statement: unknown) => void): T {
   return new Proxy(client, {
     get(target, name) {
@@ -179,17 +182,18 @@ function noting<T extends object>(client: T, note: (statement: unknown) => void)
 }
 
 /**
- * The next host that can be had, of those that were not tried. Only what is connected is handed over: an address to which
- * there is no way fails so early that postgres.js does not listen yet, and an error that nobody listens to ends the process.
+ * Connects to the next host that can be reached, of those that were not tried yet. Only a connected socket is returned.
+ * If there is no route to an address, the connection fails so early that postgres.js does not listen yet, and an error
+ * without a listener ends the process.
  */
 async function open(options: PostgresJsOptions, untried: number[], keep: (socket: Socket) => void): Promise<Socket> {
   const { host, port, path } = options
-  let fault: unknown = new UploadError('ledger-unavailable', 'no host of the database is as it is asked for')
+  let fault: unknown = new UploadError('ledger-unavailable', 'no host of the database matches the options')
   for (let at = untried.shift(); at !== undefined; at = untried.shift()) {
     const socket = new Socket()
     keep(socket)
     const to = { host: host[at] ?? 'localhost', port: port[at] ?? 5432 }
-    // It looks for these where TLS needs the server's name, and for what it says of faults.
+    // postgres.js reads these when TLS needs the server's name, and for its error messages.
     if (typeof path !== 'string') Object.assign(socket, to)
     try {
       await connects(socket, typeof path === 'string' ? { path } : to, options.connect_timeout)
@@ -201,11 +205,11 @@ async function open(options: PostgresJsOptions, untried: number[], keep: (socket
   throw fault
 }
 
-/** postgres.js counts its `connect_timeout` only from when it has the socket. */
+/** postgres.js counts its `connect_timeout` only after it has got the socket, so the time is limited here too. */
 function connects(socket: Socket, to: NetConnectOpts, timeoutSeconds: unknown): Promise<void> {
   return new Promise((resolve, reject) => {
     socket.on('error', reject)
-    socket.on('close', () => reject(new UploadError('ledger-unavailable', 'the database was not to be reached')))
+    socket.on('close', () => reject(new UploadError('ledger-unavailable', 'the database cannot be reached')))
     if (typeof timeoutSeconds === 'number') socket.setTimeout(timeoutSeconds * 1_000, () => socket.destroy())
     socket.once('connect', () => {
       socket.setTimeout(0)
@@ -217,7 +221,7 @@ function connects(socket: Socket, to: NetConnectOpts, timeoutSeconds: unknown): 
 
 type CreatePostgresJs = (options: object) => PostgresJs
 
-/** The one that the application has. */
+/** Loads the package `postgres` that the application has installed. */
 async function postgresJs(): Promise<CreatePostgresJs> {
   try {
     return (await import('postgres')).default as unknown as CreatePostgresJs

@@ -17,7 +17,7 @@ export const queriesOn = (on: Executes, heard: () => void = () => {}): Queries =
   },
 })
 
-/** node-postgres answers an object with `rows` and `rowCount`, postgres.js the rows with a `count`. */
+/** node-postgres returns an object with `rows` and `rowCount`. postgres.js returns the rows, with a `count`. */
 function resultOf(result: unknown): { rows: SqlRow[]; changed: number } {
   if (Array.isArray(result))
     return { rows: result as SqlRow[], changed: Number((result as { count?: unknown }).count ?? result.length) }
@@ -26,15 +26,16 @@ function resultOf(result: unknown): { rows: SqlRow[]; changed: number } {
 }
 
 /**
- * SQLSTATE classes in which nothing is wrong with what was asked: connections, rollbacks for others' sake, resources, an
- * operator, the system. And what says that it is not to be written to now: a standby after a failover.
+ * SQLSTATE classes of faults that are not in the statement: connections, rollbacks for the sake of other transactions,
+ * resources, an operator, the system. `ALSO_AWAY` adds single codes, such as that of a database that cannot be written
+ * to now because it is a standby after a failover.
  *
  * @see https://www.postgresql.org/docs/current/errcodes-appendix.html
  */
 const AWAY = /^(08|40|53|57|58)/
 const ALSO_AWAY = new Set(['25006', '25P03', '55P03'])
 
-/** The application's database cannot be used now; and that is all that is known of the statement. */
+/** Whether the application's database cannot be used now. Then nothing else is known about the statement. */
 export function isAway(error: unknown): boolean {
   for (let at = error, depth = 0; at instanceof Error && depth < 8; at = at.cause, depth++) {
     const { code } = at as { code?: unknown }
@@ -54,7 +55,7 @@ export function isAway(error: unknown): boolean {
 /** A statement was ended because it took too long, or because the server was asked to end it: `query_canceled`. */
 export const isStopped = (error: unknown): boolean => codesOf(error).includes('57014')
 
-/** SQLSTATEs, and what else the error and its causes have for a code. */
+/** The codes of the error and of its causes: SQLSTATEs and others. */
 export function codesOf(error: unknown): unknown[] {
   const codes: unknown[] = []
   for (let at = error, depth = 0; at instanceof Error && depth < 8; at = at.cause, depth++)
@@ -62,6 +63,6 @@ export function codesOf(error: unknown): unknown[] {
   return codes
 }
 
-/** As `ledger-unavailable` where the database is away; anything else as it is. */
+/** Returns `ledger-unavailable` if the database cannot be used now, and otherwise the error itself. */
 export const faultOf = (error: unknown): unknown =>
   isAway(error) ? new UploadError('ledger-unavailable', 'the database cannot be used now', { cause: error }) : error

@@ -41,12 +41,12 @@ const BUILDERS: { readonly [T in SqlType]: (name: string) => Builders[T] } = {
 
 type Needed<C extends Column> = C['nullable'] extends true ? Builders[C['type']] : NotNull<Builders[C['type']]>
 type Built<C extends Column> = C['hasDefault'] extends true ? HasDefault<Needed<C>> : Needed<C>
-/** The columns that PostgreSQL's table has, as Drizzle knows them. */
+/** The columns of PostgreSQL's table, as Drizzle knows them. */
 export type PostgresColumns<C extends Columns> = {
   [P in keyof C as 'postgres' extends C[P]['on'][number] ? P : never]: Built<C[P]>
 }
 
-/** The Drizzle table of a definition. */
+/** Makes the Drizzle table of a definition. */
 export function postgresTableOf<const Name extends string, C extends Columns>(definition: Table<Name, C>) {
   const { name, columns, key, indexes, checks } = definition
   const built = Object.entries(columns).flatMap(([property, column]) => {
@@ -74,15 +74,16 @@ export function postgresTableOf<const Name extends string, C extends Columns>(de
 }
 
 /**
- * The ledger's tables for PostgreSQL, for applications that manage all tables with drizzle-kit. Most call
- * `uploads.migrate()` instead, or leave it to the start; then keep drizzle-kit away from these tables, which its `push`
- * would drop: `tablesFilter: ['!landfall_*']`. drizzle-kit knows no triggers: `uploads.migrate()` adds them to tables that
- * it has made, because they hold invariants 4 and 7 against every writer and count what is open.
+ * The ledger's tables for PostgreSQL, for applications that manage all tables with drizzle-kit. Most applications call
+ * `uploads.migrate()` instead, or leave this to the start of the server. They must keep drizzle-kit away from these
+ * tables with `tablesFilter: ['!landfall_*']`, because its `push` would drop them. drizzle-kit has no triggers, so
+ * `uploads.migrate()` adds them to tables that drizzle-kit has made. The triggers enforce invariants 4 and 7 against
+ * every writer, and count what is open.
  *
- * For `drizzle-kit generate` and `migrate` only; never `drizzle-kit push` them. Version 0.31 reads neither collations nor
- * the order of a primary key back as they are, so that each push would change columns and a key again that are right.
- * An application that pushes leaves these out of the schema and sets `tablesFilter: ['!landfall_*']`: without it, push
- * drops the tables.
+ * Use these definitions only with `drizzle-kit generate` and `migrate`, never with `drizzle-kit push`. Version 0.31
+ * does not read collations and the order of a primary key back as they are. So each push would change columns and a key
+ * again that are already right. An application that uses push leaves these definitions out of its schema and sets
+ * `tablesFilter: ['!landfall_*']`. Without that setting, push drops the tables.
  *
  * All times are milliseconds since 1970 by PostgreSQL's clock.
  */

@@ -2,21 +2,22 @@ import { AsyncLocalStorage } from 'node:async_hooks'
 import { UploadError } from '../../lib/errors.js'
 import type { PastTx } from './connections.js'
 
-/** The handle that a hook has on its transaction, as the ledger sees it. */
+/** A hook's handle on its transaction, as the ledger sees it. */
 export interface Scope {
-  /** From now on the handle is refused. */
+  /** From now on, every use of the handle is refused. */
   revoke(): void
   /** Whether a statement of the hook waits for its answer. */
   waits(): boolean
-  /** Whether the database has said this error to the hook, itself or as the cause of another one. */
+  /** Whether the hook got this error from the database, directly or as the cause of another error. */
   hasTold(error: unknown): boolean
 }
 
 /**
- * A transaction handle that ends with its hook. Drizzle's own goes on after the end: what a hook writes then, because it
- * was given up or forgot to wait, would reach the pooled connection of somebody else's transaction, or commit by itself.
+ * Makes a transaction handle end with its hook. Drizzle's own handle still works after the end. A hook that was given
+ * up, or that forgot to wait, could then write into another caller's transaction on the pooled connection, or commit
+ * its write by itself.
  *
- * @throws UploadError `setup` where this version of Drizzle keeps its connection elsewhere
+ * @throws UploadError `setup` if this version of Drizzle keeps its connection elsewhere
  */
 export function revocable(tx: unknown): Scope {
   const { session } = tx as { session?: { client?: object } }
@@ -45,7 +46,7 @@ export function revocable(tx: unknown): Scope {
         return (...args: unknown[]) => {
           if (!open && !isEnd(args[0])) {
             const closed = new UploadError('transaction-closed', 'the transaction of onReference has ended')
-            // Drizzle calls this one outside of any async function.
+            // Drizzle calls `savepoint` outside of any async function, so the error must be a rejection.
             if (name === 'savepoint') return Promise.reject(closed)
             throw closed
           }
@@ -55,7 +56,7 @@ export function revocable(tx: unknown): Scope {
         }
       },
     })
-  /** postgres.js has a handle of its own for what is within a savepoint. */
+  /** postgres.js has a separate handle within a savepoint. */
   const watchedWithin = (body: unknown): unknown =>
     typeof body === 'function' ? (inner: object): unknown => (body as (on: object) => unknown)(watched(inner)) : body
   session.client = watched(client)
@@ -77,10 +78,10 @@ const bound = (value: unknown, of: object): unknown =>
 const isPromise = (value: unknown): value is PromiseLike<unknown> =>
   typeof value === 'object' && value !== null && 'then' in value
 
-/** Of node-postgres, and of postgres.js. */
+/** Methods of node-postgres and of postgres.js that run statements. */
 const STATEMENTS = new Set<PropertyKey>(['query', 'unsafe', 'savepoint'])
 
-/** Drizzle's last statement for node-postgres; postgres.js ends its transactions by itself. */
+/** Whether this is Drizzle's last statement for node-postgres. postgres.js ends its transactions by itself. */
 function isEnd(statement: unknown): boolean {
   const text = textOf(statement)
   return text === 'commit' || text === 'rollback'
@@ -89,10 +90,13 @@ function isEnd(statement: unknown): boolean {
 const textOf = (statement: unknown): unknown =>
   typeof statement === 'string' ? statement : (statement as { text?: unknown } | null)?.text
 
-/** Whether a hook runs in this turn of events. */
+/** Whether a hook runs in this asynchronous context. */
 const hooks = new AsyncLocalStorage<{ active: boolean }>()
 
-/** While it runs, what the application's `db` would write beside its transaction is refused. */
+/**
+ * Runs a hook. While it runs, writes through the application's `db` are refused, because they would not be in its
+ * transaction.
+ */
 export async function withinHook<T>(hook: () => Promise<T>): Promise<T> {
   const scope = { active: true }
   try {
@@ -102,7 +106,7 @@ export async function withinHook<T>(hook: () => Promise<T>): Promise<T> {
   }
 }
 
-/** What the application's `db` is asked for, outside of the transactions of Drizzle. */
+/** Refuses writes through the application's `db` that a hook makes outside of its transaction. */
 export const refusePastTx: PastTx = {
   statement(sql) {
     if (hooks.getStore()?.active === true && writes(sql))
@@ -120,7 +124,7 @@ export const refusePastTx: PastTx = {
   },
 }
 
-/** Conservative: what only reads may go past the transaction, what is not known may too. */
+/** Conservative: a statement that only reads may bypass the transaction, and so may one that is not recognised. */
 const writes = (sql: string): boolean =>
   /^\s*(insert|update|delete|merge|truncate|copy)\b/i.test(sql) ||
   (/^\s*with\b/i.test(sql) && /\b(insert\s+into|delete\s+from|merge\s+into|update\s+\S+\s+set)\b/i.test(sql))

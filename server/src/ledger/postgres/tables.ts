@@ -4,11 +4,17 @@ import { tableStatements } from '../statements/tables.js'
 import { POSTGRES } from './dialect.js'
 import { POSTGRES_MIGRATIONS } from './migrations.js'
 
-// How the tables are made, and made whole again, in PostgreSQL, where several processes may start at once.
+// How the tables are made and repaired in PostgreSQL, where several processes may start at once.
 
-/** The number for `pg_advisory_xact_lock`, so that one process migrates at a time. Any number does that no other program uses. */
+/**
+ * The number for `pg_advisory_xact_lock`, so that one process migrates at a time. Any number works that no other
+ * program uses.
+ */
 const MIGRATION_LOCK = 7_203_155_221
-/** How long a change of the tables waits for others that use them: a long transaction, a dump. */
+/**
+ * How long a change of the tables waits for others that use them, such as a long transaction or a dump. In
+ * milliseconds.
+ */
 const LOCK_MS = 2_000
 
 const PARTS = partsOf(POSTGRES_MIGRATIONS)
@@ -54,9 +60,9 @@ function* apply(statement: string): Plan<void> {
 }
 
 function* mend(parts: readonly Part[]): Plan<void> {
-  // What other processes write while it is mended would not be counted, or would be counted twice.
+  // Without this lock, writes of other processes during the repair would not be counted, or would be counted twice.
   yield* rows(`LOCK TABLE landfall_operations, landfall_references, landfall_usage IN SHARE ROW EXCLUSIVE MODE`)
-  // A trigger needs its function, whichever of them is missing.
+  // A trigger needs its function, and either may be missing. So all functions are made first.
   for (const { kind, statement } of PARTS.others.values()) if (kind === 'FUNCTION') yield* apply(statement)
   for (const { kind, statement } of parts) if (kind !== 'FUNCTION') yield* apply(statement)
   for (const { kind, statement } of parts) {
@@ -74,7 +80,8 @@ export const POSTGRES_TABLES = tableStatements({
   standing,
   *begin() {
     yield* rows(`SELECT pg_advisory_xact_lock(${MIGRATION_LOCK})`)
-    // A process that asks for a table behind this one waits for it, readers too: better to give way, and to come again.
+    // Processes that ask for a table after this one wait behind it, readers included. So this one gives up early and
+    // tries again later.
     yield* rows(`SELECT set_config('lock_timeout', :lock_ms, true)`, { lock_ms: String(LOCK_MS) })
   },
   apply,

@@ -4,40 +4,46 @@ import { UploadError } from '../../lib/errors.js'
 import type { Connection, Connections, Session } from './connection.js'
 import { faultOf, isAway } from './query.js'
 
-/** How long a call may take from when it has its connection, in milliseconds. */
+/** How long a call may take after it has got its connection, in milliseconds. */
 export const ANSWER_MS = 5_000
-/** The same for calls that read or change whole tables. No client waits for these. */
+/** The same for calls that read or change whole tables. No client waits for them. */
 export const LONG_MS = 60_000
 /**
- * What is left to a call on a connection that is suspect, because another one has not answered in `ANSWER_MS` and this
- * one has said nothing since that was asked: the database's host may be gone. Without it a call that began right before
- * that was known would take its whole time too, and a node twice as long to be back.
+ * How long a call may still take on a suspect connection. A connection is suspect if another one has not answered
+ * within `ANSWER_MS`, and this one has not answered since that request was sent: the database's host may be gone.
+ * Without this limit, a call that began right before that was known would take its whole time too, and a node would
+ * need twice as long to recover.
  */
 const SUSPECT_MS = 1_000
-/** So long a call waits for its connection once it is its turn: for the server to take a new one. */
+/** How long a call waits for its connection once it is its turn, while the server accepts a new one. */
 const WAIT_MS = 5_000
 /**
- * So long it waits for its turn, behind others who have all connections. Longer than theirs may take: those whose
- * connections are silent end before, and a thousand uploads that come at once on ten connections are slow, and not away.
+ * How long a call waits for its turn while other calls have all connections. This is longer than those may take. Calls
+ * on silent connections end before it, and a thousand uploads that arrive at once on ten connections are slow, but the
+ * database is not unavailable.
  */
 const TURN_MS = 20_000
-/** Of hooks only a few are let in at once, and each may take its own time limit. */
+/** How long a hook waits for its turn. Only a few hooks run at once, and each may use its whole time limit. */
 const HOOK_WAIT_MS = 20_000
 
-/** What a call may say of its connection, or to it. */
+/** What a call may report about its connection, or ask of it. */
 export type Running = Pick<Connection, 'heard' | 'stop' | 'commits'>
 type Work<T> = (session: Session, limit: Limit, connection: Running) => Promise<T>
 
 /**
- * Who gets a connection, of those that this ledger asks for, and for how long. Each call ends in time: after `TURN_MS`
- * without its turn, `WAIT_MS` without a connection, `answerMs` with one. That connection is ended then, and the next call gets another one.
+ * Decides which call gets a connection of this ledger, and for how long. Each call ends in time: after `TURN_MS`
+ * without its turn, after `WAIT_MS` without a connection, or after `answerMs` with one. In the last case its connection
+ * is ended, and the next call gets another one.
  */
 export interface Turns {
-  /** All but one of them: the last is for what must not come late, because others take its silence for a death. */
+  /**
+   * Uses all connections except one. The last one is for calls that must not be late, because other nodes would take a
+   * delay for a death.
+   */
   take<T>(work: Work<T>, answerMs?: number): Promise<T>
-  /** Hooks that hang must not take all of those: others are to go on. */
+  /** Hooks that hang must not take all of those connections, so that other calls can continue. */
   takeForHook<T>(work: Work<T>): Promise<T>
-  /** Before all calls that wait for their turn. */
+  /** Runs before all calls that wait for their turn. */
   takeAtOnce<T>(work: Work<T>, answerMs?: number): Promise<T>
 }
 
@@ -47,9 +53,10 @@ export function createTurns(connections: Connections): Turns {
   const hooks = pLimit(hooksAtOnce)
   const crowd = pLimit(Math.max(hooksAtOnce + 1, max - 1))
   /**
-   * Calls that wait for their answers. Hooks are not among them: they are silent for as long as the application thinks.
-   * Nor are calls that may take longer than `LONG_MS`: another call may be late only because it waits for what such a
-   * call has locked, and an owner who uploads would keep an operator from ever forgetting them.
+   * Calls that wait for their answers. Hooks are not among them, because they are silent while the application's code
+   * runs. Nor are calls that may take longer than `LONG_MS`. Another call may be late only because it waits for rows
+   * that such a call has locked. Then an owner who keeps uploading would prevent an operator from ever forgetting that
+   * owner.
    */
   const waiting = new Set<{ readonly connection: Connection; readonly limit: Limit; readonly endsAtMs: number }>()
 
@@ -63,7 +70,7 @@ export function createTurns(connections: Connections): Turns {
   async function run<T>(work: Work<T>, untilMs: number, answerMs: number, isHook = false): Promise<T> {
     const getting = connections.get().catch((error: unknown) => Promise.reject(faultOf(error)))
     const connection = await grantedWithin(getting, Math.max(1, untilMs - performance.now()), {
-      late: () => new UploadError('ledger-unavailable', 'no connection to the database was to be had in time'),
+      late: () => new UploadError('ledger-unavailable', 'no connection to the database became available in time'),
       giveBack: (late: Connection) => late.release(),
     })
     const beganMs = performance.now()
@@ -108,13 +115,13 @@ export function createTurns(connections: Connections): Turns {
   }
 }
 
-/** Who has waited too long is told so, and asks nothing any more. */
+/** A call that has waited too long fails with `ledger-unavailable`, and asks nothing of the database any more. */
 async function inTurn<T>(limit: LimitFunction, untilMs: number, work: () => Promise<T>): Promise<T> {
   const granting = new Promise<() => void>((granted) => {
     void limit(() => new Promise<void>((done) => granted(done)))
   })
   const done = await grantedWithin(granting, Math.max(1, untilMs - performance.now()), {
-    late: () => new UploadError('ledger-unavailable', 'too many wait for the database'),
+    late: () => new UploadError('ledger-unavailable', 'too many calls wait for the database'),
     giveBack: (end) => end(),
   })
   try {
