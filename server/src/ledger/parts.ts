@@ -7,17 +7,17 @@ export interface Part {
   readonly statement: string
 }
 
-/** What the migrations make apart from columns, as it is after the last of them. */
+/** What the migrations make in addition to columns, as it is after the last of them. */
 export interface Parts {
   readonly tables: readonly string[]
-  /** By name, in the order of making. */
+  /** By name, in the order in which they are made. */
   readonly others: ReadonlyMap<string, Part>
 }
 
 const MAKES = /^CREATE (?:OR REPLACE )?(?:UNIQUE )?(TABLE|INDEX|TRIGGER|FUNCTION) (?:IF NOT EXISTS )?(\w+)/
 const DROPS = /^DROP (TABLE|INDEX|TRIGGER|FUNCTION) (?:IF EXISTS )?(\w+)/
 
-/** Read from the migrations themselves, so that no list of them can be forgotten. */
+/** Reads the parts from the migrations themselves, so that no separate list can become outdated. */
 export function partsOf(migrations: readonly (readonly string[])[]): Parts {
   const tables = new Set<string>()
   const others = new Map<string, Part>()
@@ -35,20 +35,23 @@ export function partsOf(migrations: readonly (readonly string[])[]): Parts {
   return { tables: [...tables], others }
 }
 
-/** How the tables stand: as this version needs them, or what of that is not so. */
+/** The state of the tables: what is missing compared with what this version needs. */
 export interface Standing {
-  /** 0: there are none. */
+  /** 0: there are no tables. */
   readonly version: number
-  /** Null: not begun. */
+  /** null: the ledger has no identity yet, or has lost it. */
   readonly identity: string | null
   readonly missing: readonly string[]
 }
 
-/** As this version needs them; a newer one may have been here, and its tables are its own to judge. */
+/**
+ * Whether the tables are as this version needs them. If a newer version has changed them, only that version can judge
+ * them.
+ */
 export const isReady = ({ version, identity, missing }: Standing, needed: number): boolean =>
   identity !== null && (version > needed || (version === needed && missing.length === 0))
 
-/** What is not so, by number and name. */
+/** What is missing, by number and name. */
 export function whatIsMissing({ version, identity, missing }: Standing, needed: number): string {
   if (version === 0) return `the ledger has no tables yet: version 0 of ${needed}`
   const parts = [
@@ -56,12 +59,15 @@ export function whatIsMissing({ version, identity, missing }: Standing, needed: 
       ? `the ledger's tables are at version ${version}, and this Landfall needs version ${needed}`
       : null,
     version >= needed && identity === null ? 'the ledger has lost its identity' : null,
-    missing.length > 0 ? `of version ${version} there is missing: ${missing.join(', ')}` : null,
+    missing.length > 0 ? `these parts of version ${version} are missing: ${missing.join(', ')}` : null,
   ].filter((part) => part !== null)
   return parts.length === 0 ? `the ledger's tables are at version ${version}, and nothing is missing` : parts.join('; ')
 }
 
-/** When a trigger was missing that counts what an owner has open and holds, some changes were not counted. So all is counted again. */
+/**
+ * While a trigger was missing that counts what an owner has open and stores, some changes were not counted. So
+ * everything is counted again.
+ */
 export const RECOUNT: readonly string[] = [
   `INSERT INTO landfall_usage (owner)
      SELECT owner FROM (SELECT owner FROM landfall_operations UNION SELECT owner FROM landfall_references) AS known
@@ -74,7 +80,7 @@ export const RECOUNT: readonly string[] = [
 ]
 
 /**
- * For what another program has dropped. Indexes, triggers and functions are made again; rows are not.
+ * Refuses tables that another program has dropped. Indexes, triggers and functions can be made again, but rows cannot.
  *
  * @throws UploadError `setup` when tables are gone
  */
@@ -83,11 +89,11 @@ export function refuseLostTables(tables: readonly string[], missing: readonly st
   if (lost.length > 0)
     throw new UploadError(
       'setup',
-      `the ledger had these tables, and they are gone: ${lost.join(', ')}. Landfall never drops them; \`drizzle-kit push\` drops every table that the application's schema does not name: restore them from a backup, for only their rows say which stored file belongs to which owner, and say tablesFilter: ['!landfall_*'] in drizzle.config.ts`,
+      `these tables of the ledger existed and are gone: ${lost.join(', ')}. Landfall never drops them, but \`drizzle-kit push\` drops every table that the application's schema does not name. Restore them from a backup, because only their rows say which stored file belongs to which owner, and set tablesFilter: ['!landfall_*'] in drizzle.config.ts`,
     )
 }
 
-/** With `migrate: 'off'`, and when an operator asks whether the tables are in order. */
+/** The error with `migrate: 'off'`, and when an operator asks whether the tables are in order. */
 export const notReady = (standing: Standing, needed: number): UploadError =>
   new UploadError(
     'setup',

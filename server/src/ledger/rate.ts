@@ -1,25 +1,28 @@
 import type { DeclarationRate } from '../ports/ledger/operations.js'
 import type { Args } from './query.js'
 
-// How often an owner may declare: the generic cell rate algorithm (ITU-T I.371), which needs one number for an owner.
-// `until` is when all that was declared so far would have been declared one by one, each after its interval. It may be
-// ahead of now by `perMs`. In microseconds, because an interval may be shorter than a millisecond.
+// How often an owner may declare, by the generic cell rate algorithm (ITU-T I.371), which needs one number per owner.
+// `until` is the time at which all declarations so far would have been made if each had waited for its interval. It may
+// be ahead of now by `perMs`. Times are in microseconds, because an interval may be shorter than a millisecond.
 
-/** The clock of one statement may be behind that of another which came before it; by more than this it was set back. */
+/**
+ * The clock of a statement may be behind that of an earlier statement. If it is behind by more than this, it was set
+ * back.
+ */
 const SET_BACK_US = 60_000_000
 
 const limitsOf = ({ count, perMs }: DeclarationRate): { intervalUs: number; mostAheadUs: number } => {
   const [intervalUs, mostAheadUs] = [Math.ceil((perMs * 1_000) / count), perMs * 1_000]
   if (![intervalUs, mostAheadUs].every((number) => Number.isSafeInteger(number) && number > 0))
-    throw new RangeError('a rate of declarations has a count and a time of at least 1')
+    throw new RangeError('a rate of declarations needs a count and a time of at least 1')
   return { intervalUs, mostAheadUs }
 }
 
 /**
- * The condition under which one more may be declared, and what `until` becomes then, as SQL.
+ * The condition under which one more declaration is allowed, and the value of `until` after it, as SQL.
  *
- * @param until The column, or 0 where there is none yet.
- * @param greater The database's function for the greater one of two numbers.
+ * @param until The column, or 0 if there is none yet.
+ * @param greater The database's function for the greater of two numbers.
  */
 export function rateWords(
   until: string,
@@ -38,7 +41,7 @@ export function rateArgs(rate: DeclarationRate): Args {
   return { interval_us: intervalUs, most_ahead_us: mostAheadUs }
 }
 
-/** How long until one more may be declared. In milliseconds; not above 0: now. */
+/** How long until one more declaration is allowed. In milliseconds; 0 or less: now. */
 export function untilNextMs(rate: DeclarationRate, untilUs: number, nowUs: number): number {
   const { intervalUs, mostAheadUs } = limitsOf(rate)
   const fromUs = untilUs > nowUs + mostAheadUs + SET_BACK_US ? nowUs : Math.max(untilUs, nowUs)
