@@ -112,14 +112,14 @@ export const refusePastTx: PastTx = {
     if (hooks.getStore()?.active === true && writes(sql))
       throw new UploadError(
         'write-past-tx',
-        'onReference wrote through `db`: write through the `tx` that it is given, so that all is committed with the reference or not at all',
+        'onReference wrote through `db`. Write through the `tx` that it is given, so that everything is committed with the reference or not at all',
       )
   },
   transaction() {
     if (hooks.getStore()?.active === true)
       throw new UploadError(
         'write-past-tx',
-        'onReference began a transaction of its own: use tx.transaction, which is a part of the one that it is given',
+        'onReference began a separate transaction. Use tx.transaction, which is part of the transaction that it is given',
       )
   },
 }

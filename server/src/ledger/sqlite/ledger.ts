@@ -210,7 +210,7 @@ export function sqliteLedger<Schema extends AnySchema>(db: LibSQLDatabase<Schema
     let failed: { readonly error: unknown } | null = null
     const last = (on: Connection): void => {
       if (accepted === null)
-        throw new UploadError('transaction-closed', 'the transaction was committed before its hook had answered')
+        throw new UploadError('transaction-closed', 'the transaction was committed before its hook had returned')
       operation = runNow(on, statements.refer(lease, from, intent, accepted))
     }
     let opened = false
@@ -221,7 +221,7 @@ export function sqliteLedger<Schema extends AnySchema>(db: LibSQLDatabase<Schema
         if (opened)
           throw new UploadError(
             'write-past-tx',
-            'onReference began a transaction of its own: use tx.transaction, which is a part of the one that it is given',
+            'onReference began a separate transaction. Use tx.transaction, which is part of the transaction that it is given',
           )
         opened = true
         return openTransaction(

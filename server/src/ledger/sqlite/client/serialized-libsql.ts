@@ -195,7 +195,7 @@ function refusePastTx(): void {
   if (hooks.getStore()?.active === true)
     throw new UploadError(
       'write-past-tx',
-      'onReference wrote through `db`: write through the `tx` that it is given, so that all is committed with the reference or not at all',
+      'onReference wrote through `db`. Write through the `tx` that it is given, so that everything is committed with the reference or not at all',
     )
 }
 
