@@ -33,7 +33,7 @@ async function make(serverFolder: string): Promise<Programs> {
   const input = {
     cli: join(serverFolder, 'dist/cli.js'),
     // The server looks for the worker in the folder of the file that started it.
-    'hash-worker': join(serverFolder, 'dist/blobs/hash-worker.js'),
+    'hash-worker': join(serverFolder, 'dist/blobs/file/hash-worker.js'),
     ...(isOwn ? { app: compiled('programs/application') } : {}),
   }
   await build({

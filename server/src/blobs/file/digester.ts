@@ -25,7 +25,7 @@ export function createDigester(): Digester {
 
   const started = (): Worker => {
     if (worker !== null) return worker
-    const fresh = new Worker(new URL('../hash-worker.js', import.meta.url))
+    const fresh = new Worker(new URL('./hash-worker.js', import.meta.url))
     // The thread must not keep a program alive that is otherwise finished.
     fresh.unref()
     fresh.on('message', ({ id, digest, error, code }: Answer) => {
