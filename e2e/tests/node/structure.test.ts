@@ -60,6 +60,23 @@ test.each(['shared/src', 'client/src', 'server/src', 'e2e'])(
   },
 )
 
+/** The imports of a folder's files that its rules do not allow, as lines. A file in `base` itself is in the folder `.`. */
+function forbiddenImports(base: string, room: string, allowed: readonly string[]): string[] {
+  const root = join(repository, base)
+  const roomOf = (path: string): string => {
+    const [first = '', ...rest] = relative(root, path).split('/')
+    return rest.length === 0 ? '.' : first
+  }
+  const sources = sourcesOf(`${base}/${room}`)
+  expect(sources.length).toBeGreaterThan(0)
+  return sources.flatMap((path) =>
+    importsOf(path)
+      .flatMap((name) => fileOf(path, name) ?? [])
+      .filter((target) => roomOf(target) !== room && !allowed.includes(roomOf(target)))
+      .map((target) => `${relative(repository, path)} imports ${relative(repository, target)}`),
+  )
+}
+
 /** The folders of `e2e`, each with the folders from which it may import. */
 const ROOMS: Readonly<Record<string, readonly string[]>> = {
   demo: [],
@@ -75,17 +92,8 @@ const ROOMS: Readonly<Record<string, readonly string[]>> = {
   scripts: [],
 }
 
-test.each(Object.entries(ROOMS))('e2e/%s imports only the folders that its rules allow', (room, others) => {
-  const sources = sourcesOf(`e2e/${room}`)
-  expect(sources.length).toBeGreaterThan(0)
-  const roomOf = (path: string): string => relative(join(repository, 'e2e'), path).split('/')[0] ?? ''
-  const against = sources.flatMap((path) =>
-    importsOf(path)
-      .flatMap((name) => fileOf(path, name) ?? [])
-      .filter((target) => roomOf(target) !== room && !others.includes(roomOf(target)))
-      .map((target) => `${relative(repository, path)} imports ${relative(repository, target)}`),
-  )
-  expect(against).toEqual([])
+test.each(Object.entries(ROOMS))('e2e/%s imports only the folders that its rules allow', (room, allowed) => {
+  expect(forbiddenImports('e2e', room, allowed)).toEqual([])
 })
 
 test('every folder of e2e has import rules, or contains its tests', () => {
@@ -126,21 +134,8 @@ const SERVER_ROOMS: Readonly<Record<string, readonly string[]>> = {
 
 test.each(Object.entries(SERVER_ROOMS))(
   'server/src/%s imports only the folders that its rules allow',
-  (room, others) => {
-    const root = join(repository, 'server/src')
-    const roomOf = (path: string): string => {
-      const [first = '', ...rest] = relative(root, path).split('/')
-      return rest.length === 0 ? '.' : first
-    }
-    const sources = sourcesOf(`server/src/${room}`)
-    expect(sources.length).toBeGreaterThan(0)
-    const against = sources.flatMap((path) =>
-      importsOf(path)
-        .flatMap((name) => fileOf(path, name) ?? [])
-        .filter((target) => roomOf(target) !== room && !others.includes(roomOf(target)))
-        .map((target) => `${relative(repository, path)} imports ${relative(repository, target)}`),
-    )
-    expect(against).toEqual([])
+  (room, allowed) => {
+    expect(forbiddenImports('server/src', room, allowed)).toEqual([])
   },
 )
 
